@@ -1,0 +1,91 @@
+"""Every failure Mission Control names, in one tree.
+
+MissionControlError
+├── InvalidInput            422  the request is understood and refused
+├── NotFound                404  also for another workspace's object
+├── Conflict                409  the state does not allow it now
+│   └── IllegalTransition   409
+├── NotPermitted            403
+├── Unauthenticated         401
+├── TooLarge                413
+├── Unavailable             503  a part we need is not there; try again
+├── StageFailed             the mission's own work is at fault: a verdict, never retried
+└── WorkbenchLost           the host that held the worktree is gone; open another
+
+`code` is the stable word clients match on, `retryable` tells Temporal whether another try can help. Both cross the
+wire: workers raise `ApplicationError(type=code, non_retryable=not retryable)`.
+"""
+
+from typing import Any, ClassVar
+
+
+class MissionControlError(Exception):
+    """Root of the tree. Raise a subclass with a code of its own: `NotFound("mission_not_found", "…")`."""
+
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, code: str, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class InvalidInput(MissionControlError):
+    """The caller sent something that can never be right."""
+
+    status = 422
+
+
+class TooLarge(MissionControlError):
+    """A body, patch or field is over its limit."""
+
+    status = 413
+
+
+class NotFound(MissionControlError):
+    """No such object in the caller's workspace."""
+
+    status = 404
+
+
+class Conflict(MissionControlError):
+    """Right in itself, but not in the present state."""
+
+    status = 409
+
+
+class IllegalTransition(Conflict):
+    """A state machine of `models.domain.states` has no such arrow."""
+
+
+class NotPermitted(MissionControlError):
+    """The caller is known and may not do this."""
+
+    status = 403
+
+
+class Unauthenticated(MissionControlError):
+    """No key, or one that is unknown, revoked or expired."""
+
+    status = 401
+
+
+class Unavailable(MissionControlError):
+    """A server, worker or tool we depend on does not answer."""
+
+    status = 503
+    retryable = True
+
+
+class StageFailed(MissionControlError):
+    """A pipeline stage did not pass, for a reason that its evidence names."""
+
+    status = 409
+
+
+class WorkbenchLost(MissionControlError):
+    """The worktree is gone: its host died or its folder was removed."""
+
+    status = 409

@@ -1,0 +1,27 @@
+"""Business ids: what things are called in Postgres is what they are called in Temporal."""
+
+import re
+from datetime import date
+from urllib.parse import quote
+
+MISSION_ID = re.compile(r"mission_\d{8}_\d{3,}")
+
+
+def mission_id(day: date, number: int) -> str:
+    """Name the `number`-th mission a workspace filed on `day` (MISS-03); 1000 and more simply grow wider."""
+    return f"mission_{day:%Y%m%d}_{number:03d}"
+
+
+def mission_workflow_id(workspace_id: str, mission: str) -> str:
+    """Name the workflow of a mission; two workspaces may hold the same mission id."""
+    return f"mission/{workspace_id}/{mission}"
+
+
+def merge_queue_workflow_id(repository_id: str, branch: str) -> str:
+    """Name the merge queue of one branch; the branch is quoted, because it may hold slashes."""
+    return f"merge-queue/{repository_id}/{quote(branch, safe='')}"
+
+
+def working_branch(mission: str) -> str:
+    """Name the branch a mission works on."""
+    return f"mission-control/{mission}"

@@ -1,0 +1,76 @@
+"""What an operator may set, in one place; the environment is read here and nowhere else."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _default_data_dir() -> Path:
+    """Where state lives: a place that outlives a clone and that PostgreSQL's own user can reach when we are root."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/mission-control")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "mission-control"
+
+
+def _default_cache_dir() -> Path:
+    """Where rebuildable things live: the Temporal CLI, test environments, mirrors."""
+    if os.geteuid() == 0:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "/var/cache") / "mission-control"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mission-control"
+
+
+class Settings(BaseSettings):
+    """Settings of every process, from `MC_*` variables; Temporal's own `TEMPORAL_*` and `DATABASE_URL` keep their names.
+
+    Built once in each entry point and passed down.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MC_", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
+    database_app_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_APP_URL")
+    database_system_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_SYSTEM_URL")
+    temporal_address: str | None = Field(default=None, validation_alias="TEMPORAL_ADDRESS")
+    temporal_namespace: str = Field(default="default", validation_alias="TEMPORAL_NAMESPACE")
+    temporal_cli_path: Path | None = Field(default=None, validation_alias="TEMPORAL_CLI_PATH")
+    temporal_ui_url: str = "http://127.0.0.1:8233"
+    task_queue_prefix: str = ""
+
+    api_url: str = "http://127.0.0.1:8000"
+    api_host: str = "127.0.0.1"
+    api_port: int = 8000
+    api_key: SecretStr | None = None
+    api_key_file: Path | None = None
+    max_body_bytes: int = 64 * 1024 * 1024
+
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    cache_dir: Path = Field(default_factory=_default_cache_dir)
+    signing_key_file: Path | None = None
+    config_dir: Path = Path(__file__).resolve().parent.parent / "config"
+    repository_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+
+    env: str = "dev"
+    host_id: str | None = None
+    sandbox: Literal["auto", "bubblewrap", "namespaces", "none"] = "auto"
+    commands_at_once: int = Field(default=2, ge=1, le=256)
+    metrics_port: int | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("repository_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return tuple(Path(p) for p in value.split(os.pathsep) if p) if isinstance(value, str) else value
+
+    @property
+    def key_file(self) -> Path:
+        """The 0600 file that holds the first admin key; the CLI reads it."""
+        return self.api_key_file or self.data_dir / "admin.key"
+
+    @property
+    def signing_key(self) -> Path:
+        """The service's Ed25519 key in OpenSSH form; made on first start."""
+        return self.signing_key_file or self.data_dir / "signing_key"
