@@ -23,7 +23,7 @@ def _default_cache_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """Settings of every process, from `MC_*` variables; Temporal's own `TEMPORAL_*` and `DATABASE_URL` keep their names.
+    """Settings of every process, from `MC_*` variables; `TEMPORAL_*` and `DATABASE_URL` keep their usual names.
 
     Built once in each entry point and passed down.
     """

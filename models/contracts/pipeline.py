@@ -1,0 +1,180 @@
+"""What the coding pipeline's workflow and activities say to each other: ids, SHAs and verdicts, never logs or diffs."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from models.domain.approval import Binding
+from models.domain.stages import StageName, StageStatus
+from models.domain.states import DecisionStatus, MissionOutcome, Severity
+
+
+class Payload(BaseModel):
+    """Base of Temporal payloads: immutable; new fields only with defaults."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class PipelineInput(Payload):
+    """Starts a mission's workflow."""
+
+    workspace_id: str
+    mission_id: str
+    started_by: str = "system"
+    correlation_id: str = ""
+
+
+class StageRef(Payload):
+    """Names one run of one stage. `round` counts how often the target branch moved under the mission."""
+
+    workspace_id: str
+    mission_id: str
+    stage: StageName
+    round: int = 0
+    candidate: int = 0
+
+
+class StageInput(Payload):
+    """Asks an activity to do a stage on a base commit, with the mission's commit where there is one."""
+
+    ref: StageRef
+    base_sha: str = ""
+    head_sha: str = ""
+    merge_sha: str = ""
+
+
+class StageResult(Payload):
+    """A stage's verdict: a failure of the mission's own work is an answer, not an error."""
+
+    status: StageStatus
+    reason: str = ""
+    head_sha: str = ""
+    patch_id: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the mission's work did not pass."""
+        return self.status is StageStatus.FAILED
+
+
+class PipelineContext(Payload):
+    """What stage 1 found out, as far as the order of the later stages depends on it."""
+
+    status: StageStatus
+    reason: str = ""
+    repository_id: str = ""
+    branch: str = ""
+    base_sha: str = ""
+    config_hash: str = ""
+    host_queue: str = ""
+    severity: Severity = Severity.MEDIUM
+    created_at: datetime | None = None
+    candidates: int = 0
+    read_only: bool = False
+    has_stress: bool = False
+    has_probe: bool = False
+    observation_seconds: float = 1800
+    poll_seconds: float = 60
+
+
+class GovernanceInput(Payload):
+    """Asks for the verdict on merging `head_sha`; `approved` is what an earlier decision of this mission bound."""
+
+    ref: StageRef
+    base_sha: str
+    head_sha: str
+    patch_id: str
+    config_hash: str
+    approved: Binding | None = None
+
+
+class GovernanceAnswer(Payload):
+    """A decision as the workflow needs it: pending ones are waited for until `expires_at`."""
+
+    decision_id: str
+    status: DecisionStatus
+    reason: str = ""
+    expires_at: datetime | None = None
+    binding: Binding | None = None
+
+
+class DecisionRef(Payload):
+    """Signal and activity argument: which decision was resolved."""
+
+    ref: StageRef
+    decision_id: str
+
+
+class MergeInput(Payload):
+    """Asks for the merge, or for its reversal, under a slot's fencing token."""
+
+    ref: StageRef
+    base_sha: str
+    head_sha: str
+    token: int
+    merge_sha: str = ""
+
+
+class MergeResult(Payload):
+    """`moved_to` is set when the target branch is no longer at the base: nothing was merged."""
+
+    status: StageStatus
+    reason: str = ""
+    merge_sha: str = ""
+    moved_to: str = ""
+    conflict: bool = False
+
+
+class ObserveInput(Payload):
+    """One look at the world after the merge; `number` counts looks from 1."""
+
+    ref: StageRef
+    merge_sha: str
+    started_at: datetime
+    number: int
+    breaches: tuple[str, ...] = ()
+    ends: bool = False
+
+
+class ObserveResult(Payload):
+    """`breaches` are the metrics outside their bounds now; `anomaly` says why the change must go."""
+
+    breaches: tuple[str, ...] = ()
+    anomaly: str = ""
+
+
+class Conclusion(Payload):
+    """How the mission ends: what stage 11 records."""
+
+    ref: StageRef
+    outcome: MissionOutcome
+    reason: str
+    failed_stage: StageName | None = None
+    merge_sha: str = ""
+    revert_sha: str = ""
+    capa: bool = True
+
+
+class ControlRecord(Payload):
+    """A change no activity did (pause, resume, note, cancel), to be written once per `version`."""
+
+    workspace_id: str
+    mission_id: str
+    version: int
+    action: str
+    actor: str
+    detail: str = ""
+    correlation_id: str = ""
+
+
+class CloseInput(Payload):
+    """Gives a mission's worktrees back."""
+
+    workspace_id: str
+    mission_id: str
+
+
+class HostQueue(Payload):
+    """The task queue of the host that takes a mission over."""
+
+    name: str

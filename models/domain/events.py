@@ -1,0 +1,70 @@
+"""The closed list of event types (V-27), and the shape of one event."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EventType(StrEnum):
+    """What may happen. Each is written in the transaction of the change it tells of."""
+
+    MISSION_CREATED = "mission.created"
+    MISSION_CANDIDATE_ADDED = "mission.candidate_added"
+    MISSION_ASSIGNED = "mission.assigned"
+    MISSION_STARTED = "mission.started"
+    MISSION_PAUSED = "mission.paused"
+    MISSION_RESUMED = "mission.resumed"
+    MISSION_NOTED = "mission.noted"
+    MISSION_CANCEL_REQUESTED = "mission.cancel_requested"
+    MISSION_MERGED = "mission.merged"
+    MISSION_OBSERVING = "mission.observing"
+    MISSION_RESOLVED = "mission.resolved"
+    MISSION_ESCALATED = "mission.escalated"
+    STAGE_STARTED = "stage.started"
+    STAGE_PASSED = "stage.passed"
+    STAGE_FAILED = "stage.failed"
+    STAGE_SKIPPED = "stage.skipped"
+    STAGE_WAITING_DECISION = "stage.waiting_decision"
+    DIAGNOSTICS_PUBLISHED = "diagnostics.published"
+    DECISION_REQUESTED = "decision.requested"
+    DECISION_APPROVED = "decision.approved"
+    DECISION_DENIED = "decision.denied"
+    DECISION_EXPIRED = "decision.expired"
+    DECISION_CANCELED = "decision.canceled"
+    CAPA_CREATED = "capa.created"
+    CAPA_CHANGED = "capa.changed"
+    METRIC_OBSERVED = "metric.observed"
+    REPOSITORY_REGISTERED = "repository.registered"
+    CONFIG_CHANGED = "config.changed"
+    SUBSYSTEM_ERROR = "subsystem.error"
+    SUBSYSTEM_REPORT = "subsystem.report"
+
+
+INGESTIBLE = frozenset({EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT})
+"""What a client may post; all else is written only with the fact it tells of."""
+
+
+class Subject(BaseModel):
+    """What an event is about."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(min_length=1, max_length=64)
+    id: str = Field(min_length=1, max_length=256)
+
+
+class Event(BaseModel):
+    """One immutable fact, as watchers see it. `id` is its place in the stream, good as `Last-Event-ID`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    type: EventType
+    workspace_id: str
+    correlation_id: str
+    occurred_at: datetime
+    actor: str
+    subject: Subject
+    data: dict[str, Any]

@@ -1,0 +1,50 @@
+"""Column shapes that the tables share. Every row carries its workspace, and every key begins with it."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from sqlalchemy import BigInteger, DateTime, LargeBinary, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+__all__ = ["Json", "JsonList", "SQLModel", "Time", "big", "binary", "json", "key", "now", "time"]
+
+Json = dict[str, Any]
+JsonList = list[Any]
+Time = Annotated[datetime, "timestamptz"]
+
+
+def key(**options: Any) -> Any:
+    """Declare a part of the primary key."""
+    return Field(primary_key=True, **options)
+
+
+def json(default: str | None = None, *, nullable: bool = False) -> Any:
+    """Declare a JSONB column; `default` is what the server fills in, as JSON text."""
+    server = {"server_default": text(f"'{default}'::jsonb")} if default else {}
+    return Field(default=None, sa_type=JSONB(none_as_null=True), nullable=nullable, sa_column_kwargs=server)
+
+
+def time(*, nullable: bool = True) -> Any:
+    """Declare a `timestamptz`."""
+    return Field(default=None, sa_type=DateTime(timezone=True), nullable=nullable)
+
+
+def now() -> Any:
+    """Declare a `timestamptz` that the database's clock fills."""
+    return Field(
+        default=None,
+        sa_type=DateTime(timezone=True),
+        nullable=False,
+        sa_column_kwargs={"server_default": text("now()")},
+    )
+
+
+def binary() -> Any:
+    """Declare a `bytea`."""
+    return Field(sa_type=LargeBinary, nullable=False)
+
+
+def big(*, primary_key: bool = False, default: Any = None) -> Any:
+    """Declare a `bigint`."""
+    return Field(default=default, sa_type=BigInteger, nullable=False, primary_key=primary_key)

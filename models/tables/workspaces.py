@@ -1,0 +1,54 @@
+"""Workspaces, the keys that open them, and the repositories registered in them."""
+
+from sqlmodel import Field
+
+from models.tables.base import Json, SQLModel, Time, json, key, now, time
+
+
+class Workspace(SQLModel, table=True):
+    """An independent team: the scope of everything else."""
+
+    workspace_id: str = key()
+    slug: str = Field(unique=True)
+    name: str
+    created_at: Time = now()
+
+
+class ApiKey(SQLModel, table=True):
+    """A principal's key; only its digest is kept."""
+
+    __tablename__ = "api_key"
+
+    workspace_id: str = key(foreign_key="workspace.workspace_id")
+    key_id: str = key()
+    digest: str = Field(unique=True)
+    principal: str
+    kind: str
+    role: str
+    created_at: Time = now()
+    expires_at: Time | None = time()
+    revoked_at: Time | None = time()
+
+
+class Repository(SQLModel, table=True):
+    """A git repository that missions may change. Registered `commands` win over those of its file."""
+
+    workspace_id: str = key(foreign_key="workspace.workspace_id")
+    repository_id: str = key()
+    name: str
+    url: str
+    target_branch: str
+    protected: bool
+    env: str
+    commands: Json = json("{}")
+    created_by: str
+    created_at: Time = now()
+
+
+class Installation(SQLModel, table=True):
+    """The one row about this installation: `epoch` grows when a dump was restored into another cluster."""
+
+    singleton: bool = key()
+    epoch: int
+    system_identifier: str
+    config_hash: str | None = None
