@@ -132,7 +132,7 @@ class EmbeddedPostgres:
     def _initdb(self, binaries: Path, user: RunAs | None, target: Path, password: int) -> None:
         options = ["--auth=scram-sha-256", "--pwfile=/dev/stdin", f"--username={OWNER}", "--encoding=UTF8"]
         locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-        argv = [*launcher(user), binaries / "initdb", *options, *locale, "-D", target]
+        argv = [*launcher(user), str(binaries / "initdb"), *options, *locale, "-D", str(target)]
         made = subprocess.run(argv, stdin=password, capture_output=True, text=True, cwd=target, check=False)
         if made.returncode != 0:
             raise Unavailable("initdb_failed", f"initdb in {target} failed: {made.stderr.strip()}")
@@ -142,14 +142,14 @@ class EmbeddedPostgres:
         if found != str(MAJOR):
             raise Conflict(
                 "postgres_version",
-                f"{self.cluster} was written by PostgreSQL {found}, and this Mission Control brings PostgreSQL {MAJOR}; "
-                f"nothing was changed. Dump it with PostgreSQL {found} (pg_dump), move the folder away, start again, "
+                f"{self.cluster} was written by PostgreSQL {found}; this Mission Control brings PostgreSQL {MAJOR}. "
+                f"Nothing was changed. Dump it with PostgreSQL {found} (pg_dump), move the folder away, start again, "
                 "and restore the dump; or set DATABASE_URL to a server that has the data.",
             )
 
     async def _spawn(self, binaries: Path, user: RunAs | None) -> Child:
         options = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(self.port)}.items()]
-        argv = [binaries / "postgres", "-D", self.cluster, *options]
+        argv = [str(binaries / "postgres"), "-D", str(self.cluster), *options]
         env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
         return await Child.spawn(argv, log=self._log, death_signal=signal.SIGINT, env=env, user=user, cwd=self.cluster)
 
@@ -224,7 +224,7 @@ def _installed_binaries() -> Path:
 
 
 def _runs(binaries: Path, user: RunAs | None) -> bool:
-    argv = [*launcher(user), binaries / "postgres", "--version"]
+    argv = [*launcher(user), str(binaries / "postgres"), "--version"]
     return subprocess.run(argv, capture_output=True, cwd="/", check=False).returncode == 0
 
 

@@ -1,0 +1,184 @@
+"""A Temporal server for one machine: the CLI's dev server on a file, with the settings our workflows count on."""
+
+import asyncio
+import json
+import signal
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import GrpcCompression, RPCError
+
+from models.domain.errors import Conflict
+from worker.dev.ports import LOOPBACK, free_port
+from worker.dev.process import Child
+from worker.dev.temporal_cli import TemporalCli
+
+NAMESPACE = "default"
+SEARCH_ATTRIBUTES = ("WorkspaceId", "MissionId", "Kind", "Phase")
+DYNAMIC_CONFIG = {
+    # Off by default before server 1.32: lets a worker start an activity without another trip.
+    "system.enableActivityEagerExecution": "true",
+    # The workspace is the fairness key; without this it is ignored.
+    "matching.enableFairness": "true",
+    # One partition each: four only add forwarding when there is one server.
+    "matching.numTaskqueueReadPartitions": "1",
+    "matching.numTaskqueueWritePartitions": "1",
+    # Batch commands run at 50/s and one at a time by default.
+    "worker.batcherRPS": "1000",
+    "frontend.MaxConcurrentBatchOperationPerNamespace": "5",
+}
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+class DevTemporal:
+    """One dev server on `data_dir/temporal/temporal.db`."""
+
+    def __init__(
+        self,
+        cli: TemporalCli,
+        data_dir: Path,
+        port: int | None = None,
+        ui_port: int | None = None,
+        metrics_port: int | None = None,
+    ) -> None:
+        self.cli = cli
+        self.child: Child | None = None
+        self.port, self.ui_port, self.metrics_port = port or free_port(), ui_port or free_port(), metrics_port
+        self.database = data_dir / "temporal" / "temporal.db"
+        self._version_file = self.database.with_name("version.json")
+        self._log = data_dir / "logs" / "temporal.log"
+
+    @property
+    def address(self) -> str:
+        """As `TEMPORAL_ADDRESS` takes it."""
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def ui_url(self) -> str:
+        """The web interface."""
+        return f"http://{LOOPBACK}:{self.ui_port}"
+
+    async def __aenter__(self) -> "DevTemporal":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the server; return when it serves and knows our search attributes.
+
+        Raises:
+            Conflict: the database was written by another server version and still has running workflows.
+            Unavailable: it does not come up; the message holds the end of its log.
+        """
+        self.database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._settle_version()
+        self.child = await Child.spawn(
+            [self.cli.path, *self._arguments()],
+            log=self._log,
+            death_signal=signal.SIGTERM,
+            env={"HOME": str(self.database.parent)},
+            cwd=self.database.parent,
+        )
+        try:
+            await asyncio.wait_for(self._until_ready(self.child), START_SECONDS)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self, grace: float = STOP_SECONDS) -> None:
+        """Let it close its database, then make sure it is gone."""
+        if self.child:
+            await self.child.stop(signal.SIGTERM, grace)
+
+    def _arguments(self) -> list[str]:
+        arguments = ["server", "start-dev", "--ip", LOOPBACK, "--port", str(self.port), "--ui-port", str(self.ui_port)]
+        arguments += ["--namespace", NAMESPACE, "--log-level", "warn", "--db-filename", str(self.database)]
+        # Without these each transaction is a full fsync of a rollback journal.
+        arguments += ["--sqlite-pragma", "journal_mode=wal", "--sqlite-pragma", "synchronous=normal"]
+        if self.metrics_port:
+            arguments += ["--metrics-port", str(self.metrics_port)]
+        for name, value in DYNAMIC_CONFIG.items():
+            arguments += ["--dynamic-config-value", f"{name}={value}"]
+        return arguments
+
+    def _settle_version(self) -> None:
+        """Note which server writes this database; set another version's aside if nothing runs in it, else refuse.
+
+        The dev server does not migrate its file: another version may misread it.
+        """
+        written_by = self._written_by()
+        if written_by not in (None, self.cli.server):
+            self._require_nothing_running(written_by)
+            self._set_aside(written_by)
+        self._version_file.write_text(json.dumps({"cli": self.cli.version, "server": self.cli.server}))
+
+    def _written_by(self) -> str | None:
+        if not self.database.exists():
+            return None
+        if not self._version_file.exists():
+            return "unknown"
+        return str(json.loads(self._version_file.read_text())["server"])
+
+    def _require_nothing_running(self, written_by: str) -> None:
+        running = running_workflows(self.database)
+        if running:
+            raise Conflict(
+                "temporal_version",
+                f"{self.database} was written by Temporal server {written_by}, {len(running)} workflows still run "
+                f"in it (first: {running[0]}), and {self.cli.path} is server {self.cli.server}. Nothing changed. Set "
+                f"TEMPORAL_CLI_PATH to a CLI with server {written_by} until they have ended; then start this one.",
+            )
+
+    def _set_aside(self, written_by: str) -> None:
+        aside = Path(tempfile.mkdtemp(prefix=f"server-{written_by}-", dir=self.database.parent))
+        for file in self.database.parent.glob(f"{self.database.name}*"):
+            file.rename(aside / file.name)
+
+    async def _until_ready(self, child: Child) -> None:
+        while not await self._answers():
+            child.require_alive("the Temporal server")
+            await asyncio.sleep(0.1)
+
+    async def _answers(self) -> bool:
+        try:
+            client = await connect(self.address)
+            await client.service_client.check_health()
+            await ensure_search_attributes(client)
+        except (RPCError, RuntimeError):
+            return False
+        return True
+
+
+async def connect(address: str, namespace: str = NAMESPACE) -> Client:
+    """A bare client for checks; RuntimeError when nobody answers."""
+    return await Client.connect(address, namespace=namespace, grpc_compression=GrpcCompression.NONE)
+
+
+async def ensure_search_attributes(client: Client) -> None:
+    """Register the search attributes of our workflows in the client's namespace, where they are missing."""
+    operator = client.operator_service
+    listed = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
+    missing = [name for name in SEARCH_ATTRIBUTES if name not in listed.custom_attributes]
+    if missing:
+        keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+        await operator.add_search_attributes(
+            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=dict.fromkeys(missing, keyword))
+        )
+
+
+def running_workflows(database: Path) -> list[str]:
+    """Ids of workflows a stopped dev server has not finished, its own housekeeping and schedules left out."""
+    query = (
+        "SELECT workflow_id FROM executions_visibility "
+        "WHERE status = 1 AND task_queue NOT LIKE 'temporal-sys-%' ORDER BY start_time"
+    )
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return [str(row[0]) for row in connection.execute(query)]
