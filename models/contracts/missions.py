@@ -73,7 +73,7 @@ class AcceptanceCriteria(Contract):
     must_pass_tests: Annotated[tuple[Name, ...], Field(max_length=500)] = ()
     pass_to_pass: bool = False
     metric_targets: Annotated[tuple[MetricTarget, ...], Field(max_length=100)] = ()
-    observation_window_minutes: Annotated[Finite, Field(gt=0, le=7 * 1440)] = 30
+    observation_window_minutes: Annotated[Finite, Field(gt=0, le=1440)] = 30
 
 
 class PatchCandidate(Contract):

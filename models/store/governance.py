@@ -1,0 +1,125 @@
+"""The workflow's side of decisions: asking, expiring, withdrawing, and acknowledging an answer."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.contracts.pipeline import StageRef
+from models.domain.approval import Binding, MergeVerdict
+from models.domain.events import EventType, Subject
+from models.domain.states import DecisionStatus
+from models.store import events
+from models.store.events import Actor
+from models.tables.missions import Decision
+
+POLICY = "policy"
+"""Who decides where no human is asked (V-12)."""
+
+
+def decision_id(ref: StageRef, kind: str) -> str:
+    """Name a decision after what it decides, so that asking twice asks once."""
+    return f"{ref.mission_id}.{kind}.{ref.round}.{ref.candidate}"
+
+
+async def ask(
+    session: AsyncSession,
+    ref: StageRef,
+    kind: str,
+    verdict: MergeVerdict,
+    question: dict[str, Any],
+    binding: Binding | None,
+    *,
+    expires_in: timedelta | None,
+    actor: Actor,
+) -> Decision:
+    """Put a question, or find it already put. Where no human is needed it is answered at once by the policy."""
+    name = decision_id(ref, kind)
+    approved = {} if verdict.needs_human else {"resolved_by": POLICY, "resolved_at": func.mc_now()}
+    values = {
+        "workspace_id": ref.workspace_id,
+        "decision_id": name,
+        "kind": kind,
+        "mission_id": ref.mission_id,
+        "round": ref.round,
+        "candidate": ref.candidate,
+        "status": (DecisionStatus.PENDING if verdict.needs_human else DecisionStatus.APPROVED).value,
+        "risk": verdict.risk.value,
+        "reasons": list(verdict.reasons),
+        "question": question,
+        "binding": binding.model_dump() if binding else {},
+        "requested_by": actor.name,
+        "expires_at": func.mc_now() + expires_in if expires_in and verdict.needs_human else None,
+        **approved,
+    }
+    added = await session.execute(insert(Decision).values(**values).on_conflict_do_nothing())
+    decision = await session.get(Decision, (ref.workspace_id, name))
+    assert decision is not None  # noqa: S101  # inserted or found: the key is ours
+    if added.rowcount:  # type: ignore[attr-defined]  # an INSERT's result has it
+        told = EventType.DECISION_REQUESTED if verdict.needs_human else EventType.DECISION_APPROVED
+        await _tell(session, decision, told, actor)
+    return decision
+
+
+async def expire(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
+    """Expire a pending decision whose time is over by the database clock; return it as it is now."""
+    statement = _pending(workspace_id, name).where(col(Decision.expires_at) <= func.mc_now())
+    return await _close(session, statement, DecisionStatus.EXPIRED, workspace_id, name, actor)
+
+
+async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
+    """Cancel a pending decision whose subject is gone; return it as it is now."""
+    return await _close(session, _pending(workspace_id, name), DecisionStatus.CANCELED, workspace_id, name, actor)
+
+
+async def acknowledge(session: AsyncSession, workspace_id: str, name: str) -> None:
+    """Note that the workflow knows the answer, so that nobody tells it again."""
+    await session.execute(
+        update(Decision)
+        .where(
+            col(Decision.workspace_id) == workspace_id,
+            col(Decision.decision_id) == name,
+            col(Decision.status) != DecisionStatus.PENDING.value,
+            col(Decision.acknowledged_at).is_(None),
+        )
+        .values(acknowledged_at=func.mc_now())
+    )
+
+
+def _pending(workspace_id: str, name: str) -> Any:
+    return update(Decision).where(
+        col(Decision.workspace_id) == workspace_id,
+        col(Decision.decision_id) == name,
+        col(Decision.status) == DecisionStatus.PENDING.value,
+    )
+
+
+async def _close(
+    session: AsyncSession, pending: Any, status: DecisionStatus, workspace_id: str, name: str, actor: Actor
+) -> Decision | None:
+    closed = await session.execute(
+        pending.values(
+            status=status.value, resolved_by=actor.name, resolved_at=func.mc_now(), acknowledged_at=func.mc_now()
+        )
+    )
+    decision = await session.get(Decision, (workspace_id, name), populate_existing=True)
+    if closed.rowcount and decision is not None:  # type: ignore[attr-defined]  # an UPDATE's result has it
+        await _tell(session, decision, _TOLD[status], actor)
+    return decision
+
+
+_TOLD = {DecisionStatus.EXPIRED: EventType.DECISION_EXPIRED, DecisionStatus.CANCELED: EventType.DECISION_CANCELED}
+
+
+async def _tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
+    data = {
+        "mission_id": decision.mission_id,
+        "kind": decision.kind,
+        "risk": decision.risk,
+        "reasons": decision.reasons,
+    }
+    subject = Subject(kind="decision", id=decision.decision_id)
+    await events.append(session, decision.workspace_id, kind, subject, actor, data)

@@ -1,0 +1,197 @@
+"""What a mission's workflow changes in the mission's row: its state, its controls, its end."""
+
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.contracts.pipeline import Conclusion, ControlRecord
+from models.domain.events import EventType, Subject
+from models.domain.states import MISSION_TRANSITIONS, MissionOutcome, MissionStatus, sources
+from models.store import events
+from models.store.events import Actor
+from models.store.stages import WORKER, subject
+from models.tables.missions import Capa, Mission, RemediationRow
+from models.tables.workspaces import Repository
+
+_CONTROL_EVENTS = {
+    "pause": EventType.MISSION_PAUSED,
+    "resume": EventType.MISSION_RESUMED,
+    "note": EventType.MISSION_NOTED,
+    "cancel": EventType.MISSION_CANCEL_REQUESTED,
+}
+
+
+async def load(session: AsyncSession, workspace_id: str, mission_id: str) -> Mission:
+    """Read a mission that must be there."""
+    return (
+        await session.scalars(
+            select(Mission).where(Mission.workspace_id == workspace_id, Mission.mission_id == mission_id)
+        )
+    ).one()
+
+
+async def load_repository(session: AsyncSession, mission: Mission) -> Repository:
+    """Read the repository a mission works on."""
+    repository = await session.get(Repository, (mission.workspace_id, mission.repository_id))
+    assert repository is not None  # noqa: S101  # a foreign key holds it
+    return repository
+
+
+async def move(
+    session: AsyncSession, workspace_id: str, mission_id: str, to: MissionStatus, **values: Any
+) -> str | None:
+    """Move a mission along an arrow of its state machine; None when it is not in a state that may go there.
+
+    Returns the mission's correlation id, which the event of the move needs.
+    """
+    statement = (
+        update(Mission)
+        .where(
+            col(Mission.workspace_id) == workspace_id,
+            col(Mission.mission_id) == mission_id,
+            col(Mission.status).in_([state.value for state in sources(MISSION_TRANSITIONS, to)]),
+        )
+        .values(status=to.value, **values)
+        .returning(col(Mission.correlation_id))
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def start(session: AsyncSession, workspace_id: str, mission_id: str, run_id: str) -> None:
+    """Note that the workflow runs; doing it again changes nothing."""
+    moved = await move(
+        session, workspace_id, mission_id, MissionStatus.IN_PROGRESS, run_id=run_id, started_at=func.now()
+    )
+    if moved is not None:
+        await _tell(
+            session, workspace_id, mission_id, EventType.MISSION_STARTED, Actor(WORKER, moved), {"run_id": run_id}
+        )
+
+
+async def fill_context(session: AsyncSession, workspace_id: str, mission_id: str, context: dict[str, Any]) -> None:
+    """Keep the state of the world that the mission began with, or now stands on."""
+    await session.execute(
+        update(Mission)
+        .where(col(Mission.workspace_id) == workspace_id, col(Mission.mission_id) == mission_id)
+        .values(context=context)
+    )
+
+
+async def record_merge(session: AsyncSession, workspace_id: str, mission_id: str, merge_sha: str) -> None:
+    """Note the merge and that the mission observes from now on; doing it again changes nothing."""
+    moved = await move(
+        session, workspace_id, mission_id, MissionStatus.OBSERVING, merge_sha=merge_sha, merged_at=func.now()
+    )
+    if moved is not None:
+        actor = Actor(WORKER, moved)
+        await _tell(session, workspace_id, mission_id, EventType.MISSION_MERGED, actor, {"merge_sha": merge_sha})
+        await _tell(session, workspace_id, mission_id, EventType.MISSION_OBSERVING, actor, {"merge_sha": merge_sha})
+
+
+async def record_revert(session: AsyncSession, workspace_id: str, mission_id: str, revert_sha: str) -> None:
+    """Note the commit that took the merge back."""
+    await session.execute(
+        update(Mission)
+        .where(col(Mission.workspace_id) == workspace_id, col(Mission.mission_id) == mission_id)
+        .values(revert_sha=revert_sha)
+    )
+
+
+async def record_control(session: AsyncSession, change: ControlRecord) -> None:
+    """Write an operator's command once: versions grow, an old or repeated one changes nothing."""
+    values: dict[str, Any] = {"control_version": change.version}
+    if change.action in ("pause", "resume"):
+        values["paused"] = change.action == "pause"
+    written = await session.execute(
+        update(Mission)
+        .where(
+            col(Mission.workspace_id) == change.workspace_id,
+            col(Mission.mission_id) == change.mission_id,
+            col(Mission.control_version) < change.version,
+        )
+        .values(**values)
+    )
+    if not written.rowcount:  # type: ignore[attr-defined]  # an UPDATE's result has it
+        return
+    await _remember(session, change)
+    actor = Actor(change.actor, change.correlation_id)
+    kind = _CONTROL_EVENTS[change.action]
+    await _tell(session, change.workspace_id, change.mission_id, kind, actor, {"detail": change.detail})
+
+
+async def conclude(session: AsyncSession, end: Conclusion, git_sha: str | None = None) -> bool:
+    """Close the mission: status, outcome, CAPA and event; False when it was closed before."""
+    ref = end.ref
+    resolved = end.outcome is MissionOutcome.MERGED
+    to = MissionStatus.RESOLVED if resolved else MissionStatus.ESCALATED
+    correlation = await move(
+        session,
+        ref.workspace_id,
+        ref.mission_id,
+        to,
+        outcome=end.outcome.value,
+        reason=end.reason or None,
+        ended_at=func.now(),
+        paused=False,
+    )
+    if correlation is None:
+        return False
+    actor = Actor(WORKER, correlation)
+    if end.capa:
+        await open_capa(session, end, actor)
+    kind = EventType.MISSION_RESOLVED if resolved else EventType.MISSION_ESCALATED
+    data = {
+        "outcome": end.outcome.value,
+        "reason": end.reason,
+        "merge_sha": end.merge_sha,
+        "revert_sha": end.revert_sha,
+    }
+    await _tell(session, ref.workspace_id, ref.mission_id, kind, actor, data)
+    return True
+
+
+async def open_capa(session: AsyncSession, end: Conclusion, actor: Actor) -> None:
+    """Open the one CAPA of a run that did not end well (PIPE-17)."""
+    ref = end.ref
+    mission = await load(session, ref.workspace_id, ref.mission_id)
+    stage = f" in {end.failed_stage.value}" if end.failed_stage else ""
+    row = {
+        "workspace_id": ref.workspace_id,
+        "capa_id": f"capa.{ref.mission_id}",
+        "mission_id": ref.mission_id,
+        "cause_key": "pipeline",
+        "title": f"{ref.mission_id} ended as {end.outcome.value}{stage}",
+        "cause": end.reason,
+        "corrective": f"The merge was taken back by {end.revert_sha}." if end.revert_sha else "",
+        "preventive": "",
+        "severity": mission.severity,
+        "status": "open",
+        "created_by": actor.name,
+    }
+    added = await session.execute(insert(Capa).values(**row).on_conflict_do_nothing())
+    if added.rowcount:  # type: ignore[attr-defined]  # an INSERT's result has it
+        about = Subject(kind="capa", id=row["capa_id"])
+        await events.append(
+            session, ref.workspace_id, EventType.CAPA_CREATED, about, actor, {"mission_id": ref.mission_id}
+        )
+
+
+async def _remember(session: AsyncSession, change: ControlRecord) -> None:
+    row = {
+        "workspace_id": change.workspace_id,
+        "mission_id": change.mission_id,
+        "entry_id": f"control/{change.version}",
+        "actor": change.actor,
+        "action": change.action,
+        "result": change.detail,
+    }
+    await session.execute(insert(RemediationRow).values(**row).on_conflict_do_nothing())
+
+
+async def _tell(
+    session: AsyncSession, workspace_id: str, mission_id: str, kind: EventType, actor: Actor, data: dict[str, Any]
+) -> None:
+    await events.append(session, workspace_id, kind, subject(mission_id), actor, data)
