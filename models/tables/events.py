@@ -35,5 +35,5 @@ class Idempotency(SQLModel, table=True):
     route: str
     digest: str
     status_code: int | None = None
-    response: Json | None = json(nullable=True)
+    response: str | None = None
     created_at: Time = now()

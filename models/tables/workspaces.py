@@ -1,5 +1,6 @@
 """Workspaces, the keys that open them, and the repositories registered in them."""
 
+from sqlalchemy import ForeignKeyConstraint
 from sqlmodel import Field
 
 from models.tables.base import Json, SQLModel, Time, json, key, now, time
@@ -28,6 +29,19 @@ class ApiKey(SQLModel, table=True):
     created_at: Time = now()
     expires_at: Time | None = time()
     revoked_at: Time | None = time()
+
+
+class BrowserSession(SQLModel, table=True):
+    """A key lent to a browser's cookie for a while; only the digest of the cookie is kept, and it ends with its key."""
+
+    __tablename__ = "browser_session"
+    __table_args__ = (ForeignKeyConstraint(["workspace_id", "key_id"], ["api_key.workspace_id", "api_key.key_id"]),)
+
+    workspace_id: str = key()
+    digest: str = key()
+    key_id: str
+    created_at: Time = now()
+    expires_at: Time = time(nullable=False)
 
 
 class Repository(SQLModel, table=True):

@@ -79,7 +79,7 @@ CREATE TABLE idempotency (
     route text NOT NULL,
     digest text NOT NULL,
     status_code INTEGER,
-    response JSONB,
+    response text,
     created_at timestamptz DEFAULT now() NOT NULL,
     PRIMARY KEY (workspace_id, idempotency_key)
 );
@@ -210,6 +210,16 @@ CREATE TABLE api_key (
     PRIMARY KEY (workspace_id, key_id),
     FOREIGN KEY(workspace_id) REFERENCES workspace (workspace_id),
     UNIQUE (digest)
+);
+
+CREATE TABLE browser_session (
+    workspace_id text NOT NULL,
+    digest text NOT NULL,
+    key_id text NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (workspace_id, digest),
+    FOREIGN KEY(workspace_id, key_id) REFERENCES api_key (workspace_id, key_id)
 );
 
 CREATE TABLE capa (
@@ -445,6 +455,7 @@ GRANT SELECT, INSERT, UPDATE ON repository, mission_counter, mission, candidate,
     merge_fence, base_result, idempotency TO mission_control_app, mission_control_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON log_chunk TO mission_control_app, mission_control_system;
 GRANT DELETE ON idempotency TO mission_control_system;
+GRANT SELECT, INSERT, DELETE ON browser_session TO mission_control_system;
 
 SELECT mc_event_partitions(3);
 

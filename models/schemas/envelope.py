@@ -1,0 +1,45 @@
+"""The one shape of every JSON answer (API-02, API-03), and the base of every request body."""
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.contracts.wire import BOTH_CASES
+
+T = TypeVar("T")
+
+
+class Body(BaseModel):
+    """Base of request bodies: unknown keys refused, snake_case and camelCase taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=BOTH_CASES)
+
+
+class Success(BaseModel, Generic[T]):
+    """What a request that worked is answered."""
+
+    success: Literal[True] = True
+    data: T
+
+
+class ErrorBody(BaseModel):
+    """Why it did not work: `code` is stable, `message` says what to do next, `requestId` finds it in the logs."""
+
+    code: str
+    message: str
+    requestId: str  # API-02 spells it so
+    details: dict[str, Any] | None = None
+
+
+class Failure(BaseModel):
+    """What a request that did not work is answered."""
+
+    success: Literal[False] = False
+    error: ErrorBody
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list. `next_cursor` is null on the last page."""
+
+    items: list[T]
+    next_cursor: str | None = Field(default=None, description="Pass as `cursor` to get the next page.")

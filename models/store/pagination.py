@@ -1,0 +1,51 @@
+"""Pages of a list by keyset: as fast on the last page as on the first, and each row exactly once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement, literal, tuple_
+from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
+
+from models.schemas.pagination import PageRequest, invalid_cursor
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Rows(Generic[Row]):
+    """The rows of one page, and the cursor of the next if there is one."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+async def fetch(
+    session: AsyncSession, statement: SelectOfScalar[Row], keys: Sequence[Any], page: PageRequest
+) -> Rows[Row]:
+    """Read one page of a select of one table.
+
+    `keys` are the table's columns of the order: the sorted field first, last one that is unique in the workspace; none
+    may be null. An index on `(workspace_id, *keys)` serves both directions.
+    """
+    ordered = statement.order_by(*(key.desc() if page.sort.descending else key.asc() for key in keys))
+    if page.after is not None:
+        place, last = tuple_(*keys), tuple_(*_values(keys, page.after))
+        ordered = ordered.where(place < last if page.sort.descending else place > last)
+    found = list(await session.scalars(ordered.offset(page.offset or None).limit(page.limit + 1)))
+    rows = found[: page.limit]
+    more = len(found) > page.limit
+    return Rows(rows, page.cursor([getattr(rows[-1], key.key) for key in keys]) if more else None)
+
+
+def _values(keys: Sequence[Any], after: tuple[str | int | float, ...]) -> list[ColumnElement[Any]]:
+    """Read the cursor's values as what the columns hold; a forged one is refused, never sent to Postgres."""
+    if len(after) != len(keys):
+        raise invalid_cursor()
+    try:
+        parsed = [TypeAdapter(key.type.python_type).validate_python(v) for key, v in zip(keys, after, strict=True)]
+    except ValidationError as error:
+        raise invalid_cursor() from error
+    return [literal(value, key.type) for key, value in zip(keys, parsed, strict=True)]
