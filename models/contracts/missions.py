@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from models.contracts.wire import BOTH_CASES
 from models.domain.states import MissionOutcome, MissionStatus, Severity
 
 MAX_PATCH_BYTES = 16 * 1024 * 1024
@@ -26,7 +27,7 @@ Comparator = Literal["<", "<=", ">", ">=", "==", "!="]
 class Contract(BaseModel):
     """Base of all that crosses a boundary: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=BOTH_CASES)
 
 
 class MissionContext(Contract):
