@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     temporal_ui_url: str = "http://127.0.0.1:8233"
     task_queue_prefix: str = ""
 
+    postgres_port: int | None = None
+    temporal_port: int | None = None
+    temporal_ui_port: int | None = None
+    """Ports of the servers `up` starts. Unset: the usual one, or another where that is taken. 0: any free one."""
+
     api_url: str = "http://127.0.0.1:8000"
     api_host: str = "127.0.0.1"
     api_port: int = 8000

@@ -1,10 +1,12 @@
 """Ports on the loopback interface: who holds one, and which is free."""
 
 import socket
+from collections.abc import Callable
 
 import psutil
 
 from models.domain.errors import Conflict
+from models.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 
@@ -45,14 +47,23 @@ def _describe(pid: int | None) -> str:
         return f"process {pid}"
 
 
-def require_free(port: int, setting: str) -> int:
-    """`port` itself.
+def choose_port(settings: Settings, field: str, usual: int, report: Callable[[str], None]) -> int:
+    """The port of a server we start: as the setting says, else `usual`, else another one, and it is said.
 
     Raises:
-        Conflict: it is taken; the message names the holder and the setting that chooses another.
+        Conflict: the setting asks for a port that is taken; the message names the holder.
     """
-    if not is_free(port):
+    asked = getattr(settings, field) if field in settings.model_fields_set else None
+    port = usual if asked is None else int(asked)
+    if port == 0:
+        return free_port()
+    if is_free(port):
+        return port
+    if asked is not None:
+        variable = f"MC_{field.upper()}"
         raise Conflict(
-            "port_taken", f"port {port} is taken by {holder(port)}; stop it, or choose another port with {setting}"
+            "port_taken", f"port {port} ({variable}) is taken by {holder(port)}; stop it or change {variable}"
         )
-    return port
+    other = free_port()
+    report(f"port {port} is taken by {holder(port)}; using {other}")
+    return other

@@ -17,9 +17,10 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL
 
-from models.domain.errors import Conflict, Unavailable
+from models.domain.errors import Conflict, InvalidInput, Unavailable
+from worker.dev.files import make_data_dir
 from worker.dev.ports import free_port
-from worker.dev.process import Child, RunAs, launcher
+from worker.dev.process import Child, RunAs, Server, launcher
 
 MAJOR = 18
 OWNER, DATABASE = "postgres", "mission_control"
@@ -31,21 +32,24 @@ SETTINGS = {
     "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] ",
 }
-START_SECONDS = 60.0
-"""Crash recovery may replay up to `max_wal_size` (1 GB) of log before the first connection is let in."""
-STOP_SECONDS = 20.0
+ORPHAN_LOOKS = 100
+"""Ten to the second: backends whose server was killed notice it at their next wait and leave."""
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Server):
     """One cluster in `data_dir/postgres`, its password in `data_dir/postgres.password`.
 
     As root it runs as the owner of the data folder, or on first start as `postgres` or `nobody`.
     """
 
+    name = "postgres"
+    polite = signal.SIGINT  # fast shutdown: clients are cut off, data is checkpointed
+    start_seconds = 120.0  # crash recovery may replay 1 GB of log (`max_wal_size`) before it lets anyone in
+    stop_seconds = 20.0
+
     def __init__(self, data_dir: Path, cache_dir: Path, port: int | None = None) -> None:
         self.cluster = data_dir / "postgres"
         self.port = port or free_port()
-        self.child: Child | None = None
         self._data_dir, self._cache_dir = data_dir, cache_dir
         self._password_file = data_dir / "postgres.password"
         self._log = data_dir / "logs" / "postgres.log"
@@ -55,38 +59,16 @@ class EmbeddedPostgres:
         """Where SQLAlchemy and psycopg reach it as the owner (superuser); holds the password."""
         return self._address("postgresql+psycopg", DATABASE).render_as_string(hide_password=False)
 
-    async def __aenter__(self) -> "EmbeddedPostgres":
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Make the cluster if there is none, start the server, return when it answers.
-
-        Raises:
-            Conflict: the data folder belongs to another PostgreSQL version, or another user.
-            Unavailable: it does not come up; the message holds the end of its log.
-        """
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+    async def _spawn(self) -> Child:
+        make_data_dir(self._data_dir)
         user = self._user()
-        binaries = reachable_binaries(user, self._cache_dir)
+        _require_entry(self._data_dir, user)
+        binaries = await asyncio.to_thread(reachable_binaries, user, self._cache_dir)
         if not self.cluster.exists():
             await asyncio.to_thread(self._initialise, binaries, user)
         self._require_same_major()
-        clear_stale_lock(self.cluster)
-        self.child = await self._spawn(binaries, user)
-        try:
-            await asyncio.wait_for(self._until_ready(self.child), START_SECONDS)
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def stop(self, grace: float = STOP_SECONDS) -> None:
-        """Fast shutdown: clients are cut off, data is checkpointed."""
-        if self.child:
-            await self.child.stop(signal.SIGINT, grace)
+        await _until_abandoned(self.cluster)
+        return await self._run(binaries, user)
 
     def _address(self, driver: str, database: str) -> URL:
         password = self._password_file.read_text().strip()
@@ -147,16 +129,11 @@ class EmbeddedPostgres:
                 "and restore the dump; or set DATABASE_URL to a server that has the data.",
             )
 
-    async def _spawn(self, binaries: Path, user: RunAs | None) -> Child:
+    async def _run(self, binaries: Path, user: RunAs | None) -> Child:
         options = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(self.port)}.items()]
         argv = [str(binaries / "postgres"), "-D", str(self.cluster), *options]
         env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-        return await Child.spawn(argv, log=self._log, death_signal=signal.SIGINT, env=env, user=user, cwd=self.cluster)
-
-    async def _until_ready(self, child: Child) -> None:
-        while not await self._answers():
-            child.require_alive("PostgreSQL")
-            await asyncio.sleep(0.05)
+        return await Child.spawn(argv, log=self._log, death_signal=self.polite, env=env, user=user, cwd=self.cluster)
 
     async def _answers(self) -> bool:
         """Whether a real connection as the owner works; it makes our database on the first one."""
@@ -180,6 +157,15 @@ def _require_not_refused(error: psycopg.OperationalError) -> None:
             "PostgreSQL refuses the password in postgres.password of the data folder; restore that file from where the "
             "data folder came from",
         ) from error
+
+
+def _require_entry(folder: Path, user: RunAs | None) -> None:
+    if subprocess.run([*launcher(user), "test", "-x", str(folder)], cwd="/", check=False).returncode != 0:
+        raise InvalidInput(
+            "data_dir_unreachable",
+            f"PostgreSQL does not run as root, and the user it runs as cannot enter {folder}; set MC_DATA_DIR to a "
+            "folder below ones that every user may enter, or start as a normal user",
+        )
 
 
 def _system_account() -> pwd.struct_passwd:
@@ -240,11 +226,11 @@ def _copy_whole(source: Path, target: Path) -> None:
         shutil.rmtree(partial)
 
 
-def clear_stale_lock(cluster: Path) -> None:
-    """Remove a `postmaster.pid` whose server is gone, so that a reused or unreaped pid does not block the start.
+async def _until_abandoned(cluster: Path) -> None:
+    """Wait until nothing works on the cluster, and remove a `postmaster.pid` left behind.
 
-    PostgreSQL only asks whether the pid exists: a zombie, or after a restart of the machine any other process, counts.
-    Every process of a server works in its data folder, so that is what we look for.
+    PostgreSQL only asks whether the pid in that file exists: a zombie, or after a restart of the machine any other
+    process, would block the start. Every process of a server works in its data folder, so that is what we look for.
 
     Raises:
         Conflict: a server really runs on this folder.
@@ -252,19 +238,24 @@ def clear_stale_lock(cluster: Path) -> None:
     lock = cluster / "postmaster.pid"
     if not lock.exists():
         return
-    if holders := processes_in(cluster):
-        names = ", ".join(f"{p.pid} ({p.name()})" for p in holders)
-        raise Conflict("data_dir_in_use", f"a PostgreSQL server already works in {cluster}: process {names}")
-    lock.unlink(missing_ok=True)
+    for _ in range(ORPHAN_LOOKS):
+        holders = processes_in(cluster)
+        if not holders:
+            lock.unlink(missing_ok=True)
+            return
+        await asyncio.sleep(0.1)
+    pids = ", ".join(str(process.pid) for process in holders)
+    raise Conflict("data_dir_in_use", f"a PostgreSQL server already works in {cluster}: process {pids}")
 
 
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Live processes that work in `folder`; zombies have no folder."""
-    return [p for p in psutil.process_iter() if _works_in(p, folder)]
+def processes_in(cluster: Path) -> list[psutil.Process]:
+    """PostgreSQL's live processes on this folder."""
+    return [process for process in psutil.process_iter() if _serves(process, cluster)]
 
 
-def _works_in(process: psutil.Process, folder: Path) -> bool:
+def _serves(process: psutil.Process, cluster: Path) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder.resolve())
+        alive = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+        return alive and process.cwd() == str(cluster.resolve())
     except psutil.Error:
         return False

@@ -4,10 +4,12 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Self
 
 import psutil
 
@@ -42,8 +44,9 @@ def launcher(user: RunAs | None = None, death_signal: signal.Signals | None = No
 class Child:
     """One running server: its own session, its output in a log file, ended with its whole process group."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, argv: list[str], log: Path) -> None:
         self._process = process
+        self.argv = argv
         self.log = log
         self.pid = process.pid
         self.started_at = psutil.Process(process.pid).create_time()
@@ -60,7 +63,7 @@ class Child:
         cwd: Path | None = None,
     ) -> "Child":
         """Start `argv`, its output appended to `log`. The calling thread must live as long as the child should."""
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *launcher(user, death_signal),
@@ -72,7 +75,7 @@ class Child:
                 cwd=cwd,
                 start_new_session=True,
             )
-        return cls(process, log)
+        return cls(process, [str(word) for word in argv], log)
 
     @property
     def exit_code(self) -> int | None:
@@ -103,9 +106,67 @@ class Child:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def require_alive(self, name: str) -> None:
-        """Raise `Unavailable` with its last words if it has ended."""
-        if self.exit_code is not None:
-            raise Unavailable(
-                "server_ended", f"{name} ended with code {self.exit_code}:\n{self.last_words()}", log=str(self.log)
-            )
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+class Server(ABC):
+    """A server that runs as our child: started when it answers, stopped politely, killed on demand.
+
+    `async with server:` starts and stops it.
+    """
+
+    name: str
+    polite: ClassVar[signal.Signals] = signal.SIGTERM
+    """Asks for a clean stop; also sent by the kernel when we die."""
+    start_seconds: ClassVar[float] = 60.0
+    stop_seconds: ClassVar[float] = 10.0
+    child: Child | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self, spawned: Callable[[], None] = _nothing) -> None:
+        """Start it and return when it answers; `spawned` is called as soon as there is a process.
+
+        Raises:
+            Unavailable: it ended or did not answer in time; the message holds the end of its log.
+        """
+        self.child = await self._spawn()
+        spawned()
+        try:
+            await asyncio.wait_for(self._until_it_answers(self.child), self.start_seconds)
+        except TimeoutError as error:
+            await self.stop()
+            raise _did_not_start(self.name, self.child, f"did not answer within {self.start_seconds:g} s") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Ask it to stop, wait `grace` seconds (its own measure by default), then kill what is left."""
+        if self.child:
+            await self.child.stop(self.polite, self.stop_seconds if grace is None else grace)
+
+    @abstractmethod
+    async def _spawn(self) -> Child:
+        """Start the process."""
+
+    @abstractmethod
+    async def _answers(self) -> bool:
+        """Whether it serves now."""
+
+    async def _until_it_answers(self, child: Child) -> None:
+        while not await self._answers():
+            if child.exit_code is not None:
+                raise _did_not_start(self.name, child, f"ended with code {child.exit_code}")
+            await asyncio.sleep(0.05)
+
+
+def _did_not_start(name: str, child: Child, what: str) -> Unavailable:
+    return Unavailable("server_did_not_start", f"{name} {what}; the end of {child.log}:\n{child.last_words()}")

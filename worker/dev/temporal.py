@@ -1,8 +1,6 @@
 """A Temporal server for one machine: the CLI's dev server on a file, with the settings our workflows count on."""
 
-import asyncio
 import json
-import signal
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -15,7 +13,7 @@ from temporalio.service import GrpcCompression, RPCError
 
 from models.domain.errors import Conflict
 from worker.dev.ports import LOOPBACK, free_port
-from worker.dev.process import Child
+from worker.dev.process import Child, Server
 from worker.dev.temporal_cli import TemporalCli
 
 NAMESPACE = "default"
@@ -32,12 +30,12 @@ DYNAMIC_CONFIG = {
     "worker.batcherRPS": "1000",
     "frontend.MaxConcurrentBatchOperationPerNamespace": "5",
 }
-START_SECONDS = 60.0
-STOP_SECONDS = 10.0
 
 
-class DevTemporal:
+class DevTemporal(Server):
     """One dev server on `data_dir/temporal/temporal.db`."""
+
+    name = "temporal"
 
     def __init__(
         self,
@@ -48,7 +46,6 @@ class DevTemporal:
         metrics_port: int | None = None,
     ) -> None:
         self.cli = cli
-        self.child: Child | None = None
         self.port, self.ui_port, self.metrics_port = port or free_port(), ui_port or free_port(), metrics_port
         self.database = data_dir / "temporal" / "temporal.db"
         self._version_file = self.database.with_name("version.json")
@@ -64,39 +61,16 @@ class DevTemporal:
         """The web interface."""
         return f"http://{LOOPBACK}:{self.ui_port}"
 
-    async def __aenter__(self) -> "DevTemporal":
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start the server; return when it serves and knows our search attributes.
-
-        Raises:
-            Conflict: the database was written by another server version and still has running workflows.
-            Unavailable: it does not come up; the message holds the end of its log.
-        """
+    async def _spawn(self) -> Child:
         self.database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._settle_version()
-        self.child = await Child.spawn(
+        return await Child.spawn(
             [self.cli.path, *self._arguments()],
             log=self._log,
-            death_signal=signal.SIGTERM,
+            death_signal=self.polite,
             env={"HOME": str(self.database.parent)},
             cwd=self.database.parent,
         )
-        try:
-            await asyncio.wait_for(self._until_ready(self.child), START_SECONDS)
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def stop(self, grace: float = STOP_SECONDS) -> None:
-        """Let it close its database, then make sure it is gone."""
-        if self.child:
-            await self.child.stop(signal.SIGTERM, grace)
 
     def _arguments(self) -> list[str]:
         arguments = ["server", "start-dev", "--ip", LOOPBACK, "--port", str(self.port), "--ui-port", str(self.ui_port)]
@@ -113,6 +87,9 @@ class DevTemporal:
         """Note which server writes this database; set another version's aside if nothing runs in it, else refuse.
 
         The dev server does not migrate its file: another version may misread it.
+
+        Raises:
+            Conflict: another version's workflows still run in it.
         """
         written_by = self._written_by()
         if written_by not in (None, self.cli.server):
@@ -141,11 +118,6 @@ class DevTemporal:
         aside = Path(tempfile.mkdtemp(prefix=f"server-{written_by}-", dir=self.database.parent))
         for file in self.database.parent.glob(f"{self.database.name}*"):
             file.rename(aside / file.name)
-
-    async def _until_ready(self, child: Child) -> None:
-        while not await self._answers():
-            child.require_alive("the Temporal server")
-            await asyncio.sleep(0.1)
 
     async def _answers(self) -> bool:
         try:

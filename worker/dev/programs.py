@@ -1,0 +1,99 @@
+"""Our own two processes as `up` runs them: the worker and the API."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+from pydantic import SecretStr
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from models.settings import Settings
+from worker.dev.process import Child, Server
+from workflows.client import connect
+from workflows.queues import control_queue
+
+
+class Program(Server):
+    """A Python module of ours as a child; it gets its configuration through the environment alone."""
+
+    module: str
+
+    def __init__(self, name: str, settings: Settings, env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.settings = settings
+        self._env = env or {}
+
+    async def _spawn(self) -> Child:
+        argv = [sys.executable, "-m", self.module]
+        log = self.settings.data_dir / "logs" / f"{self.name}.log"
+        env = {**environment(self.settings), **self._env}
+        return await Child.spawn(argv, log=log, death_signal=self.polite, env=env)
+
+
+class Worker(Program):
+    """`python -m worker`; it serves when it polls for workflows."""
+
+    module = "worker"
+
+    async def _answers(self) -> bool:
+        try:
+            client = await connect(self.settings)
+            identities = await pollers(client, control_queue(self.settings.task_queue_prefix))
+        except (RPCError, RuntimeError):
+            return False
+        return self.child is not None and any(name.startswith(f"{self.child.pid}@") for name in identities)
+
+
+class Api(Program):
+    """`python -m api`; it serves when `/readyz` says so."""
+
+    module = "api"
+
+    async def _answers(self) -> bool:
+        return await _listens(self.settings) and await _is_ready(self.settings)
+
+
+async def pollers(client: Client, queue: str) -> list[str]:
+    """Identities of the workers that asked this workflow queue for work in the last minutes."""
+    request = DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name=queue))
+    answer = await client.workflow_service.describe_task_queue(request)
+    return [poller.identity for poller in answer.pollers]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Our own environment with every setting that differs from its default, as a child's `Settings()` reads it back."""
+    return dict(os.environ) | {
+        field.validation_alias if isinstance(field.validation_alias, str) else f"MC_{name.upper()}": _text(value)
+        for name, field in Settings.model_fields.items()
+        if name in settings.model_fields_set and (value := getattr(settings, name)) is not None
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+async def _listens(settings: Settings) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(settings.api_host, settings.api_port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def _is_ready(settings: Settings) -> bool:
+    try:
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            url = f"http://{settings.api_host}:{settings.api_port}/readyz"
+            return (await client.get(url, timeout=5)).is_success
+    except httpx2.HTTPError:
+        return False

@@ -1,0 +1,126 @@
+"""One `up` per data folder, and what a killed one left behind."""
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import psutil
+from pydantic import BaseModel, ValidationError
+
+from models.domain.errors import Conflict
+from worker.dev.files import make_data_dir
+from worker.dev.process import Child
+
+START_TOLERANCE = 2.0
+"""Seconds by which two readings of one process's start may differ, because the clock was set in between."""
+LEFTOVER_SECONDS = 10.0
+
+
+class ProcessRecord(BaseModel, frozen=True):
+    """Enough to find a process again and never take another one for it: pids are reused."""
+
+    pid: int
+    started_at: float
+    argv: list[str] = []
+
+    @classmethod
+    def of(cls, child: Child) -> "ProcessRecord":
+        """The record of a running child."""
+        return cls(pid=child.pid, started_at=child.started_at, argv=child.argv)
+
+    @classmethod
+    def of_self(cls) -> "ProcessRecord":
+        """The record of this very process."""
+        return cls(pid=os.getpid(), started_at=psutil.Process().create_time())
+
+    def find(self) -> psutil.Process | None:
+        """The same process, if it still lives."""
+        with suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            if process.status() != psutil.STATUS_ZOMBIE and self._is(process):
+                return process
+        return None
+
+    def _is(self, process: psutil.Process) -> bool:
+        # A launcher in front of the program (`setpriv … -- program`) is the same process, before its exec.
+        same_program = process.cmdline()[-len(self.argv) :] == self.argv if self.argv else True
+        return same_program and abs(process.create_time() - self.started_at) < START_TOLERANCE
+
+
+class UpState(BaseModel, frozen=True):
+    """What `up` writes down in `data_dir/up.json`: who runs, and where to reach them."""
+
+    up: ProcessRecord
+    addresses: dict[str, str] = {}
+    children: dict[str, ProcessRecord] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether the `up` that wrote this still lives."""
+        return self.up.find() is not None
+
+
+def read_state(data_dir: Path) -> UpState | None:
+    """What the last `up` on this folder wrote; None if there is nothing readable."""
+    try:
+        return UpState.model_validate_json((data_dir / "up.json").read_text())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_state(data_dir: Path, state: UpState) -> None:
+    """Replace the state file whole."""
+    with NamedTemporaryFile("w", dir=data_dir, prefix="up.json.", delete=False) as file:
+        file.write(state.model_dump_json())
+    Path(file.name).rename(data_dir / "up.json")
+
+
+@contextmanager
+def only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder; the kernel gives it back however we end.
+
+    Raises:
+        Conflict: another `up` holds it.
+    """
+    make_data_dir(data_dir)
+    with (data_dir / "up.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _already_up(data_dir) from error
+        yield
+
+
+def _already_up(data_dir: Path) -> Conflict:
+    state = read_state(data_dir)
+    who = f"process {state.up.pid}" if state else "another process"
+    where = f" ({json.dumps(state.addresses)})" if state and state.addresses else ""
+    return Conflict(
+        "already_up",
+        f"Mission Control already runs on {data_dir}: {who}{where}; use it, stop it, or choose another MC_DATA_DIR",
+    )
+
+
+def stop_leftovers(children: Mapping[str, ProcessRecord]) -> list[str]:
+    """End what a killed `up` left running, the last started first; the names of those that were still there."""
+    return [name for name, record in reversed(list(children.items())) if _stop_leftover(name, record)]
+
+
+def _stop_leftover(name: str, record: ProcessRecord) -> bool:
+    process = record.find()
+    if process is None:
+        return False
+    with suppress(psutil.Error):
+        process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
+    patience = time.monotonic() + LEFTOVER_SECONDS
+    while record.find() and time.monotonic() < patience:
+        time.sleep(0.05)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(record.pid, signal.SIGKILL)
+    return True
