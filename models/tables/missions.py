@@ -52,6 +52,7 @@ class Mission(SQLModel, table=True):
     merge_sha: str | None = None
     revert_sha: str | None = None
     created_at: Time = now()
+    claimed_at: Time | None = time()
     started_at: Time | None = time()
     merged_at: Time | None = time()
     ended_at: Time | None = time()

@@ -299,6 +299,7 @@ CREATE TABLE mission (
     merge_sha text,
     revert_sha text,
     created_at timestamptz DEFAULT now() NOT NULL,
+    claimed_at timestamptz,
     started_at timestamptz,
     merged_at timestamptz,
     ended_at timestamptz,
@@ -322,6 +323,8 @@ CREATE TABLE repository (
 );
 
 CREATE UNIQUE INDEX repository_name ON repository (workspace_id, name);
+CREATE UNIQUE INDEX repository_url ON repository (workspace_id, url);
+CREATE INDEX repository_newest ON repository (workspace_id, created_at DESC, repository_id DESC);
 
 ALTER TABLE mission
     ADD FOREIGN KEY (workspace_id, repository_id) REFERENCES repository,
@@ -329,7 +332,9 @@ ALTER TABLE mission
     ADD CHECK ((outcome IS NOT NULL) = (status IN ('resolved', 'escalated')));
 CREATE INDEX mission_newest ON mission (workspace_id, created_at DESC, seq DESC);
 CREATE INDEX mission_by_status ON mission (workspace_id, status, created_at DESC, seq DESC);
-CREATE INDEX mission_queue ON mission (workspace_id, severity_rank, created_at, seq) WHERE status = 'open';
+CREATE INDEX mission_by_severity ON mission (workspace_id, severity_rank, created_at, seq);
+CREATE INDEX mission_queue ON mission (workspace_id, severity_rank, created_at, seq)
+    WHERE status = 'open' AND claimed_at IS NULL;
 CREATE INDEX mission_running ON mission (status) WHERE status IN ('in_progress', 'observing');
 
 ALTER TABLE candidate ADD FOREIGN KEY (workspace_id, mission_id) REFERENCES mission;
@@ -341,14 +346,16 @@ CREATE INDEX remediation_event_order ON remediation_event (workspace_id, mission
 
 ALTER TABLE metric_observation ADD FOREIGN KEY (workspace_id) REFERENCES workspace;
 CREATE INDEX metric_observation_window ON metric_observation (workspace_id, metric_id, at DESC);
+CREATE INDEX metric_observation_newest ON metric_observation (workspace_id, at DESC, observation_id DESC);
 CREATE INDEX metric_observation_mission ON metric_observation (workspace_id, mission_id) WHERE mission_id IS NOT NULL;
 
-CREATE INDEX decision_newest ON decision (workspace_id, status, requested_at DESC);
+CREATE INDEX decision_newest ON decision (workspace_id, requested_at DESC, decision_id DESC);
+CREATE INDEX decision_by_status ON decision (workspace_id, status, requested_at DESC, decision_id DESC);
 CREATE INDEX decision_mission ON decision (workspace_id, mission_id);
 CREATE INDEX decision_unacknowledged ON decision (resolved_at) WHERE status <> 'pending' AND acknowledged_at IS NULL;
 
 CREATE UNIQUE INDEX capa_once ON capa (workspace_id, mission_id, cause_key) WHERE cause_key IS NOT NULL;
-CREATE INDEX capa_newest ON capa (workspace_id, created_at DESC);
+CREATE INDEX capa_newest ON capa (workspace_id, created_at DESC, capa_id DESC);
 
 CREATE INDEX workbench_open ON workbench (host) WHERE closed_at IS NULL;
 
