@@ -9,6 +9,14 @@ from models.domain.errors import Conflict
 from models.settings import Settings
 
 LOOPBACK = "127.0.0.1"
+USUAL = {
+    "api_port": 8000,
+    "postgres_port": 5433,
+    "temporal_port": 7233,
+    "temporal_ui_port": 8233,
+    "metrics_port": 9464,
+}
+"""By the name of the setting that asks for another one."""
 
 
 def is_free(port: int) -> bool:
@@ -47,14 +55,19 @@ def _describe(pid: int | None) -> str:
         return f"process {pid}"
 
 
-def choose_port(settings: Settings, field: str, usual: int, report: Callable[[str], None]) -> int:
-    """The port of a server we start: as the setting says, else `usual`, else another one, and it is said.
+def asked_port(settings: Settings, field: str) -> int | None:
+    """The port that an operator set, as opposed to a default."""
+    return getattr(settings, field) if field in settings.model_fields_set else None
+
+
+def choose_port(settings: Settings, field: str, report: Callable[[str], None]) -> int:
+    """The port of a server we start: as the setting says, else the usual one, else another, and it is said.
 
     Raises:
         Conflict: the setting asks for a port that is taken; the message names the holder.
     """
-    asked = getattr(settings, field) if field in settings.model_fields_set else None
-    port = usual if asked is None else int(asked)
+    asked = asked_port(settings, field)
+    port = USUAL[field] if asked is None else asked
     if port == 0:
         return free_port()
     if is_free(port):

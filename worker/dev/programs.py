@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,10 @@ from models.settings import Settings
 from worker.dev.process import Child, Server
 from workflows.client import connect
 from workflows.queues import control_queue
+
+
+POLL_SECONDS = 70
+"""A waiting worker asks again after 60 s at the latest."""
 
 
 class Program(Server):
@@ -56,14 +61,15 @@ class Api(Program):
     module = "api"
 
     async def _answers(self) -> bool:
-        return await _listens(self.settings) and await _is_ready(self.settings)
+        return await _listens(self.settings) and await is_ready(self.settings)
 
 
 async def pollers(client: Client, queue: str) -> list[str]:
-    """Identities of the workers that asked this workflow queue for work in the last minutes."""
+    """Identities of the workers that wait on this workflow queue; the server remembers others for minutes."""
     request = DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name=queue))
     answer = await client.workflow_service.describe_task_queue(request)
-    return [poller.identity for poller in answer.pollers]
+    waiting_since = time.time() - POLL_SECONDS
+    return [poller.identity for poller in answer.pollers if poller.last_access_time.seconds > waiting_since]
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -90,7 +96,8 @@ async def _listens(settings: Settings) -> bool:
     return True
 
 
-async def _is_ready(settings: Settings) -> bool:
+async def is_ready(settings: Settings) -> bool:
+    """Whether the API answers and says that all it needs is there."""
     try:
         async with httpx2.AsyncClient(trust_env=False) as client:
             url = f"http://{settings.api_host}:{settings.api_port}/readyz"

@@ -16,7 +16,7 @@ from worker.dev.ports import choose_port
 from worker.dev.postgres import EmbeddedPostgres
 from worker.dev.process import Server
 from worker.dev.programs import Api, Worker, environment
-from worker.dev.state import ProcessRecord, UpState, only_one, read_state, stop_leftovers, write_state
+from worker.dev.state import Addresses, ProcessRecord, UpState, only_one, read_state, stop_leftovers, write_state
 from worker.dev.supervisor import Report, supervise
 from worker.dev.temporal import DevTemporal, ensure_search_attributes
 from worker.dev.temporal_cli import find_temporal_cli
@@ -43,6 +43,7 @@ class Stack:
         self.stopping = False
         self._parts = frozenset(parts)
         self._report, self._supervised = report, supervised
+        self._addresses = Addresses()
         self._servers: dict[str, Server] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._hurried = asyncio.Event()
@@ -60,7 +61,7 @@ class Stack:
         try:
             await self._take_over()
             await _all(self._start_database(), self._start_temporal())
-            await _all(*(self._add(server) for server in self._programs()))
+            await _all(self._start_worker(), self._start_api())
         except BaseException:
             await self._stop_all()
             raise
@@ -117,10 +118,10 @@ class Stack:
         if "postgres" not in self._parts:
             return
         if self.settings.database_url is None:
-            port = choose_port(self.settings, "postgres_port", 5433, self._report)
+            port = choose_port(self.settings, "postgres_port", self._report)
             server = EmbeddedPostgres(self.settings.data_dir, self.settings.cache_dir, port)
             await self._add(server)
-            self._learn(database_url=SecretStr(server.url), postgres_port=port)
+            self._learn(Addresses(postgres_port=port), database_url=SecretStr(server.url))
         if url := self.settings.database_url:
             revision = await asyncio.to_thread(migrate, url.get_secret_value())
             self._report(f"the database is at revision {revision}")
@@ -131,11 +132,11 @@ class Stack:
         if self.settings.temporal_address:
             return await self._require_temporal()
         cli = await find_temporal_cli(self.settings, self._report)
-        port = choose_port(self.settings, "temporal_port", 7233, self._report)
-        ui_port = choose_port(self.settings, "temporal_ui_port", 8233, self._report)
+        port = choose_port(self.settings, "temporal_port", self._report)
+        ui_port = choose_port(self.settings, "temporal_ui_port", self._report)
         server = DevTemporal(cli, self.settings.data_dir, port, ui_port)
         await self._add(server)
-        self._learn(temporal_address=server.address, temporal_ui_url=server.ui_url)
+        self._learn(Addresses(temporal_address=server.address, temporal_ui_url=server.ui_url))
 
     async def _require_temporal(self) -> None:
         try:
@@ -144,15 +145,22 @@ class Stack:
             address = self.settings.temporal_address
             raise Unavailable("temporal_unreachable", f"TEMPORAL_ADDRESS {address} does not serve: {error}") from error
 
-    def _programs(self) -> list[Server]:
-        port = choose_port(self.settings, "api_port", 8000, self._report)
-        self._learn(api_port=port, api_url=f"http://{self.settings.api_host}:{port}")
-        metrics = {"MC_METRICS_PORT": str(choose_port(self.settings, "metrics_port", 9464, self._report))}
-        programs = [Worker("worker", self.settings, metrics), Api("api", self.settings)]
-        return [program for program in programs if program.name in self._parts]
+    async def _start_worker(self) -> None:
+        if "worker" in self._parts:
+            port = choose_port(self.settings, "metrics_port", self._report)
+            await self.add_worker("worker", {"MC_METRICS_PORT": str(port)})
 
-    def _learn(self, **found: Any) -> None:
-        self.settings = self.settings.model_copy(update=found)
+    async def _start_api(self) -> None:
+        if "api" in self._parts:
+            port = choose_port(self.settings, "api_port", self._report)
+            self._learn(Addresses(api_port=port, api_url=f"http://{self.settings.api_host}:{port}"))
+            await self._add(Api("api", self.settings))
+
+    def _learn(self, addresses: Addresses, **secrets: SecretStr) -> None:
+        found = addresses.model_dump(exclude_none=True)
+        self._addresses = self._addresses.model_copy(update=found)
+        self.settings = self.settings.model_copy(update={**found, **secrets})
+        self._write_state()
 
     async def _add(self, server: Server) -> None:
         self._servers[server.name] = server
@@ -162,10 +170,9 @@ class Stack:
     def _write_state(self) -> None:
         """Note every child as soon as it exists, for the next `up` in case this one is killed."""
         children = {name: s.child for name, s in self._servers.items() if s.child and s.child.exit_code is None}
-        addresses = {"api": self.settings.api_url, "temporal_ui": self.settings.temporal_ui_url}
         state = UpState(
             up=ProcessRecord.of_self(),
-            addresses=addresses,
+            addresses=self._addresses,
             children={name: ProcessRecord.of(child) for name, child in children.items()},
         )
         write_state(self.settings.data_dir, state)

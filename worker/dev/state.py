@@ -1,7 +1,6 @@
 """One `up` per data folder, and what a killed one left behind."""
 
 import fcntl
-import json
 import os
 import signal
 import time
@@ -53,17 +52,22 @@ class ProcessRecord(BaseModel, frozen=True):
         return same_program and abs(process.create_time() - self.started_at) < START_TOLERANCE
 
 
+class Addresses(BaseModel, frozen=True):
+    """Where the parts are that `up` started; a part it did not start stays as the settings say."""
+
+    api_url: str | None = None
+    api_port: int | None = None
+    temporal_address: str | None = None
+    temporal_ui_url: str | None = None
+    postgres_port: int | None = None
+
+
 class UpState(BaseModel, frozen=True):
     """What `up` writes down in `data_dir/up.json`: who runs, and where to reach them."""
 
     up: ProcessRecord
-    addresses: dict[str, str] = {}
+    addresses: Addresses = Addresses()
     children: dict[str, ProcessRecord] = {}
-
-    @property
-    def running(self) -> bool:
-        """Whether the `up` that wrote this still lives."""
-        return self.up.find() is not None
 
 
 def read_state(data_dir: Path) -> UpState | None:
@@ -72,6 +76,12 @@ def read_state(data_dir: Path) -> UpState | None:
         return UpState.model_validate_json((data_dir / "up.json").read_text())
     except (OSError, ValidationError):
         return None
+
+
+def running_up(data_dir: Path) -> UpState | None:
+    """The state of the `up` that runs on this folder now; None if there is none. Clients find the API by it."""
+    state = read_state(data_dir)
+    return state if state and state.up.find() else None
 
 
 def write_state(data_dir: Path, state: UpState) -> None:
@@ -100,10 +110,10 @@ def only_one(data_dir: Path) -> Iterator[None]:
 def _already_up(data_dir: Path) -> Conflict:
     state = read_state(data_dir)
     who = f"process {state.up.pid}" if state else "another process"
-    where = f" ({json.dumps(state.addresses)})" if state and state.addresses else ""
+    where = f", API {state.addresses.api_url}" if state and state.addresses.api_url else ""
     return Conflict(
         "already_up",
-        f"Mission Control already runs on {data_dir}: {who}{where}; use it, stop it, or choose another MC_DATA_DIR",
+        f"Mission Control already runs on {data_dir} ({who}{where}); use it, stop it, or choose another MC_DATA_DIR",
     )
 
 

@@ -45,15 +45,28 @@ async def find_temporal_cli(settings: Settings, progress: Progress) -> TemporalC
         InvalidInput: `TEMPORAL_CLI_PATH` is set and is not a Temporal CLI.
         Unavailable: there is none, and no way to get one; the message says what to install.
     """
-    if settings.temporal_cli_path:
-        return _require_cli(settings.temporal_cli_path)
-    cached = settings.cache_dir / f"temporal-{CLI_VERSION}" / "temporal"
-    if found := _on_path() or read_version(cached):
+    if found := available_cli(settings):
         return found
-    async with _one_at_a_time(cached.parent.with_suffix(".lock"), progress):
+    cached = _cached(settings)
+    async with _one_at_a_time(cached.parent.with_name(f"{cached.parent.name}.lock"), progress):
         if not cached.exists():
             await _fill(cached, progress)
     return _require_cli(cached)
+
+
+def available_cli(settings: Settings) -> TemporalCli | None:
+    """The CLI that is already here.
+
+    Raises:
+        InvalidInput: `TEMPORAL_CLI_PATH` is set and is not a Temporal CLI.
+    """
+    if settings.temporal_cli_path:
+        return _require_cli(settings.temporal_cli_path)
+    return _on_path() or read_version(_cached(settings))
+
+
+def _cached(settings: Settings) -> Path:
+    return settings.cache_dir / f"temporal-{CLI_VERSION}" / "temporal"
 
 
 def read_version(path: Path) -> TemporalCli | None:
@@ -146,7 +159,7 @@ async def _build(folder: Path, progress: Progress) -> Path:
     package = "github.com/temporalio/cli/cmd/temporal"
     progress(f"building Temporal CLI {CLI_VERSION} with Go: some 4 minutes, once")
     process = await asyncio.create_subprocess_exec(
-        *_go(), "build", "-v", "-o", target, "-ldflags", flags, package,
+        *go_command(), "build", "-v", "-o", target, "-ldflags", flags, package,
         cwd=MODULE,
         env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
         stdout=asyncio.subprocess.DEVNULL,
@@ -163,7 +176,12 @@ async def _build(folder: Path, progress: Progress) -> Path:
     return target
 
 
-def _go() -> list[str]:
+def go_command() -> list[str]:
+    """How to call Go: the installed one, else the one that `uv` brings.
+
+    Raises:
+        Unavailable: there is neither.
+    """
     if go := shutil.which("go") or shutil.which("/usr/local/go/bin/go"):
         return [go]
     if uv := shutil.which("uv"):
