@@ -19,7 +19,6 @@ from worker.dev.process import Child, Server
 from workflows.client import connect
 from workflows.queues import control_queue
 
-
 POLL_SECONDS = 70
 """A waiting worker asks again after 60 s at the latest."""
 
