@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from pydantic import BaseModel, ConfigDict
+
 from models.domain.diffs import RawFile, read_diff
 from models.domain.errors import InvalidInput
 
@@ -86,8 +88,7 @@ class FileChange:
     @property
     def paths(self) -> tuple[str, ...]:
         """Every path that differs after the change: a rename has two, a copy leaves its source alone."""
-        moved = self.kind is ChangeKind.RENAMED and self.old_path is not None
-        return (self.old_path, self.path) if moved and self.old_path else (self.path,)
+        return (self.old_path, self.path) if self.kind is ChangeKind.RENAMED and self.old_path else (self.path,)
 
     @property
     def is_symlink(self) -> bool:
@@ -117,9 +118,10 @@ class PatchSummary:
         return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
 
 
-@dataclass(frozen=True)
-class TouchedLaw:
+class TouchedLaw(BaseModel):
     """The parts of a patch that could change how the patch itself is judged; any of them asks a human."""
+
+    model_config = ConfigDict(frozen=True)
 
     config: bool = False
     ci: tuple[str, ...] = ()
@@ -151,7 +153,7 @@ def split_test_files(summary: PatchSummary, test_paths: Iterable[str] = ()) -> t
     """Part the changed paths into test files, which the run at the base also gets, and source files."""
     patterns = (*(tuple(test_paths) or DEFAULT_TEST_PATHS), *_TEST_SUPPORT)
     tests = tuple(path for path in summary.paths if _matches(path, patterns))
-    return tests, tuple(path for path in summary.paths if path not in tests)
+    return tests, tuple(path for path in summary.paths if not _matches(path, patterns))
 
 
 def inspect_patch(diff: bytes | str) -> PatchSummary:

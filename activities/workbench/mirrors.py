@@ -1,0 +1,224 @@
+"""A bare copy of a registered repository on this host: every mission reads it, one writer at a time fetches into it.
+
+Branches of the origin stand under `refs/remotes/origin/`, and missions keep their commits under
+`refs/mission-control/`, where no fetch touches them. The origin is not configured: each fetch and push names it, so
+that nothing stored in the mirror can send us elsewhere.
+"""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Unpack
+from uuid import uuid4
+
+from activities.workbench.git import TRANSFER_SECONDS, Git, GitError, GitOptions, GitResult
+from activities.workbench.locks import exclusive
+from models.domain.errors import InvalidInput, NotFound, TooLarge, WorkbenchLost
+from models.domain.patches import FileChange, PatchSummary, parse_changes
+from models.domain.repositories import RepositoryUrl, check_ref_name
+
+MAX_DIFF_BYTES = 64 * 1024**2
+UPLOAD_PACK = "git -c 'safe.directory=*' upload-pack"
+"""Lets us read a local repository that another user owns; the roots it may lie in are the operator's choice."""
+
+_BRANCHES = "refs/remotes/origin"
+_REFSPECS = (f"+refs/heads/*:{_BRANCHES}/*", "+refs/tags/*:refs/tags/*")
+_HEX = frozenset("0123456789abcdef")
+_SCRATCH_SECONDS = 3600
+
+
+class Mirror:
+    """The mirror at `path` of the repository at `url` (checked right before by `check_url`)."""
+
+    def __init__(self, path: Path, url: RepositoryUrl, git: Git) -> None:
+        self.path = path
+        self.url = url
+        self._git = git
+
+    async def git(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
+        """Run git on the mirror; options are those of `Git.run`."""
+        return await self._git.run(*args, git_dir=self.path, **options)
+
+    async def fetch(self) -> None:
+        """Bring branches and tags up to date; makes the mirror if it is missing, remakes it if it is damaged.
+
+        Raises:
+            GitError: the origin cannot be read now.
+        """
+        async with exclusive(self.path) as lock:
+            await self._prepare(lock)
+            try:
+                await self._fetch(lock)
+            except GitError:
+                await self.git("ls-remote", "--quiet", *self._origin(), "HEAD", timeout=TRANSFER_SECONDS)
+                await self._fetch_again(lock)
+
+    async def mend(self) -> bool:
+        """Look for damage after an unexplained failure; True when the mirror had to be made anew.
+
+        Commits of missions that no branch holds are lost then; `require` says so when they are needed.
+        """
+        async with exclusive(self.path) as lock:
+            await self._prepare(lock)
+            if await self._healthy(lock):
+                return False
+            await self._remake(lock)
+            return True
+
+    async def head(self, branch: str) -> str:
+        """The SHA of a branch as of the last fetch.
+
+        Raises:
+            NotFound: `branch_not_found`.
+        """
+        sha = await self._commit_of(f"{_BRANCHES}/{check_ref_name(branch)}")
+        if sha is None:
+            raise NotFound("branch_not_found", f"The repository has no branch {branch!r}.")
+        return sha
+
+    async def resolve(self, ref: str) -> str:
+        """The commit that a branch, a tag or a SHA names, in this order.
+
+        Raises:
+            NotFound: `ref_not_found`.
+        """
+        name = check_ref_name(ref)
+        short = name.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        places = [f"{_BRANCHES}/{short}"] * (not name.startswith("refs/tags/"))
+        places += [f"refs/tags/{short}"] * (not name.startswith("refs/heads/"))
+        places += [name] * (len(name) >= 7 and set(name) <= _HEX)
+        for place in places:
+            if (sha := await self._commit_of(place)) is not None:
+                return sha
+        raise NotFound("ref_not_found", f"The repository has no branch, tag or commit {ref!r}.")
+
+    async def require(self, sha: str) -> None:
+        """Make sure a commit is here.
+
+        Raises:
+            WorkbenchLost: `commit_lost`; another host made it, or the mirror was remade since.
+        """
+        if await self._commit_of(sha) is None:
+            raise WorkbenchLost(
+                "commit_lost", f"The commit {sha[:12]} is not on this host; the stage that made it repeats."
+            )
+
+    async def contains(self, head: str, sha: str) -> bool:
+        """Whether `sha` is an ancestor of `head`, or the same commit."""
+        if await self._commit_of(sha) is None:
+            return False
+        return (await self.git("merge-base", "--is-ancestor", sha, head, ok=(0, 1))).code == 0
+
+    async def keep(self, workspace_id: str, mission_id: str, sha: str) -> None:
+        """Hold a mission's commit in the mirror, though no branch leads to it."""
+        async with exclusive(self.path) as lock:
+            ref = f"refs/mission-control/{workspace_id}/{mission_id}/{sha}"
+            (self.path / f"{ref}.lock").unlink(missing_ok=True)
+            await self.git("update-ref", ref, sha, hold=lock)
+
+    async def read_file(self, sha: str, path: str, max_bytes: int) -> bytes | None:
+        """A file's content at a commit; None when there is no such path.
+
+        Raises:
+            InvalidInput: `file_not_regular` for a folder or a link.
+            TooLarge: `file_too_large`.
+        """
+        listed = await self.git("ls-tree", "-z", "--long", sha, "--", path)
+        if not listed.out:
+            return None
+        mode, _, blob, size = listed.text.split("\t")[0].split()
+        if mode not in ("100644", "100755"):
+            raise InvalidInput("file_not_regular", f"{path!r} must be a plain file.")
+        if int(size) > max_bytes:
+            raise TooLarge("file_too_large", f"{path!r} has {size} bytes; {max_bytes} are allowed.")
+        return (await self.git("cat-file", "blob", blob)).out
+
+    async def changed_files(self, base: str, head: str) -> PatchSummary:
+        """What differs between two commits or trees, by git's own account."""
+        listed = await self.git("diff-tree", "-r", "-z", "-M", "--raw", "--numstat", "--no-ext-diff", base, head)
+        files: tuple[FileChange, ...] = parse_changes(listed.out)
+        return PatchSummary(files)
+
+    async def diff(self, base: str, head: str) -> bytes:
+        """The unified diff between two commits or trees; of binary files only the names."""
+        return await self._diff(base, head, "-M")
+
+    async def patch_id(self, base: str, head: str) -> str:
+        """Name a change by what it does, wherever it is applied; what an approval binds.
+
+        It is the stable patch id with white space kept: in Python, indentation is meaning.
+        """
+        diff = await self._diff(base, head, "--no-renames", "--binary")
+        return (await self.git("patch-id", "--verbatim", stdin=diff)).text.split(" ")[0]
+
+    def scratch_index(self) -> Path:
+        """A path for an index file of one's own; what a killed process leaves behind is cleared by a later fetch."""
+        return self.path / f"scratch-{uuid4().hex}"
+
+    async def _diff(self, base: str, head: str, *flags: str) -> bytes:
+        plain = ("-r", "-p", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color")
+        return (await self.git("diff-tree", *plain, *flags, base, head, max_output=MAX_DIFF_BYTES)).out
+
+    def _origin(self) -> tuple[str, ...]:
+        local = ("--upload-pack", UPLOAD_PACK) if self.url.path else ()
+        return (*local, "--", self.url.url)
+
+    async def _commit_of(self, name: str) -> str | None:
+        found = await self.git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", ok=(0, 1))
+        return found.text if found.code == 0 else None
+
+    async def _prepare(self, lock: int) -> None:
+        """Make the bare repository, or complete a half-made one; harmless on a whole one."""
+        self._clean()
+        try:
+            await self._init(lock)
+        except GitError:
+            self._wipe()
+            await self._init(lock)
+
+    async def _init(self, lock: int) -> None:
+        self.path.chmod(0o700)
+        await self._git.run("init", "--quiet", "--bare", "--template=", "-b", "main", str(self.path), hold=lock)
+
+    async def _fetch(self, lock: int) -> None:
+        flags = ("--quiet", "--prune", "--no-tags", "--force", "--update-shallow", "--no-write-fetch-head")
+        await self.git("fetch", *flags, *self._origin(), *_REFSPECS, timeout=TRANSFER_SECONDS, hold=lock)
+
+    async def _fetch_again(self, lock: int) -> None:
+        """The origin answers, so the trouble is ours: a lock a killed fetch left on a branch, or damage."""
+        for stale in self.path.glob("refs/**/*.lock"):
+            stale.unlink(missing_ok=True)
+        try:
+            await self._fetch(lock)
+        except GitError:
+            if await self._healthy(lock):
+                raise
+            await self._remake(lock)
+
+    async def _healthy(self, lock: int) -> bool:
+        try:
+            await self.git("fsck", "--no-dangling", "--no-progress", timeout=TRANSFER_SECONDS, hold=lock)
+        except GitError:
+            return False
+        return True
+
+    async def _remake(self, lock: int) -> None:
+        self._wipe()
+        await self._init(lock)
+        await self._fetch(lock)
+
+    def _wipe(self) -> None:
+        """Empty the folder but keep it: the lock is on it."""
+        for entry in self.path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def _clean(self) -> None:
+        """Take away what a killed writer left. We hold the lock, so a git lock file here has no living owner."""
+        for pattern in ("*.lock", "objects/pack/tmp_*"):
+            for stale in self.path.glob(pattern):
+                stale.unlink(missing_ok=True)
+        for incoming in self.path.glob("objects/tmp_objdir-*"):
+            shutil.rmtree(incoming, ignore_errors=True)
+        for index in self.path.glob("scratch-*"):
+            if time.time() - index.stat().st_mtime > _SCRATCH_SECONDS:
+                index.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""Turns a candidate into a commit, on git's objects alone.
+
+No file is written into a worktree before the outcome was checked, and nothing that commands did to a worktree can find
+its way into a commit. The worktree is checked out from the finished commit.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from activities.workbench.commits import Draft, Mission, commit
+from activities.workbench.git import GitError, GitResult
+from activities.workbench.mirrors import Mirror
+from activities.workbench.plumbing import links_of, merge_trees, own_index
+from activities.workbench.signing import ServiceKey
+from models.domain.errors import InvalidInput, StageFailed
+from models.domain.patches import PatchSummary, check_changes, check_links, inspect_patch
+
+_MAX_REASON = 2000
+_NOT_APPLIED = (1, 128)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A candidate on its base: the tree it makes, what changes, and the id an approval binds."""
+
+    base: str
+    tree: str
+    summary: PatchSummary
+    patch_id: str
+
+
+async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
+    """Apply a unified diff to the commit `base`; a missing newline at its end is forgiven, nothing else.
+
+    Raises:
+        StageFailed: `patch_does_not_apply` with git's reason, `patch_empty`, or a code of `inspect_patch`.
+    """
+    with _verdicts():
+        inspect_patch(diff)
+    await mirror.require(base)
+    data = diff if isinstance(diff, bytes) else diff.encode()
+    whole = data if data.endswith(b"\n") else data + b"\n"
+    with own_index(mirror) as env:
+        await mirror.git("read-tree", base, env=env)
+        applied = await mirror.git(
+            "apply", "--cached", "--whitespace=nowarn", "-", stdin=whole, env=env, ok=(0, *_NOT_APPLIED)
+        )
+        _refuse_unapplied(applied)
+        tree = (await mirror.git("write-tree", env=env)).text
+    return await _checked(mirror, base, tree)
+
+
+async def apply_ref(mirror: Mirror, base: str, ref: str) -> Applied:
+    """Bring what a branch, tag or commit changed since it left `base`'s history onto `base`, as a merge would.
+
+    Raises:
+        NotFound: `ref_not_found`.
+        StageFailed: `patch_does_not_apply` naming the files in conflict, `patch_empty`, or a code of `inspect_patch`.
+    """
+    await mirror.require(base)
+    source = await mirror.resolve(ref)
+    merged = await merge_trees(mirror, base, source)
+    if merged.conflicts:
+        files = ", ".join(merged.conflicts[:10])
+        raise StageFailed("patch_does_not_apply", f"{ref!r} conflicts with the target branch in: {files}.")
+    return await _checked(mirror, base, merged.tree)
+
+
+async def commit_patch(
+    mirror: Mirror,
+    applied: Applied,
+    mission: Mission,
+    key: ServiceKey,
+    *,
+    message: str,
+    date: datetime,
+    author: str | None = None,
+) -> str:
+    """Make the mission's signed commit on its base and keep it in the mirror; the same input gives the same SHA."""
+    draft = Draft(applied.tree, (applied.base,), message, mission.trailers(), date, author)
+    return await _kept(mirror, mission, await commit(mirror, draft, key))
+
+
+async def commit_only(mirror: Mirror, base: str, head: str, paths: Collection[str], mission: Mission) -> str:
+    """Make a commit of `base` with only `paths` as they are in `head`: the before-run's base plus the test files.
+
+    It is never published and therefore not signed. With no path that differs, it has the tree of `base`.
+    """
+    changes = await mirror.git("diff-tree", "-r", "-z", "--no-renames", "--raw", base, head)
+    entries = _entries(changes.out, {path.encode() for path in paths})
+    with own_index(mirror) as env:
+        await mirror.git("read-tree", base, env=env)
+        await mirror.git("update-index", "-z", "--index-info", stdin=entries, env=env)
+        tree = (await mirror.git("write-tree", env=env)).text
+    stamp = await mirror.git("show", "-s", "--format=%ct", base)
+    date = datetime.fromtimestamp(int(stamp.text), UTC)
+    draft = Draft(tree, (base,), "The base with the patch's tests", mission.trailers(), date)
+    return await _kept(mirror, mission, await commit(mirror, draft, None))
+
+
+async def _checked(mirror: Mirror, base: str, tree: str) -> Applied:
+    """Judge what git really changed, whatever the candidate's text seemed to say."""
+    with _verdicts():
+        summary = await mirror.changed_files(base, tree)
+        check_changes(summary.files)
+        if any(file.is_symlink for file in summary.files):
+            check_links(await links_of(mirror, base), await links_of(mirror, tree))
+    if not summary.files:
+        raise StageFailed("patch_empty", "The candidate changes nothing: its change is already on the target branch.")
+    return Applied(base, tree, summary, await mirror.patch_id(base, tree))
+
+
+async def _kept(mirror: Mirror, mission: Mission, sha: str) -> str:
+    await mirror.keep(mission.workspace_id, mission.mission_id, sha)
+    return sha
+
+
+@contextmanager
+def _verdicts() -> Iterator[None]:
+    """A candidate that breaks a rule fails its stage; the mission itself was filed correctly."""
+    try:
+        yield
+    except InvalidInput as refused:
+        raise StageFailed(refused.code, refused.message, **refused.details) from None
+
+
+def _refuse_unapplied(result: GitResult) -> None:
+    if result.code == 0:
+        return
+    if "fatal:" in result.err:
+        raise GitError("git apply failed.", stderr=result.err)
+    reason = "\n".join(line.removeprefix("error: ") for line in result.err.splitlines())[:_MAX_REASON]
+    if "beyond a symbolic link" in reason or "invalid path" in reason:
+        raise StageFailed("patch_escapes", f"The patch writes where it must not: {reason}")
+    raise StageFailed("patch_does_not_apply", f"The patch does not apply to the target branch: {reason}")
+
+
+def _entries(raw: bytes, wanted: Collection[bytes]) -> bytes:
+    """Turn `diff-tree --raw -z` records of the wanted paths into lines for `update-index --index-info`."""
+    tokens = raw.split(b"\0")
+    lines = []
+    for facts, path in zip(tokens[::2], tokens[1::2], strict=False):
+        if path in wanted:
+            _, mode, _, blob, _ = facts.split(b" ")
+            lines.append(mode + b" " + blob + b"\t" + path + b"\0")
+    return b"".join(lines)

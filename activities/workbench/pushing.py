@@ -1,0 +1,130 @@
+"""Moves one branch of the origin from a known commit to another, or says who was in the way.
+
+A local origin may have the branch checked out: its files then follow, unless somebody is at work there. Hooks of the
+origin run, wherever it is, since they are its owner's law; with a local origin they run as our user.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
+from activities.workbench.locks import exclusive
+from activities.workbench.mirrors import Mirror
+from models.domain.errors import Conflict, NotFound, NotPermitted
+from models.domain.repositories import check_ref_name
+
+_RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead receive-pack"
+_DIRTY = ("has unstaged changes", "has staged changes", "Up-to-date check failed", "Could not update working tree")
+_UNAUTHORIZED = (
+    "Authentication failed",
+    "could not read Username",
+    "could not read Password",
+    "Permission denied",
+    "Host key verification failed",
+    "The requested URL returned error: 403",
+)
+_RACED = ("stale info", "failed to update ref", "incorrect old value", "cannot lock ref", "failed to lock")
+
+
+class TargetMoved(Conflict):
+    """The branch is no longer where it was: nothing was pushed. `head` is where it is now."""
+
+    def __init__(self, branch: str, head: str) -> None:
+        super().__init__("target_moved", f"{branch!r} moved to {head[:12]} in the meantime.", head=head)
+        self.head = head
+
+
+class TargetDirty(Conflict):
+    """The branch is checked out in the origin with changes that are not committed: nothing was pushed."""
+
+    def __init__(self, branch: str, said: str) -> None:
+        message = f"{branch!r} is checked out with uncommitted work ({said}): commit or stash it there, then retry."
+        super().__init__("target_dirty", message)
+
+
+class PushRefused(NotPermitted):
+    """The origin does not let us push: `push_refused` by a hook or a protected branch, or `push_unauthorized`."""
+
+
+async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
+    """Move `branch` of the origin from `old` ("" for a new branch) to `new`, if it is still there.
+
+    Raises:
+        TargetMoved, TargetDirty, PushRefused: nothing was changed, and why.
+        GitError: it is not known whether the push arrived; look before pushing again.
+    """
+    ref = f"refs/heads/{check_ref_name(branch)}"
+    async with _alone(mirror):
+        pushed = await mirror.git(
+            "push",
+            "--porcelain",
+            "--no-verify",
+            *(("--receive-pack", _RECEIVE_PACK) if mirror.url.path else ()),
+            f"--force-with-lease={ref}:{old}",
+            *("--", mirror.url.url, f"{new}:{ref}"),
+            ok=(0, 1, 128),
+            timeout=TRANSFER_SECONDS,
+        )
+    if pushed.code:
+        await _explain(mirror, branch, old, new, pushed)
+
+
+async def publish_branch(mirror: Mirror, branch: str, sha: str) -> None:
+    """Make the working branch of a mission point to its commit in the origin, for people to look at; safe to repeat.
+
+    Raises:
+        TargetMoved, TargetDirty, PushRefused, GitError: as `push`.
+    """
+    await mirror.fetch()
+    old = await _head(mirror, branch)
+    if old != sha:
+        await push(mirror, branch, old, sha)
+
+
+async def _head(mirror: Mirror, branch: str) -> str:
+    """Where the branch was at the last fetch, "" if there is none."""
+    try:
+        return await mirror.head(branch)
+    except NotFound:
+        return ""
+
+
+@asynccontextmanager
+async def _alone(mirror: Mirror) -> AsyncIterator[None]:
+    """One push at a time into a local origin: two that meet could leave the loser's files in its checkout."""
+    if mirror.url.path is None:
+        yield
+        return
+    if not mirror.url.git_dir.is_dir():
+        raise GitError("git push failed: the origin is no longer at its path.")
+    async with exclusive(mirror.url.git_dir):
+        yield
+
+
+async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitResult) -> None:
+    """Find out why a push failed: first look where the branch is, for a race shows in many words.
+
+    Returns if the push had arrived after all and only its answer was lost.
+    """
+    said = _rejection(pushed)
+    if any(word in pushed.err for word in _UNAUTHORIZED):
+        raise PushRefused("push_unauthorized", "The origin does not accept our credentials for this branch.")
+    await mirror.fetch()
+    head = await _head(mirror, branch)
+    if head == new:
+        return
+    if head != old:
+        raise TargetMoved(branch, head)
+    if any(word in said for word in _DIRTY):
+        raise TargetDirty(branch, said)
+    if said and not any(word in said for word in _RACED):
+        raise PushRefused("push_refused", f"The origin refused the push to {branch!r}: {said}.", stderr=pushed.err)
+    raise GitError(f"git push failed: {said or 'the origin broke off'}", stderr=pushed.err)
+
+
+def _rejection(pushed: GitResult) -> str:
+    """The origin's reason in the porcelain line `!<tab>refs<tab>[remote rejected] (reason)`."""
+    for line in pushed.text.splitlines():
+        if line.startswith("!"):
+            return line.rpartition("(")[2].rstrip(")")
+    return ""
