@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     max_body_bytes: int = 64 * 1024 * 1024
+    sse_heartbeat_seconds: float = Field(default=15, gt=0)
 
     data_dir: Path = Field(default_factory=_default_data_dir)
     cache_dir: Path = Field(default_factory=_default_cache_dir)

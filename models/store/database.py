@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
+from psycopg import AsyncConnection
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from models.settings import Settings
 
@@ -51,6 +51,19 @@ class Database:
         async with AsyncSession(self._system, expire_on_commit=False, autoflush=False) as session, session.begin():
             yield session
         self._announce(session)
+
+    @asynccontextmanager
+    async def listener(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of its own that hears `EVENT_CHANNEL`: the hints that other processes send."""
+        async with self._system.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(raw, AsyncConnection)  # noqa: S101  # the driver is psycopg
+            try:
+                await raw.execute(f"LISTEN {EVENT_CHANNEL}")
+                yield raw
+            finally:
+                await connection.invalidate()  # the pool must not hand out a connection that listens
 
     async def ping(self) -> None:
         """Raise when Postgres does not answer."""

@@ -1,10 +1,11 @@
 """Writing events in the transaction of the change they tell of, and reading them in the order of the stream."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.canonical import canonical_json
 from models.domain.events import Event, EventType, Subject
@@ -33,8 +34,20 @@ class Place:
     @classmethod
     def parse(cls, value: str) -> "Place":
         """Read a `Last-Event-ID`; raises ValueError when it is none of ours."""
-        epoch, xid, number = (int(part) for part in value.split("-"))
-        return cls(epoch, xid, number)
+        if not (found := _PLACE.fullmatch(value)):
+            raise ValueError("not a place in the event stream")
+        place = cls(*(int(part) for part in found.groups()))
+        if place > _END:
+            raise ValueError("beyond any place in an event stream")
+        return place
+
+
+_PLACE = re.compile("([0-9]{1,10})-([0-9]{1,20})-([0-9]{1,19})")
+_END = Place(2**31 - 1, 2**64 - 1, 2**63 - 1)
+"""The largest that the columns hold."""
+
+
+BEGINNING = Place(0, 0, 0)
 
 
 async def append(
@@ -44,9 +57,9 @@ async def append(
     subject: Subject,
     actor: Actor,
     data: dict[str, Any] | None = None,
-) -> None:
-    """Write an event in the caller's transaction."""
-    await session.execute(
+) -> Place:
+    """Write an event in the caller's transaction; its place in the stream."""
+    written = await session.execute(
         _INSERT,
         {
             "workspace_id": workspace_id,
@@ -59,11 +72,13 @@ async def append(
         },
     )
     mark_events(session)
+    return _place(written.one())
 
 
 _INSERT = text(
     "INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)"
     " VALUES (:workspace_id, :type, :subject_kind, :subject_id, :actor, :correlation_id, CAST(:data AS jsonb))"
+    " RETURNING epoch, CAST(xid AS text) AS xid, id"
 )
 
 _COLUMNS = (
@@ -89,7 +104,7 @@ _TAIL = text(
 async def last_settled(session: AsyncSession) -> Place:
     """Find where the stream stands now: what a new tail starts after."""
     row = (await session.execute(_LAST)).one_or_none()
-    return Place(row.epoch, int(row.xid), row.id) if row else Place(0, 0, 0)
+    return _place(row) if row else BEGINNING
 
 
 _LAST = text(
@@ -97,6 +112,80 @@ _LAST = text(
     " WHERE epoch < mc_epoch() OR xid < pg_snapshot_xmin(pg_current_snapshot())"
     " ORDER BY epoch DESC, xid DESC, id DESC LIMIT 1"
 )
+
+
+REPLAY_CHUNK = 200
+MAX_REPLAY = 10_000
+REPLAY_HOURS = 24
+"""How much of the past a stream sends again (requirements 5.2); lists show the rest."""
+
+
+async def between(
+    session: AsyncSession,
+    workspace_id: str,
+    after: Place,
+    upto: Place,
+    types: frozenset[EventType] | None = None,
+    subject_id: str | None = None,
+) -> list[tuple[Place, Event]]:
+    """Read the first `REPLAY_CHUNK` events of a workspace in `(after, upto]`; `upto` must be settled."""
+    values = {
+        **_range(workspace_id, after, upto),
+        "types": None if types is None else [kind.value for kind in types],
+        "subject_id": subject_id,
+        "limit": REPLAY_CHUNK,
+    }
+    return [_event(row) for row in (await session.execute(_BETWEEN, values)).mappings()]
+
+
+async def replayable_after(session: AsyncSession, workspace_id: str, after: Place, upto: Place) -> Place | None:
+    """Find where a replay of `(after, upto]` must begin when it cannot send all of it (system door).
+
+    None when it can. Else something is left out: too old, too much, or gone with its month's partition.
+    """
+    if after == upto:
+        return None
+    known = after == BEGINNING or (await session.execute(_EXISTS, _numbers("a", after))).scalar_one()
+    if after > upto:  # seen through another process whose tail is ahead of ours, or never given out by this database
+        return None if known else upto
+    values = {**_range(workspace_id, after, upto), "rows": MAX_REPLAY, "hours": REPLAY_HOURS}
+    newest_left_out = (await session.execute(_TOO_OLD, values)).one_or_none()
+    if newest_left_out:
+        return _place(newest_left_out)
+    return None if known else after
+
+
+_IN_RANGE = (
+    " FROM event WHERE workspace_id = :workspace_id"
+    " AND (epoch, xid, id) > (:a_epoch, CAST(:a_xid AS xid8), :a_id)"
+    " AND (epoch, xid, id) <= (:b_epoch, CAST(:b_xid AS xid8), :b_id)"
+)
+_BETWEEN = text(
+    f"SELECT {_COLUMNS}{_IN_RANGE}"  # constants of this module, no input
+    " AND (CAST(:types AS text[]) IS NULL OR type = ANY(CAST(:types AS text[])))"
+    " AND (CAST(:subject_id AS text) IS NULL OR subject_id = CAST(:subject_id AS text))"
+    " ORDER BY epoch, xid, id LIMIT :limit"
+)
+_EXISTS = text("SELECT EXISTS (SELECT FROM event WHERE (epoch, xid, id) = (:a_epoch, CAST(:a_xid AS xid8), :a_id))")
+_TOO_OLD = text(
+    "WITH newest AS (SELECT epoch, CAST(xid AS text) AS xid, id, occurred_at,"  # noqa: S608  # as above
+    f" row_number() OVER (ORDER BY epoch DESC, xid DESC, id DESC) AS number{_IN_RANGE}"
+    " ORDER BY epoch DESC, xid DESC, id DESC LIMIT :rows + 1)"
+    " SELECT epoch, xid, id FROM newest"
+    " WHERE number > :rows OR occurred_at < mc_now() - make_interval(hours => :hours) ORDER BY number LIMIT 1"
+)
+
+
+def _range(workspace_id: str, after: Place, upto: Place) -> dict[str, Any]:
+    return {"workspace_id": workspace_id, **_numbers("a", after), **_numbers("b", upto)}
+
+
+def _numbers(prefix: str, place: Place) -> dict[str, Any]:
+    return {f"{prefix}_epoch": place.epoch, f"{prefix}_xid": str(place.xid), f"{prefix}_id": place.id}
+
+
+def _place(row: Any) -> Place:
+    return Place(row.epoch, int(row.xid), row.id)
 
 
 def _event(row: Any) -> tuple[Place, Event]:

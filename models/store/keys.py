@@ -2,16 +2,17 @@
 
 import hashlib
 import secrets
+from datetime import timedelta
 
-from sqlalchemy import func, or_, text
+from sqlalchemy import ColumnElement, and_, delete, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.principals import Kind, Principal, Role
-from models.tables.workspaces import ApiKey, Workspace
+from models.tables.workspaces import ApiKey, BrowserSession, Workspace
 
-PREFIX = "mc_"
+PREFIX, SESSION_PREFIX = "mc_", "mcs_"
 DEFAULT_WORKSPACE = "default"
 _FIRST_START_LOCK = 0x4D43_0002
 
@@ -57,15 +58,33 @@ async def create_key(
 
 async def find(session: AsyncSession, key_digest: str) -> Principal | None:
     """Find whose key this is (system door); None if unknown, revoked or expired."""
-    valid = (
-        col(ApiKey.revoked_at).is_(None),
-        or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > func.mc_now()),
+    row = (await session.scalars(select(ApiKey).where(ApiKey.digest == key_digest, *_valid()))).one_or_none()
+    return _principal(row) if row else None
+
+
+async def find_session(session: AsyncSession, digest: str) -> Principal | None:
+    """Find whose browser session this is (system door); None once it, or the key it was opened with, has ended."""
+    statement = (
+        select(ApiKey)
+        .join(BrowserSession, onclause=_opened_with())
+        .where(BrowserSession.digest == digest, col(BrowserSession.expires_at) > func.mc_now(), *_valid())
     )
-    row = (await session.scalars(select(ApiKey).where(ApiKey.digest == key_digest, *valid))).one_or_none()
-    if row is None:
-        return None
-    kind = Kind(row.kind)
-    return Principal(row.workspace_id, row.principal, kind, Role(row.role) if kind is Kind.HUMAN else None, row.key_id)
+    row = (await session.scalars(statement)).one_or_none()
+    return _principal(row) if row else None
+
+
+async def open_session(session: AsyncSession, principal: Principal, lasts: timedelta) -> str:
+    """Lend a key to a browser (system door); the secret of the cookie, which is kept nowhere."""
+    secret = SESSION_PREFIX + secrets.token_urlsafe(32)
+    row = {"workspace_id": principal.workspace_id, "digest": digest(secret), "key_id": principal.key_id}
+    await session.execute(delete(BrowserSession).where(col(BrowserSession.expires_at) <= func.mc_now()))
+    await session.execute(insert(BrowserSession).values(**row, expires_at=func.mc_now() + lasts))
+    return secret
+
+
+async def close_session(session: AsyncSession, secret: str) -> None:
+    """End a browser's session (system door)."""
+    await session.execute(delete(BrowserSession).where(col(BrowserSession.digest) == digest(secret)))
 
 
 async def has_admin(session: AsyncSession, workspace_id: str) -> bool:
@@ -79,3 +98,19 @@ async def has_admin(session: AsyncSession, workspace_id: str) -> bool:
 async def lock_first_start(session: AsyncSession) -> None:
     """Let one process at a time make the first key; given back when the transaction ends."""
     await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FIRST_START_LOCK})
+
+
+def _valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    unexpired = or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > func.mc_now())
+    return col(ApiKey.revoked_at).is_(None), unexpired
+
+
+def _opened_with() -> ColumnElement[bool]:
+    return and_(
+        col(ApiKey.workspace_id) == col(BrowserSession.workspace_id), col(ApiKey.key_id) == col(BrowserSession.key_id)
+    )
+
+
+def _principal(row: ApiKey) -> Principal:
+    kind = Kind(row.kind)
+    return Principal(row.workspace_id, row.principal, kind, Role(row.role) if kind is Kind.HUMAN else None, row.key_id)

@@ -35,7 +35,12 @@ def pending(url: str) -> tuple[str | None, str]:
             current = MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
-    return current, ScriptDirectory(str(_SCRIPTS)).get_current_head() or ""
+    return current, expected_revision()
+
+
+def expected_revision() -> str:
+    """Name the schema that this version of the program is written for."""
+    return ScriptDirectory(str(_SCRIPTS)).get_current_head() or ""
 
 
 def _run(connection: Connection, revision: str) -> None:

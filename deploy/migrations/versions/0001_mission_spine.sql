@@ -387,6 +387,7 @@ CREATE TABLE event (
     PRIMARY KEY (id, occurred_at)
 ) PARTITION BY RANGE (occurred_at);
 CREATE INDEX event_place ON event (epoch, xid, id);
+CREATE INDEX event_workspace ON event (workspace_id, epoch, xid, id);
 CREATE INDEX event_subject ON event (workspace_id, subject_id, epoch, xid, id);
 CREATE TABLE event_default PARTITION OF event DEFAULT;
 
@@ -470,3 +471,5 @@ INSERT INTO installation (singleton, epoch, system_identifier)
 VALUES (true, 1, (SELECT system_identifier::text FROM pg_control_system()));
 
 RESET ROLE;
+
+GRANT SELECT ON alembic_version TO mission_control_app, mission_control_system;

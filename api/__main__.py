@@ -1,0 +1,52 @@
+"""`python -m api`: serves the API until told to stop."""
+
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.services import Services
+from models.observability import configure_logging
+from models.settings import Settings
+
+STOP_SECONDS = 5
+"""How long requests that run may go on after a stop was asked for."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn waits for all answers to end before it stops; event streams end only when told to."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then everything else."""
+        services: Services | None = getattr(self._app.state, "services", None)
+        if services:
+            services.feed.end_streams()
+        await super().shutdown(sockets)
+
+
+def main() -> None:
+    """Serve at `MC_API_HOST` and `MC_API_PORT`."""
+    settings = Settings()
+    configure_logging(settings)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    Server(config, app).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Puts the API together."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+
+from api import errors
+from api.auth import COOKIE
+from api.gateway import Gateway
+from api.keyring import KeyRing
+from api.logs import RequestScope
+from api.registry import VERSIONS
+from api.routes import system
+from api.services import Services
+from api.sse import Feed
+from models.settings import Settings
+from models.store.database import Database
+
+_DESCRIPTION = """The control plane for autonomous software agents.
+
+Every answer is `{"success": true, "data": …}` or `{"success": false, "error": {"code", "message", "requestId"}}`.
+Names are snake_case; requests may also use camelCase. A repeated request with the same `Idempotency-Key` gets the first
+one's answer. `/api/v2` serves the same routes."""
+
+_SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+}
+
+
+def create_app(settings: Settings, versions: Mapping[str, Sequence[APIRouter]] = VERSIONS) -> FastAPI:
+    """Make the API. It serves once its lifespan has begun; while Temporal is away, only commands to missions fail."""
+    app = Api(
+        title="Mission Control",
+        version=version("mission-control"),
+        description=_DESCRIPTION,
+        openapi_url="/api/openapi",
+        docs_url="/api-docs",
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(settings),
+        middleware=[Middleware(RequestScope)],
+    )
+    errors.install(app)
+    app.include_router(system.routes)
+    for name, routers in versions.items():
+        for routes in routers:
+            app.include_router(routes, prefix=f"/api/{name}", include_in_schema=name == "v1")
+    return app
+
+
+class Api(FastAPI):
+    """FastAPI, with our ways to authenticate in its document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Describe the API; routes that need no key say so themselves."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document.setdefault("components", {})["securitySchemes"] = _SECURITY_SCHEMES
+            document["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+        return super().openapi()
+
+
+def _lifespan(settings: Settings) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            db = Database.from_settings(settings)
+            stack.push_async_callback(db.close)
+            feed = Feed(db, settings.sse_heartbeat_seconds)
+            feed.open()
+            stack.push_async_callback(feed.close)
+            app.state.services = Services(settings, db, KeyRing(db), await Gateway.open(settings), feed)
+            yield
+
+    return lifespan

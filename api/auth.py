@@ -1,0 +1,79 @@
+"""Who calls: keys in `Authorization: Bearer` or `X-API-Key`, or a browser's session cookie (C-08)."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from api.services import services
+from models.domain.errors import NotPermitted, Unauthenticated
+from models.domain.principals import Callers, Principal
+from models.store.events import Actor
+
+COOKIE = "mission_control_session"
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who asks for what is happening now, in which request."""
+
+    principal: Principal
+    request_id: str
+
+    @property
+    def workspace_id(self) -> str:
+        """The one workspace this call may see."""
+        return self.principal.workspace_id
+
+    @property
+    def actor(self) -> Actor:
+        """How events name the caller."""
+        return Actor(self.principal.name, self.request_id)
+
+
+class Caller:
+    """A route's declaration of who may call it: `Annotated[Call, Depends(Caller(Callers(…)))]`.
+
+    `api.routing.Route` asks before it reads the body, so that strangers cannot make us hold one.
+    """
+
+    def __init__(self, callers: Callers) -> None:
+        self.callers = callers
+
+    async def __call__(self, request: Request) -> Call:
+        """Hand out what `identify` found."""
+        call: Call = request.state.call
+        return call
+
+    async def identify(self, request: Request) -> Call:
+        """Find the caller.
+
+        Raises:
+            Unauthenticated: no key, or none that is good.
+            NotPermitted: known, but not one whom this route serves.
+        """
+        principal = await services(request).keys.open(secret_of(request))
+        if not self.callers.admit(principal):
+            raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
+        return Call(principal, request.state.request_id)
+
+
+def secret_of(request: Request) -> str:
+    """Find the key or cookie that a request carries; raises `Unauthenticated` where there is none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    if key := request.headers.get("x-api-key"):
+        return key
+    if cookie := request.cookies.get(COOKIE):
+        _require_same_origin(request)
+        return cookie
+    raise Unauthenticated("api_key_required", "send an API key as `Authorization: Bearer …` or `X-API-Key: …`")
+
+
+def _require_same_origin(request: Request) -> None:
+    """Browsers send cookies to every port of a host: a page of another port must not act with ours."""
+    origin = request.headers.get("origin")
+    if request.method not in _SAFE and origin and urlsplit(origin).netloc != request.headers.get("host"):
+        raise NotPermitted("cross_origin", "a session cookie acts only from our own pages; other programs send a key")

@@ -1,0 +1,76 @@
+"""The dependencies that routes declare: who may call, what is shared, which page is meant."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from pydantic.alias_generators import to_snake
+
+from api.auth import Call, Caller
+from api.gateway import Gateway
+from api.idempotency import Once, once
+from api.services import services
+from models.domain.errors import InvalidInput
+from models.domain.principals import Callers, Role
+from models.schemas.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, PageRequest, Sort, read_cursor
+from models.settings import Settings
+from models.store.database import Database
+
+Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True)))]
+"""Requirements section 3 "R": everyone of the workspace."""
+Operator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR)))]
+"""O, D."""
+Admin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN)))]
+"""D."""
+AgentOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True)))]
+"""A, O, D."""
+ServiceOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, services=True)))]
+"""S, O, D."""
+AnyActor = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True, services=True)))]
+"""A, O, D, S."""
+Reporter = Annotated[Call, Depends(Caller(Callers(Role.ADMIN, agents=True, services=True)))]
+"""S, A; and D, whose key is the only one until more are made."""
+
+
+async def _settings(request: Request) -> Settings:
+    return services(request).settings
+
+
+async def _database(request: Request) -> Database:
+    return services(request).db
+
+
+async def _gateway(request: Request) -> Gateway:
+    return services(request).gateway
+
+
+AppSettings = Annotated[Settings, Depends(_settings)]
+Db = Annotated[Database, Depends(_database)]
+Workflows = Annotated[Gateway, Depends(_gateway)]
+OnlyOnce = Annotated[Once, Depends(once)]
+"""For every POST and PATCH: `return await once.commit(lambda session: …)`, or `once.command(lambda key: …)`."""
+
+
+class Pagination:
+    """A list's page, for `Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]`.
+
+    `fields` may be sorted by; name only columns that are never null.
+    """
+
+    def __init__(self, *fields: str, default: str) -> None:
+        self._fields, self._default = fields, default
+
+    async def __call__(
+        self,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+        offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="For short lists; else use `cursor`.")] = 0,
+        cursor: Annotated[str | None, Query(max_length=2000, description="`next_cursor` of the page before.")] = None,
+        sort: Annotated[str | None, Query(max_length=100, description="A field; `-` before it: descending.")] = None,
+    ) -> PageRequest:
+        """Read the page's query parameters."""
+        order = Sort.parse(sort or self._default)
+        order = Sort(to_snake(order.field), order.descending)
+        if order.field not in self._fields:
+            raise InvalidInput("unknown_sort", f"cannot sort by {order.field!r}; known: {', '.join(self._fields)}")
+        if cursor and offset:
+            raise InvalidInput("cursor_and_offset", "give cursor or offset, not both")
+        return PageRequest(limit, order, offset, read_cursor(cursor, order) if cursor else None)

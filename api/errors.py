@@ -1,0 +1,95 @@
+"""Every failure as the one envelope of API-02."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from models.domain.errors import InvalidInput, MissionControlError, Unavailable
+
+log = structlog.get_logger()
+
+RETRY_AFTER = {"Retry-After": "1"}
+_HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
+_HTTP_MESSAGES = {
+    404: "there is no such route; /api-docs lists all",
+    405: "this route does not take that method; the Allow header lists those it does",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure that a route, a dependency or the router raises."""
+    app.add_exception_handler(MissionControlError, _ours)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(DataError, _data)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(away, _database_away)
+
+
+def failure(request_id: str, status: int, code: str, message: str, details: dict[str, Any] | None = None) -> Response:
+    """Make the envelope of a failure."""
+    error: dict[str, Any] = {"code": code, "message": message, "requestId": request_id}
+    if details:
+        error["details"] = details
+    body = to_json({"success": False, "error": error}, inf_nan_mode="null", fallback=str)
+    return Response(body, status, media_type="application/json")
+
+
+def internal_error(request_id: str) -> Response:
+    """What anybody sees of a bug of ours: that it is in the log."""
+    message = "something failed inside Mission Control; its log tells more under this requestId"
+    return failure(request_id, 500, "internal_error", message)
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MissionControlError)  # noqa: S101  # what it is installed for
+    if error.status >= 500 and not isinstance(error, Unavailable):
+        log.error("request_failed", code=error.code, exc_info=error)
+        return internal_error(request.state.request_id)
+    response = failure(request.state.request_id, error.status, error.code, error.message, error.details)
+    if isinstance(error, Unavailable):
+        response.headers.update(RETRY_AFTER)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    """Name the fields by path, and never echo what was sent: it may be a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is installed for
+    fields = [{"path": _path(item["loc"]), "message": item["msg"]} for item in error.errors()]
+    told = "; ".join(f"{field['path']}: {field['message']}" for field in fields[:3])
+    more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
+    return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields[:50]))
+
+
+def _path(location: Sequence[str | int]) -> str:
+    """Write `("body", "symptoms", 0, "metric_id")` as `body.symptoms[0].metric_id`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  # what it is installed for
+    code = _HTTP_CODES.get(error.status_code, "http_error")
+    message = _HTTP_MESSAGES.get(error.status_code, error.detail)
+    response = failure(request.state.request_id, error.status_code, code, message)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _data(request: Request, error: Exception) -> Response:
+    """Postgres says a value fits no column: the caller's, for all of ours do."""
+    log.info("value_refused_by_database", exc_info=error)
+    return await _ours(request, InvalidInput("invalid_input", "a value is too large or of a form we cannot keep"))
+
+
+async def _database_away(request: Request, error: Exception) -> Response:
+    log.warning("database_unavailable", error=type(error).__name__)
+    return await _ours(request, Unavailable("database_unavailable", "the database does not answer; try again soon"))

@@ -1,0 +1,155 @@
+"""The only door from the API to Temporal: starting missions, steering them, and telling them of answers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from structlog.contextvars import bound_contextvars
+from temporalio.client import (
+    Client,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.workflow import UpdateMethodMultiParam
+
+from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
+from models.contracts.pipeline import DecisionRef, PipelineInput
+from models.domain.errors import Conflict, MissionControlError, Unavailable
+from models.domain.ids import mission_workflow_id
+from models.domain.states import Severity
+from models.settings import Settings
+from workflows.client import connect
+from workflows.queues import control_queue
+
+if TYPE_CHECKING:
+    from workflows.coding_pipeline import CodingPipelineWorkflow
+
+RPC_TIMEOUT = timedelta(seconds=5)
+"""How long a caller waits for a Temporal server that does not answer."""
+ANSWER_TIMEOUT = timedelta(seconds=10)
+"""How long a caller waits for a worker to take its command: a restarting worker is back within 5 s."""
+
+
+class Gateway:
+    """Temporal as the API sees it. Every call raises `Unavailable` (503) while the server or all workers are away."""
+
+    def __init__(self, client: Client, queue: str) -> None:
+        self._client, self._queue = client, queue
+
+    @classmethod
+    async def open(cls, settings: Settings) -> "Gateway":
+        """Make a gateway; it connects with its first call, so that the API starts without Temporal."""
+        return cls(await connect(settings, lazy=True), control_queue(settings.task_queue_prefix))
+
+    async def start(self, mission: PipelineInput, severity: Severity) -> str:
+        """Start a mission's workflow, or find it running; its run id.
+
+        Raises:
+            Conflict: `mission_already_ran`, for a mission runs once.
+        """
+        name = mission_workflow_id(mission.workspace_id, mission.mission_id)
+        with bound_contextvars(workflow_id=name):
+            async with _translated():
+                handle = await self._client.start_workflow(
+                    _pipeline().run,
+                    mission,
+                    id=name,
+                    task_queue=self._queue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    priority=Priority(priority_key=severity.rank + 1, fairness_key=mission.workspace_id[:64]),
+                    static_summary=f"{severity.value} mission {mission.mission_id}",
+                    rpc_timeout=RPC_TIMEOUT,
+                )
+        return handle.result_run_id or ""
+
+    async def pause(self, workspace_id: str, mission_id: str, command: Command, key: str) -> ControlAnswer:
+        """Hold a mission. `key` makes a repetition harmless, here and below."""
+        return await self._update(workspace_id, mission_id, _pipeline().pause, command, f"pause/{key}")
+
+    async def resume(self, workspace_id: str, mission_id: str, command: Command, key: str) -> ControlAnswer:
+        """Let a paused mission go on."""
+        return await self._update(workspace_id, mission_id, _pipeline().resume, command, f"resume/{key}")
+
+    async def note(self, workspace_id: str, mission_id: str, note: Note, key: str) -> ControlAnswer:
+        """Add a remark to a running mission."""
+        return await self._update(workspace_id, mission_id, _pipeline().note, note, f"note/{key}")
+
+    async def cancel(self, workspace_id: str, mission_id: str, command: CancelCommand, key: str) -> ControlAnswer:
+        """End a mission early."""
+        return await self._update(workspace_id, mission_id, _pipeline().cancel, command, f"cancel/{key}")
+
+    async def decision_resolved(self, decision: DecisionRef) -> None:
+        """Tell a waiting mission that a decision was answered; the reconciler repeats it until it is acknowledged."""
+        name = mission_workflow_id(decision.ref.workspace_id, decision.ref.mission_id)
+        handle = self._client.get_workflow_handle(name)
+        with bound_contextvars(workflow_id=name):
+            async with _translated():
+                await handle.signal(_pipeline().decision_resolved, decision, rpc_timeout=RPC_TIMEOUT)
+
+    async def answers(self) -> bool:
+        """Whether the server answers now."""
+        try:
+            return await self._client.service_client.check_health(timeout=timedelta(seconds=1))
+        except (RPCError, RuntimeError):
+            return False
+
+    async def _update(
+        self,
+        workspace_id: str,
+        mission_id: str,
+        update: UpdateMethodMultiParam[[Any, Any], ControlAnswer],
+        command: Command,
+        update_id: str,
+    ) -> ControlAnswer:
+        name = mission_workflow_id(workspace_id, mission_id)
+        handle = self._client.get_workflow_handle(name)
+        with bound_contextvars(workflow_id=name):
+            async with _translated():
+                return await handle.execute_update(update, command, id=update_id, rpc_timeout=ANSWER_TIMEOUT)
+
+
+def _pipeline() -> "type[CodingPipelineWorkflow]":
+    from workflows.coding_pipeline import CodingPipelineWorkflow
+
+    return CodingPipelineWorkflow
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Say Temporal's errors in our words."""
+    try:
+        yield
+    except WorkflowAlreadyStartedError as error:
+        raise Conflict("mission_already_ran", "this mission has run; `retry` makes a new one of it") from error
+    except WorkflowUpdateFailedError as error:
+        raise _refusal(error) from error
+    except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+        raise Unavailable(
+            "worker_unavailable", "no worker took the command in time; repeat it with the same Idempotency-Key"
+        ) from error
+    except RPCError as error:
+        raise _rpc_error(error) from error
+    except RuntimeError as error:  # the SDK's own word for a lazy connection that was refused
+        raise _away() from error
+
+
+def _refusal(error: WorkflowUpdateFailedError) -> MissionControlError:
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        return Conflict(cause.type or "command_refused", cause.message)
+    return Conflict("command_refused", "the mission ended before it could take the command")
+
+
+def _rpc_error(error: RPCError) -> MissionControlError:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return Conflict("mission_not_running", "no workflow of this mission is running")
+    return _away()
+
+
+def _away() -> Unavailable:
+    return Unavailable("temporal_unavailable", "Temporal does not answer; reads and decisions work, try again soon")

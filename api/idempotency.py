@@ -1,0 +1,102 @@
+"""Doing a request at most once per Idempotency-Key (V-25), in two lines per route."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+from uuid import uuid4
+
+from fastapi import Header, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.auth import Call
+from api.services import services
+from models.domain.canonical import digest_of
+from models.store import idempotency
+from models.store.database import Database
+from models.store.idempotency import Answer
+
+T = TypeVar("T")
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Makes a repeated request harmless: it gets the first one's answer.",
+    ),
+]
+
+
+class Once:
+    """One changing request. Refusals are not kept: they changed nothing, and may be tried again."""
+
+    def __init__(self, db: Database, workspace_id: str, status: int, request: idempotency.Request | None) -> None:
+        self._db, self._workspace_id, self._status, self._request = db, workspace_id, status, request
+
+    async def commit(
+        self, change: Callable[[AsyncSession], Awaitable[T]], *, repeated: Callable[[T], T] | None = None
+    ) -> Response:
+        """Make a change of rows; `change` gets the session and returns the answer's `data`.
+
+        Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer, or what
+        `repeated` makes of it where a repetition is told that it is one.
+        """
+        async with self._db.workspace(self._workspace_id) as session:
+            if known := await self._claim(session):
+                return _replay(known)
+            data = await change(session)
+            answer = Answer(self._status, envelope(data))
+            await self._settle(session, Answer(self._status, envelope(repeated(data))) if repeated else answer)
+        return _response(answer)
+
+    async def command(self, act: Callable[[str], Awaitable[Any]]) -> Response:
+        """Say something to a workflow; `act` gets an id to say it under and returns the answer's `data`.
+
+        No transaction spans the call. A repetition after a crash says it again under the same id, which is harmless.
+        """
+        async with self._db.workspace(self._workspace_id) as session:
+            if known := await self._claim(session):
+                return _replay(known)
+        answer = Answer(self._status, envelope(await act(self._request.key if self._request else uuid4().hex)))
+        async with self._db.workspace(self._workspace_id) as session:
+            await self._settle(session, answer)
+        return _response(answer)
+
+    async def _claim(self, session: AsyncSession) -> Answer | None:
+        return await idempotency.claim(session, self._request) if self._request else None
+
+    async def _settle(self, session: AsyncSession, answer: Answer) -> None:
+        if self._request:
+            await idempotency.settle(session, self._request, answer)
+
+
+async def once(request: Request, key: KeyHeader = None) -> Once:
+    """Dependency of every changing route; the answer's status is the route's own."""
+    call: Call = request.state.call
+    status = request.scope["route"].status_code or 200
+    identified = await identified_by(request, call, key) if key else None
+    return Once(services(request).db, call.workspace_id, status, identified)
+
+
+async def identified_by(request: Request, call: Call, key: str) -> idempotency.Request:
+    """Say what a repetition under the key must be equal to; JSON is compared by value, not by spelling."""
+    body = await request.json() if await request.body() else None
+    route = f"{request.method} {request.url.path}"
+    return idempotency.Request(call.workspace_id, key, route, digest_of(body))
+
+
+def envelope(data: Any) -> bytes:
+    """Encode an answer in the envelope of API-03."""
+    return to_json({"success": True, "data": data}, inf_nan_mode="null")
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status_code, media_type=JSONResponse.media_type)
+
+
+def _replay(answer: Answer) -> Response:
+    response = _response(answer)
+    response.headers["Idempotency-Replayed"] = "true"
+    return response

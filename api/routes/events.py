@@ -1,0 +1,89 @@
+"""Events: reporting one, and watching the stream."""
+
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from fastapi import Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import Db, Reader, Reporter
+from api.idempotency import KeyHeader, Once, identified_by
+from api.routing import router
+from api.services import services
+from api.sse import Stream, Wanted
+from models.domain.errors import InvalidInput
+from models.domain.events import EventType
+from models.schemas.envelope import Success
+from models.schemas.events import EventAccepted, EventPost
+from models.store import events
+from models.store.events import Place
+
+routes = router("events")
+INGESTED = Counter("mission_control_events_ingested", "Events posted by clients.", ["type"])
+
+
+@routes.post("/events", status_code=202, response_model=Success[EventAccepted])
+async def post_event(request: Request, body: EventPost, call: Reporter, db: Db, key: KeyHeader = None) -> Response:
+    """Report a fact. It is stored when the answer comes; a repetition under its key is answered `deduped: true`."""
+    body.require_small()
+    key = _one_key(key, body.idempotency_key)
+    identified = await identified_by(request, call, key) if key else None
+
+    async def write(session: AsyncSession) -> EventAccepted:
+        place = await events.append(session, call.workspace_id, body.type, body.subject, call.actor, body.data)
+        INGESTED.labels(body.type.value).inc()
+        return EventAccepted(id=str(place))
+
+    return await Once(db, call.workspace_id, 202, identified).commit(write, repeated=_deduped)
+
+
+@routes.get("/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+async def watch_events(
+    request: Request,
+    call: Reader,
+    type: Annotated[str | None, Query(max_length=1000, description="Types or globs: `mission.*,stage.failed`.")] = None,
+    subject: Annotated[str | None, Query(max_length=256, description="The id of what the events are about.")] = None,
+    after: Annotated[str | None, Query(max_length=64, description="An event's id; `0-0-0` is the beginning.")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=64)] = None,
+) -> StreamingResponse:
+    """Watch what happens, as server-sent events: first what came after the given event, then live."""
+    feed = services(request).feed
+    place = _place(last_event_id or after)
+    wanted = Wanted(_types(type) if type else None, subject)
+    await feed.ready()
+    stream = Stream(feed, call.workspace_id, wanted, place)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(stream.chunks(), media_type="text/event-stream", headers=headers)
+
+
+def _one_key(header: str | None, body: str | None) -> str | None:
+    if header and body and header != body:
+        raise InvalidInput("two_idempotency_keys", "the header Idempotency-Key and idempotency_key differ; send one")
+    return header or body
+
+
+def _deduped(answer: EventAccepted) -> EventAccepted:
+    return answer.model_copy(update={"deduped": True})
+
+
+def _place(value: str | None) -> Place | None:
+    if not value:
+        return None
+    try:
+        return Place.parse(value)
+    except ValueError as error:
+        raise InvalidInput("invalid_event_id", f"{value!r} is no event id of ours; send the id of an event") from error
+
+
+def _types(value: str) -> frozenset[EventType]:
+    """Expand a comma list of types and globs; a glob may match types that come later, a name must be known."""
+    wanted: set[EventType] = set()
+    for pattern in value.split(","):
+        found = {kind for kind in EventType if fnmatchcase(kind.value, pattern.strip())}
+        if not found and "*" not in pattern:
+            known = ", ".join(sorted(kind.value for kind in EventType))
+            raise InvalidInput("unknown_event_type", f"there are no events of type {pattern!r}; known: {known}")
+        wanted |= found
+    return frozenset(wanted)

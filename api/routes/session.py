@@ -1,0 +1,63 @@
+"""A browser's session: a key exchanged for a cookie, because EventSource cannot send headers (C-08)."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import Request, Response
+from pydantic import Field
+
+from api.auth import COOKIE, secret_of
+from api.deps import Db, Reader
+from api.routing import router
+from api.services import services
+from models.domain.errors import Unauthenticated
+from models.domain.principals import Kind, Role
+from models.schemas.envelope import Body, Success
+from models.store import keys
+
+LASTS = timedelta(hours=12)
+routes = router("auth")
+
+
+class SessionOpen(Body):
+    """The key to exchange."""
+
+    key: Annotated[str, Field(min_length=1, max_length=200, repr=False)]
+
+
+class SessionView(Body):
+    """Whom the cookie stands for."""
+
+    principal: str
+    workspace_id: str
+    kind: Kind
+    role: Role | None
+
+
+@routes.post("/auth/session", openapi_extra={"security": []})
+async def open_session(request: Request, response: Response, body: SessionOpen, db: Db) -> Success[SessionView]:
+    """Exchange a key for a cookie that lasts 12 hours, or as long as the key."""
+    if body.key.startswith(keys.SESSION_PREFIX):
+        raise Unauthenticated("invalid_api_key", "a session makes no further sessions; send the API key")
+    principal = await services(request).keys.open(body.key)
+    async with db.system() as session:
+        secret = await keys.open_session(session, principal, LASTS)
+    secure = request.url.scheme == "https"
+    age = int(LASTS.total_seconds())
+    response.set_cookie(COOKIE, secret, max_age=age, httponly=True, samesite="strict", secure=secure)
+    view = SessionView(
+        principal=principal.name, workspace_id=principal.workspace_id, kind=principal.kind, role=principal.role
+    )
+    return Success(data=view)
+
+
+@routes.delete("/auth/session", status_code=204)
+async def close_session(request: Request, call: Reader, db: Db) -> Response:
+    """End the session of the cookie; without one there is nothing to end."""
+    secret = secret_of(request)
+    async with db.system() as session:
+        await keys.close_session(session, secret)
+    services(request).keys.forget(secret)
+    response = Response(status_code=204)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return response

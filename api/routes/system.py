@@ -1,0 +1,70 @@
+"""Whether this process lives, whether it can serve, and its numbers. No key: bind them to the inside."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from pydantic import BaseModel
+
+from api.deps import Db, Workflows
+from api.routing import Route
+from api.services import services
+from models.domain.errors import Unavailable
+from models.schemas.envelope import Success
+from models.store import system
+from models.store.migrate import expected_revision
+
+routes = APIRouter(route_class=Route, tags=["system"])
+_EXPECTED = expected_revision()
+
+WATCHERS = Gauge("mission_control_event_watchers", "Open event streams.")
+MISSIONS = Gauge("mission_control_missions", "Missions that have not ended.", ["status"])
+DECISIONS = Gauge("mission_control_pending_decisions", "Questions waiting for a human.")
+
+
+class Alive(BaseModel):
+    """The process runs."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """What works. Reads and decisions need the database only; commands to missions need Temporal too."""
+
+    database: Literal["ok"] = "ok"
+    migrations: str
+    temporal: Literal["ok", "unavailable"]
+
+
+@routes.get("/healthz")
+async def healthz() -> Success[Alive]:
+    """Tell that the process answers."""
+    return Success(data=Alive())
+
+
+@routes.get("/readyz")
+async def readyz(db: Db, gateway: Workflows) -> Success[Ready]:
+    """Tell whether requests can be served now; 503 with the reason if not."""
+    async with db.system() as session:
+        found = await system.schema(session)
+    if found.revision != _EXPECTED:
+        raise Unavailable(
+            "migrations_pending",
+            f"the database has schema {found.revision}, this version needs {_EXPECTED}: run `mission-control migrate`",
+        )
+    if found.restored:
+        raise Unavailable("restored_dump", "the database was restored from a dump: run `mission-control migrate` once")
+    temporal: Literal["ok", "unavailable"] = "ok" if await gateway.answers() else "unavailable"
+    return Success(data=Ready(migrations=_EXPECTED, temporal=temporal))
+
+
+@routes.get("/metrics", response_class=Response, include_in_schema=False)
+async def metrics(request: Request, db: Db) -> Response:
+    """Show this process's numbers in Prometheus' text form."""
+    WATCHERS.set(services(request).feed.watching)
+    async with db.system() as session:
+        load = await system.load(session)
+    for name, count in load.missions.items():
+        MISSIONS.labels(name).set(count)
+    DECISIONS.set(load.pending_decisions)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,114 @@
+"""The route class of every route: it knows the caller before the body, and refuses what the route does not declare."""
+
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from typing import Any
+
+from fastapi import APIRouter, Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
+from structlog.contextvars import bind_contextvars
+
+from api.auth import Caller
+from api.services import services
+from api.wire import parse_json, require_text, snake_query
+from models.domain.errors import InvalidInput, TooLarge
+from models.schemas.envelope import Failure
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Route(APIRoute):
+    """Order of refusals: 401 and 403, then the query, then the body, then what FastAPI validates."""
+
+    @property
+    def caller(self) -> Caller | None:
+        """The route's declaration of who may call; None where no key is asked for."""
+        found = (d.call for d in self.dependant.dependencies if isinstance(d.call, Caller))
+        return next(found, None)
+
+    @property
+    def query_names(self) -> frozenset[str]:
+        """The query parameters that the route and its dependencies declare."""
+        fields = get_flat_params(self.dependant)
+        return frozenset(field.alias for field in fields if isinstance(field.field_info, params.Query))
+
+    def get_route_handler(self) -> Handler:
+        """Wrap FastAPI's handler."""
+        handle = super().get_route_handler()
+        caller, known, has_body = self.caller, self.query_names, self.body_field is not None
+
+        async def guarded(request: Request) -> Response:
+            request = WireRequest(
+                {**request.scope, "query_string": snake_query(request.scope["query_string"])}, request.receive
+            )
+            if caller is not None:
+                request.state.call = await caller.identify(request)
+            require_known_query(request, known)
+            bind_contextvars(**request.path_params)
+            if has_body:
+                await request.load(services(request).settings.max_body_bytes)
+            return await handle(request)
+
+        return guarded
+
+
+class WireRequest(Request):
+    """A request whose body was checked before anything looks at it."""
+
+    async def load(self, limit: int) -> None:
+        """Read and parse the body; FastAPI then finds it read.
+
+        Raises:
+            TooLarge: more than `limit` bytes came, or are announced.
+            InvalidInput: it is not JSON that we can keep.
+        """
+        self._body = await self._read(limit)
+        if self._body:
+            self._require_json()
+            self._json = parse_json(self._body)
+
+    async def _read(self, limit: int) -> bytes:
+        if int(self.headers.get("content-length", 0)) > limit:
+            raise _too_large(limit)
+        chunks, size = [], 0
+        async for chunk in self.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _require_json(self) -> None:
+        header = Message()
+        header["content-type"] = self.headers.get("content-type", "")
+        if header.get_content_subtype() != "json" and not header.get_content_subtype().endswith("+json"):
+            raise InvalidInput("not_json", "send the body with `Content-Type: application/json`")
+
+
+def require_known_query(request: Request, known: frozenset[str]) -> None:
+    """Refuse parameters nobody declared: a filter with a typo would answer with everything."""
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            options = ", ".join(sorted(known)) or "none"
+            raise InvalidInput("unknown_parameter", f"unknown query parameter {name!r}; this route knows: {options}")
+        require_text(value, f"query parameter {name!r}")
+        if len(request.query_params.getlist(name)) > 1:
+            raise InvalidInput("repeated_parameter", f"query parameter {name!r} is given twice")
+    for name, value in request.path_params.items():
+        require_text(str(value), f"the {name} in the path")
+
+
+def router(tag: str) -> APIRouter:
+    """Make the router of a noun; every route module starts with one."""
+    return APIRouter(tags=[tag], route_class=Route, responses=_FAILURES)
+
+
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Failure, "description": "Refused; the message says what to do next"},
+    "5XX": {"model": Failure, "description": "Our fault, or a part we need is away; try again"},
+}
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge("body_too_large", f"the body is over the limit of {limit} bytes", limit_bytes=limit)

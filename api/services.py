@@ -1,0 +1,28 @@
+"""What every request shares; made in the app's lifespan."""
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from api.gateway import Gateway
+from api.keyring import KeyRing
+from api.sse import Feed
+from models.settings import Settings
+from models.store.database import Database
+
+
+@dataclass(frozen=True)
+class Services:
+    """The process's one of each."""
+
+    settings: Settings
+    db: Database
+    keys: KeyRing
+    gateway: Gateway
+    feed: Feed
+
+
+def services(connection: HTTPConnection) -> Services:
+    """Find them from a request."""
+    shared: Services = connection.app.state.services
+    return shared

@@ -1,0 +1,70 @@
+"""What arrives: JSON that Postgres can keep, and query names in either case."""
+
+import json
+import math
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from pydantic.alias_generators import to_snake
+
+from models.domain.errors import InvalidInput
+
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+"""Escapes that may hide a NUL or half of a surrogate pair; a body without them need not be searched."""
+
+
+def parse_json(body: bytes) -> Any:
+    """Read a request body.
+
+    Raises:
+        InvalidInput: it is not JSON, or holds what no column can: NaN, Infinity, NUL characters, lone surrogates.
+    """
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidInput("malformed_json", f"the body is not valid JSON: {error.msg} at {where}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput("malformed_json", "the body is not valid JSON: it is not UTF-8") from error
+    except (RecursionError, ValueError) as error:
+        raise InvalidInput("malformed_json", "the body nests too deep, or holds a number that is too long") from error
+    if _SUSPECT.search(body):
+        _require_storable(value)
+    return value
+
+
+def require_text(value: str, where: str) -> None:
+    """Refuse text that Postgres cannot keep; it would be our error, and it is the caller's."""
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidInput("invalid_input", f"{where} holds a NUL character or half of a surrogate pair; remove it")
+
+
+def snake_query(query: bytes) -> bytes:
+    """Spell the parameters' names in snake_case."""
+    if not query or query.islower():
+        return query
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    return urlencode([(to_snake(name.decode(errors="replace")), value) for name, value in pairs]).encode()
+
+
+def _refuse_constant(name: str) -> float:
+    raise InvalidInput("invalid_input", f"{name} is no number in JSON; send a finite one, or null")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise InvalidInput("invalid_input", f"{text} is larger than any number we can keep")
+    return value
+
+
+def _require_storable(value: Any) -> None:
+    if isinstance(value, str):
+        require_text(value, "a text of the body")
+    elif isinstance(value, list):
+        for item in value:
+            _require_storable(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            require_text(name, "a key of the body")
+            _require_storable(item)

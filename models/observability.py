@@ -1,0 +1,43 @@
+"""How every process logs: one JSON object per line, secrets taken out."""
+
+import logging
+import re
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from models.settings import Settings
+
+_KEYS = re.compile(r"\bmc_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )\S+)")
+"""Our API keys, passwords in URLs, and bearer tokens, wherever in a line they stand."""
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log as settings say; also what libraries log. Call once, first thing in an entry point."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def redact(_logger: Any, _method: str, line: EventDict) -> EventDict:
+    """Take secrets out of whatever text a line holds."""
+    return {name: _KEYS.sub("***", value) if isinstance(value, str) else value for name, value in line.items()}

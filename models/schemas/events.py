@@ -1,0 +1,54 @@
+"""Bodies of the event routes, and the schema of what the stream sends."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from models.domain.canonical import canonical_json
+from models.domain.errors import TooLarge
+from models.domain.events import Event, EventType, Subject
+from models.schemas.envelope import Body
+
+MAX_DATA_BYTES = 64 * 1024
+"""An event tells of a thing and links to it; logs and reports are stored as such."""
+
+
+class EventPost(Body):
+    """A fact that a service or an agent reports."""
+
+    type: Literal[EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT]
+    subject: Subject
+    data: dict[str, Any] = Field(default_factory=dict, description=f"At most {MAX_DATA_BYTES} bytes as JSON.")
+    idempotency_key: Annotated[
+        str | None,
+        Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="As the header Idempotency-Key."),
+    ] = None
+
+    def require_small(self) -> None:
+        """Refuse what would make every watcher wait; raises `TooLarge`."""
+        if len(canonical_json(self.data)) > MAX_DATA_BYTES:
+            raise TooLarge("event_too_large", f"an event's data is at most {MAX_DATA_BYTES} bytes; send a link instead")
+
+
+class EventAccepted(BaseModel):
+    """What a posted event is answered: its place in the stream, and whether it was there already."""
+
+    id: str
+    deduped: bool = False
+
+
+class ReplayGap(BaseModel):
+    """Sent in a stream instead of events that are too old to replay; what follows continues after `resumed_after`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["replay.gap"] = "replay.gap"
+    asked_after: str
+    resumed_after: str
+    reason: str
+
+
+def stream_schema() -> dict[str, Any]:
+    """Describe what `data:` lines of the event stream hold (EVT-04)."""
+    schema = TypeAdapter(Event | ReplayGap).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Mission Control events", **schema}

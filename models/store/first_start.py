@@ -1,0 +1,57 @@
+"""What the very first start of an installation makes: a workspace, and a key to it."""
+
+import asyncio
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from models.domain.errors import Unavailable
+from models.domain.principals import Role
+from models.settings import Settings
+from models.store import keys
+from models.store.database import Database
+
+log = structlog.get_logger()
+
+
+async def ensure_first_admin(db: Database, settings: Settings) -> None:
+    """Make the workspace `default` and its first admin key, unless there is one; several processes may ask at once.
+
+    The key goes to `settings.key_file` (0600) before it is known to Postgres: a crash between the two leaves a dead
+    file, which the next start replaces, and never a key that nobody has.
+
+    Raises:
+        Unavailable: the file cannot be written.
+    """
+    async with db.system() as session:
+        await keys.lock_first_start(session)
+        await keys.create_workspace(session, keys.DEFAULT_WORKSPACE, "Default")
+        if await keys.has_admin(session, keys.DEFAULT_WORKSPACE):
+            return
+        secret = keys.new_secret()
+        await asyncio.to_thread(_write_key, settings.key_file, secret)
+        await keys.create_key(session, keys.DEFAULT_WORKSPACE, "admin", role=Role.ADMIN, secret=secret)
+    log.info("first_admin_key_written", workspace_id=keys.DEFAULT_WORKSPACE, file=str(settings.key_file))
+
+
+def _write_key(target: Path, secret: str) -> None:
+    """Write beside the target and rename, so that whoever reads it finds a whole key."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # 0600 from the start
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(secret + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(target)
+        finally:
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+    except OSError as error:
+        raise Unavailable(
+            "key_file_not_written", f"cannot write the first API key to {target}: {error.strerror}; set MC_API_KEY_FILE"
+        ) from error
