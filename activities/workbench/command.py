@@ -1,17 +1,23 @@
 """The one shape in which a foreign command is asked for, and what came of it.
 
 Inside a sandbox every path is fixed, so that nothing a command prints names a path of the host:
-`/workspace` the worktree, `/env` the built environment (read-only except in set-up), `/out` reports we read afterwards,
-`/tmp` a bounded scratch folder.
+`/workspace` the worktree, `/env` the built environment (read-only except in set-up), `/site` where the project itself
+is installed for one worktree, `/out` reports we read afterwards, `/tmp` a bounded scratch folder.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-WORKSPACE, ENV, OUT = "/workspace", "/env", "/out"
+from models.domain.errors import InvalidInput, WorkbenchLost
+
+WORKSPACE, ENV, SITE, OUT = "/workspace", "/env", "/site", "/out"
+TMP = "/tmp"  # noqa: S108  # of the sandbox, not of the host
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 OnOutput = Callable[[bytes], Awaitable[None]]
 """Called with output as it comes (stdout and stderr as one stream, already free of host paths)."""
@@ -52,14 +58,19 @@ class Limits:
     seconds: float = 1800
     memory: int = 2 * 1024**3
     processes: int = 256
+    """Processes and their threads."""
     disk: int = 1024**3
+    """Growth of all writable folders together; also the size of the largest single file."""
     output: int = 64 * 1024**2
     """Past this the command is stopped (the stored log is capped far lower)."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line for `/bin/sh -c`, run in `/workspace`."""
+    """A command line for `/bin/sh -c`, run in `/workspace`.
+
+    A `.git` at the top of a writable mount is shown read-only: what a command writes there, our own git would obey.
+    """
 
     line: str
     mounts: tuple[Mount, ...]
@@ -67,6 +78,20 @@ class Command:
     network: bool = False
     limits: Limits = field(default_factory=Limits)
     cwd: str = WORKSPACE
+
+    def check(self) -> None:
+        """Raise `InvalidInput` for what no shell can take, `WorkbenchLost` when a mounted folder is gone."""
+        for text in (self.line, self.cwd, *self.env.values()):
+            if "\0" in text:
+                raise InvalidInput("command_invalid", "A command, its folder and its variables hold no NUL character.")
+        for name in self.env:
+            if not _VARIABLE.fullmatch(name):
+                raise InvalidInput("command_invalid", f"{name!r} cannot be the name of an environment variable.")
+        for mount in self.mounts:
+            if not mount.source.exists():
+                raise WorkbenchLost(
+                    "workbench_lost", f"The folder behind {mount.target} is gone; open another workbench."
+                )
 
 
 @dataclass(frozen=True)
@@ -92,5 +117,5 @@ class CommandRunner(Protocol):
     isolation: Isolation
 
     async def run(self, command: Command, on_output: OnOutput) -> CommandResult:
-        """Run to the end, or kill the whole process tree: on a limit, and before re-raising when this task is cancelled."""
+        """Run to the end, or kill the whole process tree: on a limit, and when cancelled, before re-raising."""
         ...

@@ -1,0 +1,188 @@
+"""What a sandbox holds on this host while a command runs: a number, and by it a uid, a scratch folder, control groups.
+
+A slot is held by a file lock, so it is free again the moment its worker dies, however it dies. What the slot had
+lent by then is written in its record, and the next holder (or the sweep at start-up) gives it back first.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from activities.workbench.cleanup import remove_tree, undisturbed
+from activities.workbench.command import Limits
+from activities.workbench.limits import Cage, ControlGroups, release
+from models.domain.errors import Unavailable
+
+FIRST_UID = 61000
+SLOTS = 256
+
+_RUNTIME = Path("/run/mission-control")
+_SHARED_BY_SLOTS = 0o711
+
+
+def runtime_folder() -> Path:
+    """One place per host and user, whatever data folders its workers have: uids must not be given out twice."""
+    folder = _RUNTIME if os.geteuid() == 0 else Path(tempfile.gettempdir()) / f"mission-control-{os.geteuid()}"
+    folder.mkdir(mode=_SHARED_BY_SLOTS, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise Unavailable("sandbox_unavailable", f"{folder} belongs to somebody else; remove it and start again.")
+    return folder
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A number that no other sandbox on this host has now."""
+
+    number: int
+    folder: Path
+    drops_uid: bool
+    """Whether the command runs as `uid` on the host too (we are root), or only within a user namespace."""
+
+    @property
+    def uid(self) -> int:
+        """The user (and group) the command sees itself as."""
+        return FIRST_UID + self.number
+
+    @property
+    def name(self) -> str:
+        """Names the slot's control groups."""
+        return f"mission-control-{os.geteuid()}-{self.number}"
+
+    @property
+    def scratch(self) -> Path:
+        """A fresh folder for what belongs to one command."""
+        return self.folder / "scratch"
+
+    @property
+    def home(self) -> Path:
+        """Stands for `/tmp` where a command cannot be given one of its own."""
+        return self.scratch / "home"
+
+    @contextlib.contextmanager
+    def caged(self, groups: ControlGroups, limits: Limits) -> Iterator[Cage]:
+        """Make the slot's control groups and remove them afterwards, with whatever is still in them."""
+        cage = groups.cage(self.name)
+        self._remember(groups=cage.folders)
+        try:
+            cage.limit(limits)
+            yield cage
+        finally:
+            for group in cage.folders:
+                release(group)
+
+    @contextlib.asynccontextmanager
+    async def lent(self, folders: Sequence[Path]) -> AsyncIterator[None]:
+        """Let the slot's uid write these folders; afterwards all in them belongs again to who owned the folder."""
+        if not self.drops_uid or not folders:
+            yield
+            return
+        owners = [(str(folder), folder.stat().st_uid, folder.stat().st_gid) for folder in folders]
+        self._remember(lent=owners)
+        try:
+            for folder, _, _ in owners:
+                await _chown(folder, self.uid, self.uid)
+            yield
+        finally:
+            await undisturbed(self._give_back(owners))
+
+    async def _give_back(self, owners: Sequence[tuple[str, int, int]]) -> None:
+        for folder, uid, gid in owners:
+            await _chown(folder, uid, gid)
+
+    def recover(self) -> None:
+        """Give back what a dead holder had lent, and begin with an empty scratch folder."""
+        for group in self._recorded("groups"):
+            release(Path(group))
+        if self._record.exists():
+            self.evict()
+        for folder, uid, gid in self._recorded("lent"):
+            if Path(folder).exists():
+                subprocess.run(_chown_command(folder, uid, gid), check=True)
+        self.clear()
+
+    def evict(self) -> None:
+        """Kill every process of the slot's uid, wherever it has gone; nobody else has this uid."""
+        if self.drops_uid:
+            become = ("setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--")
+            subprocess.run([*become, "/bin/sh", "-c", "kill -9 -1"], stderr=subprocess.DEVNULL, check=False)
+
+    def clear(self) -> None:
+        """Forget what was lent; it has been given back."""
+        remove_tree(self.scratch)
+        self._record.unlink(missing_ok=True)
+        self.home.mkdir(mode=_SHARED_BY_SLOTS, parents=True)
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "record.json"
+
+    def _remember(self, **facts: Sequence[object]) -> None:
+        """Write down what is about to be lent, before it is."""
+        known = json.loads(self._record.read_text()) if self._record.exists() else {}
+        draft = self._record.with_suffix(".new")
+        draft.write_text(json.dumps(known | facts, default=str))
+        draft.replace(self._record)
+
+    def _recorded(self, name: str) -> list[Any]:
+        return json.loads(self._record.read_text()).get(name, []) if self._record.exists() else []
+
+
+class Slots:
+    """All slots of this host's user; a worker takes one per command."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = (folder or runtime_folder()) / "slots"
+        self._folder.mkdir(mode=_SHARED_BY_SLOTS, exist_ok=True)
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[Slot]:
+        """Hold the lowest free slot; raises `Unavailable` when all are taken."""
+        for number in range(SLOTS):
+            with self._locked(number) as slot:
+                if slot is not None:
+                    slot.recover()
+                    try:
+                        yield slot
+                    finally:
+                        slot.clear()
+                    return
+        raise Unavailable("sandbox_busy", f"All {SLOTS} sandboxes of this host are in use; try again later.")
+
+    def sweep(self) -> None:
+        """Give back what workers that died have left behind."""
+        for folder in self._folder.iterdir():
+            with self._locked(int(folder.name)) as slot:
+                if slot is not None:
+                    slot.recover()
+
+    @contextlib.contextmanager
+    def _locked(self, number: int) -> Iterator[Slot | None]:
+        """Try to hold a slot; None when somebody else does."""
+        folder = self._folder / str(number)
+        folder.mkdir(mode=_SHARED_BY_SLOTS, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            yield Slot(number, folder, drops_uid=os.geteuid() == 0)
+
+
+def _chown_command(folder: str, uid: int, gid: int) -> list[str]:
+    return ["chown", "--recursive", "--no-dereference", f"{uid}:{gid}", "--", folder]
+
+
+async def _chown(folder: str, uid: int, gid: int) -> None:
+    process = await asyncio.create_subprocess_exec(*_chown_command(folder, uid, gid), stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+    if process.returncode:
+        raise Unavailable("workbench_unusable", f"The worktree cannot change hands: {said.decode(errors='replace')}")

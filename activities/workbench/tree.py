@@ -1,0 +1,154 @@
+"""One running command with all its descendants, seen and ended from outside."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import psutil
+
+from activities.workbench.isolation import LAUNCHER_ENVIRONMENT, Launch
+from activities.workbench.slots import Slot
+from models.domain.errors import Unavailable
+
+CHUNK = 64 * 1024
+
+_LOOK_AGAIN_SECONDS = 0.01
+
+
+@dataclass
+class Tree:
+    """A started command. `init` is the first process of its PID namespace, None when it has none of its own.
+
+    When that process has gone, so has everything: the kernel lets it end only after all others in its namespace.
+    """
+
+    slot: Slot
+    process: asyncio.subprocess.Process
+    output: asyncio.StreamReader
+    """What it prints; bounded, so that a command that prints faster than we take has to wait."""
+    _status: asyncio.StreamReader
+    _pipes: tuple[asyncio.ReadTransport, ...]
+    _seen: set[psutil.Process] = field(default_factory=set)
+    init: int | None = None
+    _init_handle: int | None = None
+
+    @classmethod
+    async def start(cls, slot: Slot, launch: Callable[[int, int], Launch]) -> "Tree":
+        """Start what `launch` builds, given the descriptors it will find its plan on and report its status to."""
+        plan, (told, tell), (printed, printing) = os.memfd_create("plan"), os.pipe(), os.pipe()
+        with _closing(plan, tell, printing):
+            built = launch(plan, tell)
+            os.write(plan, built.specification)
+            os.lseek(plan, 0, os.SEEK_SET)
+            output, printed_pipe = await _reader(printed)
+            status, told_pipe = await _reader(told)
+            process = await asyncio.create_subprocess_exec(
+                *built.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=printing,
+                stderr=printing,
+                pass_fds=(plan, tell),
+                env=LAUNCHER_ENVIRONMENT,
+                start_new_session=True,
+            )
+        tree = cls(slot, process, output, status, (printed_pipe, told_pipe))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tree._seen.add(psutil.Process(process.pid))
+        return tree
+
+    async def exit_code(self, *, isolated: bool) -> int:
+        """Wait for the command's own end. A death by signal counts as in a shell: 128 and the signal's number.
+
+        Raises `Unavailable` when the sandbox could not be made, or broke.
+        """
+        if not isolated:
+            code = await self.process.wait()
+            return code if code >= 0 else 128 - code
+        self.init = int((await self._told())["child-pid"])
+        with contextlib.suppress(ProcessLookupError):
+            self._init_handle = os.pidfd_open(self.init)
+        code = (await self._told())["exit-code"]
+        await self.process.wait()
+        return code
+
+    async def _told(self) -> dict[str, int]:
+        """The next thing the launcher reports."""
+        line = await self._status.readline()
+        if not line:
+            raise Unavailable("sandbox_failed", "The sandbox could not be made; `mission-control doctor` says why.")
+        report: dict[str, int] = json.loads(line)
+        return report
+
+    def members(self) -> list[psutil.Process]:
+        """Everything alive in it, also what was seen earlier and has left its parents since."""
+        for known in list(self._seen):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._seen.update(known.children(recursive=True))
+        self._seen = set(filter(_is_alive, self._seen))
+        return list(self._seen)
+
+    async def end(self) -> None:
+        """Kill what is left, and return when nothing is."""
+        # The launcher before the rest, or it would remark on its child's death in the command's output.
+        for member in self._seen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        if self._init_handle is not None:
+            await _kill_and_wait(self._init_handle)
+            with contextlib.suppress(ChildProcessError):
+                # Ours to reap when we are a container's first process and bubblewrap's outer half ended before.
+                os.waitid(os.P_PIDFD, self._init_handle, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222  # does not wait
+            os.close(self._init_handle)
+            self._init_handle = None
+        while left := self.members():
+            for member in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        if self.init is None:
+            self.slot.evict()
+        await self.process.wait()
+
+    def close(self) -> None:
+        """Let go of the pipes; what was not read is lost."""
+        for pipe in self._pipes:
+            pipe.close()
+
+
+async def _kill_and_wait(handle: int) -> None:
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, gone.set)
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        await gone.wait()
+    finally:
+        loop.remove_reader(handle)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    reader = asyncio.StreamReader(limit=CHUNK)
+    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    connect = asyncio.get_running_loop().connect_read_pipe
+    transport, _ = await connect(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    return reader, transport
+
+
+@contextlib.contextmanager
+def _closing(*descriptors: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
