@@ -1,0 +1,268 @@
+"""Whether test results prove a patch: fail-to-pass for the tests it must mend, pass-to-pass for all others.
+
+Three runs are compared: `bare`, the base commit; `before`, the base with the patch's test files; `after`, the patch.
+
+- A must-pass test fails in `before` (or is absent, or cannot run) and passes in `after`. One that passes in `before`
+  proves nothing; with `pass_to_pass` it need not.
+- Nothing that passed in `bare` fails, is skipped or is missing in `after`. A missing test is excused only where the
+  patch deletes or renames its file: that a human is asked about anyway. Ids of Go tests name no file and are never
+  excused.
+- Results are compared as multisets by id: with several cases of one id, neither may fewer pass nor more fail.
+- A test that newly fails is repeated on both sides, and is flaky when the same code then says otherwise. A repeat that
+  did not run it says nothing.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from models.domain.testing import Outcome, Source, TestReport, bad, normal_id, worst
+
+_SHOWN = 10
+_EMPTY: Counter[Outcome] = Counter()
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class MustPass(_Frozen):
+    """What became of one must-pass name. `before` and `after` are the worst outcome there, or `absent`."""
+
+    name: str
+    id: str = ""
+    before: str = "absent"
+    after: str = "absent"
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the name is proven."""
+        return not self.reason
+
+
+class Regression(_Frozen):
+    """A test that passed at the base. `after` is what it is now."""
+
+    id: str
+    after: str
+
+
+class Flaky(_Frozen):
+    """A test whose results differ on the same code: passes of all tries, per side."""
+
+    id: str
+    base: str
+    patch: str
+
+
+class Findings(_Frozen):
+    """What comparing the runs brought up. `reasons` speak against the patch; `notes` are for the reader only."""
+
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    must_pass: tuple[MustPass, ...] = ()
+    regressions: tuple[Regression, ...] = ()
+    excused: tuple[str, ...] = ()
+
+
+class Verdict(Findings):
+    """Whether the results prove the patch, with all that the evidence should show."""
+
+    passed: bool
+    flaky: tuple[Flaky, ...] = ()
+    counts: dict[str, dict[str, int]]
+    source: Source
+    cannot_tell: tuple[str, ...] = ()
+
+
+def suspects(bare: TestReport, after: TestReport, gone_files: Collection[str] = ()) -> tuple[str, ...]:
+    """Name the tests to repeat: those that passed at the base and do not pass at the patch."""
+    return tuple(found.id for found in _regressions(bare, after) if not _excused(found, gone_files))
+
+
+def settle(
+    names: Iterable[str], bare: TestReport, bare_repeats: Sequence[TestReport], after_repeats: Sequence[TestReport]
+) -> tuple[Flaky, ...]:
+    """Name the suspects that are flaky: a repeat of the base falls short of `bare`, or one of the patch does not."""
+    settled = (_settle_one(name, bare, bare_repeats, after_repeats) for name in names)
+    return tuple(flaky for flaky in settled if flaky is not None)
+
+
+def resolve(name: str, ids: Iterable[str]) -> tuple[str, ...]:
+    """Find the ids a must-pass name may mean: the exact one, else all that end in it after `/`, `:` or `.`."""
+    wanted = normal_id(name)
+    known = list(ids)
+    if wanted in known:
+        return (wanted,)
+    return tuple(id for id in known if id.endswith(wanted) and id[: -len(wanted)].endswith(("/", ":", ".")))
+
+
+def judge(
+    bare: TestReport,
+    before: TestReport,
+    after: TestReport,
+    must_pass: Sequence[str],
+    pass_to_pass: bool = False,
+    flaky: Sequence[Flaky] = (),
+    gone_files: Collection[str] = (),
+) -> Verdict:
+    """Judge a patch by its three runs; where it brings no test files, `before` is `bare`.
+
+    Args:
+        flaky: what `settle` found among the `suspects`; these are named and not counted.
+        gone_files: files that the patch deletes or renames.
+    """
+    found = Findings(reasons=tuple(_useless(bare, before, after, must_pass)))
+    if not found.reasons and after.source is Source.EXIT_CODE:
+        found = _by_exit_code(bare, before, after, must_pass)
+    elif not found.reasons:
+        proofs = tuple(_must_pass(name, pass_to_pass, before, after) for name in must_pass)
+        found = _by_name(bare, after, proofs, {one.id for one in flaky}, gone_files)
+    return Verdict(
+        **dict(found),
+        passed=not found.reasons,
+        flaky=tuple(flaky),
+        counts={"base": bare.counts, "before": before.counts, "after": after.counts},
+        source=after.source,
+        cannot_tell=after.cannot_tell,
+    )
+
+
+def _by_name(
+    bare: TestReport,
+    after: TestReport,
+    proofs: tuple[MustPass, ...],
+    uncounted: Collection[str],
+    gone_files: Collection[str],
+) -> Findings:
+    found = [one for one in _regressions(bare, after) if one.id not in uncounted]
+    regressions = tuple(one for one in found if not _excused(one, gone_files))
+    excused = tuple(one.id for one in found if _excused(one, gone_files))
+    reasons = (
+        *(proof.reason for proof in proofs if not proof.passed),
+        *_regression_reasons(regressions),
+        *_exit_code_reasons(bare, after),
+    )
+    notes = tuple(_notes(bare, after, excused))
+    return Findings(reasons=reasons, notes=notes, must_pass=proofs, regressions=regressions, excused=excused)
+
+
+def _useless(bare: TestReport, before: TestReport, after: TestReport, must_pass: Sequence[str]) -> Iterable[str]:
+    """Say why the runs cannot be compared at all."""
+    runs = (("at the base", bare), ("before the patch", before), ("at the patch", after))
+    for where, run in runs:
+        if run.stopped and (run is not before or must_pass):
+            yield f"the run {where} was stopped: {run.stopped}"
+    if bare.source is not after.source:
+        yield f"results come from {bare.source} at the base and from {after.source} at the patch: not comparable"
+    if after.source is Source.EXIT_CODE:
+        yield from (f"the run at the patch has no result: {run.trouble}" for run in (after,) if run.trouble)
+    elif not after.stopped:
+        yield from _without_cases(bare, after, must_pass)
+
+
+def _without_cases(bare: TestReport, after: TestReport, must_pass: Sequence[str]) -> Iterable[str]:
+    if not after.cases:
+        yield "no test was collected at the patch" + (f": {after.trouble}" if after.trouble else "")
+    elif not bare.cases and not must_pass:
+        why = f" ({bare.trouble})" if bare.trouble else ""
+        yield f"no test ran at the base{why}, so nothing can regress: name must-pass tests that prove the patch"
+
+
+def _by_exit_code(bare: TestReport, before: TestReport, after: TestReport, must_pass: Sequence[str]) -> Findings:
+    reasons = []
+    if must_pass:
+        reasons.append(
+            "must-pass tests cannot be checked: the command's exit code is all there is; set `junit` to the file "
+            "that its test runner writes"
+        )
+    if after.exit_code != 0:
+        reasons.append(f"the test command ended with code {after.exit_code} at the patch")
+    note = f"exit codes: {bare.exit_code} at the base, {before.exit_code} before, {after.exit_code} at the patch"
+    return Findings(reasons=tuple(reasons), notes=(note,))
+
+
+def _must_pass(name: str, pass_to_pass: bool, before: TestReport, after: TestReport) -> MustPass:
+    ids = resolve(name, after.by_id)
+    if len(ids) != 1:
+        return MustPass(name=name, reason=_unresolved(name, ids, after))
+    then, now = before.by_id.get(ids[0], _EMPTY), after.by_id[ids[0]]
+    known = {"name": name, "id": ids[0], "before": worst(then), "after": worst(now)}
+    if now[Outcome.PASSED] != now.total():
+        return MustPass(**known, reason=f"must-pass test {name!r} does not pass at the patch: {worst(now)}")
+    if not pass_to_pass and not _proves(then, now):
+        verb = "is skipped" if worst(then) == Outcome.SKIPPED else "passes"
+        hint = "" if verb == "is skipped" else "; if that is meant, say `pass_to_pass`"
+        return MustPass(**known, reason=f"must-pass test {name!r} {verb} before the patch: it proves nothing{hint}")
+    return MustPass(**known)
+
+
+def _proves(then: Counter[Outcome], now: Counter[Outcome]) -> bool:
+    """Whether a test failed before: a case of it was bad, or not there at all."""
+    return bad(then) > 0 or then.total() < now.total()
+
+
+def _unresolved(name: str, ids: Sequence[str], after: TestReport) -> str:
+    if ids:
+        return f"must-pass test {name!r} is ambiguous at the patch: it may be {_some(ids)}"
+    variants = [id for id in after.by_id if resolve(name, [id.partition("[")[0]])]
+    hint = f"; there are {_some(variants)}: name them with their parameters" if variants else ""
+    return f"must-pass test {name!r} is absent at the patch{hint}"
+
+
+def _regressions(bare: TestReport, after: TestReport) -> list[Regression]:
+    return [
+        Regression(id=id, after=worst(after.by_id.get(id)))
+        for id, then in bare.by_id.items()
+        if then[Outcome.PASSED] and _falls_short(after.by_id.get(id, _EMPTY), then)
+    ]
+
+
+def _falls_short(now: Counter[Outcome], then: Counter[Outcome]) -> bool:
+    return now[Outcome.PASSED] < then[Outcome.PASSED] or bad(now) > bad(then)
+
+
+def _excused(regression: Regression, gone_files: Collection[str]) -> bool:
+    return regression.after == "absent" and regression.id.partition("::")[0] in gone_files
+
+
+def _regression_reasons(regressions: Sequence[Regression]) -> Iterable[str]:
+    said = {"absent": "is missing", "skipped": "is skipped"}
+    for after in dict.fromkeys(regression.after for regression in regressions):
+        ids = [regression.id for regression in regressions if regression.after == after]
+        verb = said.get(after, "fails")
+        yield f"{len(ids)} test(s) passed at the base, and each {verb} at the patch: {_some(ids)}"
+
+
+def _exit_code_reasons(bare: TestReport, after: TestReport) -> Iterable[str]:
+    if after.has_unexplained_failure and not bare.has_unexplained_failure:
+        yield f"the test command ended with code {after.exit_code} at the patch although every reported test passed"
+
+
+def _notes(bare: TestReport, after: TestReport, excused: Sequence[str]) -> Iterable[str]:
+    if excused:
+        yield f"{len(excused)} test(s) went with their files: {_some(excused)}"
+    if not bare.cases:
+        yield "no test ran at the base" + (f" ({bare.trouble})" if bare.trouble else "") + ": nothing could regress"
+    new = [id for id, outcomes in after.by_id.items() if bad(outcomes) and id not in bare.by_id]
+    if new:
+        yield f"{len(new)} test(s) unknown to the base fail at the patch: {_some(new)}"
+
+
+def _settle_one(
+    name: str, bare: TestReport, bare_repeats: Sequence[TestReport], after_repeats: Sequence[TestReport]
+) -> Flaky | None:
+    then = bare.by_id[name]
+    base = [not _falls_short(run.by_id[name], then) for run in bare_repeats if name in run.by_id]
+    patch = [not _falls_short(run.by_id[name], then) for run in after_repeats if name in run.by_id]
+    if all(base) and not any(patch):
+        return None
+    # The first try is known: good at the base and not at the patch, else there would be no repeat.
+    return Flaky(id=name, base=f"{1 + sum(base)}/{1 + len(base)}", patch=f"{sum(patch)}/{1 + len(patch)}")
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return ", ".join(ids[:_SHOWN]) + more

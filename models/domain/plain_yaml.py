@@ -1,0 +1,91 @@
+"""Reads small YAML files that operators write, so that no input is expensive and every error names its place."""
+
+from collections.abc import Hashable
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from yaml.nodes import MappingNode, Node
+
+from models.domain.errors import InvalidInput
+
+MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 12
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """SafeLoader without what makes YAML dangerous or ambiguous: aliases (bombs), deep nesting, repeated keys."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        """Refuse an alias and a node too deep, before anything is built from them."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it untyped
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("aliases (*name) are not supported", event)
+        if self._depth >= _MAX_DEPTH:
+            raise _refusal("it is nested too deeply", event)
+        self._depth += 1
+        node: Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Refuse a key given twice: the later value would silently win."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise _refusal(f"{key.value!r} is given twice", key)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_mapping(data: bytes, name: str, code: str) -> dict[Any, Any]:
+    """Read a YAML mapping; an empty file is an empty mapping.
+
+    Raises:
+        InvalidInput: with `code`; the message begins with `name` and says where and why.
+    """
+    if len(data) > MAX_BYTES:
+        raise InvalidInput(code, f"{name}: {len(data)} bytes; at most {MAX_BYTES} are allowed.")
+    try:
+        value = _PlainLoader(data.decode()).get_single_data()
+    except UnicodeDecodeError:
+        raise InvalidInput(code, f"{name}: not UTF-8 text.") from None
+    except yaml.YAMLError as error:
+        raise InvalidInput(code, f"{name}: {_explain(error)}.") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InvalidInput(code, f"{name}: a value cannot be read ({type(error).__name__}).") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput(code, f"{name}: must be `key: value` lines, not a {type(value).__name__}.")
+    return value
+
+
+def problems(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say what is wrong with each key, and which key was probably meant by an unknown one."""
+    return "; ".join(_problem(part["loc"], part["type"], part["msg"], model) for part in error.errors()[:5])
+
+
+def _problem(where: tuple[int | str, ...], kind: str, message: str, model: type[BaseModel]) -> str:
+    place = ".".join(map(str, where)) or "the file"
+    if kind != "extra_forbidden":
+        return f"`{place}`: {message}"
+    near = get_close_matches(str(where[-1]), model.model_fields, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(model.model_fields)}"
+    return f"`{place}` is not a known key ({hint})"
+
+
+def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+
+
+def _explain(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}: " if mark else ""
+        return place + (error.problem or error.context or "not valid YAML")
+    return "holds characters that YAML does not allow"

@@ -1,0 +1,298 @@
+"""Fail-to-pass and pass-to-pass, as the issue words them, and what must hold for any results."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.domain.judging import Flaky, Verdict, judge, resolve, settle, suspects
+from models.domain.testing import Outcome, Source, TestCase, TestReport, normal_id
+
+P, F, E, S = Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.SKIPPED
+BUG = "tests/test_calc.py::TestDivide::test_by_zero"
+OLD = "tests/test_calc.py::test_add"
+
+
+def report(*cases: tuple[str, Outcome], source: Source = Source.JUNIT, **more: object) -> TestReport:
+    failing = any(outcome in (F, E) for _, outcome in cases)
+    told = {"exit_code": int(failing), **more}
+    return TestReport.model_validate(
+        {"source": source, "cases": [TestCase(id=id, outcome=outcome) for id, outcome in cases], **told}
+    )
+
+
+def exits(code: int | None, **more: object) -> TestReport:
+    return report(source=Source.EXIT_CODE, exit_code=code, **more)
+
+
+BARE = report((OLD, P))
+BEFORE = report((OLD, P), (BUG, F))
+AFTER = report((OLD, P), (BUG, P))
+
+
+class TestMustPass:
+    def test_fails_before_and_passes_after(self) -> None:
+        verdict = judge(BARE, BEFORE, AFTER, [BUG])
+        assert (verdict.passed, verdict.reasons) == (True, ())
+        [proof] = verdict.must_pass
+        assert (proof.id, proof.before, proof.after) == (BUG, "failed", "passed")
+        assert verdict.counts["after"] == {"passed": 2, "failed": 0, "error": 0, "skipped": 0}
+
+    @pytest.mark.parametrize("outcome", [F, E])
+    def test_absent_or_broken_before_counts_as_failing(self, outcome: Outcome) -> None:
+        assert judge(BARE, BARE, AFTER, [BUG]).passed
+        assert judge(BARE, report((OLD, P), (BUG, outcome)), AFTER, [BUG]).passed
+
+    @pytest.mark.parametrize("outcome", [F, E, S])
+    def test_anything_but_a_pass_after_fails(self, outcome: Outcome) -> None:
+        verdict = judge(BARE, BEFORE, report((OLD, P), (BUG, outcome)), [BUG])
+        assert verdict.reasons == (f"must-pass test {BUG!r} does not pass at the patch: {outcome}",)
+
+    def test_absent_after_fails(self) -> None:
+        assert judge(BARE, BEFORE, BARE, [BUG]).reasons == (f"must-pass test {BUG!r} is absent at the patch",)
+
+    def test_one_that_passes_before_proves_nothing(self) -> None:
+        verdict = judge(AFTER, AFTER, AFTER, [BUG])
+        assert not verdict.passed
+        assert "it proves nothing; if that is meant, say `pass_to_pass`" in verdict.reasons[0]
+
+    def test_pass_to_pass_lets_it_stand(self) -> None:
+        assert judge(AFTER, AFTER, AFTER, [BUG], pass_to_pass=True).passed
+
+    def test_a_weakened_test_passes_before_already(self) -> None:
+        assert not judge(report((BUG, F)), report((BUG, P)), report((BUG, P)), [BUG]).passed
+
+    def test_skipped_before_proves_nothing(self) -> None:
+        verdict = judge(BARE, report((OLD, P), (BUG, S)), AFTER, [BUG])
+        assert verdict.reasons == (f"must-pass test {BUG!r} is skipped before the patch: it proves nothing",)
+
+    def test_every_case_of_the_name_must_pass(self) -> None:
+        assert not judge(BARE, BEFORE, report((OLD, P), (BUG, P), (BUG, F)), [BUG]).passed
+
+    def test_one_case_failing_before_is_enough(self) -> None:
+        twice = report((OLD, P), (BUG, P), (BUG, P))
+        assert judge(BARE, report((OLD, P), (BUG, P), (BUG, F)), twice, [BUG]).passed
+
+    def test_a_before_run_that_was_stopped_shows_nothing(self) -> None:
+        stopped = report((OLD, P), stopped="it ran longer than 5 s", exit_code=None)
+        verdict = judge(BARE, stopped, AFTER, [BUG])
+        assert verdict.reasons == ("the run before the patch was stopped: it ran longer than 5 s",)
+        assert judge(BARE, stopped, AFTER, []).passed
+
+    def test_a_flaky_must_pass_test_still_has_to_pass(self) -> None:
+        flaky = [Flaky(id=BUG, base="3/3", patch="1/3")]
+        assert not judge(AFTER, BEFORE, report((OLD, P), (BUG, F)), [BUG], flaky=flaky).passed
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", [BUG, "test_by_zero", "TestDivide::test_by_zero", "test_calc.py::" + BUG[20:]])
+    def test_exact_or_a_suffix_at_a_boundary(self, name: str) -> None:
+        assert resolve(name, [OLD, BUG]) == (BUG,)
+
+    def test_a_suffix_inside_a_word_is_none(self) -> None:
+        assert resolve("add", [OLD]) == ()
+
+    def test_exact_wins_over_longer_ids(self) -> None:
+        assert resolve("a::test", ["a::test", "b/a::test"]) == ("a::test",)
+
+    def test_ambiguous_fails_and_shows_the_choices(self) -> None:
+        both = report(("a.py::test", P), ("b.py::test", P))
+        verdict = judge(both, both, both, ["test"], pass_to_pass=True)
+        assert verdict.reasons == ("must-pass test 'test' is ambiguous at the patch: it may be a.py::test, b.py::test",)
+
+    def test_a_parametrised_test_is_named_with_its_parameters(self) -> None:
+        cases = report(("a.py::test_m[1]", P), ("a.py::test_m[2]", P))
+        [reason] = judge(cases, cases, cases, ["test_m"], pass_to_pass=True).reasons
+        assert reason.endswith("there are a.py::test_m[1], a.py::test_m[2]: name them with their parameters")
+        assert judge(cases, cases, cases, ["test_m[1]"], pass_to_pass=True).passed
+
+    def test_go_subtests(self) -> None:
+        assert resolve("TestAdd/zero", ["example.com/m/calc::TestAdd/zero", "example.com/m/calc::TestAdd"]) != ()
+
+    @pytest.mark.parametrize(
+        ("name", "normal"),
+        [
+            ("README.rst::line:12,column:1", "README.rst::line:*,column:*"),
+            ("src/lib.rs - add (line 40)", "src/lib.rs - add (line *)"),
+            ("t.py::test_wrap[line=5]", "t.py::test_wrap[line=5]"),
+            ("t.py::test[<A object at 0x7f00aa12>]", "t.py::test[<A object at 0x*>]"),
+            ("t.py::test_inline 5", "t.py::test_inline 5"),
+        ],
+    )
+    def test_ids_are_free_of_what_moves(self, name: str, normal: str) -> None:
+        assert normal_id(name) == normal == normal_id(normal)
+
+
+class TestRegressions:
+    @pytest.mark.parametrize(("outcome", "verb"), [(F, "fails"), (E, "fails"), (S, "is skipped")])
+    def test_what_passed_at_the_base_must_not_change(self, outcome: Outcome, verb: str) -> None:
+        verdict = judge(BARE, BEFORE, report((OLD, outcome), (BUG, P)), [BUG])
+        assert verdict.reasons == (f"1 test(s) passed at the base, and each {verb} at the patch: {OLD}",)
+
+    def test_what_failed_at_the_base_may_go_on_failing(self) -> None:
+        failing = report((OLD, F), (BUG, P))
+        assert judge(report((OLD, F)), report((OLD, F), (BUG, F)), failing, [BUG]).passed
+
+    def test_a_removed_test_is_a_regression(self) -> None:
+        verdict = judge(BARE, BEFORE, report((BUG, P)), [BUG])
+        assert verdict.reasons == (f"1 test(s) passed at the base, and each is missing at the patch: {OLD}",)
+
+    def test_unless_the_patch_removes_its_file(self) -> None:
+        verdict = judge(report(("old.py::t", P), (OLD, P)), BEFORE, AFTER, [BUG], gone_files={"old.py"})
+        assert verdict.passed
+        assert verdict.excused == ("old.py::t",)
+        assert verdict.notes == ("1 test(s) went with their files: old.py::t",)
+
+    def test_a_removed_file_excuses_no_failing_test(self) -> None:
+        assert not judge(report((OLD, P)), BEFORE, report((OLD, F)), [], gone_files={"tests/test_calc.py"}).passed
+
+    def test_equal_ids_are_compared_as_multisets(self) -> None:
+        mixed = report((OLD, P), (OLD, F))
+        assert judge(mixed, mixed, mixed, []).passed
+        assert not judge(mixed, mixed, report((OLD, F), (OLD, F)), []).passed
+        assert not judge(report((OLD, P)), mixed, mixed, []).passed
+
+    def test_a_flaky_test_is_named_and_not_counted(self) -> None:
+        flaky = (Flaky(id=OLD, base="3/3", patch="2/3"),)
+        verdict = judge(BARE, BEFORE, report((OLD, F), (BUG, P)), [BUG], flaky=flaky)
+        assert (verdict.passed, verdict.flaky, verdict.regressions) == (True, flaky, ())
+
+    def test_a_new_test_that_fails_is_noted(self) -> None:
+        verdict = judge(BARE, BARE, report((OLD, P), ("new.py::t", F)), [])
+        assert verdict.passed
+        assert verdict.notes == ("1 test(s) unknown to the base fail at the patch: new.py::t",)
+
+    def test_a_failure_that_no_test_explains(self) -> None:
+        verdict = judge(BARE, BARE, report((OLD, P), exit_code=3), [])
+        assert "ended with code 3 at the patch although every reported test passed" in verdict.reasons[0]
+        assert judge(report((OLD, P), exit_code=3), BARE, report((OLD, P), exit_code=3), []).passed
+
+    def test_many_are_cut_short(self) -> None:
+        many = [(f"t.py::t{i}", P) for i in range(15)]
+        assert judge(report(*many), BARE, report((OLD, P)), []).reasons[0].endswith("t.py::t9 and 5 more")
+
+
+class TestUseless:
+    def test_zero_tests_collected_fails(self) -> None:
+        nothing = report(exit_code=5, trouble="no file matches reports/*.xml")
+        verdict = judge(BARE, BEFORE, nothing, [BUG])
+        assert verdict.reasons == ("no test was collected at the patch: no file matches reports/*.xml",)
+
+    def test_an_empty_base_needs_must_pass_tests(self) -> None:
+        broken = report(exit_code=1, trouble="install ended with code 1")
+        assert "name must-pass tests" in judge(broken, broken, AFTER, []).reasons[0]
+        verdict = judge(broken, broken, AFTER, [BUG])
+        assert verdict.passed
+        assert verdict.notes == ("no test ran at the base (install ended with code 1): nothing could regress",)
+
+    @pytest.mark.parametrize(("index", "where"), [(0, "at the base"), (2, "at the patch")])
+    def test_a_run_that_was_stopped(self, index: int, where: str) -> None:
+        runs = [BARE, BEFORE, AFTER]
+        runs[index] = report((OLD, P), stopped="memory", exit_code=None)
+        verdict = judge(runs[0], runs[1], runs[2], [BUG])
+        assert verdict.reasons == (f"the run {where} was stopped: memory",)
+
+    def test_different_sources_cannot_be_compared(self) -> None:
+        assert "not comparable" in judge(exits(0), exits(0), AFTER, []).reasons[0]
+
+
+class TestExitCodeAlone:
+    def test_the_patch_must_end_with_zero(self) -> None:
+        verdict = judge(exits(1), exits(1), exits(0), [])
+        assert verdict.passed
+        assert verdict.notes == ("exit codes: 1 at the base, 1 before, 0 at the patch",)
+        assert "which tests ran" in verdict.cannot_tell[0]
+        assert judge(exits(0), exits(0), exits(2), []).reasons == ("the test command ended with code 2 at the patch",)
+
+    def test_names_cannot_be_checked(self) -> None:
+        assert "must-pass tests cannot be checked" in judge(exits(1), exits(1), exits(0), [BUG]).reasons[0]
+
+    def test_an_install_that_failed_is_said(self) -> None:
+        verdict = judge(exits(0), exits(0), exits(1, trouble="install ended with code 1"), [])
+        assert verdict.reasons == ("the run at the patch has no result: install ended with code 1",)
+
+
+class TestSettling:
+    broken = report((OLD, F))
+
+    def test_only_what_regressed_is_repeated(self) -> None:
+        bare = report((OLD, P), (BUG, F), ("gone.py::t", P))
+        assert suspects(bare, report((OLD, F), (BUG, F)), {"gone.py"}) == (OLD,)
+
+    def test_failing_every_time_is_real(self) -> None:
+        assert settle([OLD], BARE, [BARE, BARE], [self.broken, self.broken]) == ()
+
+    def test_a_pass_at_the_patch_makes_it_flaky(self) -> None:
+        [flaky] = settle([OLD], BARE, [BARE, BARE], [self.broken, BARE])
+        assert (flaky.base, flaky.patch) == ("3/3", "1/3")
+
+    def test_a_failure_at_the_base_makes_it_flaky(self) -> None:
+        [flaky] = settle([OLD], BARE, [self.broken, BARE], [self.broken, self.broken])
+        assert (flaky.base, flaky.patch) == ("2/3", "0/3")
+
+    def test_a_repeat_that_did_not_run_it_says_nothing(self) -> None:
+        nothing = report(exit_code=4)
+        assert settle([OLD], BARE, [nothing, nothing], [nothing, nothing]) == ()
+
+    def test_a_base_that_always_failed_in_part_is_not_flaky(self) -> None:
+        mixed, worse = report((OLD, P), (OLD, F)), report((OLD, F), (OLD, F))
+        assert settle([OLD], mixed, [mixed, mixed], [worse, worse]) == ()
+
+
+CASES = st.lists(st.tuples(st.sampled_from(["a::1", "a::2", "b::1"]), st.sampled_from(Outcome)), min_size=1, max_size=8)
+NAMES = st.lists(st.sampled_from(["a::1", "a::2", "b::1", "2", "c"]), unique=True, max_size=3)
+
+
+def as_report(cases: list[tuple[str, Outcome]]) -> TestReport:
+    return report(*cases)
+
+
+class TestAlways:
+    @given(CASES)
+    def test_equal_results_never_regress(self, cases: list[tuple[str, Outcome]]) -> None:
+        same = as_report(cases)
+        assert suspects(same, same) == ()
+        assert judge(same, same, same, []).passed
+
+    @given(CASES, CASES, CASES, NAMES)
+    def test_an_unrelated_passing_test_changes_nothing(
+        self,
+        bare: list[tuple[str, Outcome]],
+        before: list[tuple[str, Outcome]],
+        after: list[tuple[str, Outcome]],
+        names: list[str],
+    ) -> None:
+        plain = judge(as_report(bare), as_report(before), as_report(after), names)
+        wider = [as_report([*cases, ("z::unrelated", P)]) for cases in (bare, before, after)]
+        more = judge(wider[0], wider[1], wider[2], names)
+        assert (plain.passed, plain.regressions, plain.must_pass) == (more.passed, more.regressions, more.must_pass)
+
+    @given(CASES, CASES, CASES, NAMES, st.data())
+    def test_mending_a_case_at_the_patch_never_hurts(
+        self,
+        bare: list[tuple[str, Outcome]],
+        before: list[tuple[str, Outcome]],
+        after: list[tuple[str, Outcome]],
+        names: list[str],
+        data: st.DataObject,
+    ) -> None:
+        index = data.draw(st.integers(0, len(after) - 1))
+        mended = [*after[:index], (after[index][0], P), *after[index + 1 :]]
+        first = judge(as_report(bare), as_report(before), as_report(after), names)
+        second = judge(as_report(bare), as_report(before), as_report(mended), names)
+        assert second.passed or not first.passed
+        assert {found.id for found in second.regressions} <= {found.id for found in first.regressions}
+
+    @given(CASES, CASES, CASES, NAMES)
+    def test_a_verdict_survives_being_stored(
+        self,
+        bare: list[tuple[str, Outcome]],
+        before: list[tuple[str, Outcome]],
+        after: list[tuple[str, Outcome]],
+        names: list[str],
+    ) -> None:
+        verdict = judge(as_report(bare), as_report(before), as_report(after), names)
+        assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+        stored: Mapping[str, object] = as_report(bare).model_dump(mode="json")
+        assert TestReport.model_validate(stored).by_id == as_report(bare).by_id
