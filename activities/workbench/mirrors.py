@@ -133,6 +133,11 @@ class Mirror:
             raise TooLarge("file_too_large", f"{path!r} has {size} bytes; {max_bytes} are allowed.")
         return (await self.git("cat-file", "blob", blob)).out
 
+    async def paths(self, sha: str) -> list[str]:
+        """Every file's path at a commit."""
+        listed = await self.git("ls-tree", "-r", "-z", "--name-only", sha)
+        return [name.decode("utf-8", "replace") for name in listed.out.split(b"\0") if name]
+
     async def changed_files(self, base: str, head: str) -> PatchSummary:
         """What differs between two commits or trees, by git's own account."""
         listed = await self.git("diff-tree", "-r", "-z", "-M", "--raw", "--numstat", "--no-ext-diff", base, head)

@@ -51,12 +51,7 @@ class Workbench:
 
     async def close(self) -> None:
         """Remove everything; safe to repeat, also after a kill in the middle."""
-        if not self.root.exists():
-            return
-        async with exclusive(self.root) as lock:
-            for marker in self.root.glob(".*.done"):
-                marker.unlink()
-            await remove_tree(self.root, lock)
+        await clear(self.root)
 
     def _marker(self, name: str) -> Path:
         """Tells which commit was checked out to the end; outside the checkout, so no command can write it."""
@@ -98,3 +93,13 @@ class Workbench:
             raise WorkbenchLost("checkout_differs", "The checkout is not at the commit that was asked for.")
         draft.rename(tree.path)
         self._marker(tree.path.name).write_text(tree.sha)
+
+
+async def clear(root: Path) -> None:
+    """Remove a workbench's folder, whatever is left of it; safe to repeat, also after a kill in the middle."""
+    if not root.exists():
+        return
+    async with exclusive(root) as lock:
+        for marker in root.glob(".*.done"):
+            marker.unlink()
+        await remove_tree(root, lock)

@@ -5,13 +5,11 @@ from datetime import datetime
 from models.contracts.pipeline import Payload
 
 
-class SlotRequest(Payload):
-    """Asks for the branch's merge slot. Lower `rank` (severity) first, then the older mission."""
+class QueueRef(Payload):
+    """Names a branch's merge queue."""
 
-    workflow_id: str
-    run_id: str
-    rank: int
-    created_at: datetime
+    repository_id: str
+    branch: str
 
 
 class SlotRelease(Payload):
@@ -19,6 +17,17 @@ class SlotRelease(Payload):
 
     workflow_id: str
     run_id: str
+
+    def same(self, other: "SlotRelease | None") -> bool:
+        """Whether both speak for the same run."""
+        return other is not None and (self.workflow_id, self.run_id) == (other.workflow_id, other.run_id)
+
+
+class SlotRequest(SlotRelease):
+    """Asks for the branch's merge slot. Lower `rank` (severity) first, then the older mission."""
+
+    rank: int
+    created_at: datetime
 
 
 class SlotGrant(Payload):
@@ -34,3 +43,21 @@ class MergeQueueState(Payload):
     token: int = 0
     holder: SlotRequest | None = None
     waiting: tuple[SlotRequest, ...] = ()
+
+    def enqueue(self, request: SlotRequest) -> "MergeQueueState":
+        """Add a request; one that waits or holds already changes nothing."""
+        if request.same(self.holder) or any(request.same(other) for other in self.waiting):
+            return self
+        return self.model_copy(update={"waiting": (*self.waiting, request)})
+
+    def grant_next(self) -> "MergeQueueState":
+        """Give the free slot to the most severe, then the oldest, under a new token."""
+        chosen = min(self.waiting, key=lambda request: (request.rank, request.created_at, request.workflow_id))
+        waiting = tuple(request for request in self.waiting if request is not chosen)
+        return MergeQueueState(token=self.token + 1, holder=chosen, waiting=waiting)
+
+    def release(self, leaving: SlotRelease) -> "MergeQueueState":
+        """Free the slot if `leaving` holds it, and forget its requests."""
+        holder = None if leaving.same(self.holder) else self.holder
+        waiting = tuple(request for request in self.waiting if not leaving.same(request))
+        return MergeQueueState(token=self.token, holder=holder, waiting=waiting)

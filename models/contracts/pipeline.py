@@ -103,6 +103,8 @@ class DecisionRef(Payload):
 
     ref: StageRef
     decision_id: str
+    detail: str = ""
+    repeat: int = 0
 
 
 class MergeInput(Payload):
@@ -133,7 +135,6 @@ class ObserveInput(Payload):
     started_at: datetime
     number: int
     breaches: tuple[str, ...] = ()
-    ends: bool = False
 
 
 class ObserveResult(Payload):
@@ -153,6 +154,7 @@ class Conclusion(Payload):
     merge_sha: str = ""
     revert_sha: str = ""
     capa: bool = True
+    decision_id: str = ""
 
 
 class ControlRecord(Payload):

@@ -2,8 +2,8 @@
 
 from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.canonical import sha256_digest
 from models.tables.missions import Blob, LogChunk

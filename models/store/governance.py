@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.contracts.pipeline import StageRef
 from models.domain.approval import Binding, MergeVerdict
@@ -20,9 +20,9 @@ POLICY = "policy"
 """Who decides where no human is asked (V-12)."""
 
 
-def decision_id(ref: StageRef, kind: str) -> str:
+def decision_id(ref: StageRef, kind: str, repeat: int = 0) -> str:
     """Name a decision after what it decides, so that asking twice asks once."""
-    return f"{ref.mission_id}.{kind}.{ref.round}.{ref.candidate}"
+    return f"{ref.mission_id}.{kind}.{ref.round}.{repeat or ref.candidate}"
 
 
 async def ask(
@@ -35,9 +35,10 @@ async def ask(
     *,
     expires_in: timedelta | None,
     actor: Actor,
+    repeat: int = 0,
 ) -> Decision:
     """Put a question, or find it already put. Where no human is needed it is answered at once by the policy."""
-    name = decision_id(ref, kind)
+    name = decision_id(ref, kind, repeat)
     approved = {} if verdict.needs_human else {"resolved_by": POLICY, "resolved_at": func.mc_now()}
     values = {
         "workspace_id": ref.workspace_id,

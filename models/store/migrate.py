@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "deploy" / "migrations"
 _LOCK = 0x4D43_0001
@@ -15,26 +15,20 @@ _LOCK = 0x4D43_0001
 
 def migrate(url: str, revision: str = "head") -> str:
     """Upgrade (or downgrade to `base`) the database at `url`, its owner's; return the revision it has now."""
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as guard:
-            guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
-            with create_engine(url).begin() as connection:
-                _run(connection, revision)
-                _notice_restore(connection)
-                return _current(connection)
-    finally:
-        engine.dispose()
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as guard:
+        guard.execution_options(isolation_level="AUTOCOMMIT")
+        guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        with engine.begin() as connection:
+            _run(connection, revision)
+            _notice_restore(connection)
+            return _current(connection)
 
 
 def pending(url: str) -> tuple[str | None, str]:
     """Tell which revision the database has, and which this program expects."""
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-    finally:
-        engine.dispose()
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
     return current, expected_revision()
 
 

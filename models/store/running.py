@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.contracts.pipeline import Conclusion, ControlRecord
 from models.domain.events import EventType, Subject

@@ -7,12 +7,12 @@ from uuid import uuid4
 
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.contracts.missions import TestResult
 from models.contracts.pipeline import StageRef
-from models.domain.canonical import digest_of
+from models.domain.canonical import digest_of, sha256_digest
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageStatus
 from models.store import blobs, events
@@ -35,6 +35,11 @@ class NewEvidence:
 
     kind: str
     content: bytes
+
+    @property
+    def digest(self) -> str:
+        """The name under which it is kept."""
+        return sha256_digest(self.content)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,16 @@ async def load(session: AsyncSession, ref: StageRef) -> Stage | None:
     """Find the record of one run of a stage."""
     key = (ref.workspace_id, ref.mission_id, ref.round, ref.candidate, ref.stage.value)
     return await session.get(Stage, key)
+
+
+async def of_round(session: AsyncSession, workspace_id: str, mission_id: str, number: int) -> list[Stage]:
+    """Read the records of one round, in the order of the pipeline."""
+    statement = (
+        select(Stage)
+        .where(Stage.workspace_id == workspace_id, Stage.mission_id == mission_id, Stage.round == number)
+        .order_by(col(Stage.candidate), col(Stage.position))
+    )
+    return list(await session.scalars(statement))
 
 
 async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
@@ -96,7 +111,7 @@ async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
         .values(stage=ref.stage.value)
     )
     if known is None:
-        await _tell(session, ref, EventType.STAGE_STARTED, {})
+        await tell(session, ref, EventType.STAGE_STARTED, {})
     else:
         await blobs.drop_log(session, ref.workspace_id, known.log_id)
     return record
@@ -109,12 +124,12 @@ async def wait_for_decision(session: AsyncSession, record: Stage, decision_id: s
         .where(*_is(record))
         .values(status=StageStatus.WAITING_DECISION.value, inputs={"decision_id": decision_id})
     )
-    await _tell(session, _ref(record), EventType.STAGE_WAITING_DECISION, {"decision_id": decision_id})
+    await tell(session, ref_of(record), EventType.STAGE_WAITING_DECISION, {"decision_id": decision_id})
 
 
 async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Any) -> dict[str, Any]:
     """Close an open record: result, log, evidence, signature, history and event in the caller's transaction."""
-    ref = _ref(record)
+    ref = ref_of(record)
     log_digest = await blobs.put(session, ref.workspace_id, ending.log) if ending.log is not None else None
     await blobs.drop_log(session, ref.workspace_id, record.log_id)
     ended_at: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
@@ -127,7 +142,7 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Any) -
         return dict(finished.result["answer"])
     await _keep(session, ref, ending, log_digest)
     duration = (ended_at - record.started_at).total_seconds()
-    await _tell(session, ref, _EVENTS[ending.status], {"reason": ending.reason, "seconds": round(duration, 3)})
+    await tell(session, ref, _EVENTS[ending.status], {"reason": ending.reason, "seconds": round(duration, 3)})
     return ending.answer
 
 
@@ -184,7 +199,8 @@ def _is(record: Stage) -> tuple[Any, ...]:
     )
 
 
-def _ref(record: Stage) -> StageRef:
+def ref_of(record: Stage) -> StageRef:
+    """Name the run of the stage that a record is of."""
     return StageRef(
         workspace_id=record.workspace_id,
         mission_id=record.mission_id,
@@ -241,7 +257,7 @@ async def _keep_tests(session: AsyncSession, ref: StageRef, tests: tuple[TestRes
         await session.execute(insert(TestResultRow).on_conflict_do_nothing(), rows)
 
 
-async def _tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:
+async def tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:
     correlation = await _correlation(session, ref)
     place = {"stage": ref.stage.value, "number": ref.stage.number, "round": ref.round, "candidate": ref.candidate}
     await events.append(

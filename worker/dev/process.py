@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 import psutil
 
 from models.domain.errors import Unavailable
+from worker.dev.ports import listens
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Server(ABC):
     """Asks for a clean stop; also sent by the kernel when we die."""
     start_seconds: ClassVar[float] = 60.0
     stop_seconds: ClassVar[float] = 10.0
+    port: int | None = None
     child: Child | None = None
 
     async def __aenter__(self) -> Self:
@@ -162,7 +164,7 @@ class Server(ABC):
         """Whether it serves now."""
 
     async def _until_it_answers(self, child: Child) -> None:
-        while not await self._answers():
+        while (self.port and not listens(child.pid, self.port)) or not await self._answers():
             if child.exit_code is not None:
                 raise _did_not_start(self.name, child, f"ended with code {child.exit_code}")
             await asyncio.sleep(0.05)

@@ -1,6 +1,5 @@
 """Our own two processes as `up` runs them: the worker and the API."""
 
-import asyncio
 import os
 import sys
 import time
@@ -59,8 +58,12 @@ class Api(Program):
 
     module = "api"
 
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(name, settings)
+        self.port = settings.api_port
+
     async def _answers(self) -> bool:
-        return await _listens(self.settings) and await is_ready(self.settings)
+        return await is_ready(self.settings)
 
 
 async def pollers(client: Client, queue: str) -> list[str]:
@@ -72,27 +75,22 @@ async def pollers(client: Client, queue: str) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Our own environment with every setting that differs from its default, as a child's `Settings()` reads it back."""
-    return dict(os.environ) | {
-        field.validation_alias if isinstance(field.validation_alias, str) else f"MC_{name.upper()}": _text(value)
-        for name, field in Settings.model_fields.items()
-        if name in settings.model_fields_set and (value := getattr(settings, name)) is not None
-    }
+    """Our own environment with exactly these settings in it, as a child's `Settings()` reads them back."""
+    variables = {name: _variable(name) for name in Settings.model_fields}
+    others = {name: value for name, value in os.environ.items() if name not in variables.values()}
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return others | {variables[name]: _text(value) for name, value in values.items() if value is not None}
+
+
+def _variable(field: str) -> str:
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else f"MC_{field.upper()}"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-async def _listens(settings: Settings) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(settings.api_host, settings.api_port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 async def is_ready(settings: Settings) -> bool:

@@ -1,0 +1,134 @@
+"""A mission's workbench on this host: its repository's mirror, its checkouts, and all that Postgres knows about it.
+
+Every stage asks for what it needs and gets it made if it is missing, so a stage can repeat on a host that never saw the
+mission: the base commit comes from the origin, the mission's own commit is made again from the stored candidate, to the
+same SHA.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from activities.workbench.commits import Mission as Author
+from activities.workbench.git import Git
+from activities.workbench.mirrors import Mirror
+from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_patch
+from activities.workbench.signing import ServiceKey
+from activities.workbench.worktrees import Workbench
+from models.contracts.pipeline import StageInput, StageRef
+from models.domain.errors import NotFound, StageFailed, WorkbenchLost
+from models.domain.repo_config import Commands
+from models.domain.repositories import check_url
+from models.settings import Settings
+from models.store import blobs, candidates, running, workbenches
+from models.store.database import Database
+from models.tables.missions import Candidate, Mission
+from models.tables.workspaces import Repository
+
+
+@dataclass(frozen=True)
+class Job:
+    """One mission on this host."""
+
+    mission: Mission
+    repository: Repository
+    mirror: Mirror
+    bench: Workbench
+
+    @property
+    def author(self) -> Author:
+        """Whose commits these are."""
+        return Author(self.mission.workspace_id, self.mission.mission_id)
+
+    @property
+    def commands(self) -> Commands:
+        """What stage 1 settled on: registered, from the file at the base, detected, or overridden."""
+        return Commands.model_validate(self.mission.context["commands"])
+
+
+class Benches:
+    """Finds and makes the workbenches of this host."""
+
+    def __init__(self, settings: Settings, db: Database, key: ServiceKey, host: str) -> None:
+        self.settings, self.db, self.key, self.host = settings, db, key, host
+        self._git = Git(settings.data_dir / "git-home")
+
+    async def job(self, workspace_id: str, mission_id: str) -> Job:
+        """Load a mission and name its places on this host.
+
+        Raises:
+            StageFailed: the repository's URL is no longer allowed.
+        """
+        async with self.db.workspace(workspace_id) as session:
+            mission = await running.load(session, workspace_id, mission_id)
+            repository = await running.load_repository(session, mission)
+        url = check_url(repository.url, self.settings.repository_roots)
+        mirrors = self.settings.cache_dir / "mirrors" / workspace_id
+        mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self._git)
+        return Job(mission, repository, mirror, Workbench(self.folder(workspace_id, mission_id), mirror, self._git))
+
+    def folder(self, workspace_id: str, mission_id: str) -> Path:
+        """Name a mission's folder on this host."""
+        return self.settings.data_dir / "workbenches" / workspace_id / mission_id
+
+    async def open(self, ref: StageRef) -> Job:
+        """Load a job, and note that this host holds its worktrees from now on."""
+        job = await self.job(ref.workspace_id, ref.mission_id)
+        async with self.db.workspace(ref.workspace_id) as session:
+            await workbenches.open_on(session, ref.workspace_id, ref.mission_id, self.host)
+        return job
+
+    async def require_base(self, job: Job, base_sha: str) -> None:
+        """Have the base commit here, fetched if need be."""
+        try:
+            await job.mirror.require(base_sha)
+        except WorkbenchLost:
+            await job.mirror.fetch()
+            await job.mirror.require(base_sha)
+
+    async def require_head(self, job: Job, task: StageInput) -> None:
+        """Have the mission's commit here, made again if another host made it first.
+
+        Raises:
+            StageFailed: `commit_differs`, the same candidate made another commit here.
+        """
+        await self.require_base(job, task.base_sha)
+        try:
+            await job.mirror.require(task.head_sha)
+        except WorkbenchLost:
+            made = await self.commit(job, task.ref, await self.apply(job, task))
+            if made != task.head_sha:
+                raise StageFailed(
+                    "commit_differs", "this host makes another commit: do all hosts share one key?"
+                ) from None
+
+    async def apply(self, job: Job, task: StageInput) -> Applied:
+        """Apply the stage's candidate to its base."""
+        candidate, diff = await self.candidate(task.ref)
+        if diff is not None:
+            return await apply_diff(job.mirror, task.base_sha, diff)
+        try:
+            return await apply_ref(job.mirror, task.base_sha, candidate.ref or "")
+        except NotFound as error:
+            raise StageFailed(error.code, error.message) from None
+
+    async def commit(self, job: Job, ref: StageRef, applied: Applied) -> str:
+        """Commit an applied candidate; dates are the mission's, so that every try makes the same commit."""
+        candidate, _ = await self.candidate(ref)
+        symptom = next((entry["description"] for entry in job.mission.symptoms), job.mission.subsystem_id)
+        title = symptom.splitlines()[0][:72]
+        return await commit_patch(
+            job.mirror,
+            applied,
+            job.author,
+            self.key,
+            message=f"{title}\n\nCandidate {ref.candidate} of {ref.mission_id}.",
+            date=job.mission.created_at,
+            author=candidate.author,
+        )
+
+    async def candidate(self, ref: StageRef) -> tuple[Candidate, bytes | None]:
+        """Read the stage's candidate, with its diff if it is one."""
+        async with self.db.workspace(ref.workspace_id) as session:
+            found = (await candidates.of_mission(session, ref.workspace_id, ref.mission_id))[ref.candidate]
+            diff = await blobs.get(session, ref.workspace_id, found.digest) if found.digest else None
+        return found, diff

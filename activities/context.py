@@ -1,0 +1,133 @@
+"""Stage 1: what the mission stands on (commit, configuration, commands), and which host takes it."""
+
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from temporalio import activity
+
+from activities.benches import Benches, Job
+from activities.logs import StageLog
+from activities.recording import StageRecorder, Verdict
+from models.contracts.missions import AcceptanceCriteria
+from models.contracts.pipeline import CloseInput, HostQueue, PipelineContext, StageInput, StageRef
+from models.domain.canonical import digest_of
+from models.domain.errors import InvalidInput, MissionControlError, NotFound, StageFailed, TooLarge
+from models.domain.repo_config import (
+    CONFIG_FILE,
+    MAX_FILE_BYTES,
+    Commands,
+    RepoConfig,
+    detect,
+    effective_commands,
+    parse_repo_config,
+)
+from models.domain.stages import StageStatus
+from models.domain.states import MissionStatus, Severity
+from models.store import candidates, running
+from models.store.database import Database
+from models.tables.missions import Stage
+
+POLL_AT_MOST = timedelta(seconds=60)
+"""Between two looks in the observation window: the least of this and a third of the window (requirements 5.2)."""
+
+
+class ContextActivities:
+    """Work any host may take."""
+
+    def __init__(self, recorder: StageRecorder, benches: Benches, host_queue: str) -> None:
+        self._recorder, self._benches, self._host_queue = recorder, benches, host_queue
+        self._db: Database = recorder.db
+
+    @activity.defn
+    async def fetch_context(self, task: StageInput) -> PipelineContext:
+        """Start the mission and settle what it works with; this host takes it."""
+        ref = task.ref
+        await self._start(ref)
+
+        async def work(log: StageLog, record: Stage) -> Verdict:
+            return await self._look(ref)
+
+        data = await self._recorder.run(
+            ref, work, lambda reason: PipelineContext(status=StageStatus.FAILED, reason=reason)
+        )
+        return PipelineContext.model_validate(data)
+
+    @activity.defn
+    async def take_over(self, task: CloseInput) -> HostQueue:
+        """Become the host of a mission whose own is gone."""
+        return HostQueue(name=self._host_queue)
+
+    async def _start(self, ref: StageRef) -> None:
+        run_id = activity.info().workflow_run_id or ""
+        async with self._db.workspace(ref.workspace_id) as session:
+            await running.start(session, ref.workspace_id, ref.mission_id, run_id)
+            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+        if mission.status != MissionStatus.IN_PROGRESS.value or mission.run_id != run_id:
+            raise MissionControlError("mission_not_open", f"{ref.mission_id} is {mission.status}: it runs only once")
+
+    async def _look(self, ref: StageRef) -> Verdict:
+        try:
+            job = await self._benches.job(ref.workspace_id, ref.mission_id)
+            await job.mirror.fetch()
+            base_sha = await job.mirror.head(job.mission.branch)
+            commands = await self._commands(job, base_sha)
+        except (InvalidInput, NotFound, TooLarge) as error:
+            raise StageFailed(error.code, error.message, **error.details) from None
+        config_hash = digest_of(commands.model_dump(mode="json"))
+        context = await self._keep(job, base_sha, config_hash, commands)
+        answer = await self._answer(job, base_sha, config_hash, commands)
+        return Verdict(
+            answer,
+            StageStatus.PASSED,
+            f"{job.mission.branch} is at {base_sha[:12]}",
+            details=context,
+            git_sha=base_sha,
+            config_hash=config_hash,
+        )
+
+    async def _commands(self, job: Job, base_sha: str) -> Commands:
+        """Settle the commands: those registered, those of the file at the base, or what the files there show."""
+        content = await job.mirror.read_file(base_sha, CONFIG_FILE, MAX_FILE_BYTES)
+        file = parse_repo_config(content) if content is not None else None
+        paths = await job.mirror.paths(base_sha)
+        registered = RepoConfig.model_validate(job.repository.commands)
+        override = RepoConfig.model_validate(job.mission.overrides) if job.mission.overrides else None
+        return effective_commands(registered, file, detect(paths), override)
+
+    async def _keep(self, job: Job, base_sha: str, config_hash: str, commands: Commands) -> dict[str, Any]:
+        mission = job.mission
+        context = {
+            "git_sha": base_sha,
+            "config_hash": config_hash,
+            "env": mission.env,
+            "branch": mission.branch,
+            "version": version("mission-control"),
+            "commands": commands.model_dump(mode="json"),
+        }
+        async with self._db.workspace(mission.workspace_id) as session:
+            await running.fill_context(session, mission.workspace_id, mission.mission_id, context)
+        return context
+
+    async def _answer(self, job: Job, base_sha: str, config_hash: str, commands: Commands) -> PipelineContext:
+        mission = job.mission
+        window = timedelta(
+            minutes=AcceptanceCriteria.model_validate(mission.acceptance_criteria).observation_window_minutes
+        )
+        async with self._db.workspace(mission.workspace_id) as session:
+            count = len(await candidates.of_mission(session, mission.workspace_id, mission.mission_id))
+        return PipelineContext(
+            status=StageStatus.PASSED,
+            repository_id=mission.repository_id,
+            branch=mission.branch,
+            base_sha=base_sha,
+            config_hash=config_hash,
+            host_queue=self._host_queue,
+            severity=Severity(mission.severity),
+            created_at=mission.created_at,
+            candidates=count,
+            has_stress=commands.stress is not None,
+            has_probe=commands.probe is not None,
+            observation_seconds=window.total_seconds(),
+            poll_seconds=min(POLL_AT_MOST, window / 3).total_seconds(),
+        )

@@ -1,0 +1,164 @@
+"""Stage 8: puts the question whether to merge, and reads the answer. Local activities: Postgres only."""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity
+
+from activities.recording import StageRecorder, Verdict
+from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, StageRef
+from models.domain.approval import Binding, MergeFacts, MergeVerdict, Risk, assess_merge
+from models.domain.patches import TouchedLaw
+from models.domain.stages import StageName, StageStatus
+from models.domain.states import DecisionStatus
+from models.store import governance, running, stages
+from models.store.events import Actor
+from models.tables.missions import Decision, Mission
+
+_RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
+
+
+class GovernanceActivities:
+    """Decisions, as a mission's workflow needs them."""
+
+    def __init__(self, recorder: StageRecorder) -> None:
+        self._recorder, self._db = recorder, recorder.db
+
+    @activity.defn
+    async def ask(self, question: GovernanceInput) -> GovernanceAnswer:
+        """Judge the merge, and put it to a human where the verdict says so; asking twice puts one question."""
+        ref = question.ref
+        async with self._db.workspace(ref.workspace_id) as session:
+            record = await stages.begin(session, ref, activity.info().attempt)
+            if record.ended_at is not None:
+                return GovernanceAnswer.model_validate(record.result["answer"])
+            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+            verdict, shown = await self._assess(session, question, mission)
+            decision = await governance.ask(
+                session,
+                ref,
+                "governance",
+                verdict,
+                shown,
+                Binding(patch_id=question.patch_id, config_hash=question.config_hash),
+                expires_in=_expiry(mission),
+                actor=Actor(stages.WORKER, mission.correlation_id),
+            )
+            answer = _answer(decision)
+            if answer.status is DecisionStatus.PENDING:
+                await stages.wait_for_decision(session, record, decision.decision_id)
+            else:
+                await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+            return answer
+
+    @activity.defn
+    async def settle(self, asked: DecisionRef) -> GovernanceAnswer:
+        """Read the answer, letting one whose time is over expire; a final one is recorded and acknowledged."""
+        ref = asked.ref
+        async with self._db.workspace(ref.workspace_id) as session:
+            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+            actor = Actor(governance.POLICY, mission.correlation_id)
+            decision = await governance.expire(session, ref.workspace_id, asked.decision_id, actor)
+            assert decision is not None  # noqa: S101  # the workflow has its id from us
+            answer = _answer(decision)
+            if answer.status is not DecisionStatus.PENDING:
+                await governance.acknowledge(session, ref.workspace_id, asked.decision_id)
+                await self._record(session, ref, decision, answer)
+            return answer
+
+    @activity.defn
+    async def ask_about_rollback(self, asked: DecisionRef) -> GovernanceAnswer:
+        """Ask a human about a merge that cannot be taken back by itself: approve tries again, deny leaves it."""
+        ref = asked.ref
+        reasons = ("the rollback conflicts with later commits", asked.detail)
+        verdict = MergeVerdict(needs_human=True, risk=Risk.RED, reasons=reasons)
+        async with self._db.workspace(ref.workspace_id) as session:
+            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+            actor = Actor(stages.WORKER, mission.correlation_id)
+            shown = {"approve": "try the rollback again", "deny": "leave the merge", "merge_sha": mission.merge_sha}
+            decision = await governance.ask(
+                session, ref, "rollback", verdict, shown, None, expires_in=None, actor=actor, repeat=asked.repeat
+            )
+            return _answer(decision)
+
+    async def _assess(self, session: Any, question: GovernanceInput, mission: Mission) -> tuple[MergeVerdict, Any]:
+        """Gather the facts from the records of the earlier stages; an equal binding keeps an earlier approval."""
+        ref = question.ref
+        patch = await stages.load(session, ref.model_copy(update={"stage": StageName.BRANCH_AND_PATCH}))
+        scan = await stages.load(session, ref.model_copy(update={"stage": StageName.SECURITY_SCAN}))
+        details = patch.result if patch else {}
+        touched = TouchedLaw.model_validate(details.get("touched", {}))
+        trust = mission.trust_requirements
+        facts = MergeFacts(
+            requires_governance_approval=bool(trust.get("requires_governance_approval"))
+            or trust.get("memory_write_scope") == "propose",
+            protected=mission.protected,
+            env=mission.env,
+            touches_config=touched.config,
+            ci_files=touched.ci,
+            existing_tests=touched.existing_tests,
+            medium_findings=int((scan.result if scan else {}).get("medium", 0)),
+            overrides=tuple(sorted(mission.overrides)),
+        )
+        shown = {
+            "base_sha": question.base_sha,
+            "head_sha": question.head_sha,
+            "diff": details.get("diff"),
+            "files": details.get("files", []),
+            "overrides": mission.overrides,
+            "facts": facts.model_dump(mode="json"),
+        }
+        verdict = assess_merge(facts)
+        binding = Binding(patch_id=question.patch_id, config_hash=question.config_hash)
+        if verdict.needs_human and question.approved == binding:
+            kept = MergeVerdict(needs_human=False, risk=verdict.risk, reasons=(*verdict.reasons, _STANDS))
+            return kept, shown
+        return verdict, shown
+
+    async def _record(self, session: Any, ref: StageRef, decision: Decision, answer: GovernanceAnswer) -> None:
+        """End stage 8 with its answer; that of another question, about a rollback, ends no stage."""
+        if decision.kind != "governance":
+            return
+        record = await stages.begin(session, ref, activity.info().attempt)
+        if record.ended_at is None:
+            await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+
+
+_STANDS = "an earlier approval binds the same patch, configuration and policy: it stands"
+
+
+def _expiry(mission: Mission) -> timedelta | None:
+    minutes = mission.approval_timeout_minutes
+    return timedelta(minutes=minutes) if minutes is not None else None
+
+
+def _answer(decision: Decision) -> GovernanceAnswer:
+    status = DecisionStatus(decision.status)
+    return GovernanceAnswer(
+        decision_id=decision.decision_id,
+        status=status,
+        reason=_reason(decision, status),
+        expires_at=decision.expires_at if status is DecisionStatus.PENDING else None,
+        binding=Binding.model_validate(decision.binding) if decision.binding else None,
+    )
+
+
+def _reason(decision: Decision, status: DecisionStatus) -> str:
+    if status is DecisionStatus.PENDING:
+        return ""
+    said = f": {decision.explanation}" if decision.explanation else ""
+    return f"{status.value} by {decision.resolved_by}{said}"
+
+
+def _verdict(decision: Decision, answer: GovernanceAnswer) -> Verdict:
+    return Verdict(
+        answer,
+        _RECORDED.get(answer.status, StageStatus.FAILED),
+        answer.reason,
+        details={
+            "decision_id": decision.decision_id,
+            "risk": decision.risk,
+            "reasons": decision.reasons,
+            "resolved_by": decision.resolved_by,
+        },
+    )

@@ -1,0 +1,124 @@
+"""Stage 9 and the rollback: the branch ends up with exactly one merge of the mission, and at most one revert."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+
+from activities.benches import Benches, Job
+from activities.heartbeats import heartbeating
+from activities.logs import StageLog
+from activities.recording import StageRecorder, Verdict
+from activities.workbench.merging import MergeConflict, Merged, RevertConflict, merge, revert
+from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
+from models.contracts.pipeline import MergeInput, MergeResult, StageInput
+from models.domain.canonical import digest_of
+from models.domain.errors import MissionControlError, NotFound, StageFailed, Unavailable
+from models.domain.stages import StageStatus
+from models.store import running, stages, workbenches
+from models.tables.missions import Stage
+
+
+class MergeActivities:
+    """Writes to the registered repository; nothing else does."""
+
+    def __init__(self, recorder: StageRecorder, benches: Benches) -> None:
+        self._recorder, self._benches = recorder, benches
+
+    @activity.defn
+    async def merge(self, task: MergeInput) -> MergeResult:
+        """Merge the mission's commit, or find that an earlier try did."""
+
+        async def work(log: StageLog, record: Stage) -> Verdict:
+            return await self._merge(task, record)
+
+        return MergeResult.model_validate(await self._recorder.run(task.ref, work, _failed))
+
+    @activity.defn
+    async def roll_back(self, task: MergeInput) -> MergeResult:
+        """Revert exactly the mission's merge, or find that an earlier try did."""
+        async with heartbeating():
+            job = await self._benches.open(task.ref)
+            await self._pass_fence(job, task.token)
+            try:
+                done = await revert(
+                    job.mirror,
+                    job.mission.branch,
+                    merge_sha=task.merge_sha,
+                    mission=job.author,
+                    reason=f"{task.ref.mission_id} did not hold in observation.",
+                    date=job.mission.merged_at or job.mission.created_at,
+                    key=self._benches.key,
+                )
+            except (RevertConflict, TargetDirty, PushRefused, NotFound) as refused:
+                return MergeResult(status=StageStatus.FAILED, reason=refused.message, conflict=True)
+            except TargetMoved as moved:
+                raise Unavailable("branch_keeps_moving", moved.message) from moved
+            async with self._benches.db.workspace(task.ref.workspace_id) as session:
+                await running.record_revert(session, task.ref.workspace_id, task.ref.mission_id, done.sha)
+            return MergeResult(status=StageStatus.PASSED, merge_sha=done.sha)
+
+    async def _merge(self, task: MergeInput, record: Stage) -> Verdict:
+        ref = task.ref
+        job = await self._benches.open(ref)
+        stage = StageInput(ref=ref, base_sha=task.base_sha, head_sha=task.head_sha)
+        await self._benches.require_head(job, stage)
+        await self._pass_fence(job, task.token)
+        try:
+            merged = await self._push(job, task, record, await self._evidence(task))
+        except TargetMoved as moved:
+            return _moved(job, moved.head)
+        answer = MergeResult(status=StageStatus.PASSED, merge_sha=merged.sha)
+        found = " (found: an earlier try made it)" if merged.already_there else ""
+
+        async def also(session: AsyncSession) -> None:
+            await running.record_merge(session, ref.workspace_id, ref.mission_id, merged.sha)
+
+        return Verdict(
+            answer,
+            StageStatus.PASSED,
+            f"merged into {job.mission.branch} as {merged.sha[:12]}{found}",
+            details={"merge_sha": merged.sha, "base_sha": merged.base, "token": task.token},
+            git_sha=merged.sha,
+            also=also,
+        )
+
+    async def _push(self, job: Job, task: MergeInput, record: Stage, evidence: str) -> Merged:
+        try:
+            return await merge(
+                job.mirror,
+                job.mission.branch,
+                base=task.base_sha,
+                topic=task.head_sha,
+                mission=job.author,
+                evidence=evidence,
+                date=record.started_at,
+                key=self._benches.key,
+            )
+        except (MergeConflict, TargetDirty, PushRefused, NotFound) as refused:
+            raise StageFailed(refused.code, refused.message, **refused.details) from None
+
+    async def _evidence(self, task: MergeInput) -> str:
+        """Digest what the merge rests on: the signed records of this round's stages."""
+        ref = task.ref
+        async with self._benches.db.workspace(ref.workspace_id) as session:
+            done = await stages.of_round(session, ref.workspace_id, ref.mission_id, ref.round)
+        return digest_of([stage.digest for stage in done if stage.digest is not None])
+
+    async def _pass_fence(self, job: Job, token: int) -> None:
+        mission = job.mission
+        async with self._benches.db.workspace(mission.workspace_id) as session:
+            passed = await workbenches.pass_fence(
+                session, mission.workspace_id, mission.repository_id, mission.branch, token
+            )
+        if not passed:
+            raise MissionControlError("slot_lost", "another mission has been given the merge slot since")
+
+
+def _moved(job: Job, head: str) -> Verdict:
+    """Nothing was merged: the mission proves itself on the new head first, as its next round."""
+    reason = f"{job.mission.branch} has moved to {head[:12]}"
+    answer = MergeResult(status=StageStatus.SKIPPED, reason=reason, moved_to=head)
+    return Verdict(answer, StageStatus.SKIPPED, reason, git_sha=head)
+
+
+def _failed(reason: str) -> MergeResult:
+    return MergeResult(status=StageStatus.FAILED, reason=reason)

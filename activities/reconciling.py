@@ -1,0 +1,111 @@
+"""What the reconciler does: it compares Postgres with Temporal, and Postgres says in the end what is true."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.heartbeats import heartbeating
+from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
+from models.contracts.reconciling import Leftover
+from models.domain.ids import mission_workflow_id
+from models.domain.stages import StageName
+from models.domain.states import MissionOutcome
+from models.store import governance, reconciling, running
+from models.store.database import Database
+from models.store.events import Actor
+from models.tables.missions import Mission
+
+RECONCILER = "reconciler"
+RUNNING_MISSIONS = "WorkflowType = 'CodingPipelineWorkflow' AND ExecutionStatus = 'Running'"
+EVENT_RETENTION_DAYS = 30
+
+Signal = Callable[[Any, DecisionRef], Awaitable[None] | None]
+"""The pipeline's `decision_resolved`, handed in: activities sit below workflows."""
+
+
+class ReconcileActivities:
+    """One method per thing that can be left undone."""
+
+    def __init__(self, db: Database, client: Client, decision_resolved: Signal) -> None:
+        self._db, self._client, self._decision_resolved = db, client, decision_resolved
+
+    @activity.defn
+    async def repeat_answers(self) -> int:
+        """Tell workflows of answers they have not acknowledged; return how many were told."""
+        async with heartbeating():
+            async with self._db.system() as session:
+                unheard = await reconciling.unacknowledged(session)
+            return sum([await self._tell(workspace_id, ref) for workspace_id, ref in unheard])
+
+    @activity.defn
+    async def close_ended(self) -> int:
+        """Close missions whose workflow was terminated, timed out or vanished; return how many."""
+        async with heartbeating():
+            async with self._db.system() as session:
+                missions = await reconciling.running(session)
+            alive = (
+                {workflow.id async for workflow in self._client.list_workflows(RUNNING_MISSIONS)} if missions else set()
+            )
+            return sum([await self._close_if_ended(mission) for mission in missions if _name(mission) not in alive])
+
+    @activity.defn
+    async def leftovers(self) -> list[Leftover]:
+        """List workbenches of ended missions that nobody closed."""
+        async with self._db.system() as session:
+            return await reconciling.open_workbenches_of_ended(session)
+
+    @activity.defn
+    async def keep_house(self) -> None:
+        """Make the coming months' event partitions, and let go of what is past its retention."""
+        async with self._db.system() as session:
+            await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
+
+    async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:
+        name = mission_workflow_id(workspace_id, decision.ref.mission_id)
+        try:
+            await self._client.get_workflow_handle(name).signal(self._decision_resolved, decision)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            async with self._db.workspace(workspace_id) as session:
+                await governance.acknowledge(session, workspace_id, decision.decision_id)
+            return 0
+        return 1
+
+    async def _close_if_ended(self, mission: Mission) -> int:
+        """Ask Temporal itself, because Visibility lags; then close the row with the reason that it gives."""
+        reason = await self._why_ended(mission)
+        if reason is None:
+            return 0
+        merged = mission.merge_sha or ""
+        unseen = " after its merge, which nobody observed to the end" if merged else ""
+        ref = StageRef(workspace_id=mission.workspace_id, mission_id=mission.mission_id, stage=StageName.RESOLVE)
+        end = Conclusion(
+            ref=ref, outcome=MissionOutcome.TERMINATED, reason=f"{reason}{unseen}", merge_sha=merged, capa=bool(merged)
+        )
+        async with self._db.workspace(mission.workspace_id) as session:
+            closed = await running.conclude(session, end)
+            actor = Actor(RECONCILER, mission.correlation_id)
+            for name in await reconciling.pending_decisions(session, mission.workspace_id, mission.mission_id):
+                await governance.withdraw(session, mission.workspace_id, name, actor)
+            await reconciling.close_open_stages(session, mission.workspace_id, mission.mission_id)
+        return int(closed)
+
+    async def _why_ended(self, mission: Mission) -> str | None:
+        handle = self._client.get_workflow_handle(_name(mission), run_id=mission.run_id)
+        try:
+            status = (await handle.describe()).status
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return "its workflow vanished from Temporal"
+            raise
+        if status in (WorkflowExecutionStatus.RUNNING, None):
+            return None
+        return f"its workflow ended in Temporal as {status.name.lower()}"
+
+
+def _name(mission: Mission) -> str:
+    return mission_workflow_id(mission.workspace_id, mission.mission_id)

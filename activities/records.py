@@ -1,0 +1,132 @@
+"""Stages and changes that only touch Postgres: diagnostics, metrics, controls, the end. Local activities."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from temporalio import activity
+
+from activities.recording import StageRecorder, Verdict
+from models.contracts.missions import AcceptanceCriteria
+from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
+from models.domain.canonical import canonical_json
+from models.domain.events import EventType
+from models.domain.metrics import Sample, unmet_targets
+from models.domain.stages import StageStatus
+from models.domain.states import MissionOutcome
+from models.store import governance, metric_windows, running, stages
+from models.store.events import Actor
+from models.store.stages import NewEvidence
+from models.tables.missions import Stage
+
+
+class RecordActivities:
+    """Writes what no outside tool does."""
+
+    def __init__(self, recorder: StageRecorder) -> None:
+        self._recorder, self._db = recorder, recorder.db
+
+    @activity.defn
+    async def skip_stress(self, task: StageInput) -> StageResult:
+        """Record that there is no stress command, so nothing was stressed (V-10)."""
+        return await self._record(task.ref, _skip)
+
+    @activity.defn
+    async def publish_diagnostics(self, task: StageInput) -> StageResult:
+        """Store one report of all that the stages found (PIPE-06, V-77)."""
+        return await self._record(task.ref, _publish)
+
+    @activity.defn
+    async def collect_metrics(self, task: StageInput) -> StageResult:
+        """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
+        return await self._record(task.ref, _collect)
+
+    @activity.defn
+    async def record_control(self, change: ControlRecord) -> None:
+        """Write an operator's command down."""
+        async with self._db.workspace(change.workspace_id) as session:
+            await running.record_control(session, change)
+
+    @activity.defn
+    async def conclude(self, end: Conclusion) -> None:
+        """Stage 11: close the mission, with its CAPA where it did not end well. A question left open is withdrawn."""
+        ref = end.ref
+        async with self._db.workspace(ref.workspace_id) as session:
+            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+            if end.decision_id:
+                actor = Actor(stages.WORKER, mission.correlation_id)
+                await governance.withdraw(session, ref.workspace_id, end.decision_id, actor)
+            record = await stages.begin(session, ref, activity.info().attempt)
+            if record.ended_at is None:
+                verdict = _ending(ref, end, end.revert_sha or end.merge_sha or None)
+                await self._recorder.close_in(session, record, verdict, None)
+            await running.conclude(session, end)
+
+    async def _record(self, ref: StageRef, judge: Any) -> StageResult:
+        """Open, judge and close a stage in one transaction."""
+        async with self._db.workspace(ref.workspace_id) as session:
+            record = await stages.begin(session, ref, activity.info().attempt)
+            if record.ended_at is not None:
+                return StageResult.model_validate(record.result["answer"])
+            verdict = await judge(session, record)
+            return StageResult.model_validate(await self._recorder.close_in(session, record, verdict, None))
+
+
+async def _skip(session: Any, record: Stage) -> Verdict:
+    reason = "the repository has no stress command"
+    return Verdict(StageResult(status=StageStatus.SKIPPED, reason=reason), StageStatus.SKIPPED, reason)
+
+
+async def _publish(session: Any, record: Stage) -> Verdict:
+    done = await stages.of_round(session, record.workspace_id, record.mission_id, record.round)
+    report = {
+        "mission_id": record.mission_id,
+        "round": record.round,
+        "stages": [
+            {
+                "stage": stage.stage,
+                "candidate": stage.candidate,
+                "status": stage.status,
+                "reason": stage.reason,
+                "result": {key: value for key, value in stage.result.items() if key != "answer"},
+                "digest": stage.digest,
+            }
+            for stage in done
+            if stage.ended_at is not None
+        ],
+    }
+    await stages.tell(session, stages.ref_of(record), EventType.DIAGNOSTICS_PUBLISHED, {"stages": len(done)})
+    return Verdict(
+        StageResult(status=StageStatus.PASSED),
+        StageStatus.PASSED,
+        evidence=(NewEvidence("diagnostics", canonical_json(report)),),
+    )
+
+
+async def _collect(session: Any, record: Stage) -> Verdict:
+    mission = await running.load(session, record.workspace_id, record.mission_id)
+    targets = AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
+    now: datetime = await metric_windows.now(session)
+    samples: list[Sample] = []
+    for target in targets:
+        since = now - timedelta(minutes=target.rolling_window_minutes)
+        samples += await metric_windows.samples(session, record.workspace_id, target.metric_id, since)
+    unmet = unmet_targets(targets, samples, now)
+    details = {
+        "targets": [target.model_dump(mode="json") for target in targets],
+        "samples": [sample.model_dump(mode="json") for sample in samples],
+        "unmet": [shortfall.model_dump(mode="json") for shortfall in unmet],
+    }
+    await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", samples)
+    if unmet:
+        reason = "; ".join(str(shortfall) for shortfall in unmet)
+        return Verdict(StageResult(status=StageStatus.FAILED, reason=reason), StageStatus.FAILED, reason, details)
+    reason = "" if targets else "the mission has no metric targets"
+    evidence = (NewEvidence("metric", canonical_json(details)),)
+    return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, reason, details, evidence=evidence)
+
+
+def _ending(ref: StageRef, end: Conclusion, sha: str | None) -> Verdict:
+    good = end.outcome is MissionOutcome.MERGED
+    status = StageStatus.PASSED
+    details = {"outcome": end.outcome.value, "action": "resolve" if good else "escalate", "revert_sha": end.revert_sha}
+    return Verdict(StageResult(status=status, reason=end.reason), status, end.reason, details, git_sha=sha)

@@ -1,0 +1,32 @@
+"""Lists of a workspace's rows, narrowed by what their columns hold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlmodel import SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
+
+from models.schemas.pagination import PageRequest
+from models.store import pagination
+from models.store.pagination import Rows
+
+Row = TypeVar("Row", bound=SQLModel)
+
+
+async def fetch(
+    session: AsyncSession,
+    table: type[Row],
+    workspace_id: str,
+    filters: Mapping[str, object],
+    keys: Sequence[Any],
+    page: PageRequest,
+) -> Rows[Row]:
+    """Read one page of the rows whose columns equal the filters; a filter that is None was not given."""
+    return await pagination.fetch(session, matching(table, workspace_id, filters), keys, page)
+
+
+def matching(table: type[Row], workspace_id: str, filters: Mapping[str, object]) -> SelectOfScalar[Row]:
+    """Select a workspace's rows whose columns equal the filters."""
+    wanted = {"workspace_id": workspace_id} | {name: value for name, value in filters.items() if value is not None}
+    return select(table).where(*(getattr(table, name) == value for name, value in wanted.items()))

@@ -1,0 +1,77 @@
+"""Samples of a metric in a window of time, and the snapshots a mission keeps of them."""
+
+from datetime import datetime
+
+from sqlalchemy import func, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.metrics import Sample
+from models.tables.missions import MetricSample
+
+MAX_SAMPLES = 10_000
+"""A window holds at most so many: newest first, and the judge is told what it sees."""
+
+
+async def now(session: AsyncSession) -> datetime:
+    """Read the database's clock, which all windows go by."""
+    return (await session.execute(select(func.mc_now()))).scalar_one()
+
+
+async def samples(session: AsyncSession, workspace_id: str, metric_id: str, since: datetime) -> list[Sample]:
+    """Read a metric's samples since a time, newest first; snapshots of missions are copies and do not count."""
+    statement = (
+        select(MetricSample.metric_id, MetricSample.value, MetricSample.at)
+        .where(
+            MetricSample.workspace_id == workspace_id,
+            MetricSample.metric_id == metric_id,
+            MetricSample.at > since,
+            col(MetricSample.phase).is_(None),
+        )
+        .order_by(col(MetricSample.at).desc())
+        .limit(MAX_SAMPLES)
+    )
+    return [Sample(metric_id=row.metric_id, value=row.value, at=row.at) for row in await session.execute(statement)]
+
+
+async def add(session: AsyncSession, workspace_id: str, mission_id: str, source: str, found: list[Sample]) -> None:
+    """Keep samples that a mission's probe read; a repeated look has the same ids and adds nothing."""
+    await _insert(session, workspace_id, mission_id, source, None, found)
+
+
+async def snapshot(session: AsyncSession, workspace_id: str, mission_id: str, phase: str, seen: list[Sample]) -> None:
+    """Keep a copy of the samples that a stage judged by (MISS-16)."""
+    await _insert(session, workspace_id, mission_id, "snapshot", phase, seen)
+
+
+async def error_events(session: AsyncSession, workspace_id: str, subsystem_id: str, since: datetime) -> list[str]:
+    """List the error events of a subsystem since a time: each is an anomaly."""
+    rows = await session.execute(
+        text(
+            "SELECT coalesce(data->>'message', type) AS message FROM event WHERE workspace_id = :workspace"
+            " AND type = 'subsystem.error' AND subject_id = :subsystem AND occurred_at > :since ORDER BY id LIMIT 10"
+        ),
+        {"workspace": workspace_id, "subsystem": subsystem_id, "since": since},
+    )
+    return [str(row.message) for row in rows]
+
+
+async def _insert(
+    session: AsyncSession, workspace_id: str, mission_id: str, source: str, phase: str | None, found: list[Sample]
+) -> None:
+    rows = [
+        {
+            "workspace_id": workspace_id,
+            "observation_id": f"{mission_id}/{source}/{phase or 'live'}/{sample.metric_id}/{sample.at.isoformat()}",
+            "metric_id": sample.metric_id,
+            "value": sample.value,
+            "at": sample.at,
+            "mission_id": mission_id,
+            "phase": phase,
+            "source": source,
+        }
+        for sample in found
+    ]
+    if rows:
+        await session.execute(insert(MetricSample).on_conflict_do_nothing(), rows)

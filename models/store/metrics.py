@@ -1,0 +1,65 @@
+"""Samples of metrics: kept in batches, read by metric and by mission."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import uuid4
+
+from sqlalchemy import func, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.errors import NotFound
+from models.domain.events import EventType, Subject
+from models.schemas.metrics import ObservationCreate
+from models.schemas.pagination import PageRequest
+from models.store import events, lists
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.missions import MetricSample, Mission
+
+
+async def observe(
+    session: AsyncSession, workspace_id: str, samples: Sequence[ObservationCreate], actor: Actor
+) -> list[str]:
+    """Keep samples and return their ids in order; one event tells of each metric among them.
+
+    Raises:
+        NotFound: a sample names a mission that the workspace does not have; then none is kept.
+    """
+    await _require_missions(session, workspace_id, {sample.mission_id for sample in samples if sample.mission_id})
+    now: datetime = (await session.execute(select(func.mc_now()))).scalar_one()
+    rows = [
+        {
+            "workspace_id": workspace_id,
+            "observation_id": str(uuid4()),
+            "metric_id": sample.metric_id,
+            "value": sample.value,
+            "at": sample.at or now,
+            "mission_id": sample.mission_id,
+            "source": actor.name,
+        }
+        for sample in samples
+    ]
+    await session.execute(insert(MetricSample), rows)
+    for metric_id, count in Counter(sample.metric_id for sample in samples).items():
+        about = Subject(kind="metric", id=metric_id)
+        await events.append(session, workspace_id, EventType.METRIC_OBSERVED, about, actor, {"count": count})
+    return [str(row["observation_id"]) for row in rows]
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[MetricSample]:
+    """Read one page of samples."""
+    keys = (col(MetricSample.at), col(MetricSample.observation_id))
+    return await lists.fetch(session, MetricSample, workspace_id, filters, keys, page)
+
+
+async def _require_missions(session: AsyncSession, workspace_id: str, wanted: set[str]) -> None:
+    statement = select(Mission.mission_id).where(
+        Mission.workspace_id == workspace_id, col(Mission.mission_id).in_(wanted)
+    )
+    missing = wanted - set(await session.scalars(statement)) if wanted else set()
+    if missing:
+        raise NotFound("mission_not_found", f"there is no mission {min(missing)!r}")

@@ -1,0 +1,232 @@
+"""Missions as people and agents see them: filed, found, listed, filed again. Their workflow moves them (`running`)."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from sqlalchemy import func, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import load_only
+from sqlmodel import col, insert, select
+
+from models.domain import ids
+from models.domain.errors import Conflict, IllegalTransition, NotFound
+from models.domain.events import EventType, Subject
+from models.domain.states import MissionOutcome, MissionStatus
+from models.schemas.missions import MissionCreate, MissionSummary
+from models.schemas.pagination import PageRequest
+from models.store import events, lists, pagination
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.missions import Mission, RemediationRow
+from models.tables.workspaces import Repository
+
+SORTS: Mapping[str, tuple[Any, ...]] = {
+    "created_at": (col(Mission.created_at), col(Mission.seq)),
+    "severity": (col(Mission.severity_rank), col(Mission.created_at), col(Mission.seq)),
+}
+"""Orders of the list, each served by an index. By severity, the most urgent and then the oldest come first."""
+
+_SUMMARY = load_only(
+    *(getattr(Mission, name) for name in MissionSummary.model_fields), Mission.severity_rank, Mission.seq
+)
+_COPIED = (
+    "repository_id",
+    "subsystem_id",
+    "severity",
+    "severity_rank",
+    "mission_type",
+    "branch",
+    "symptoms",
+    "acceptance_criteria",
+    "dependencies",
+    "trust_requirements",
+    "overrides",
+    "approval_timeout_minutes",
+    "detected_by",
+    "assigned_to",
+)
+
+
+async def find(session: AsyncSession, workspace_id: str, mission_id: str) -> Mission | None:
+    """Read a mission."""
+    return await session.get(Mission, (workspace_id, mission_id))
+
+
+async def require(session: AsyncSession, workspace_id: str, mission_id: str) -> Mission:
+    """Read a mission that must be there."""
+    mission = await find(session, workspace_id, mission_id)
+    if mission is None:
+        raise NotFound("mission_not_found", f"there is no mission {mission_id!r}")
+    return mission
+
+
+async def create(
+    session: AsyncSession, workspace_id: str, new: MissionCreate, repository: Repository, actor: Actor
+) -> Mission:
+    """File a mission. It takes the repository's branch unless it names one, and always its protection and environment."""
+    await _require_all(session, workspace_id, set(new.dependencies))
+    trust = new.trust_requirements.model_dump(mode="json")
+    trust["requires_governance_approval"] |= new.requires_governance_approval
+    values = {
+        "repository_id": repository.repository_id,
+        "subsystem_id": new.subsystem_id,
+        "severity": new.severity.value,
+        "severity_rank": new.severity.rank,
+        "mission_type": new.mission_type,
+        "branch": new.workspace_branch or repository.target_branch,
+        "symptoms": [symptom.model_dump(mode="json") for symptom in new.symptoms],
+        "acceptance_criteria": new.acceptance_criteria.model_dump(mode="json"),
+        "dependencies": list(new.dependencies),
+        "trust_requirements": trust,
+        "overrides": new.overrides.model_dump(mode="json", exclude_none=True),
+        "approval_timeout_minutes": new.approval_timeout_minutes,
+        "detected_by": new.detected_by,
+        "assigned_to": new.assigned_to,
+    }
+    return await _insert(session, workspace_id, values, repository, actor)
+
+
+async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor: Actor) -> Mission:
+    """File an ended mission again, as a new one of the same package; raises `Conflict` while it has not ended."""
+    ended = await require(session, workspace_id, mission_id)
+    if ended.outcome is None:
+        raise Conflict("mission_not_ended", f"the mission is {ended.status}; only one that has ended can be retried")
+    repository = await session.get_one(Repository, (workspace_id, ended.repository_id))
+    values = {name: getattr(ended, name) for name in _COPIED} | {"retry_of": mission_id}
+    return await _insert(session, workspace_id, values, repository, actor)
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[Mission]:
+    """Read one page of the missions whose columns have the wanted values."""
+    statement = lists.matching(Mission, workspace_id, filters).options(_SUMMARY)
+    return await pagination.fetch(session, statement, SORTS[page.sort.field], page)
+
+
+def is_waiting(mission: Mission) -> bool:
+    """Whether nobody started the mission yet."""
+    return mission.status == MissionStatus.OPEN.value and mission.run_id is None
+
+
+async def require_ready(session: AsyncSession, mission: Mission) -> None:
+    """Check that a mission may be started.
+
+    Raises:
+        Conflict: `already_running`, `no_candidate`, or `dependencies_unresolved` with their ids.
+        IllegalTransition: it has ended.
+    """
+    if mission.outcome is not None:
+        raise IllegalTransition("illegal_transition", f"the mission ended as {mission.outcome}; retry files it again")
+    if not is_waiting(mission):
+        raise Conflict("already_running", "the mission is running already")
+    key = {"workspace_id": mission.workspace_id, "mission_id": mission.mission_id}
+    waiting = list((await session.execute(_UNRESOLVED, key)).scalars())
+    if waiting:
+        raise Conflict(
+            "dependencies_unresolved", f"these missions must be resolved first: {', '.join(waiting)}", missions=waiting
+        )
+    if not (await session.execute(_HAS_CANDIDATE, key)).scalar_one():
+        raise Conflict("no_candidate", "there is nothing to try: add a diff or a ref to the mission's candidates first")
+
+
+_UNRESOLVED = text(
+    "SELECT d.id FROM mission m, jsonb_array_elements_text(m.dependencies) AS d(id)"
+    " LEFT JOIN mission needed ON needed.workspace_id = :workspace_id AND needed.mission_id = d.id"
+    " WHERE m.workspace_id = :workspace_id AND m.mission_id = :mission_id"
+    " AND needed.status IS DISTINCT FROM 'resolved' ORDER BY d.id"
+)
+_HAS_CANDIDATE = text(
+    "SELECT EXISTS (SELECT FROM candidate WHERE workspace_id = :workspace_id AND mission_id = :mission_id)"
+)
+
+
+async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, run_id: str) -> None:
+    """Remember the run that was started, so that a second start is refused before the first stage is recorded."""
+    await session.execute(
+        update(Mission)
+        .where(
+            col(Mission.workspace_id) == workspace_id,
+            col(Mission.mission_id) == mission_id,
+            col(Mission.run_id).is_(None),
+        )
+        .values(run_id=run_id)
+    )
+
+
+async def cancel_open(session: AsyncSession, workspace_id: str, mission_id: str, reason: str, actor: Actor) -> None:
+    """End a mission that nobody started; raises `Conflict` when somebody did at this moment."""
+    outcome = MissionOutcome.CANCELED.value
+    said = reason or f"canceled by {actor.name}"
+    statement = (
+        update(Mission)
+        .where(
+            col(Mission.workspace_id) == workspace_id,
+            col(Mission.mission_id) == mission_id,
+            col(Mission.status) == MissionStatus.OPEN.value,
+            col(Mission.run_id).is_(None),
+        )
+        .values(status=MissionStatus.ESCALATED.value, outcome=outcome, reason=said, ended_at=func.now())
+        .returning(col(Mission.mission_id))
+    )
+    if (await session.execute(statement)).scalar_one_or_none() is None:
+        raise Conflict("already_running", "the mission was started at this moment; cancel it again")
+    scope = {"workspace_id": workspace_id, "mission_id": mission_id}
+    entry = {**scope, "entry_id": "cancel", "actor": actor.name, "action": "cancel", "result": said}
+    await session.execute(insert(RemediationRow).values(**entry))
+    data = {"outcome": outcome, "reason": said}
+    await tell(session, workspace_id, mission_id, EventType.MISSION_ESCALATED, actor, data)
+
+
+async def tell(
+    session: AsyncSession, workspace_id: str, mission_id: str, kind: EventType, actor: Actor, data: dict[str, Any]
+) -> None:
+    """Write an event about a mission."""
+    await events.append(session, workspace_id, kind, Subject(kind="mission", id=mission_id), actor, data)
+
+
+async def _insert(
+    session: AsyncSession, workspace_id: str, values: dict[str, Any], repository: Repository, actor: Actor
+) -> Mission:
+    day, number = await _next_number(session, workspace_id)
+    own = {
+        "workspace_id": workspace_id,
+        "mission_id": ids.mission_id(day, number),
+        "status": MissionStatus.OPEN.value,
+        "paused": False,
+        "control_version": 0,
+        "env": repository.env,
+        "protected": repository.protected,
+        "created_by": actor.name,
+        "correlation_id": actor.correlation_id,
+    }
+    mission = (await session.scalars(insert(Mission).values(**values, **own).returning(Mission))).one()
+    told = {name: values.get(name) for name in ("severity", "subsystem_id", "repository_id", "assigned_to", "retry_of")}
+    await tell(session, workspace_id, mission.mission_id, EventType.MISSION_CREATED, actor, told)
+    return mission
+
+
+async def _next_number(session: AsyncSession, workspace_id: str) -> tuple[date, int]:
+    """Take the next number of the workspace's UTC day; the counter's row makes concurrent callers queue."""
+    row = (await session.execute(_COUNT, {"workspace_id": workspace_id})).one()
+    return row.day, row.last
+
+
+_COUNT = text(
+    "INSERT INTO mission_counter (workspace_id, day, last)"
+    " VALUES (:workspace_id, to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 1)"
+    " ON CONFLICT (workspace_id, day) DO UPDATE SET last = mission_counter.last + 1"
+    " RETURNING CAST(day AS date) AS day, last"
+)
+
+
+async def _require_all(session: AsyncSession, workspace_id: str, wanted: set[str]) -> None:
+    if not wanted:
+        return
+    statement = select(Mission.mission_id).where(
+        Mission.workspace_id == workspace_id, col(Mission.mission_id).in_(wanted)
+    )
+    missing = wanted - set(await session.scalars(statement))
+    if missing:
+        raise NotFound("mission_not_found", f"there is no mission {min(missing)!r}")

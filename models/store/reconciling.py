@@ -1,0 +1,93 @@
+"""What the reconciler reads across all workspaces."""
+
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
+from models.contracts.reconciling import Leftover
+from models.domain.stages import StageName
+from models.domain.states import DecisionStatus, MissionStatus
+from models.tables.missions import Decision, Mission, Stage, Workbench
+
+BATCH = 1000
+_ENDED = (MissionStatus.RESOLVED.value, MissionStatus.ESCALATED.value)
+_RUNNING = (MissionStatus.IN_PROGRESS.value, MissionStatus.OBSERVING.value)
+
+
+async def unacknowledged(session: AsyncSession) -> list[tuple[str, DecisionRef]]:
+    """List answered decisions whose workflow has not said that it knows."""
+    statement = (
+        select(Decision)
+        .where(Decision.status != DecisionStatus.PENDING.value, col(Decision.acknowledged_at).is_(None))
+        .where(col(Decision.mission_id).is_not(None))
+        .order_by(col(Decision.resolved_at))
+        .limit(BATCH)
+    )
+    return [(decision.workspace_id, _reference(decision)) for decision in await session.scalars(statement)]
+
+
+def _reference(decision: Decision) -> DecisionRef:
+    ref = StageRef(
+        workspace_id=decision.workspace_id,
+        mission_id=decision.mission_id or "",
+        stage=StageName.GOVERNANCE,
+        round=decision.round,
+        candidate=decision.candidate,
+    )
+    return DecisionRef(ref=ref, decision_id=decision.decision_id)
+
+
+async def running(session: AsyncSession) -> list[Mission]:
+    """List missions that should have a running workflow; the youngest seconds are left to their workflow."""
+    statement = select(Mission).where(col(Mission.status).in_(_RUNNING)).order_by(col(Mission.started_at)).limit(50_000)
+    return list(await session.scalars(statement))
+
+
+async def pending_decisions(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
+    """List a mission's open questions."""
+    statement = select(Decision.decision_id).where(
+        Decision.workspace_id == workspace_id,
+        Decision.mission_id == mission_id,
+        Decision.status == DecisionStatus.PENDING.value,
+    )
+    return list(await session.scalars(statement))
+
+
+async def close_open_stages(session: AsyncSession, workspace_id: str, mission_id: str) -> None:
+    """Mark stages that were running when their workflow was ended; without a signature, because nothing vouches for them."""
+    await session.execute(
+        update(Stage)
+        .where(
+            col(Stage.workspace_id) == workspace_id, col(Stage.mission_id) == mission_id, col(Stage.ended_at).is_(None)
+        )
+        .values(status="failed", reason="the workflow was ended from outside", ended_at=text("clock_timestamp()"))
+    )
+
+
+async def open_workbenches_of_ended(session: AsyncSession) -> list[Leftover]:
+    """List workbenches still open though their mission has ended."""
+    statement = (
+        select(Workbench)
+        .join(
+            Mission,
+            (col(Mission.workspace_id) == col(Workbench.workspace_id))
+            & (col(Mission.mission_id) == col(Workbench.mission_id)),
+        )
+        .where(col(Workbench.closed_at).is_(None), col(Mission.status).in_(_ENDED))
+        .limit(BATCH)
+    )
+    return [
+        Leftover(host=row.host, task=CloseInput(workspace_id=row.workspace_id, mission_id=row.mission_id))
+        for row in await session.scalars(statement)
+    ]
+
+
+async def keep_house(session: AsyncSession, retention_days: int) -> None:
+    """Make partitions ahead, drop those wholly past retention, forget old idempotency keys."""
+    await session.execute(text("SELECT mc_event_partitions(3)"))
+    await session.execute(
+        text("SELECT mc_drop_event_partitions((mc_now() - make_interval(days => :days))::date)"),
+        {"days": retention_days},
+    )
+    await session.execute(text("DELETE FROM idempotency WHERE created_at < mc_now() - interval '2 days'"))

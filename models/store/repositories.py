@@ -1,0 +1,115 @@
+"""The git repositories that missions may change: registered, found, and found by their place."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import or_
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.domain.errors import Conflict, NotFound
+from models.domain.events import EventType, Subject
+from models.domain.repositories import check_url
+from models.schemas.pagination import PageRequest
+from models.schemas.repositories import RepositoryCreate
+from models.store import events, lists
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.workspaces import Repository
+
+
+async def register(
+    session: AsyncSession, workspace_id: str, new: RepositoryCreate, roots: Iterable[Path], actor: Actor
+) -> Repository:
+    """Register a repository.
+
+    Raises:
+        InvalidInput: its URL is not one we may use.
+        Conflict: `repository_exists`; a name and a place are registered once.
+    """
+    place = check_url(new.url, roots)
+    values = _values(new) | {"url": place.url, "name": new.name or _name(place.url)}
+    added = await _add(session, workspace_id, values, actor)
+    if added is None:
+        raise Conflict(
+            "repository_exists", f"a repository of that place, or with the name {values['name']!r}, is registered"
+        )
+    return added
+
+
+async def require(session: AsyncSession, workspace_id: str, name: str) -> Repository:
+    """Read a repository by its id or its name; it must be there."""
+    return _there(await _find(session, workspace_id, name), name)
+
+
+async def resolve(
+    session: AsyncSession, workspace_id: str, wanted: str, roots: Iterable[Path], env: str, actor: Actor
+) -> Repository:
+    """Find the repository that a mission names by id, name or place.
+
+    A local path inside `roots` that nobody registered is registered now, unprotected, for the environment `env`.
+
+    Raises:
+        NotFound: no such repository, and nothing that we may register by ourselves.
+        InvalidInput: a place that we may not use.
+    """
+    found = await _find(session, workspace_id, wanted)
+    if found is None and ("/" in wanted or ":" in wanted):
+        place = check_url(wanted, roots)
+        found = await _find(session, workspace_id, place.url)
+        if found is None and place.path is not None:
+            found = await _register_path(session, workspace_id, place.url, env, actor)
+    return _there(found, wanted)
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[Repository]:
+    """Read one page of repositories."""
+    keys = (col(Repository.created_at), col(Repository.repository_id))
+    return await lists.fetch(session, Repository, workspace_id, filters, keys, page)
+
+
+async def _find(session: AsyncSession, workspace_id: str, name: str) -> Repository | None:
+    """Look by id, name and place. Chosen names hold no `/` or `:`, so none can pose as a place; an id goes first."""
+    statement = select(Repository).where(
+        Repository.workspace_id == workspace_id,
+        or_(col(Repository.repository_id) == name, col(Repository.name) == name, col(Repository.url) == name),
+    )
+    return (await session.scalars(statement.order_by((col(Repository.repository_id) == name).desc()))).first()
+
+
+async def _register_path(
+    session: AsyncSession, workspace_id: str, path: str, env: str, actor: Actor
+) -> Repository | None:
+    """Register a local path under its own name; of several callers at once the first does it."""
+    values = _values(RepositoryCreate(url=path, env=env)) | {"name": path}
+    return await _add(session, workspace_id, values, actor) or await _find(session, workspace_id, path)
+
+
+async def _add(session: AsyncSession, workspace_id: str, values: dict[str, Any], actor: Actor) -> Repository | None:
+    own = {"workspace_id": workspace_id, "repository_id": str(uuid4()), "created_by": actor.name}
+    statement = insert(Repository).values(**values, **own).on_conflict_do_nothing().returning(Repository)
+    added = (await session.scalars(statement)).one_or_none()
+    if added is not None:
+        about = Subject(kind="repository", id=added.repository_id)
+        data = {"name": added.name, "target_branch": added.target_branch, "protected": added.protected}
+        await events.append(session, workspace_id, EventType.REPOSITORY_REGISTERED, about, actor, data)
+    return added
+
+
+def _values(new: RepositoryCreate) -> dict[str, Any]:
+    return new.model_dump(mode="json") | {"commands": new.commands.model_dump(mode="json", exclude_none=True)}
+
+
+def _there(repository: Repository | None, name: str) -> Repository:
+    if repository is None:
+        raise NotFound("repository_not_found", f"there is no repository {name!r}; register it first")
+    return repository
+
+
+def _name(url: str) -> str:
+    return url.rstrip("/").removesuffix("/.git").removesuffix(".git").replace(":", "/").rpartition("/")[2][:256]

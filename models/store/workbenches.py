@@ -1,0 +1,47 @@
+"""Which host holds a mission's worktrees, and the fence of a branch's merge slot."""
+
+from sqlalchemy import func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from models.tables.missions import MergeFence, Mission, Workbench
+
+
+async def open_on(session: AsyncSession, workspace_id: str, mission_id: str, host: str) -> None:
+    """Note that a host holds (or holds again) a mission's worktrees."""
+    row = {"workspace_id": workspace_id, "mission_id": mission_id, "host": host}
+    await session.execute(
+        insert(Workbench).values(**row).on_conflict_do_update(constraint="workbench_pkey", set_={"closed_at": None})
+    )
+    await session.execute(
+        update(Mission)
+        .where(col(Mission.workspace_id) == workspace_id, col(Mission.mission_id) == mission_id)
+        .values(host=host)
+    )
+
+
+async def close_on(session: AsyncSession, workspace_id: str, mission_id: str, host: str) -> None:
+    """Note that a host has given a mission's worktrees back."""
+    await session.execute(
+        update(Workbench)
+        .where(
+            col(Workbench.workspace_id) == workspace_id,
+            col(Workbench.mission_id) == mission_id,
+            col(Workbench.host) == host,
+        )
+        .values(closed_at=func.now())
+    )
+
+
+async def pass_fence(session: AsyncSession, workspace_id: str, repository_id: str, branch: str, token: int) -> bool:
+    """Use a branch's merge slot: true unless a younger token already did."""
+    row = {"workspace_id": workspace_id, "repository_id": repository_id, "branch": branch, "token": token}
+    statement = (
+        insert(MergeFence)
+        .values(**row)
+        .on_conflict_do_update(
+            constraint="merge_fence_pkey", set_={"token": token}, where=col(MergeFence.token) <= token
+        )
+    )
+    return bool((await session.execute(statement)).rowcount)  # type: ignore[attr-defined]  # an INSERT's result has it

@@ -1,0 +1,18 @@
+"""Runs a worker: `python -m worker`."""
+
+import asyncio
+
+from models.observability import configure_logs
+from models.settings import Settings
+from worker.main import run
+
+
+def main() -> None:
+    """Start with settings from the environment."""
+    settings = Settings()
+    configure_logs(settings)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

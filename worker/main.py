@@ -1,0 +1,95 @@
+"""The worker process: runs workflows, stage activities, and the work bound to this host."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.worker import Worker
+
+from models.settings import Settings
+from models.store.database import Database
+from worker.host import host_id
+from worker.interceptors import ErrorTranslator
+from worker.registry import Tools, control_activities, host_activities, shared_activities
+from worker.schedules import ensure_reconciler
+from workflows.client import connect
+from workflows.coding_pipeline import CodingPipelineWorkflow
+from workflows.merge_queue import MergeQueueWorkflow
+from workflows.queues import control_queue, host_queue, workbench_queue
+from workflows.reconcile import ReconcileWorkflow
+
+log = structlog.get_logger()
+
+WORKFLOWS = (CodingPipelineWorkflow, MergeQueueWorkflow, ReconcileWorkflow)
+
+STICKY = timedelta(seconds=2)
+"""After a worker was killed, its cached workflows are offered to others this soon (the SDK waits 10 s)."""
+
+CACHED_WORKFLOWS = 2_000
+ACTIVITIES_AT_ONCE = 400
+"""A slot is only a coroutine: commands queue inside the workbench, so that a task waiting for a slot means a dead host."""
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then let running activities go, which other workers take up."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        client = await connect(settings, runtime=_runtime(settings))
+        db = Database.from_settings(settings, pool_size=20)
+        stack.push_async_callback(db.close)
+        host = host_id(settings)
+        tools = await Tools.make(settings, db, client, host)
+        for worker in make_workers(settings, client, tools, host):
+            await stack.enter_async_context(worker)
+        await ensure_reconciler(client, settings)
+        log.info("worker.ready", host=host, isolation=tools.runner.isolation.value)
+        await stopped.wait()
+        log.info("worker.stopping")
+
+
+def make_workers(settings: Settings, client: Client, tools: Tools, host: str) -> list[Worker]:
+    """Make one worker per queue: control, workbench, and this host's own."""
+    prefix = settings.task_queue_prefix
+    control = control_queue(prefix)
+    interceptors = [ErrorTranslator()]
+    return [
+        Worker(
+            client,
+            task_queue=control,
+            workflows=WORKFLOWS,
+            activities=control_activities(tools, control),
+            interceptors=interceptors,
+            max_cached_workflows=CACHED_WORKFLOWS,
+            sticky_queue_schedule_to_start_timeout=STICKY,
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            graceful_shutdown_timeout=timedelta(seconds=2),
+        ),
+        *(
+            Worker(
+                client,
+                task_queue=queue,
+                activities=activities,
+                interceptors=interceptors,
+                max_concurrent_activities=ACTIVITIES_AT_ONCE,
+                max_heartbeat_throttle_interval=timedelta(seconds=1),
+                graceful_shutdown_timeout=timedelta(seconds=2),
+            )
+            for queue, activities in (
+                (workbench_queue(control), shared_activities(tools)),
+                (host_queue(prefix, host), host_activities(tools)),
+            )
+        ),
+    ]
+
+
+def _runtime(settings: Settings) -> Runtime | None:
+    if settings.metrics_port is None:
+        return None
+    bind = f"{settings.api_host}:{settings.metrics_port}"
+    return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=bind)))

@@ -1,0 +1,76 @@
+"""Hands out the merge slot of one branch: by severity, then age, one at a time, and takes it back from the dead.
+
+Id: `merge-queue/<repository>/<branch>`. Signals: request_slot, release_slot. Query: snapshot. It runs for ever and
+continues as new between grants; while nobody waits it sets no timer and costs nothing.
+"""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.merge_queue import MergeQueueActivities
+    from models.contracts.merge_queue import MergeQueueState, SlotGrant, SlotRelease, SlotRequest
+    from workflows.policies import CONTROL_CALL
+
+from workflows.mission import Mission
+
+WATCH = timedelta(seconds=10)
+"""How often a holder is looked after while others wait."""
+
+
+@workflow.defn
+class MergeQueueWorkflow:
+    """The queue of one repository's branch. Its rules are pure and live in `MergeQueueState`."""
+
+    @workflow.init
+    def __init__(self, state: MergeQueueState) -> None:
+        self._state = state
+
+    @workflow.run
+    async def run(self, state: MergeQueueState) -> None:
+        """Grant, watch, and start afresh when the history has grown."""
+        while not workflow.info().is_continue_as_new_suggested():
+            await workflow.wait_condition(lambda: bool(self._state.waiting))
+            if self._state.holder is None:
+                await self._grant_next()
+            else:
+                await self._watch_holder()
+        workflow.continue_as_new(self._state)
+
+    async def _grant_next(self) -> None:
+        self._state = self._state.grant_next()
+        holder = self._state.holder
+        assert holder is not None  # noqa: S101  # somebody was waiting
+        grant = SlotGrant(queue_id=workflow.info().workflow_id, token=self._state.token)
+        mission = workflow.get_external_workflow_handle(holder.workflow_id, run_id=holder.run_id)
+        try:
+            await mission.signal(Mission.slot_granted, grant)
+        except ApplicationError:
+            self._state = self._state.release(holder)
+
+    async def _watch_holder(self) -> None:
+        """Wait for the release; when it does not come, ask whether the holder still lives."""
+        holder = self._state.holder
+        assert holder is not None  # noqa: S101  # the caller looked
+        try:
+            await workflow.wait_condition(lambda: self._state.holder is not holder, timeout=WATCH)
+        except TimeoutError:
+            if await workflow.execute_activity_method(MergeQueueActivities.has_ended, holder, **CONTROL_CALL):
+                self._state = self._state.release(holder)
+
+    @workflow.signal
+    def request_slot(self, request: SlotRequest) -> None:
+        """Queue up; asking twice queues once."""
+        self._state = self._state.enqueue(request)
+
+    @workflow.signal
+    def release_slot(self, release: SlotRelease) -> None:
+        """Give the slot back, or leave the queue."""
+        self._state = self._state.release(release)
+
+    @workflow.query
+    def snapshot(self) -> MergeQueueState:
+        """Show who holds the slot and who waits."""
+        return self._state
