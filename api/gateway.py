@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from structlog.contextvars import bound_contextvars
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import (
     Client,
     WorkflowUpdateFailedError,
@@ -97,6 +100,20 @@ class Gateway:
             return await self._client.service_client.check_health(timeout=timedelta(seconds=1))
         except (RPCError, RuntimeError):
             return False
+
+    async def last_poll(self) -> datetime | None:
+        """When a worker last asked for a mission's next step; None if none did lately, or the server is away."""
+        question = DescribeTaskQueueRequest(
+            namespace=self._client.namespace,
+            task_queue=TaskQueue(name=self._queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+        try:
+            found = await self._client.workflow_service.describe_task_queue(question, timeout=timedelta(seconds=1))
+        except (RPCError, RuntimeError):
+            return None
+        times = [poller.last_access_time.ToDatetime(tzinfo=UTC) for poller in found.pollers]
+        return max(times, default=None)
 
     async def _update(
         self,

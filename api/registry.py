@@ -4,9 +4,35 @@ from types import ModuleType
 
 from fastapi import APIRouter
 
-from api.routes import events, session
+from api.routes import (
+    candidates,
+    capa,
+    controls,
+    decisions,
+    events,
+    metrics,
+    missions,
+    queue,
+    repositories,
+    session,
+    stages,
+    status,
+)
 
-NOUNS: tuple[ModuleType, ...] = (events, session)
+NOUNS: tuple[ModuleType, ...] = (
+    status,
+    metrics,
+    repositories,
+    missions,
+    controls,
+    candidates,
+    stages,
+    queue,
+    decisions,
+    capa,
+    events,
+    session,
+)
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`."""
 
 VERSIONS: dict[str, tuple[APIRouter, ...]] = {

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     repository_roots: Annotated[tuple[Path, ...], NoDecode] = ()
 
     env: str = "dev"
+    git_sha: str | None = None
+    git_branch: str | None = None
+    """What an image was built from; a checkout knows by itself."""
     host_id: str | None = None
     sandbox: Literal["auto", "bubblewrap", "namespaces", "none"] = "auto"
     commands_at_once: int = Field(default=2, ge=1, le=256)

@@ -27,9 +27,7 @@ SORTS: Mapping[str, tuple[Any, ...]] = {
 }
 """Orders of the list, each served by an index. By severity, the most urgent and then the oldest come first."""
 
-_SUMMARY = load_only(
-    *(getattr(Mission, name) for name in MissionSummary.model_fields), Mission.severity_rank, Mission.seq
-)
+_SUMMARY = load_only(*(getattr(Mission, name) for name in (*MissionSummary.model_fields, "severity_rank", "seq")))
 _COPIED = (
     "repository_id",
     "subsystem_id",
@@ -64,7 +62,7 @@ async def require(session: AsyncSession, workspace_id: str, mission_id: str) -> 
 async def create(
     session: AsyncSession, workspace_id: str, new: MissionCreate, repository: Repository, actor: Actor
 ) -> Mission:
-    """File a mission. It takes the repository's branch unless it names one, and always its protection and environment."""
+    """File a mission. It has the repository's protection and environment, and its branch unless it names one."""
     await _require_all(session, workspace_id, set(new.dependencies))
     trust = new.trust_requirements.model_dump(mode="json")
     trust["requires_governance_approval"] |= new.requires_governance_approval

@@ -47,7 +47,9 @@ async def view(session: AsyncSession, mission: Mission) -> MissionView:
     parts: dict[str, Any] = {
         "workspace": await _workspace(session, mission),
         "remediation_history": await _history(session, mission),
-        "crypto_signatures": [_signature(stage) for stage in await records.of_mission(session, mission) if stage.signature],
+        "crypto_signatures": [
+            _signature(stage) for stage in await records.of_mission(session, mission) if stage.signature
+        ],
         "evidence": await evidence(session, mission),
     }
     return MissionView.model_validate({name: getattr(mission, name) for name in _SAME} | parts)

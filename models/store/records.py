@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.errors import NotFound
 from models.domain.stages import StageName
@@ -56,7 +56,7 @@ async def log(session: AsyncSession, stage: Stage) -> bytes:
 
 
 async def follow(db: Database, mission: Mission, stage: Stage, offset: int = 0) -> AsyncIterator[bytes]:
-    """Read a log while it grows, from byte `offset` on, until the stage has ended. Between two looks no session is held."""
+    """Read a log while it grows, from byte `offset` on, until its stage has ended; it holds nothing between looks."""
     seen, after, tail, log_id = 0, -1, b"", stage.log_id
     while True:
         async with db.workspace(mission.workspace_id) as session:

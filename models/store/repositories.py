@@ -7,8 +7,8 @@ from uuid import uuid4
 
 from sqlalchemy import or_
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject

@@ -1,0 +1,93 @@
+"""Steering a mission: start, pause, resume, note, cancel (MISS-20). Commands go in through Temporal."""
+
+from fastapi import Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import AgentOrOperator, AppSettings, Db, OnlyOnce, Operator, Workflows
+from api.missions import ThisMission, require_assignee
+from api.routing import router
+from api.views import mission_links
+from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
+from models.contracts.pipeline import PipelineInput
+from models.domain.states import Severity
+from models.schemas.envelope import Success
+from models.schemas.missions import MissionCancel, MissionCommand, MissionExecute, MissionNote, MissionStarted
+from models.store import missions
+
+routes = router("missions")
+
+
+@routes.post("/missions/{mission_id}/execute", status_code=202, response_model=Success[MissionStarted])
+async def execute_mission(
+    body: MissionExecute,
+    call: AgentOrOperator,
+    mission: ThisMission,
+    once: OnlyOnce,
+    db: Db,
+    gateway: Workflows,
+    settings: AppSettings,
+) -> Response:
+    """Start a mission's workflow; an agent starts what is assigned to it."""
+    require_assignee(mission, call)
+
+    async def start(_: str) -> MissionStarted:
+        async with db.workspace(call.workspace_id) as session:
+            await missions.require_ready(session, mission)
+        begin = PipelineInput(
+            workspace_id=call.workspace_id,
+            mission_id=mission.mission_id,
+            started_by=call.principal.name,
+            correlation_id=call.request_id,
+        )
+        mission.run_id = await gateway.start(begin, Severity(mission.severity))
+        async with db.workspace(call.workspace_id) as session:
+            await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id)
+        links = mission_links(mission, settings)
+        return MissionStarted(mission_id=mission.mission_id, run_id=mission.run_id, links=links)
+
+    return await once.command(start)
+
+
+@routes.post("/missions/{mission_id}/pause", response_model=Success[ControlAnswer])
+async def pause_mission(
+    body: MissionCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
+) -> Response:
+    """Hold a mission before its next stage, and stop a command that runs; the answer says which of the two."""
+    command = Command(actor=call.principal.name, correlation_id=call.request_id, reason=body.reason)
+    return await once.command(lambda key: gateway.pause(call.workspace_id, mission.mission_id, command, key))
+
+
+@routes.post("/missions/{mission_id}/resume", response_model=Success[ControlAnswer])
+async def resume_mission(
+    body: MissionCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
+) -> Response:
+    """Let a paused mission go on."""
+    command = Command(actor=call.principal.name, correlation_id=call.request_id, reason=body.reason)
+    return await once.command(lambda key: gateway.resume(call.workspace_id, mission.mission_id, command, key))
+
+
+@routes.post("/missions/{mission_id}/inject", response_model=Success[ControlAnswer])
+async def inject_note(
+    body: MissionNote, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
+) -> Response:
+    """Add a remark to a running mission's history."""
+    note = Note(actor=call.principal.name, correlation_id=call.request_id, text=body.text)
+    return await once.command(lambda key: gateway.note(call.workspace_id, mission.mission_id, note, key))
+
+
+@routes.post("/missions/{mission_id}/cancel", response_model=Success[ControlAnswer])
+async def cancel_mission(
+    body: MissionCancel, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
+) -> Response:
+    """End a mission. Before the merge nothing is left behind; after it, `merged` says keep or roll_back."""
+
+    async def close(session: AsyncSession) -> ControlAnswer:
+        await missions.cancel_open(session, call.workspace_id, mission.mission_id, body.reason, call.actor)
+        return ControlAnswer(effect="cleans_up")
+
+    if missions.is_waiting(mission):
+        return await once.commit(close)
+    command = CancelCommand(
+        actor=call.principal.name, correlation_id=call.request_id, reason=body.reason, merged=body.merged
+    )
+    return await once.command(lambda key: gateway.cancel(call.workspace_id, mission.mission_id, command, key))

@@ -1,0 +1,95 @@
+"""Missions: filed and found (MISS-17..19)."""
+
+from typing import Annotated
+
+from fastapi import Depends, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.auth import Call
+from api.deps import AnyActor, AppSettings, Db, OnlyOnce, Operator, Pagination, Reader
+from api.missions import ThisMission, read_candidate
+from api.routing import router
+from api.views import mission_view, page_of
+from models.configuration import load_catalog
+from models.domain.errors import NotPermitted
+from models.domain.principals import Kind
+from models.domain.states import MissionOutcome, MissionStatus, Severity
+from models.schemas.envelope import Page, Success
+from models.schemas.missions import MissionCreate, MissionSummary, MissionView
+from models.schemas.pagination import PageRequest
+from models.store import candidates, missions, repositories
+
+routes = router("missions")
+Order = Annotated[PageRequest, Depends(Pagination("created_at", "severity", default="-created_at"))]
+
+
+@routes.post("/missions", status_code=201, response_model=Success[MissionView])
+async def create_mission(new: MissionCreate, call: AnyActor, once: OnlyOnce, settings: AppSettings) -> Response:
+    """File a mission; `execute` starts it.
+
+    Metrics that its symptoms name and its criteria do not are held to the catalog's bounds (MISS-32).
+    """
+    _require_operator_for_overrides(new, call)
+    tried = [await read_candidate(candidate, call) for candidate in new.patch_candidates]
+    package = new.with_default_targets(load_catalog(settings.config_dir))
+
+    async def create(session: AsyncSession) -> MissionView:
+        roots, env = settings.repository_roots, settings.env
+        repository = await repositories.resolve(session, call.workspace_id, new.place, roots, env, call.actor)
+        mission = await missions.create(session, call.workspace_id, package, repository, call.actor)
+        await candidates.keep(session, call.workspace_id, mission.mission_id, tried)
+        return await mission_view(session, mission, settings)
+
+    return await once.commit(create)
+
+
+@routes.get("/missions")
+async def list_missions(
+    call: Reader,
+    db: Db,
+    page: Order,
+    status: MissionStatus | None = None,
+    severity: Severity | None = None,
+    outcome: MissionOutcome | None = None,
+    subsystem_id: str | None = None,
+    assigned_to: str | None = None,
+    repository_id: str | None = None,
+    retry_of: str | None = None,
+) -> Success[Page[MissionSummary]]:
+    """List missions, the newest first. `sort=severity` puts the most urgent first, and of those the oldest."""
+    filters = {
+        "status": status,
+        "severity": severity,
+        "outcome": outcome,
+        "subsystem_id": subsystem_id,
+        "assigned_to": assigned_to,
+        "repository_id": repository_id,
+        "retry_of": retry_of,
+    }
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(MissionSummary, await missions.list_page(session, call.workspace_id, filters, page))
+
+
+@routes.get("/missions/{mission_id}")
+async def get_mission(call: Reader, mission: ThisMission, db: Db, settings: AppSettings) -> Success[MissionView]:
+    """Show a mission: its package, its history and signatures, its outcome, and where its evidence is."""
+    async with db.workspace(call.workspace_id) as session:
+        return Success(data=await mission_view(session, mission, settings))
+
+
+@routes.post("/missions/{mission_id}/retry", status_code=201, response_model=Success[MissionView])
+async def retry_mission(call: Operator, mission: ThisMission, once: OnlyOnce, settings: AppSettings) -> Response:
+    """File an ended mission again: a new one with the same package and candidates, and `retry_of`."""
+
+    async def retry(session: AsyncSession) -> MissionView:
+        again = await missions.retry(session, call.workspace_id, mission.mission_id, call.actor)
+        await candidates.copy(session, call.workspace_id, mission.mission_id, again.mission_id)
+        return await mission_view(session, again, settings)
+
+    return await once.commit(retry)
+
+
+def _require_operator_for_overrides(new: MissionCreate, call: Call) -> None:
+    """The judged never write the law: who only files missions may not choose how they are judged."""
+    if new.overrides.given and call.principal.kind is not Kind.HUMAN:
+        raise NotPermitted("overrides_need_operator", "only an operator may override a repository's commands")

@@ -1,0 +1,48 @@
+"""How stored things are shown: a page of rows, and a mission with the addresses that belong to it."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.schemas import links
+from models.schemas.envelope import Page, Success
+from models.schemas.missions import MissionView
+from models.settings import Settings
+from models.store import packages
+from models.store.pagination import Rows
+from models.tables.missions import Mission
+
+View = TypeVar("View", bound=BaseModel)
+
+
+def page_of(view: type[View], found: Rows[Any]) -> Success[Page[View]]:
+    """Show each row as `view`, which takes a row's attributes."""
+    items = [view.model_validate(row) for row in found.rows]
+    return Success(data=Page(items=items, next_cursor=found.next_cursor))
+
+
+async def mission_view(session: AsyncSession, mission: Mission, settings: Settings) -> MissionView:
+    """Show a mission's package; once it has run, its links lead to Temporal's UI and to its report, too."""
+    view = await packages.view(session, mission)
+    reports = [item.uri for item in view.evidence if item.kind == "diagnostics"]
+    view.links.update(mission_links(mission, settings) | ({"diagnostics": reports[-1]} if reports else {}))
+    return view
+
+
+def mission_links(mission: Mission, settings: Settings) -> dict[str, str]:
+    """The addresses of a mission and of what belongs to it."""
+    place = links.mission(mission.mission_id)
+    found = {
+        "self": place,
+        "stages": f"{place}/stages",
+        "candidates": f"{place}/candidates",
+        "evidence": f"{place}/evidence",
+        "events": f"{links.API}/events?subject={mission.mission_id}",
+        "decisions": f"{links.API}/decisions?mission_id={mission.mission_id}",
+        "api_docs": links.API_DOCS,
+    }
+    if mission.run_id:
+        ui, namespace = settings.temporal_ui_url, settings.temporal_namespace
+        found["temporal"] = links.temporal(ui, namespace, mission.workspace_id, mission.mission_id)
+    return found

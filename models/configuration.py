@@ -1,0 +1,39 @@
+"""What operators edit in `config/`, read from disk and named by its hash (V-06)."""
+
+from pathlib import Path
+
+from models.domain.approval import POLICY_VERSION
+from models.domain.canonical import digest_of
+from models.domain.errors import InvalidInput, Unavailable
+from models.domain.metrics import Catalog, parse_catalog
+from models.domain.plain_yaml import read_mapping
+
+
+def load_catalog(config_dir: Path) -> Catalog:
+    """Read the metrics catalog (METRIC-08).
+
+    Raises:
+        Unavailable: `config_invalid`, naming the entry that is wrong; an operator must mend it.
+    """
+    path = config_dir / "metrics_catalog.yaml"
+    try:
+        return parse_catalog(_read(path))
+    except InvalidInput as error:
+        raise Unavailable("config_invalid", error.message) from error
+
+
+def config_hash(config_dir: Path) -> str:
+    """Digest all configuration and the policy's version: equal hashes mean equal rules, however a file is spelt."""
+    try:
+        paths = sorted(config_dir.glob("*.yaml"))
+        files = {path.name: read_mapping(_read(path), path.name, "config_invalid") for path in paths}
+    except InvalidInput as error:
+        raise Unavailable("config_invalid", error.message) from error
+    return digest_of({"files": files, "policy_version": POLICY_VERSION})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Unavailable("config_invalid", f"config/{path.name} cannot be read: {error.strerror}") from error

@@ -1,0 +1,9 @@
+"""The roles by which agents take missions (C-31)."""
+
+ALIASES = {"coding": "elite_coding_agent"}
+"""Short words that agents say, and the roles that missions name."""
+
+
+def roles_of(said: str) -> tuple[str, ...]:
+    """List the roles that an agent of this role may stand in for: its own word, and what that is short for."""
+    return tuple(dict.fromkeys((said, ALIASES.get(said, said))))

@@ -1,0 +1,41 @@
+"""Bodies of the repository routes."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from models.domain.repo_config import RepoConfig
+from models.domain.repositories import check_ref_name
+from models.schemas.envelope import Body
+
+Branch = Annotated[str, AfterValidator(check_ref_name)]
+RepositoryName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\w.-][\w. -]*$")]
+Environment = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_-]+$")]
+
+
+class RepositoryCreate(Body):
+    """Registers a repository. What `commands` says goes before the repository's own `.mission-control.yaml`."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2000)]
+    name: RepositoryName | None = None
+    target_branch: Branch = "main"
+    protected: bool = False
+    env: Environment = "dev"
+    commands: RepoConfig = RepoConfig()
+
+
+class RepositoryView(BaseModel):
+    """A registered repository."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    repository_id: str
+    name: str
+    url: str
+    target_branch: str
+    protected: bool
+    env: str
+    commands: dict[str, Any]
+    created_by: str
+    created_at: datetime
