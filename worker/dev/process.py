@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -50,7 +51,7 @@ class Child:
         self.argv = argv
         self.log = log
         self.pid = process.pid
-        self.started_at = psutil.Process(process.pid).create_time()
+        self.started_at = _start_of(process.pid)
 
     @classmethod
     async def spawn(
@@ -106,6 +107,13 @@ class Child:
         """The end of its log, for the error that says why it did not start."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def _start_of(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:  # it has ended already
+        return time.time()
 
 
 def _nothing() -> None:
