@@ -1,0 +1,111 @@
+"""Which activities a worker offers on which queue, and the tools they share."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio.client import Client
+
+from activities.benches import Benches
+from activities.code import CodeActivities
+from activities.context import ContextActivities
+from activities.governance import GovernanceActivities
+from activities.merge_queue import MergeQueueActivities
+from activities.merging import MergeActivities
+from activities.observing import ObservationActivities
+from activities.reconciling import ReconcileActivities
+from activities.recording import StageRecorder
+from activities.records import RecordActivities
+from activities.scanning import ScanActivities
+from activities.testing import TestingActivities
+from activities.trials import Trials
+from activities.workbench.environments import Environments
+from activities.workbench.sandbox import Sandbox
+from activities.workbench.signing import ServiceKey
+from models.settings import Settings
+from models.store.database import Database
+from workflows.coding_pipeline import CodingPipelineWorkflow
+from workflows.merge_queue import MergeQueueWorkflow
+from workflows.queues import host_queue
+
+Activities = Sequence[Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a worker process has, made once."""
+
+    settings: Settings
+    client: Client
+    runner: Sandbox
+    recorder: StageRecorder
+    benches: Benches
+    trials: Trials
+    host: str
+
+    @classmethod
+    async def make(cls, settings: Settings, db: Database, client: Client, host: str) -> "Tools":
+        """Load the signing key, try the isolation that this machine offers, and put the tools together."""
+        runner = await asyncio.to_thread(Sandbox.detect, settings.sandbox)
+        key = ServiceKey.load_or_create(settings.signing_key)
+        recorder = StageRecorder(db, key)
+        benches = Benches(settings, db, key, host)
+        environments = Environments(settings.cache_dir, runner)
+        trials = Trials(benches, runner, environments, settings.commands_at_once)
+        return cls(settings, client, runner, recorder, benches, trials, host)
+
+
+def control_activities(tools: Tools, control: str) -> Activities:
+    """Short activities that only talk to Postgres and Temporal."""
+    records = RecordActivities(tools.recorder)
+    governance = GovernanceActivities(tools.recorder)
+    queue = MergeQueueActivities(tools.client, MergeQueueWorkflow.run, control)
+    reconcile = ReconcileActivities(tools.recorder.db, tools.client, CodingPipelineWorkflow.decision_resolved)
+    observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
+    return (
+        records.skip_stress,
+        records.publish_diagnostics,
+        records.collect_metrics,
+        records.record_control,
+        records.conclude,
+        governance.ask,
+        governance.settle,
+        governance.ask_about_rollback,
+        observation.look,
+        queue.ensure_queue,
+        queue.has_ended,
+        reconcile.repeat_answers,
+        reconcile.close_ended,
+        reconcile.leftovers,
+        reconcile.keep_house,
+    )
+
+
+def shared_activities(tools: Tools) -> Activities:
+    """Work that any host may take."""
+    queue = host_queue(tools.settings.task_queue_prefix, tools.host)
+    context = ContextActivities(tools.recorder, tools.benches, queue)
+    return (context.fetch_context, context.take_over)
+
+
+def host_activities(tools: Tools) -> Activities:
+    """Work on this host's worktrees."""
+    code = CodeActivities(tools.recorder, tools.benches)
+    testing = TestingActivities(tools.recorder, tools.benches, tools.trials)
+    scanning = ScanActivities(tools.recorder, tools.benches, tools.trials)
+    merging = MergeActivities(tools.recorder, tools.benches)
+    observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
+    return (
+        code.pull_code,
+        code.branch_and_patch,
+        code.close_workbench,
+        testing.run_tests,
+        testing.stress_tests,
+        scanning.security_scan,
+        merging.merge,
+        merging.roll_back,
+        observation.probe,
+        observation.finish,
+        observation.verify_rollback,
+    )
