@@ -1,0 +1,177 @@
+"""The product's own client of its HTTP API."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from models.settings import Settings
+from worker.dev.state import running_up
+
+Json = dict[str, Any]
+PAGE = 200
+"""Rows asked for at once when all are wanted."""
+SILENCE_SECONDS = 45.0
+"""A stream that does not even send a heartbeat for so long is dead: connect again."""
+
+
+class Refused(Exception):
+    """The API said no; `request_id` finds the reason in its log."""
+
+    def __init__(self, status: int, code: str, message: str, request_id: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.request_id = status, code, message, request_id
+
+
+class Unreachable(Exception):
+    """Nothing that speaks our protocol answers at the address; the message says what to do."""
+
+
+class Api:
+    """One connection to `/api/v1`. Every call raises `Refused` or `Unreachable`."""
+
+    def __init__(self, url: str, key: str, *, timeout: float = 30) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=f"{self.url}/api/v1",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=timeout,
+            # A proxy that the environment names cannot reach our own loopback.
+            trust_env=httpx2.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),
+        )
+
+    def __enter__(self) -> "Api":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: object) -> Any:
+        """The `data` of an answer; parameters that are None are left out."""
+        return self._call("GET", path, params=_given(params))["data"]
+
+    def post(self, path: str, body: Json | None = None, *, key: str | None = None) -> Any:
+        """Ask for a change and return its `data`; `key` makes a repeated request harmless."""
+        headers = {"Idempotency-Key": key} if key else {}
+        return self._call("POST", path, json=body or {}, headers=headers)["data"]
+
+    def text(self, path: str, **params: object) -> str:
+        """An answer that is no envelope, such as a diff."""
+        return self._send("GET", path, params=_given(params)).text
+
+    def rows(self, path: str, limit: int | None, **params: object) -> list[Json]:
+        """A list's rows, page after page, until `limit` or, when None, the end."""
+        rows: list[Json] = []
+        cursor = None
+        while limit is None or len(rows) < limit:
+            size = PAGE if limit is None else min(PAGE, limit - len(rows))
+            page = self.get(path, limit=size, cursor=cursor, **params)
+            rows += page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                break
+        return rows
+
+    @contextmanager
+    def stream(self, path: str, **params: object) -> Iterator[Iterator[bytes]]:
+        """An answer that may still be growing, as it comes."""
+        with self._streaming(path, {}, params, read=None) as response:
+            yield response.iter_bytes()
+
+    @contextmanager
+    def events(self, last_id: str = "", **filters: object) -> Iterator[Iterator[httpx2.ServerSentEvent]]:
+        """Open the event stream, after `last_id` or from now on."""
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        with self._streaming("/events", headers, filters, read=SILENCE_SECONDS) as response:
+            yield iter(httpx2.EventSource(response))
+
+    @contextmanager
+    def _streaming(
+        self, path: str, headers: dict[str, str], params: Json, *, read: float | None
+    ) -> Iterator[httpx2.Response]:
+        timeout = httpx2.Timeout(30, read=read)
+        with (
+            self._reaching(),
+            self._http.stream("GET", path, params=_given(params), headers=headers, timeout=timeout) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise _refusal(response)
+            yield response
+
+    def _call(self, method: str, path: str, **options: Any) -> Json:
+        response = self._send(method, path, **options)
+        try:
+            answer = response.json()
+            return {"data": answer["data"]}
+        except (ValueError, KeyError, TypeError):
+            raise self._stranger() from None
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        with self._reaching():
+            response = self._http.request(method, path, **options)
+        if not response.is_success:
+            raise _refusal(response)
+        return response
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.ConnectError as error:
+            raise Unreachable(
+                f"no Mission Control answers at {self.url}: start it with `mission-control up`, "
+                "or say where it is with --url or MC_API_URL"
+            ) from error
+        except httpx2.TransportError as error:
+            raise Unreachable(
+                f"the connection to {self.url} failed ({error or type(error).__name__}); try again"
+            ) from error
+
+    def _stranger(self) -> Unreachable:
+        return Unreachable(f"what answers at {self.url} is not Mission Control; check --url or MC_API_URL")
+
+
+def _given(params: dict[str, object]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _refusal(response: httpx2.Response) -> Refused:
+    """Read the error envelope; a proxy's page has none, and then the status must do."""
+    try:
+        error = response.json()["error"]
+        return Refused(response.status_code, error["code"], error["message"], error["requestId"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return Refused(response.status_code, "http_error", f"HTTP {response.status_code}", "")
+
+
+def connect(settings: Settings, url: str | None, key: str | None) -> Api:
+    """Reach the API with what the caller gave, else the settings, else the key file of the first start.
+
+    Raises:
+        Unreachable: there is no key to be found; the message says where keys come from.
+    """
+    try:
+        return Api(url or _address(settings), key or _known_key(settings))
+    except httpx2.InvalidURL as error:
+        raise Unreachable(f"{url or settings.api_url!r} is no URL ({error}); check --url or MC_API_URL") from None
+
+
+def _address(settings: Settings) -> str:
+    """Where the settings say, else where the `up` of this data folder says, for it may have found port 8000 taken."""
+    state = None if "api_url" in settings.model_fields_set else running_up(settings.data_dir)
+    return state.addresses.api_url or settings.api_url if state else settings.api_url
+
+
+def _known_key(settings: Settings) -> str:
+    if settings.api_key:
+        return settings.api_key.get_secret_value()
+    try:
+        return settings.key_file.read_text().strip()
+    except OSError as error:
+        raise Unreachable(
+            f"no API key: set MC_API_KEY, or run as the user who can read {settings.key_file} "
+            f"(the first start of Mission Control writes it; {error.strerror})"
+        ) from error

@@ -1,0 +1,118 @@
+"""What every client command has in common: where the API is, the form of the answer, and what an exit code means."""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cli.client import Api
+
+REFUSED, UNREACHABLE = 1, 3
+EXIT_CODES = "Exit codes: 0 done, 1 refused (with the reason and a request id), 2 wrong usage, 3 not reachable."
+
+P = ParamSpec("P")
+Limit = Annotated[int, typer.Option(help="Show at most so many rows.", min=1, max=100_000)]
+All = Annotated[bool, typer.Option("--all", help="Show all rows, however many.")]
+MissionId = Annotated[str, typer.Argument(help="As in mission_20250110_001.", metavar="MISSION", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why; it enters the history.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+_URL = Annotated[
+    str | None,
+    typer.Option(
+        "--url", help="Where the API is. [default: MC_API_URL, else http://127.0.0.1:8000]", show_default=False
+    ),
+]
+_KEY = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        help="Others on this machine can read a command line: prefer MC_API_KEY. [default: the key file]",
+        show_default=False,
+    ),
+]
+_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+
+
+@dataclass(frozen=True)
+class Client:
+    """What a client command works with: the API, and the one place where it answers."""
+
+    api: "Api"
+    as_json: bool
+
+    def answer(self, data: Any, shown: "RenderableType | Callable[[], RenderableType]") -> None:
+        """Print the answer: the API's data for scripts, `shown` for people."""
+        from cli.text import console
+
+        if self.as_json:
+            typer.echo(json.dumps(data, indent=2))
+        else:
+            console().print(shown() if callable(shown) else shown)
+
+
+_Command: TypeAlias = Callable[Concatenate[Client, P], int | None]
+
+
+def client_command(app: typer.Typer, name: str) -> Callable[[_Command[P]], _Command[P]]:
+    """Add a command that talks to the API: its function takes a `Client` first, and may return an exit code."""
+
+    def register(
+        function: Callable[Concatenate[Client, P], int | None],
+    ) -> Callable[Concatenate[Client, P], int | None]:
+        app.command(name)(_with_connection(function))
+        return function
+
+    return register
+
+
+def _with_connection(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Put the connection's options in place of the function's first parameter, so that typer offers them."""
+
+    def run(*, api_url: str | None, api_key: str | None, as_json: bool, **given: Any) -> None:
+        raise typer.Exit(_call(lambda client: function(client, **given), api_url, api_key, as_json) or 0)
+
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, default, annotation in (("api_url", None, _URL), ("api_key", None, _KEY), ("as_json", False, _JSON))
+    ]
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    parameters = [*keyword, *shared]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature looks for
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__doc__ = f"{inspect.getdoc(function)}\n\n{EXIT_CODES}"
+    return run
+
+
+def _call(function: Callable[[Client], int | None], url: str | None, key: str | None, as_json: bool) -> int | None:
+    from cli.client import Refused, Unreachable, connect
+    from cli.settings import load
+
+    try:
+        with connect(load(), url, key) as api:
+            return function(Client(api, as_json))
+    except Refused as refusal:
+        _complain(refusal.message, refusal.code, refusal.request_id, as_json)
+        return REFUSED
+    except Unreachable as error:
+        _complain(str(error), "unreachable", "", as_json)
+        return UNREACHABLE
+
+
+def _complain(message: str, code: str, request_id: str, as_json: bool) -> None:
+    from cli.text import line, safe
+
+    if as_json:
+        error = {"code": code, "message": message, "requestId": request_id}
+        typer.echo(json.dumps({"success": False, "error": error}), err=True)
+        return
+    typer.secho(f"{line(code)}: {safe(message)}", fg="red", err=True)
+    if request_id:
+        typer.secho(f"request {line(request_id)}", dim=True, err=True)

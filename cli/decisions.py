@@ -1,0 +1,144 @@
+"""`mission-control decision …`: the questions that wait for a human."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.command import All, Client, Limit, client_command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cli.client import Api
+
+PROOF = ("run_tests", "security_scan", "stress_tests", "collect_metrics")
+
+app = typer.Typer(no_args_is_help=True, help="See and answer what waits for a human.")
+
+DecisionId = Annotated[str, typer.Argument(metavar="DECISION", help="As `decision list` shows it.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the decision.", show_default=False)]
+
+
+@client_command(app, "list")
+def list_decisions(
+    client: Client,
+    status: Annotated[str, typer.Option(help="pending, approved, denied, expired, canceled, or any.")] = "pending",
+    mission: Annotated[str | None, typer.Option(help="Of this mission only.", show_default=False)] = None,
+    limit: Limit = 50,
+    everything: All = False,
+) -> None:
+    """List decisions; without options, those that wait.
+
+    Example: mission-control decision list --status any --mission mission_20250110_001
+    """
+    from cli.text import moment, table, word
+
+    filters = {"status": None if status == "any" else status, "mission_id": mission}
+    rows = client.api.rows("/decisions", None if everything else limit, **filters)
+    columns = ("decision", "mission", "status", "risk", "asked", "expires", "reasons")
+    cells = [
+        (
+            d["decision_id"],
+            d["mission_id"],
+            word(d["status"]),
+            d["risk"],
+            moment(d["requested_at"]),
+            moment(d["expires_at"]),
+            "; ".join(d["reasons"]),
+        )
+        for d in rows
+    ]
+    client.answer(rows, lambda: table(columns, cells))
+
+
+@client_command(app, "show")
+def show(client: Client, decision_id: DecisionId) -> None:
+    """Show what is to be approved: the change, its tests, its scan, the risk and the reasons."""
+    decision = client.api.get(f"/decisions/{decision_id}")
+    client.answer(decision, lambda: question(client.api, decision))
+
+
+@client_command(app, "approve")
+def approve(client: Client, decision_id: DecisionId, reason: Reason) -> None:
+    """Approve what `decision show` shows; the mission goes on.
+
+    Example: mission-control decision approve 0197… --reason "read the diff, tests are green"
+    """
+    _resolve(client, decision_id, "approve", reason)
+
+
+@client_command(app, "deny")
+def deny(client: Client, decision_id: DecisionId, reason: Reason) -> None:
+    """Deny; the mission ends without a merge."""
+    _resolve(client, decision_id, "deny", reason)
+
+
+def _resolve(client: Client, decision_id: str, answer: str, reason: str) -> None:
+    from cli.text import line, word
+
+    body = {"decision": answer, "explanation": reason}
+    decision = client.api.post(f"/decisions/{decision_id}/resolve", body)
+    client.answer(decision, lambda: word(decision["status"]).append(f" {line(decision_id)}", style="none"))
+
+
+def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
+    """All that an answer binds, for a human to read before giving it: the risk, why, the tests, the scan, the diff."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from cli.text import facts, moment, word
+
+    asked = decision["question"]
+    who = f"{decision['resolved_by']}: {decision['explanation']}" if decision["resolved_by"] else None
+    head = facts(
+        [
+            ("decision", decision["decision_id"]),
+            ("mission", decision["mission_id"]),
+            ("status", word(decision["status"])),
+            ("risk", decision["risk"]),
+            ("because", "\n".join(decision["reasons"])),
+            *((name.replace("_", " "), _plain(asked[name])) for name in asked if name not in ("diff", "facts")),
+            *((name.replace("_", " "), value) for name, value in decision["binding"].items()),
+            ("expires", moment(decision["expires_at"])),
+            ("answered", who),
+        ]
+    )
+    return Group(head, *_proof(api, decision), Text(), *_diff(api, decision))
+
+
+def _proof(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
+    """What the stages before found of the very change that is asked about."""
+    from cli.watch import stage_row
+
+    if not decision["mission_id"]:
+        return []
+    place = (decision["round"], decision["candidate"])
+    stages = api.rows(f"/missions/{decision['mission_id']}/stages", None)
+    found = [s for s in stages if (s["round"], s["candidate"]) == place and s["stage"] in PROOF]
+    return [stage_row(stage) for stage in found]
+
+
+def _diff(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
+    if not (decision["question"].get("diff") and "diff" in decision["links"]):
+        return []
+    return [diff(api.text(decision["links"]["diff"].removeprefix("/api/v1")))]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    return "\n".join(_plain(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def diff(patch: str) -> "RenderableType":
+    """A unified diff in its usual colours."""
+    from rich.text import Text
+
+    from cli.text import safe
+
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    shown = Text()
+    for row in patch.splitlines():
+        header = row.startswith(("+++", "---"))
+        shown.append(safe(row) + "\n", style="bold" if header else colours.get(row[:1], ""))
+    return shown

@@ -1,0 +1,88 @@
+"""`mission-control demo`: the whole product in a folder of its own, and one mission from bug to merged commit."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from rich.console import Console
+from rich.text import Text
+
+from cli.client import connect
+from cli.demo.proof import prove
+from cli.demo.scene import Wishes, play
+from cli.demo.world import git, make_repository
+from cli.text import console, duration, facts, line, word
+from cli.watch import OUTCOME_CODES, Json, ending
+from models.domain.errors import InvalidInput
+from models.settings import Settings
+from worker.dev.stack import Stack
+
+WORKSPACE = "default"
+
+
+def run_demo(settings: Settings, data_dir: Path | None, wishes: Wishes) -> int:
+    """Show it all; the exit code tells the mission's outcome.
+
+    Raises:
+        MissionControlError: something is missing; the message says what.
+    """
+    if not wishes.yes and not sys.stdin.isatty():
+        raise InvalidInput("no_terminal", "there is no terminal to ask for the approval in: give it with --yes")
+    began = time.monotonic()
+    out = console()
+    folder = (data_dir or settings.data_dir / "demo").absolute()
+    place = make_repository(folder / "repositories")
+    stack = Stack(_apart(settings, folder), report=lambda text: out.print(Text(f"· {line(text)}", style="dim")))
+    # The servers live in a thread with an event loop; this one may wait for the keyboard.
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack):
+        mission = _show(portal, stack, out, place, wishes)
+        out.print(Text(f"\n{duration(time.monotonic() - began)} from the command to here", style="dim"))
+        if not wishes.leave:
+            out.print(Text("everything stays up; Ctrl-C stops it"))
+            threading.Event().wait()
+    return OUTCOME_CODES[mission["outcome"]]
+
+
+def _apart(settings: Settings, folder: Path) -> Settings:
+    """Settings that share nothing with another installation on this machine but the cache."""
+    ports = dict.fromkeys(("api_port", "postgres_port", "temporal_port", "temporal_ui_port", "metrics_port"), 0)
+    own = {"data_dir": folder, "repository_roots": (folder / "repositories",), "log_level": "warning"}
+    servers = dict.fromkeys(("database_url", "database_app_url", "database_system_url", "temporal_address"))
+    keys = dict.fromkeys(("api_key", "api_key_file", "signing_key_file"))
+    return settings.model_copy(update=ports | own | servers | keys)
+
+
+def _show(portal: BlockingPortal, stack: Stack, out: Console, place: Path, wishes: Wishes) -> Json:
+    def kill() -> None:
+        out.print(
+            Text(f"\nSIGKILL to the worker, process {stack.pid('worker')}, in the middle of its tests", style="red")
+        )
+        portal.call(stack.kill, "worker")
+
+    out.print(Text(f"\nthe repository {place}, at {git(place, 'log', '-1', '--format=%h %s')}"))
+    with connect(stack.settings, None, None) as api:
+        mission = play(api, out, str(place), wishes, kill)
+        out.print(ending(mission))
+        if mission["outcome"] == "merged":
+            evidence = api.get(f"/missions/{mission['mission_id']}/evidence")
+            _prove(out, stack.settings, place, evidence)
+        out.print(facts([("Temporal", mission["links"]["temporal"]), ("API", f"{stack.settings.api_url}/api-docs")]))
+    return mission
+
+
+def _prove(out: Console, settings: Settings, place: Path, evidence: Json) -> None:
+    signers = settings.signing_key.with_name(settings.signing_key.name + ".allowed_signers")
+    proof = prove(place, signers, WORKSPACE, evidence)
+    held = word("passed" if proof.valid == proof.records else "failed")
+    out.print(
+        facts(
+            [
+                ("merge", proof.commit),
+                ("git verify-commit", proof.signature),
+                ("stage records", held.append(f"  {proof.valid} of {proof.records} digests and signatures hold")),
+                ("kept as evidence", "\n".join(f"{item['kind']}  {item['digest']}" for item in evidence["evidence"])),
+            ]
+        )
+    )

@@ -1,0 +1,37 @@
+"""`mission-control`: starts the product's parts, and is a client of its HTTP API."""
+
+from typing import Annotated
+
+import typer
+
+from cli import decisions, missions, repositories, servers
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Mission Control: durable missions that patch, test, scan, merge, watch and roll back.",
+    epilog="Begin with `mission-control demo`, or `mission-control up` and then `mission-control repository add`.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("mission-control"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Commands under `mission`, `decision` and `repository` talk to the HTTP API; the others work on this machine."""
+
+
+servers.add_to(app)
+app.add_typer(missions.app, name="mission")
+app.add_typer(decisions.app, name="decision")
+app.add_typer(repositories.app, name="repository")

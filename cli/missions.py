@@ -1,0 +1,228 @@
+"""`mission-control mission …`: file missions, watch them, steer them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import uuid4
+
+import typer
+
+from cli.command import All, Client, Limit, MissionId, Reason, Yes, client_command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(no_args_is_help=True, help="File missions, watch them, steer them.")
+
+Severity = Literal["critical", "high", "medium", "low"]
+Status = Literal["open", "in_progress", "observing", "resolved", "escalated"]
+Keep = Annotated[bool | None, typer.Option("--keep/--roll-back", help="After the merge: what becomes of it.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Then follow it to its end.")]
+
+
+def _option(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
+
+
+@client_command(app, "create")
+def create(
+    client: Client,
+    repo: Annotated[str | None, _option("A registered repository: name, id or URL.")] = None,
+    branch: Annotated[str | None, _option("Target branch. [default: the repository's]")] = None,
+    severity: Annotated[Severity | None, _option("How urgent. [default: medium]")] = None,
+    subsystem: Annotated[str | None, _option("What is affected. [default: the repository]")] = None,
+    symptom: Annotated[list[str] | None, _option("What is wrong. May be repeated.")] = None,
+    must_pass: Annotated[list[str] | None, _option("A test that fails now and must pass. May be repeated.")] = None,
+    patch: Annotated[list[str] | None, _option("A unified diff's file, or - for stdin. May be repeated.")] = None,
+    ref: Annotated[list[str] | None, _option("A ref of the repository to try, after the patches.")] = None,
+    approve_needed: Annotated[bool, typer.Option("--approve-needed", help="Ask a human before the merge.")] = False,
+    window: Annotated[float | None, _option("Minutes to observe after the merge. [default: 30]")] = None,
+    file: Annotated[Path | None, typer.Option(help="The mission as YAML, in the API's own words.", exists=True)] = None,
+    execute: Annotated[bool, typer.Option("--execute", "-x", help="Start it at once.")] = False,
+    watch: Watch = False,
+) -> int | None:
+    """File a mission. What an option says goes before what the file says.
+
+    Examples:
+
+    mission-control mission create --repo invoices --symptom "VAT is a cent short" \\
+        --must-pass tests/test_vat.py::test_half_up --patch fix.diff --execute --watch
+
+    mission-control mission create --file mission.yaml
+    """
+    from cli import package
+
+    body = package.from_file(file) if file else {}
+    given = package.Options(repo, branch, severity, subsystem, symptom, must_pass, patch, ref, approve_needed, window)
+    mission = client.api.post("/missions", package.merged(body, given), key=str(uuid4()))
+    return _go_on(client, mission, execute or watch, watch)
+
+
+@client_command(app, "list")
+def list_missions(
+    client: Client,
+    status: Annotated[Status | None, typer.Option(help="Only those that stand there.", show_default=False)] = None,
+    severity: Annotated[Severity | None, typer.Option(help="Only these.", show_default=False)] = None,
+    limit: Limit = 50,
+    everything: All = False,
+) -> None:
+    """List missions, the newest first."""
+    from cli.text import moment, table, word
+
+    filters = {"status": status, "severity": severity, "sort": "-created_at"}
+    rows = client.api.rows("/missions", None if everything else limit, **filters)
+    columns = ("mission", "severity", "status", "outcome", "stage", "filed", "subsystem")
+    cells = [
+        (
+            m["mission_id"],
+            m["severity"],
+            word(m["status"]),
+            word(m.get("outcome") or ""),
+            "paused" if m.get("paused") else m.get("stage"),
+            moment(m.get("created_at")),
+            m["subsystem_id"],
+        )
+        for m in rows
+    ]
+    client.answer(rows, lambda: table(columns, cells))
+
+
+@client_command(app, "show")
+def show(client: Client, mission_id: MissionId) -> None:
+    """Show one mission: its package, its stages, where its evidence is."""
+    mission = client.api.get(f"/missions/{mission_id}")
+    client.answer(mission, lambda: _described(mission, client.api.get(f"/missions/{mission_id}/stages")))
+
+
+@client_command(app, "execute")
+def execute(client: Client, mission_id: MissionId, watch: Watch = False) -> int | None:
+    """Start a mission that was filed."""
+    return _go_on(client, {"mission_id": mission_id}, True, watch)
+
+
+@client_command(app, "watch")
+def watch(client: Client, mission_id: MissionId) -> int:
+    """Follow a mission to its end, stage by stage.
+
+    The exit code tells the outcome: 0 merged, 10 rolled back, 11 denied, 12 expired, 13 failed, 14 canceled,
+    15 terminated.
+    """
+    from cli.watch import follow
+
+    return follow(client.api, mission_id, as_json=client.as_json)
+
+
+@client_command(app, "logs")
+def logs(
+    client: Client,
+    mission_id: MissionId,
+    stage: Annotated[str | None, typer.Option(help="Number or name. [default: the latest that has a log]")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the command runs.")] = False,
+) -> None:
+    """Print what a stage's commands printed.
+
+    Example: mission-control mission logs mission_20250110_001 --stage run_tests -f
+    """
+    from cli.logs import show_log
+
+    show_log(client.api, mission_id, stage, follow=follow)
+
+
+@client_command(app, "note")
+def note(
+    client: Client,
+    mission_id: MissionId,
+    text: Annotated[str, typer.Argument(help="What to remark.", show_default=False)],
+) -> None:
+    """Add a remark to a running mission's history."""
+    _control(client, mission_id, "inject", {"text": text})
+
+
+@client_command(app, "pause")
+def pause(client: Client, mission_id: MissionId, reason: Reason = "") -> None:
+    """Hold a mission; the answer says whether a command was stopped."""
+    _control(client, mission_id, "pause", {"reason": reason})
+
+
+@client_command(app, "resume")
+def resume(client: Client, mission_id: MissionId, reason: Reason = "") -> None:
+    """Let a paused mission go on."""
+    _control(client, mission_id, "resume", {"reason": reason})
+
+
+@client_command(app, "cancel")
+def cancel(
+    client: Client,
+    mission_id: MissionId,
+    reason: Reason = "",
+    keep: Annotated[
+        bool | None, typer.Option("--keep/--roll-back", help="After the merge: what becomes of it.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """End a mission. Before the merge nothing is left behind; after it, say --keep or --roll-back."""
+    if not yes:
+        typer.confirm(f"End {mission_id}?", abort=True, err=True)
+    merged = {None: None, True: "keep", False: "roll_back"}[keep]
+    body = {"reason": reason} | ({"merged": merged} if merged else {})
+    _control(client, mission_id, "cancel", body)
+
+
+@client_command(app, "retry")
+def retry(client: Client, mission_id: MissionId, execute: bool = True, watch: Watch = False) -> int | None:
+    """File an ended mission again, as a new one, and start it."""
+    mission = client.api.post(f"/missions/{mission_id}/retry", key=str(uuid4()))
+    return _go_on(client, mission, execute or watch, watch)
+
+
+def _go_on(client: Client, mission: dict[str, Any], execute: bool, watch: bool) -> int | None:
+    from cli.watch import follow
+
+    mission_id = mission["mission_id"]
+    if execute:
+        client.api.post(f"/missions/{mission_id}/execute", {"mission_type": "coding"}, key=str(uuid4()))
+        mission = client.api.get(f"/missions/{mission_id}")
+    if watch:
+        return follow(client.api, mission_id, as_json=client.as_json)
+    client.answer(mission, lambda: _described(mission, []))
+    return None
+
+
+def _control(client: Client, mission_id: str, verb: str, body: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    from cli.text import line
+
+    answer = client.api.post(f"/missions/{mission_id}/{verb}", body, key=str(uuid4()))
+    stage = f" (stage {line(answer['stage'])})" if answer.get("stage") else ""
+    client.answer(answer, lambda: Text(line(answer["effect"]).replace("_", " ") + stage))
+
+
+def _described(mission: dict[str, Any], stages: list[dict[str, Any]]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from cli.text import facts, moment, word
+    from cli.watch import stage_table
+
+    workspace, criteria = mission["workspace"], mission["acceptance_criteria"]
+    head = facts(
+        [
+            ("mission", mission["mission_id"]),
+            ("status", word(mission["status"])),
+            ("outcome", word(mission["outcome"]) if mission.get("outcome") else None),
+            ("reason", mission.get("reason")),
+            ("severity", mission["severity"]),
+            (
+                "repository",
+                f"{workspace['repo_path']} ({mission['context'].get('branch') or workspace['working_branch']})",
+            ),
+            ("symptoms", "\n".join(s["description"] for s in mission["symptoms"])),
+            ("must pass", "\n".join(criteria.get("must_pass_tests", []))),
+            ("merge", mission.get("merge_sha")),
+            ("revert", mission.get("revert_sha")),
+            ("filed", moment(mission.get("created_at"))),
+            ("ended", moment(mission.get("ended_at"))),
+            *((mission.get("links") or {}).items()),
+        ]
+    )
+    return Group(head, Text(), stage_table(stages)) if stages else head

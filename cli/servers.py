@@ -1,0 +1,120 @@
+"""The commands that start something on this machine, or look at it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.command import Yes
+from cli.settings import load
+
+Scene = Literal["mission"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    for command in (up, demo, doctor, api, worker, migrate):
+        app.command()(command)
+
+
+def up() -> None:
+    """Run everything on this machine until Ctrl-C: PostgreSQL, Temporal, the worker, the API.
+
+    A part that dies is started again. DATABASE_URL and TEMPORAL_ADDRESS take the place of our own servers.
+
+    Example: MC_REPOSITORY_ROOTS=$HOME/src mission-control up
+    """
+    import asyncio
+
+    from worker.dev.up import up as run_up
+
+    with _errors_shown():
+        asyncio.run(run_up(load(), _say))
+
+
+def demo(
+    yes: Yes = False,
+    kill_worker: Annotated[bool, typer.Option("--kill-worker", help="SIGKILL the worker in mid-run.")] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop all at the end, instead of staying up.")] = False,
+    scene: Annotated[Scene, typer.Option(help="What to show.")] = "mission",
+    data_dir: Annotated[Path | None, typer.Option(help="[default: `demo` in MC_DATA_DIR]", show_default=False)] = None,
+) -> None:
+    """Start the whole product beside whatever runs, and take one mission through its eleven stages.
+
+    The mission mends a bug in a small repository made for it. It asks for one approval, here; --yes gives it.
+
+    Example: mission-control demo --yes --kill-worker --exit
+    """
+    from cli.demo.run import run_demo
+    from cli.demo.scene import Wishes
+
+    with _errors_shown():
+        raise typer.Exit(run_demo(load(), data_dir, Wishes(yes, kill_worker, leave)))
+
+
+def doctor() -> None:
+    """Check every part and say how to mend what is wrong."""
+    import asyncio
+
+    from cli.text import console, table, word
+    from worker.dev.doctor import check
+
+    with _errors_shown():
+        checks = asyncio.run(check(load()))
+    rows = [(c.name, word("passed" if c.ok else "failed"), c.detail, c.mend) for c in checks]
+    console().print(table(("part", "state", "found", "how to mend it"), rows))
+    raise typer.Exit(0 if all(c.ok for c in checks) else 1)
+
+
+def api() -> None:
+    """Run the API alone, on MC_API_HOST and MC_API_PORT; it needs DATABASE_URL and TEMPORAL_ADDRESS."""
+    from api.__main__ import main
+
+    with _errors_shown():
+        main()
+
+
+def worker() -> None:
+    """Run one worker; it needs DATABASE_URL and TEMPORAL_ADDRESS."""
+    from worker.__main__ import main
+
+    with _errors_shown():
+        main()
+
+
+def migrate(
+    revision: Annotated[str, typer.Argument(help="`head`, or `base` to remove every table.")] = "head",
+    yes: Yes = False,
+) -> None:
+    """Bring the database at DATABASE_URL to the schema of this version. `up` does it by itself.
+
+    Example: DATABASE_URL=postgresql://owner@db/mission_control mission-control migrate
+    """
+    from models.domain.errors import InvalidInput
+    from models.store.migrate import migrate as run_migrations
+
+    settings = load()
+    with _errors_shown():
+        if settings.database_url is None:
+            raise InvalidInput("no_database", "DATABASE_URL is not set: say which database to migrate")
+        if revision == "base" and not yes:
+            typer.confirm("This removes every table with its data. Go on?", abort=True, err=True)
+        typer.echo(run_migrations(settings.database_url.get_secret_value(), revision))
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """Turn our own errors into their message and exit code 1."""
+    from models.domain.errors import MissionControlError
+
+    try:
+        yield
+    except MissionControlError as error:
+        typer.secho(f"{error.code}: {error.message}", fg="red", err=True)
+        raise typer.Exit(1) from None
+
+
+def _say(message: str) -> None:
+    typer.secho(message, err=True)

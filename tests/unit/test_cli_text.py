@@ -1,0 +1,103 @@
+"""Text of a server on a terminal: shown, never obeyed."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cli.text import console, duration, facts, line, safe, table
+from cli.watch import StageLines, ending, stage_table
+
+
+def shown(renderable: Any) -> str:
+    """What a colour terminal would get."""
+    out = Console(file=io.StringIO(), force_terminal=True, width=200, markup=False, emoji=False, highlight=False)
+    out.print(renderable)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+def stage(**changed: object) -> dict[str, Any]:
+    """A stage's record as the API shows it."""
+    return {
+        "stage": "run_tests",
+        "number": "4",
+        "round": 0,
+        "candidate": 0,
+        "status": "passed",
+        "reason": "",
+        "started_at": "2026-01-10T10:00:00Z",
+        "ended_at": "2026-01-10T10:00:01.5Z",
+    } | changed
+
+
+@pytest.mark.parametrize(
+    ("hostile", "spelt"),
+    [
+        ("\x1b[2J\x1b[31mred", "\\x1b[2J\\x1b[31mred"),
+        ("a\rb", "a\\x0db"),
+        ("a\x07", "a\\x07"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\u2028", "\\u2028"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\U000e0041", "\\U000e0041"),
+        ("[bold red]x[/] :bomb:", "[bold red]x[/] :bomb:"),
+        ("ünïcode 漢字", "ünïcode 漢字"),
+    ],
+)
+def test_control_characters_are_spelt_out(hostile: str, spelt: str) -> None:
+    assert safe(hostile) == spelt
+
+
+def test_a_quoted_line_cannot_begin_a_line_of_its_own() -> None:
+    assert line("one\n 9  merge  passed") == "one\\n 9  merge  passed"
+    assert safe("one\ntwo") == "one\ntwo"
+
+
+HOSTILE = "\x1b]0;owned\x07[red]passed[/red]\x1b[2K"
+
+
+def test_nothing_we_render_passes_an_escape_of_the_server_on() -> None:
+    mission = {"mission_id": HOSTILE, "outcome": "failed", "reason": HOSTILE}
+    renderables = [
+        table(("a",), [(HOSTILE,)]),
+        facts([("a", HOSTILE)]),
+        stage_table([stage(reason=HOSTILE, stage=HOSTILE, number=HOSTILE, status=HOSTILE)]),
+        ending(mission),
+    ]
+    for renderable in renderables:
+        text = shown(renderable)
+        assert "\x1b]" not in text
+        assert "\x1b[2K" not in text
+        assert "\x07" not in text
+        assert "[red]passed[/red]" in text
+
+
+class TestStageLines:
+    """What `mission watch` prints, without a terminal."""
+
+    def test_tells_stage_verdict_time_and_reason(self) -> None:
+        out = console(io.StringIO())
+        StageLines(out).stage_ended(stage(status="failed", reason="1 of 2 must-pass tests fails"))
+        assert out.file.getvalue().split() == [  # type: ignore[attr-defined]  # it is the StringIO above
+            *("4", "run_tests", "failed", "1.5", "s"),
+            *("1", "of", "2", "must-pass", "tests", "fails"),
+        ]
+
+    def test_says_where_the_next_candidate_and_the_next_round_begin(self) -> None:
+        out = console(io.StringIO())
+        lines = StageLines(out)
+        for place in ({}, {"candidate": 1}, {"candidate": 1, "round": 1}):
+            lines.stage_ended(stage(**place))
+        printed = out.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+        assert printed.count("candidate 2") == 1
+        assert printed.count("the target branch moved") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.99, "60.0 s"), (125, "2 min 05 s"), (4_200, "1 h 10 min")],
+)
+def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -1,0 +1,88 @@
+"""What the documents promise is held to the code."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from cli.main import app
+from models.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md", "docs/runbook.md")]
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+def _variables() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        yield field.validation_alias if isinstance(field.validation_alias, str) else f"MC_{name.upper()}"
+
+
+def _commands() -> Iterator[tuple[str, str]]:
+    for document in DOCUMENTS:
+        for found in re.finditer(r"mission-control ((?:[a-z]+ ?)+[^`\n]*)", document.read_text().replace("\\\n", " ")):
+            yield document.name, found.group(1)
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("variable", sorted(_variables()))
+def test_every_setting_is_in_the_readme(variable: str) -> None:
+    assert f"`{variable}`" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_names_no_setting_that_does_not_exist() -> None:
+    named = set(re.findall(r"`(MC_[A-Z_]+)`", (ROOT / "README.md").read_text()))
+    assert named <= set(_variables())
+
+
+@pytest.mark.parametrize(("document", "line"), sorted(set(_commands())))
+def test_documented_commands_and_options_exist(document: str, line: str) -> None:
+    command = get_command(app)
+    words = line.split("#")[0].split()
+    while words and hasattr(command, "commands") and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    assert not hasattr(command, "commands"), f"{document}: {line}"
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= known | {"--help"}
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *RECORDS], ids=lambda path: path.name)
+def test_links_and_make_targets_exist(document: Path) -> None:
+    text = document.read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (document.parent / target).exists(), target
+    assert {name for name in re.findall(r"`make ([a-z]+)", text)} <= _targets()
+    for path in re.findall(
+        r"`((?:models|workflows|activities|worker|api|cli|deploy|config|docs|tests)/[\w./-]*)`", text
+    ):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)
+def test_decision_records_have_one_shape(record: Path) -> None:
+    text = record.read_text()
+    number = int(record.name[:4])
+    assert text.startswith(f"# {number}. ")
+    assert len(text.splitlines()) <= 50
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Context", "Decision", "Consequences", "Alternatives"]
+    assert re.search(r"^Status: (accepted|superseded by \d+)$", text, re.MULTILINE)
+
+
+def test_decision_records_are_numbered_without_gaps() -> None:
+    assert [int(record.name[:4]) for record in RECORDS] == list(range(1, len(RECORDS) + 1))
+
+
+def test_agents_file_is_short() -> None:
+    assert len((ROOT / "AGENTS.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *RECORDS], ids=lambda path: path.name)
+def test_prose_fits_the_line(document: Path) -> None:
+    rows = document.read_text().splitlines()
+    assert [row for row in rows if len(row) > 120 and not row.startswith(("|", " │"))] == []
