@@ -17,6 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.service import RPCError
 
+from activities.workbench.command import Isolation
+from activities.workbench.sandbox import Sandbox
 from models.domain.errors import MissionControlError
 from models.settings import Settings
 from models.store.migrate import pending
@@ -48,7 +50,7 @@ class Check:
 async def check(settings: Settings) -> list[Check]:
     """Look at everything. A server that `up` would start, and that does not run, is no fault."""
     running = as_running(settings)
-    tools = [_python(), _git(), _ssh_keygen(), _temporal_cli(settings)]
+    tools = [_python(), _git(), _ssh_keygen(), await _isolation(settings), _temporal_cli(settings)]
     folders = [_folder("data folder", settings.data_dir), _folder("cache folder", settings.cache_dir)]
     servers = await asyncio.gather(
         *(_looked(look, running) for look in (_postgres, _migrations, _temporal, _worker, _api))
@@ -82,6 +84,18 @@ def _git() -> Check:
 def _ssh_keygen() -> Check:
     path = shutil.which("ssh-keygen")
     return _judge("ssh-keygen", path is not None, path or "not found", "install openssh-client: it signs the commits")
+
+
+async def _isolation(settings: Settings) -> Check:
+    """What the sandbox can do here, found by running a command in each kind."""
+    mend = (
+        "install bubblewrap, or allow user namespaces: without either, tests run beside everything else on this machine"
+    )
+    try:
+        isolation = (await asyncio.to_thread(Sandbox.detect, settings.sandbox)).isolation
+    except MissionControlError as error:
+        return Check("isolation", False, error.message, mend)
+    return _judge("isolation", isolation is not Isolation.NONE, isolation.value, mend)
 
 
 def _temporal_cli(settings: Settings) -> Check:

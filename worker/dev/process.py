@@ -106,7 +106,7 @@ class Child:
     def last_words(self, lines: int = 12) -> str:
         """The end of its log, for the error that says why it did not start."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(line[:300] for line in text.splitlines()[-lines:])
 
 
 def _start_of(pid: int) -> float:
@@ -175,7 +175,7 @@ class Server(ABC):
         while (self.port and not listens(child.pid, self.port)) or not await self._answers():
             if child.exit_code is not None:
                 raise _did_not_start(self.name, child, f"ended with code {child.exit_code}")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
 
 def _did_not_start(name: str, child: Child, what: str) -> Unavailable:
