@@ -45,7 +45,12 @@ def _values(keys: Sequence[Any], after: tuple[str | int | float, ...]) -> list[C
     if len(after) != len(keys):
         raise invalid_cursor()
     try:
-        parsed = [TypeAdapter(key.type.python_type).validate_python(v) for key, v in zip(keys, after, strict=True)]
+        parsed = [_type(key).validate_python(value) for key, value in zip(keys, after, strict=True)]
     except ValidationError as error:
         raise invalid_cursor() from error
     return [literal(value, key.type) for key, value in zip(keys, parsed, strict=True)]
+
+
+def _type(key: Any) -> TypeAdapter[Any]:
+    """The column's type as the table declares it; SQLAlchemy's own answer for text is `object`."""
+    return TypeAdapter(key.class_.model_fields[key.key].annotation)

@@ -1,0 +1,235 @@
+"""Every refusal has the one envelope, says what is wrong, and tells nothing of our insides."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from pydantic import Field
+
+from api.app import create_app
+from api.registry import VERSIONS
+from api.routing import router
+from models.domain.errors import MissionControlError, Unavailable
+from models.observability import configure_logging
+from models.schemas.envelope import Body, Success
+from models.settings import Settings
+from tests.fixtures.api import running
+
+routes = router("trial")
+
+
+class Inner(Body):
+    """A part of a body."""
+
+    metric_id: str
+    rolling_window: int = Field(default=1, ge=1)
+
+
+class Trial(Body):
+    """A body with all that a body may have."""
+
+    subsystem_id: str
+    inner_parts: tuple[Inner, ...] = ()
+    free_form: dict[str, Any] = Field(default_factory=dict)
+
+
+@routes.post("/trial")
+async def post_trial(body: Trial) -> Success[Trial]:
+    """Say what came."""
+    return Success(data=body)
+
+
+@routes.get("/trial/{trial_id}")
+async def get_trial(trial_id: str, sub_system: str | None = None) -> Success[str]:
+    """Say what was asked for."""
+    return Success(data=f"{trial_id} {sub_system}")
+
+
+@routes.get("/fails")
+async def get_fails(how: str) -> Success[str]:
+    """Fail."""
+    raise {
+        "bug": RuntimeError("the password is hunter2"),
+        "ours": MissionControlError("broken_record", "the password is hunter2"),
+        "away": Unavailable("temporal_unavailable", "try again"),
+    }[how]
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application with the routes of this module beside its own."""
+    application = create_app(settings, {"v1": (routes, *VERSIONS["v1"])})
+    async with running(application):
+        yield application
+
+
+def error(answer: httpx2.Response, status: int) -> dict[str, Any]:
+    """The error of an answer, whose envelope must be right."""
+    assert answer.status_code == status, answer.text
+    envelope = answer.json()
+    assert set(envelope) == {"success", "error"}
+    assert envelope["success"] is False
+    assert set(envelope["error"]) - {"details"} == {"code", "message", "requestId"}
+    assert envelope["error"]["requestId"] == answer.headers["x-request-id"]
+    found: dict[str, Any] = envelope["error"]
+    return found
+
+
+class TestEnvelope:
+    async def test_unknown_route(self, api: httpx2.AsyncClient) -> None:
+        assert error(await api.get("/api/v1/nothing"), 404)["code"] == "route_not_found"
+
+    async def test_wrong_method(self, api: httpx2.AsyncClient) -> None:
+        answer = await api.delete("/api/v1/trial")
+        assert error(answer, 405)["code"] == "method_not_allowed"
+        assert answer.headers["allow"] == "POST"
+
+    async def test_no_key(self, app: FastAPI) -> None:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as stranger:
+            assert error(await stranger.post("/api/v1/events"), 401)["code"] == "api_key_required"
+
+    @pytest.mark.parametrize("how", ["bug", "ours"])
+    async def test_a_bug_tells_nothing(
+        self, client: Any, how: str, settings: Settings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        configure_logging(settings)
+        answer = await client(None).get(f"/api/v1/fails?how={how}", headers={"X-Request-Id": "find-me"})
+        assert "hunter2" not in answer.text
+        assert error(answer, 500)["code"] == "internal_error"
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert next(line for line in lines if line["event"] == "request_failed")["request_id"] == "find-me"
+
+    async def test_away(self, api: httpx2.AsyncClient) -> None:
+        answer = await api.get("/api/v1/fails?how=away")
+        assert error(answer, 503)["code"] == "temporal_unavailable"
+        assert answer.headers["retry-after"] == "1"
+
+
+class TestRequestId:
+    async def test_ours_where_none_came(self, api: httpx2.AsyncClient) -> None:
+        ids = {(await api.get("/healthz")).headers["x-request-id"] for _ in range(3)}
+        assert len(ids) == 3
+
+    @pytest.mark.parametrize("asked", ["a b", "x" * 200, 'a"b', ""])
+    async def test_unsound_ones_are_replaced(self, api: httpx2.AsyncClient, asked: str) -> None:
+        given = (await api.get("/healthz", headers={"X-Request-Id": asked})).headers["x-request-id"]
+        assert given.startswith("req_")
+
+    async def test_it_is_in_the_log(
+        self, api: httpx2.AsyncClient, settings: Settings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        configure_logging(settings)
+        await api.get("/api/v1/trial/mission_1", headers={"X-Request-Id": "look/here:1"})
+        line = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (line["request_id"], line["status"], line["trial_id"]) == ("look/here:1", 200, "mission_1")
+
+
+class TestBody:
+    async def test_either_case(self, api: httpx2.AsyncClient) -> None:
+        sent = {"subsystemId": "s", "innerParts": [{"metricId": "m", "rolling_window": 2}], "free_form": {"someKey": 1}}
+        answer = await api.post("/api/v1/trial", json=sent)
+        assert answer.json()["data"] == {
+            "subsystem_id": "s",
+            "inner_parts": [{"metric_id": "m", "rolling_window": 2}],
+            "free_form": {"someKey": 1},
+        }
+
+    @pytest.mark.parametrize(
+        ("body", "path"),
+        [
+            ({}, "body.subsystem_id"),
+            ({"subsystem_id": 1}, "body.subsystem_id"),
+            ({"subsystem_id": "s", "nonsense": 1}, "body.nonsense"),
+            ({"subsystem_id": "s", "subsystemId": "t"}, "body.subsystemId"),
+            ({"subsystem_id": "s", "inner_parts": [{}]}, "body.inner_parts[0].metric_id"),
+            ({"subsystem_id": "s", "inner_parts": [{"metric_id": "m", "other": 1}]}, "body.inner_parts[0].other"),
+            ([], "body"),
+        ],
+    )
+    async def test_fields_are_named(self, api: httpx2.AsyncClient, body: Any, path: str) -> None:
+        told = error(await api.post("/api/v1/trial", json=body), 422)
+        assert told["code"] == "invalid_input"
+        assert path in [field["path"] for field in told["details"]["fields"]]
+        assert path in told["message"]
+
+    async def test_what_was_sent_is_not_echoed(self, api: httpx2.AsyncClient) -> None:
+        answer = await api.post("/api/v1/trial", json={"subsystem_id": ["hunter2"]})
+        assert error(answer, 422)
+        assert "hunter2" not in answer.text
+
+    @pytest.mark.parametrize(
+        ("body", "code"),
+        [
+            (b'{"subsystem_id": "s"', "malformed_json"),
+            (b"\xff\xfe\x00", "malformed_json"),
+            (b"[" * 100_000, "malformed_json"),
+            (b'{"subsystem_id": ' + b"9" * 10_000 + b"}", "malformed_json"),
+            (b'{"subsystem_id": "s", "free_form": {"x": NaN}}', "invalid_input"),
+            (b'{"subsystem_id": "s", "free_form": {"x": -Infinity}}', "invalid_input"),
+            (b'{"subsystem_id": "s", "free_form": {"x": 1e999}}', "invalid_input"),
+            (b'{"subsystem_id": "s\\u0000"}', "invalid_input"),
+            (b'{"subsystem_id": "s", "free_form": {"a\\u0000": [1]}}', "invalid_input"),
+            (b'{"subsystem_id": "s", "free_form": {"x": ["\\ud800"]}}', "invalid_input"),
+            (b"", "invalid_input"),
+            (b"null", "invalid_input"),
+        ],
+    )
+    async def test_what_no_row_can_hold(self, api: httpx2.AsyncClient, body: bytes, code: str) -> None:
+        answer = await api.post("/api/v1/trial", content=body, headers={"Content-Type": "application/json"})
+        assert error(answer, 422)["code"] == code
+
+    async def test_a_whole_surrogate_pair_is_a_character(self, api: httpx2.AsyncClient) -> None:
+        sent = b'{"subsystem_id": "\\ud83d\\ude00 \\\\u0000"}'
+        answer = await api.post("/api/v1/trial", content=sent, headers={"Content-Type": "application/json"})
+        assert answer.json()["data"]["subsystem_id"] == "\U0001f600 \\u0000"
+
+    async def test_not_json(self, api: httpx2.AsyncClient) -> None:
+        answer = await api.post("/api/v1/trial", content=b"a=b", headers={"Content-Type": "text/plain"})
+        assert error(answer, 422)["code"] == "not_json"
+
+    async def test_too_large_by_its_header(self, api: httpx2.AsyncClient, settings: Settings) -> None:
+        body = b'"' + b"x" * settings.max_body_bytes + b'"'
+        answer = await api.post("/api/v1/trial", content=body, headers={"Content-Type": "application/json"})
+        assert error(answer, 413)["code"] == "body_too_large"
+        assert error(answer, 413)["details"] == {"limit_bytes": settings.max_body_bytes}
+
+    async def test_too_large_while_it_comes(self, api: httpx2.AsyncClient) -> None:
+        sent = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal sent
+            while sent < 10_000_000:
+                sent += 100_000
+                yield b"x" * 100_000
+                await asyncio.sleep(0)
+
+        answer = await api.post("/api/v1/trial", content=endless(), headers={"Content-Type": "application/json"})
+        assert error(answer, 413)["code"] == "body_too_large"
+        assert sent < 2_000_000
+
+
+class TestQuery:
+    async def test_either_case(self, api: httpx2.AsyncClient) -> None:
+        assert (await api.get("/api/v1/trial/a?subSystem=B%20c")).json()["data"] == "a B c"
+        assert (await api.get("/api/v1/trial/a?sub_system=B")).json()["data"] == "a B"
+
+    @pytest.mark.parametrize(
+        ("query", "code"),
+        [
+            ("subsystem=x", "unknown_parameter"),
+            ("sub_system=a&subSystem=b", "repeated_parameter"),
+            ("sub_system=a%00b", "invalid_input"),
+            ("sub_system=%ff%fe", None),
+            ("%ff=1", "unknown_parameter"),
+        ],
+    )
+    async def test_refused(self, api: httpx2.AsyncClient, query: str, code: str | None) -> None:
+        answer = await api.get(f"/api/v1/trial/a?{query}")
+        assert answer.status_code == 200 if code is None else error(answer, 422)["code"] == code
+
+    async def test_nul_in_the_path(self, api: httpx2.AsyncClient) -> None:
+        assert error(await api.get("/api/v1/trial/a%00b"), 422)["code"] == "invalid_input"

@@ -1,0 +1,90 @@
+"""Reporting an event: stored once, in the caller's name, and only of the types that clients may report."""
+
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+
+EVENT: dict[str, Any] = {
+    "type": "subsystem.error",
+    "subject": {"kind": "subsystem", "id": "billing"},
+    "data": {"message": "queue is full"},
+}
+
+
+async def stored(db: Database, team: Team) -> list[Any]:
+    """The team's events."""
+    async with db.workspace(team.workspace_id) as session:
+        return list(await session.execute(text("SELECT * FROM event ORDER BY epoch, xid, id")))
+
+
+async def test_it_is_stored_when_the_answer_comes(client: Caller, team: Team, db: Database) -> None:
+    answer = await client(team.service).post("/api/v1/events", json=EVENT, headers={"X-Request-Id": "chain-7"})
+    (row,) = await stored(db, team)
+    assert answer.status_code == 202
+    assert answer.json()["data"] == {"id": f"{row.epoch}-{row.xid}-{row.id}", "deduped": False}
+    assert (row.type, row.subject_id, row.actor, row.correlation_id) == (
+        "subsystem.error",
+        "billing",
+        "service",
+        "chain-7",
+    )
+    assert row.data == EVENT["data"]
+
+
+@pytest.mark.parametrize("where", ["header", "idempotencyKey", "idempotency_key"])
+async def test_twice_under_a_key_is_one_event(client: Caller, team: Team, db: Database, where: str) -> None:
+    agent = client(team.agent)
+    body, headers = (EVENT, {"Idempotency-Key": "k"}) if where == "header" else ({**EVENT, where: "k"}, {})
+    first = await agent.post("/api/v1/events", json=body, headers=headers)
+    again = await agent.post("/api/v1/events", json=body, headers=headers)
+    assert first.json()["data"] == {"id": again.json()["data"]["id"], "deduped": False}
+    assert again.json()["data"]["deduped"] is True
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.status_code == first.status_code == 202
+    assert len(await stored(db, team)) == 1
+
+
+async def test_another_body_under_the_key(client: Caller, team: Team) -> None:
+    agent = client(team.agent)
+    await agent.post("/api/v1/events", json={**EVENT, "idempotencyKey": "k"})
+    other = await agent.post("/api/v1/events", json={**EVENT, "data": {}, "idempotencyKey": "k"})
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": "mission.merged"},
+        {"type": "nothing.known"},
+        {"subject": {"kind": "", "id": "x"}},
+        {"subject": {"kind": "k", "id": "x", "more": 1}},
+        {"subject": None},
+        {"data": []},
+        {"more": 1},
+        {"idempotencyKey": ""},
+    ],
+)
+async def test_wrong_bodies(api: httpx2.AsyncClient, db: Database, team: Team, wrong: dict[str, Any]) -> None:
+    answer = await api.post("/api/v1/events", json=EVENT | wrong)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_input")
+    assert await stored(db, team) == []
+
+
+async def test_two_keys(api: httpx2.AsyncClient) -> None:
+    answer = await api.post("/api/v1/events", json={**EVENT, "idempotencyKey": "a"}, headers={"Idempotency-Key": "b"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "two_idempotency_keys")
+
+
+async def test_too_much_data(api: httpx2.AsyncClient) -> None:
+    answer = await api.post("/api/v1/events", json={**EVENT, "data": {"log": "x" * 70_000}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "event_too_large")
+
+
+async def test_a_number_too_large_for_jsonb_is_the_callers_error(api: httpx2.AsyncClient) -> None:
+    answer = await api.post("/api/v1/events", json={**EVENT, "data": {"x": "y"} | {"z": 10**4000}})
+    assert answer.status_code in (202, 422)
