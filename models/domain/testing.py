@@ -107,3 +107,8 @@ def worst(outcomes: Counter[Outcome] | None) -> str:
     """Sum up the cases of one id in a word: the worst that happened, `absent` when nothing did."""
     ranked = (Outcome.ERROR, Outcome.FAILED, Outcome.SKIPPED, Outcome.PASSED)
     return next((outcome.value for outcome in ranked if outcomes and outcomes[outcome]), "absent")
+
+
+def presentable(text: str, limit: int) -> str:
+    """Bound foreign text, and free it of what no database column takes: NUL and halves of characters."""
+    return text[:limit].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

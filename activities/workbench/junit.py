@@ -1,0 +1,149 @@
+"""Reads JUnit XML as a stream: no tree is built, so a file costs no more memory than its cases."""
+
+import math
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser, ParseError
+
+from activities.workbench.command import WORKSPACE
+from models.domain.testing import Outcome, TestCase, normal_id, presentable
+
+MAX_CASES = 200_000
+MAX_DEPTH = 100
+MAX_ID, MAX_MESSAGE = 2000, 300
+
+_OUTCOMES = {"error": Outcome.ERROR, "failure": Outcome.FAILED, "skipped": Outcome.SKIPPED}
+_NOT_RUN = {"notrun", "disabled", "skipped"}
+
+
+class JunitRefused(ValueError):
+    """The file is not JUnit XML, or would cost more than it may; the message says which."""
+
+
+def parse_junit(chunks: Iterable[bytes]) -> list[TestCase]:
+    """Read the cases of one file.
+
+    Ids are written as people write them: `tests/test_x.py::TestC::test_m[1]` for pytest, `file::class::name` or
+    `class::name` for others.
+
+    Raises:
+        JunitRefused: it is not well-formed, declares a DTD or entities (bombs), is nested too deeply or too long.
+    """
+    target = _Target()
+    parser = DefusedXMLParser(target=target, forbid_dtd=True)
+    try:
+        for chunk in chunks:
+            parser.feed(chunk)
+        parser.close()
+    except DefusedXmlException:
+        raise JunitRefused("it declares a DTD or entities, as XML bombs do") from None
+    except ParseError as error:
+        raise JunitRefused(f"it is not well-formed XML ({error})") from None
+    return target.cases
+
+
+class _Target:
+    """Gathers cases from the parser's events."""
+
+    def __init__(self) -> None:
+        self.cases: list[TestCase] = []
+        self._suites: list[dict[str, str]] = []
+        self._depth = 0
+        self._case: dict[str, str] | None = None
+        self._outcome = Outcome.PASSED
+        self._message = ""
+        self._listening = False
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take the beginning of an element."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise JunitRefused(f"it is nested more than {MAX_DEPTH} elements deep")
+        name = _local(tag)
+        if name == "testsuite":
+            self._suites.append(attributes)
+        elif name == "testcase":
+            self._begin(attributes)
+        elif self._case is not None and name in _OUTCOMES:
+            self._worsen(_OUTCOMES[name], attributes.get("message", ""))
+
+    def data(self, text: str) -> None:
+        """Take text: the beginning of a failure's, where its `message` attribute says nothing."""
+        if self._listening and len(self._message) < MAX_MESSAGE:
+            self._message += text[:MAX_MESSAGE]
+
+    def end(self, tag: str) -> None:
+        """Take the end of an element."""
+        self._depth -= 1
+        name = _local(tag)
+        if name == "testsuite":
+            self._suites.pop()
+        elif name == "testcase":
+            self._finish()
+        elif name in _OUTCOMES:
+            self._listening = False
+
+    def _begin(self, attributes: dict[str, str]) -> None:
+        if len(self.cases) >= MAX_CASES:
+            raise JunitRefused(f"it has more than {MAX_CASES} cases")
+        self._case, self._message = attributes, ""
+        self._outcome = Outcome.SKIPPED if attributes.get("status") in _NOT_RUN else Outcome.PASSED
+
+    def _worsen(self, outcome: Outcome, message: str) -> None:
+        ranked = (Outcome.PASSED, Outcome.SKIPPED, Outcome.FAILED, Outcome.ERROR)
+        self._outcome = max(self._outcome, outcome, key=ranked.index)
+        self._message = self._message or message[:MAX_MESSAGE]
+        self._listening = not self._message
+
+    def _finish(self) -> None:
+        if self._case is None:
+            return
+        suite = self._suites[-1] if self._suites else {}
+        self.cases.append(
+            TestCase(
+                id=_case_id(self._case, suite),
+                outcome=self._outcome,
+                seconds=_seconds(self._case.get("time", "")),
+                message=presentable(self._message.strip(), MAX_MESSAGE),
+            )
+        )
+        self._case = None
+
+
+def _case_id(case: dict[str, str], suite: dict[str, str]) -> str:
+    file = (case.get("file") or suite.get("file") or "").removeprefix(WORKSPACE + "/")
+    classname, name = case.get("classname", ""), case.get("name", "")
+    if not file and suite.get("name") == "pytest":
+        file = _pytest_file(classname)
+    return normal_id(presentable("::".join(_parts(file, classname, name)), MAX_ID))
+
+
+def _parts(file: str, classname: str, name: str) -> list[str]:
+    module = str(PurePosixPath(file).with_suffix("")).replace("/", ".") if file.endswith(".py") else ""
+    if module and name == module and not classname:
+        return [file]  # pytest's word for a file that could not be collected
+    if module and (classname + ".").startswith(module + "."):
+        return [file, *classname[len(module) + 1 :].split("."), name] if classname != module else [file, name]
+    same = classname in ("", file, file.replace("/", "."))
+    return [part for part in (file, "" if file and same else classname, name) if part]
+
+
+def _pytest_file(classname: str) -> str:
+    """Guess the file where pytest did not write it: modules are lower case, classes are not."""
+    parts = classname.split(".")
+    modules = next((parts[:i] for i, part in enumerate(parts) if part[:1].isupper()), parts)
+    return "/".join(modules) + ".py" if modules and modules[0] else ""
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text.replace(",", ""))
+    except ValueError:
+        return 0
+    return value if math.isfinite(value) and value >= 0 else 0
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
