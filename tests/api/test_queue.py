@@ -1,0 +1,86 @@
+"""What an agent does next: one mission for one caller, the most severe and oldest first."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, refusal, repo
+
+__all__ = ["repo"]
+
+
+async def claim(api: httpx2.AsyncClient, agent: str = "a1", role: str = "coding", **more: Any) -> Any:
+    answer = await api.get("/api/v1/queue/next", params={"agent_id": agent, "agent_role": role} | more)
+    assert answer.status_code == 200, answer.text
+    mission = answer.json()["data"]
+    return mission and mission["mission_id"]
+
+
+class TestOrder:
+    async def test_severity_then_age_then_nothing(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        made = [await filed(api, repo, severity=s) for s in ("low", "medium", "high", "critical", "high")]
+        ids = [mission["mission_id"] for mission in made]
+        claimed = [await claim(api) for _ in range(6)]
+        assert claimed == [ids[3], ids[2], ids[4], ids[1], ids[0], None]
+        shown = (await api.get(made[0]["links"]["self"])).json()["data"]
+        assert shown["assigned_to"] == "a1"
+
+    async def test_peeking_takes_nothing(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        mission = await filed(api, repo)
+        assert await claim(api, peek=True) == await claim(api, peek=True) == mission["mission_id"]
+        assert (await api.get(mission["links"]["self"])).json()["data"]["assigned_to"] is None
+        assert await claim(api) == mission["mission_id"]
+
+    async def test_many_at_once_never_get_the_same(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        made = {(await filed(api, repo))["mission_id"] for _ in range(12)}
+        found: list[str] = []
+        while len(found) < 12:  # an empty answer while work exists is allowed: one asks again
+            claims = await asyncio.gather(*(claim(api, agent=f"a{n}") for n in range(8)))
+            found += [mission for mission in claims if mission]
+        assert sorted(found) == sorted(made)
+        assert await claim(api) is None
+
+
+class TestEligible:
+    async def test_roles(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        trust = {"allowed_roles": ["elite_coding_agent"]}
+        mission = await filed(api, repo, trust_requirements=trust)
+        assert await claim(api, role="healing") is None
+        assert await claim(api, role="coding") == mission["mission_id"]
+
+    async def test_what_was_filed_for_somebody(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        by_role = await filed(api, repo, assigned_to="elite_coding_agent")
+        by_name = await filed(api, repo, assigned_to="a2")
+        assert await claim(api, agent="a1", role="healing") is None
+        assert await claim(api, agent="a1", role="coding") == by_role["mission_id"]
+        assert await claim(api, agent="a1", role="coding") is None
+        assert await claim(api, agent="a2", role="healing") == by_name["mission_id"]
+        assert await claim(api, agent="a2", role="healing") is None, "given out once"
+
+    async def test_dependencies_first(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        first = await filed(api, repo, severity="low")
+        await filed(api, repo, severity="critical", dependencies=[first["mission_id"]])
+        assert await claim(api) == first["mission_id"]
+        assert await claim(api) is None
+
+    async def test_ended_missions_wait_for_nobody(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        mission = await filed(api, repo)
+        await api.post(f"{mission['links']['self']}/cancel", json={})
+        assert await claim(api) is None
+
+
+class TestWho:
+    async def test_an_agent_asks_for_itself(self, client: Caller, team: Team, repo: Repo) -> None:
+        mission = await filed(client(team.operator), repo)
+        agent = client(team.agent)
+        asked = await agent.get("/api/v1/queue/next?agent_id=other&agent_role=coding")
+        assert refusal(asked) == (403, "not_your_queue")
+        assert await claim(agent, agent="agent") == mission["mission_id"]
+
+    @pytest.mark.parametrize("query", ["", "?agent_id=a", "?agent_role=coding", "?agent_id=&agent_role=coding"])
+    async def test_names_are_needed(self, api: httpx2.AsyncClient, query: str) -> None:
+        assert (await api.get(f"/api/v1/queue/next{query}")).status_code == 422

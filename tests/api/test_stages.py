@@ -1,0 +1,213 @@
+"""Reading what stages left behind: records, logs, evidence."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+
+from activities.workbench.signing import ServiceKey
+from models.contracts.missions import TestResult
+from models.domain.canonical import canonical_json, sha256_digest
+from models.domain.stages import StageName, StageStatus
+from models.store.database import Database
+from models.store.stages import NewEvidence
+from tests.fixtures.api import Team
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import DIFF, filed, refusal, repo
+from tests.fixtures.stages import Recorder, service_key
+
+__all__ = ["repo", "service_key"]
+
+DIGEST = sha256_digest(DIFF.encode())
+
+
+@pytest.fixture
+def recorder(db: Database, team: Team, service_key: ServiceKey) -> Recorder:
+    return Recorder(db, team.workspace_id, service_key)
+
+
+@pytest.fixture
+async def mission(api: httpx2.AsyncClient, repo: Repo) -> dict[str, Any]:
+    return await filed(api, repo, patch_candidates=[{"diff": DIFF}])
+
+
+def of(mission: dict[str, Any], rest: str) -> str:
+    return f"/api/v1/missions/{mission['mission_id']}/{rest}"
+
+
+class TestRecords:
+    async def test_lists_them_in_order(
+        self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder
+    ) -> None:
+        for stage in (StageName.FETCH_CONTEXT, StageName.PULL_CODE, StageName.SECURITY_SCAN):
+            await recorder.end(await recorder.begin(mission["mission_id"], stage))
+        page = (await api.get(of(mission, "stages?limit=2"))).json()["data"]
+        rest = (await api.get(of(mission, f"stages?limit=2&cursor={page['next_cursor']}"))).json()["data"]
+        assert [stage["number"] for stage in page["items"] + rest["items"]] == ["1", "2", "4s"]
+        assert rest["next_cursor"] is None
+
+    async def test_finds_one_by_number_and_by_name(
+        self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder
+    ) -> None:
+        await recorder.end(await recorder.begin(mission["mission_id"], StageName.SECURITY_SCAN), reason="clean")
+        for name in ("4s", "security_scan"):
+            found = (await api.get(of(mission, f"stages/{name}"))).json()["data"]
+            assert (found["stage"], found["status"], found["reason"]) == ("security_scan", "passed", "clean")
+            assert found["signature"]
+            assert found["key_id"] == recorder.key.key_id
+        assert refusal(await api.get(of(mission, "stages/12"))) == (404, "stage_not_found")
+        assert refusal(await api.get(of(mission, "stages/9"))) == (404, "stage_not_found")
+
+    async def test_shows_the_latest_run_unless_told_which(
+        self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder
+    ) -> None:
+        for place in ({"candidate": 0}, {"candidate": 1}, {"round_": 1, "candidate": 1}):
+            record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS, **place)
+            await recorder.end(record, reason=str(place))
+        latest = (await api.get(of(mission, "stages/4"))).json()["data"]
+        assert (latest["round"], latest["candidate"]) == (1, 1)
+        first = (await api.get(of(mission, "stages/4?round=0"))).json()["data"]
+        assert (first["round"], first["candidate"]) == (0, 1)
+        assert (await api.get(first["links"]["self"])).json()["data"] == first
+
+
+class TestLog:
+    async def test_is_plain_text(self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder) -> None:
+        record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
+        await recorder.print(record, 0, b"collected ")
+        await recorder.print(record, 1, b"3 items\n")
+        assert (await api.get(of(mission, "stages/4/log"))).text == "collected 3 items\n"
+        await recorder.end(record, log=b"collected 3 items\n3 passed\n")
+        answer = await api.get(of(mission, "stages/4/log?offset=18"))
+        assert (answer.text, answer.headers["content-type"]) == ("3 passed\n", "text/plain; charset=utf-8")
+
+    async def test_follows_until_the_end(
+        self, address: str, team: Team, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder
+    ) -> None:
+        record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
+        await recorder.print(record, 0, b"one\n")
+        seen: list[str] = []
+        headers = {"Authorization": f"Bearer {team.observer}"}
+        async with (
+            httpx2.AsyncClient(base_url=address, headers=headers, timeout=20) as client,
+            client.stream("GET", of(mission, "stages/run_tests/log?follow=true")) as answer,
+        ):
+            async for piece in answer.aiter_text():
+                seen.append(piece)
+                if "".join(seen) == "one\n":
+                    await recorder.print(record, 1, b"two\n")
+                if "".join(seen) == "one\ntwo\n":
+                    await recorder.end(record, log=b"one\ntwo\nthree\n")
+        assert "".join(seen) == "one\ntwo\nthree\n"
+
+    async def test_following_says_when_a_stage_begins_again(
+        self, address: str, team: Team, mission: dict[str, Any], recorder: Recorder
+    ) -> None:
+        record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
+        await recorder.print(record, 0, b"first try\n")
+        seen, again = "", None
+        headers = {"Authorization": f"Bearer {team.observer}"}
+        async with (
+            httpx2.AsyncClient(base_url=address, headers=headers, timeout=20) as client,
+            client.stream("GET", of(mission, "stages/4/log?follow=true")) as answer,
+        ):
+            async for piece in answer.aiter_text():
+                seen += piece
+                if seen == "first try\n":
+                    again = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
+                if again and "begins again" in seen:
+                    await recorder.end(again, log=b"second try\n")
+        assert seen == "first try\n\n[mission-control] the stage begins again\nsecond try\n"
+
+
+class TestEvidence:
+    async def test_shows_all_that_is_left(
+        self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder
+    ) -> None:
+        tests = tuple(
+            TestResult(name=f"test_{n}", outcome="passed", duration_ms=1.5, run=run)  # type: ignore[arg-type]  # literals
+            for run in ("before", "after")
+            for n in range(3)
+        )
+        await recorder.end(
+            await recorder.begin(mission["mission_id"], StageName.RUN_TESTS), log=b"6 passed\n", tests=tests
+        )
+        report = NewEvidence("diagnostics", canonical_json({"all": "well"}))
+        await recorder.end(
+            await recorder.begin(mission["mission_id"], StageName.PUBLISH_DIAGNOSTICS), evidence=(report,)
+        )
+        observation = {"metric_id": "p95", "value": 1.0, "mission_id": mission["mission_id"]}
+        await api.post("/api/v1/metrics/observations", json=observation)
+
+        found = (await api.get(of(mission, "evidence?limit=4"))).json()["data"]
+        assert [stage["stage"] for stage in found["stages"]] == ["run_tests", "publish_diagnostics"]
+        assert all(stage["digest"] and stage["signature"] for stage in found["stages"])
+        assert {item["kind"] for item in found["evidence"]} >= {"log", "diagnostics"}
+        assert (len(found["test_results"]["items"]), found["test_results"]["total"]) == (4, 6)
+        assert [sample["value"] for sample in found["metric_observations"]] == [1.0]
+        shown = await api.get(found["links"]["diagnostics"])
+        assert (shown.json(), shown.headers["content-type"]) == ({"all": "well"}, "application/json")
+
+        package = (await api.get(f"/api/v1/missions/{mission['mission_id']}")).json()["data"]
+        assert [entry["stage"] for entry in package["remediation_history"]] == ["run_tests", "publish_diagnostics"]
+        assert len(package["crypto_signatures"]) == 2
+        assert package["links"]["diagnostics"] == found["links"]["diagnostics"]
+        assert (await api.get(package["evidence"][0]["uri"])).text == "6 passed\n"
+
+
+class TestDiffAndBlobs:
+    async def test_shows_the_filed_diff_and_then_what_git_made_of_it(
+        self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder, db: Database
+    ) -> None:
+        assert (await api.get(of(mission, "diff"))).text == DIFF
+        made = NewEvidence("log", b"diff --git a/README.md b/README.md\n")
+        record = await recorder.begin(mission["mission_id"], StageName.BRANCH_AND_PATCH)
+        await recorder.end(record, evidence=(made,), details={"diff": made.digest})
+        assert (await api.get(of(mission, "diff"))).content == made.content
+
+    async def test_a_digest_of_another_mission_is_not_found(
+        self, api: httpx2.AsyncClient, mission: dict[str, Any], repo: Repo
+    ) -> None:
+        other = await filed(api, repo)
+        assert (await api.get(of(mission, f"blobs/{DIGEST}"))).text == DIFF
+        assert refusal(await api.get(of(other, f"blobs/{DIGEST}"))) == (404, "blob_not_found")
+        assert refusal(await api.get(of(other, "diff"))) == (404, "diff_not_found")
+        assert (await api.get(of(mission, "blobs/sha256:x"))).status_code == 422
+
+    async def test_nothing_is_served_as_a_page(self, api: httpx2.AsyncClient, repo: Repo, recorder: Recorder) -> None:
+        mission = await filed(api, repo)
+        page = NewEvidence("log", b"<script>alert(1)</script>")
+        await recorder.end(
+            await recorder.begin(mission["mission_id"], StageName.RUN_TESTS),
+            StageStatus.FAILED,
+            evidence=(page,),
+        )
+        answer = await api.get(of(mission, f"blobs/{page.digest}"))
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_many_readers_of_one_growing_log(
+    address: str, team: Team, mission: dict[str, Any], recorder: Recorder
+) -> None:
+    """Followers hold no connection of the pool between two looks: more of them than it has must all get through."""
+    record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
+    await recorder.print(record, 0, b"begun\n")
+    begun = asyncio.Semaphore(0)
+
+    async def follow(client: httpx2.AsyncClient) -> str:
+        seen = ""
+        async with client.stream("GET", of(mission, "stages/4/log?follow=true")) as answer:
+            async for piece in answer.aiter_text():
+                seen += piece
+                begun.release()
+        return seen
+
+    headers = {"Authorization": f"Bearer {team.observer}"}
+    async with httpx2.AsyncClient(base_url=address, headers=headers, timeout=30) as client:
+        followers = [asyncio.create_task(follow(client)) for _ in range(40)]
+        for _ in followers:
+            await begun.acquire()
+        await recorder.end(record, log=b"begun\nended\n")
+        assert set(await asyncio.gather(*followers)) == {"begun\nended\n"}
