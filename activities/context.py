@@ -13,15 +13,8 @@ from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import CloseInput, HostQueue, PipelineContext, StageInput, StageRef
 from models.domain.canonical import digest_of
 from models.domain.errors import InvalidInput, MissionControlError, NotFound, StageFailed, TooLarge
-from models.domain.repo_config import (
-    CONFIG_FILE,
-    MAX_FILE_BYTES,
-    Commands,
-    RepoConfig,
-    detect,
-    effective_commands,
-    parse_repo_config,
-)
+from models.domain.plain_yaml import MAX_BYTES as MAX_FILE_BYTES
+from models.domain.repo_config import CONFIG_FILE, Commands, RepoConfig, detect, effective_commands, parse_repo_config
 from models.domain.stages import StageStatus
 from models.domain.states import MissionStatus, Severity
 from models.store import candidates, running

@@ -1,21 +1,162 @@
+"""Stage 10: looks at the world after the merge, and tests the merged branch once more at the end of the window."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
+from activities.benches import Benches, Job
+from activities.code import failed
+from activities.heartbeats import heartbeating
+from activities.logs import StageLog
+from activities.recording import StageRecorder, Verdict
+from activities.trials import Trials, report_bytes, stored_results
+from models.contracts.missions import AcceptanceCriteria, MetricTarget
 from models.contracts.pipeline import ObserveInput, ObserveResult, StageInput, StageResult
+from models.domain.errors import StageFailed
+from models.domain.judging import resolve, suspects
+from models.domain.metrics import Sample, breaches, lasting, unmet_targets
+from models.domain.stages import StageStatus
+from models.domain.testing import Outcome, TestReport, worst
+from models.store import metric_windows, running, stages
+from models.store.stages import NewEvidence
+from models.tables.missions import Mission, Stage
 
 
 class ObservationActivities:
-    @activity.defn
-    async def look(self, task: ObserveInput) -> ObserveResult:
-        raise RuntimeError
+    """One look at a time; what was seen before comes with the question."""
+
+    def __init__(self, recorder: StageRecorder, benches: Benches, trials: Trials) -> None:
+        self._recorder, self._benches, self._trials = recorder, benches, trials
 
     @activity.defn
-    async def probe(self, task: ObserveInput) -> ObserveResult:
-        raise RuntimeError
+    async def look(self, seen: ObserveInput) -> ObserveResult:
+        """Hold posted samples against the targets, and look for error events (a local activity)."""
+        async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
+            return await self._judge(session, seen)
 
     @activity.defn
-    async def finish(self, task: ObserveInput) -> StageResult:
-        raise RuntimeError
+    async def probe(self, seen: ObserveInput) -> ObserveResult:
+        """Run the repository's probe first, on the merged commit; then look."""
+        async with heartbeating():
+            job = await self._benches.open(seen.ref)
+            measured: dict[str, float] = {}
+            trouble: tuple[str, ...] = ()
+            try:
+                measured = await self._trials.probe(job, seen.merge_sha)
+            except StageFailed as broken:
+                trouble = (f"the probe failed: {broken.message}",)
+            async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
+                now = await metric_windows.now(session)
+                samples = [Sample(metric_id=name, value=value, at=now) for name, value in measured.items()]
+                await metric_windows.add(session, seen.ref.workspace_id, seen.ref.mission_id, "probe", samples)
+                return await self._judge(session, seen, trouble)
+
+    @activity.defn
+    async def finish(self, seen: ObserveInput) -> StageResult:
+        """End the window: the must-pass tests run again on the branch as it is now."""
+
+        async def work(log: StageLog, record: Stage) -> Verdict:
+            job = await self._benches.open(seen.ref)
+            names = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria).must_pass_tests
+            report, failing = await self._retest(job, log, names)
+            async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
+                samples = await _samples(session, job.mission)
+                await metric_windows.snapshot(
+                    session, seen.ref.workspace_id, seen.ref.mission_id, "after_merge", samples
+                )
+            return _finished(seen, report, failing, samples)
+
+        return StageResult.model_validate(await self._recorder.run(seen.ref, work, failed))
 
     @activity.defn
     async def verify_rollback(self, task: StageInput) -> StageResult:
-        raise RuntimeError
+        """Test the branch after the rollback; stage 11's record says how that went."""
+        async with heartbeating():
+            job = await self._benches.open(task.ref)
+            log = StageLog(self._recorder.db, task.ref.workspace_id, f"rollback/{task.ref.mission_id}")
+            _, failing = await self._retest(job, log, ())
+        if failing:
+            return failed(f"failing after the rollback: {', '.join(failing[:20])}")
+        return StageResult(status=StageStatus.PASSED, reason="the tests pass after the rollback")
+
+    async def _retest(self, job: Job, log: StageLog, names: Sequence[str]) -> tuple[TestReport, list[str]]:
+        """Run the named tests, or all where none is named, on the branch as it is now; name what fails."""
+        await job.mirror.fetch()
+        head, base_sha = await job.mirror.head(job.mission.branch), job.mission.context["git_sha"]
+        bare = await self._trials.base(job, base_sha, log)
+        report = (await self._trials.test(job, "merged", head, base_sha, log, only=names)).report
+        return report, _failing(names, bare, report)
+
+    async def _judge(self, session: AsyncSession, seen: ObserveInput, trouble: tuple[str, ...] = ()) -> ObserveResult:
+        """Two breaches of one metric in a row, or one error event, are an anomaly (V-09); it ends stage 10 here."""
+        mission = await running.load(session, seen.ref.workspace_id, seen.ref.mission_id)
+        record = await stages.load(session, seen.ref)
+        record = record or await stages.begin(session, seen.ref, activity.info().attempt)
+        if record.ended_at is not None:
+            return ObserveResult(anomaly=record.reason)
+        errors = await metric_windows.error_events(
+            session, mission.workspace_id, mission.subsystem_id, mission.merged_at or seen.started_at
+        )
+        now = await _breached(session, mission)
+        anomaly = [f"{name} was outside its target twice in a row" for name in lasting(seen.breaches, now)]
+        anomaly += trouble
+        anomaly += [f"error in {mission.subsystem_id}: {message}" for message in errors]
+        if anomaly:
+            verdict = Verdict(failed("; ".join(anomaly)), StageStatus.FAILED, "; ".join(anomaly))
+            await self._recorder.close_in(session, record, verdict, None)
+        return ObserveResult(breaches=now, anomaly="; ".join(anomaly))
+
+
+async def _breached(session: AsyncSession, mission: Mission) -> tuple[str, ...]:
+    """Name the mission's metrics that are outside their targets now, by samples taken since the merge."""
+    found = await _samples(session, mission)
+    return breaches(unmet_targets(_targets(mission), found, await metric_windows.now(session)))
+
+
+async def _samples(session: AsyncSession, mission: Mission) -> list[Sample]:
+    now = await metric_windows.now(session)
+    found: list[Sample] = []
+    for target in _targets(mission):
+        since = max(mission.merged_at or now, now - timedelta(minutes=target.rolling_window_minutes))
+        found += await metric_windows.samples(session, mission.workspace_id, target.metric_id, since)
+    return found
+
+
+def _targets(mission: Mission) -> tuple[MetricTarget, ...]:
+    return AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
+
+
+def _finished(seen: ObserveInput, report: TestReport, failing: list[str], samples: list[Sample]) -> Verdict:
+    """End stage 10: it passes unless the run at the window's end found something."""
+    status = StageStatus.FAILED if failing else StageStatus.PASSED
+    reason = f"no anomaly in {seen.number - 1} look(s)"
+    if failing:
+        reason = f"failing at the window's end: {', '.join(failing[:20])}"
+    return Verdict(
+        StageResult(status=status, reason=reason),
+        status,
+        reason,
+        details={"looks": seen.number - 1, "samples": len(samples), "tests": report.counts},
+        git_sha=seen.merge_sha,
+        tests=stored_results("observe", report),
+        evidence=(NewEvidence("test", report_bytes(report)),),
+    )
+
+
+def _failing(names: Sequence[str], bare: TestReport, report: TestReport) -> list[str]:
+    """Name what does not pass now: the must-pass tests, or where none is named, what passed before the merge."""
+    if report.stopped or report.trouble:
+        return [report.stopped or report.trouble]
+    if not report.cases:
+        worse = report.exit_code != 0 and bare.exit_code == 0
+        return [f"the test command, with exit code {report.exit_code}"] if worse else []
+    if not names:
+        return list(suspects(bare, report))
+    return [name for name in names if not _passes(name, report)]
+
+
+def _passes(name: str, report: TestReport) -> bool:
+    ids = resolve(name, report.by_id)
+    return len(ids) == 1 and worst(report.by_id[ids[0]]) == Outcome.PASSED.value
