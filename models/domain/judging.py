@@ -151,9 +151,9 @@ def _by_name(
 
 def _useless(bare: TestReport, before: TestReport, after: TestReport, must_pass: Sequence[str]) -> Iterable[str]:
     """Say why the runs cannot be compared at all."""
-    runs = (("at the base", bare), ("before the patch", before), ("at the patch", after))
-    for where, run in runs:
-        if run.stopped and (run is not before or must_pass):
+    runs = {"at the base": bare, "before the patch": before if must_pass else None, "at the patch": after}
+    for where, run in runs.items():
+        if run is not None and run.stopped:
             yield f"the run {where} was stopped: {run.stopped}"
     if bare.source is not after.source:
         yield f"results come from {bare.source} at the base and from {after.source} at the patch: not comparable"

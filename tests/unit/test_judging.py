@@ -193,6 +193,10 @@ class TestUseless:
         verdict = judge(runs[0], runs[1], runs[2], [BUG])
         assert verdict.reasons == (f"the run {where} was stopped: memory",)
 
+    def test_a_base_that_stands_for_two_runs_is_looked_at_too(self) -> None:
+        stopped = report(stopped="memory", exit_code=None)
+        assert not judge(stopped, stopped, stopped, []).passed
+
     def test_different_sources_cannot_be_compared(self) -> None:
         assert "not comparable" in judge(exits(0), exits(0), AFTER, []).reasons[0]
 
