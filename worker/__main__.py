@@ -2,7 +2,7 @@
 
 import asyncio
 
-from models.observability import configure_logs
+from models.observability import configure_logging
 from models.settings import Settings
 from worker.main import run
 
@@ -10,7 +10,7 @@ from worker.main import run
 def main() -> None:
     """Start with settings from the environment."""
     settings = Settings()
-    configure_logs(settings)
+    configure_logging(settings)
     asyncio.run(run(settings))
 
 

@@ -76,15 +76,16 @@ async def pollers(client: Client, queue: str) -> list[str]:
 
 def environment(settings: Settings) -> dict[str, str]:
     """Our own environment with exactly these settings in it, as a child's `Settings()` reads them back."""
-    variables = {name: _variable(name) for name in Settings.model_fields}
-    others = {name: value for name, value in os.environ.items() if name not in variables.values()}
-    values = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return others | {variables[name]: _text(value) for name, value in values.items() if value is not None}
+    names = variables()
+    others = {name: value for name, value in os.environ.items() if name not in names.values()}
+    values = {field: getattr(settings, field) for field in settings.model_fields_set}
+    return others | {names[field]: _text(value) for field, value in values.items() if value is not None}
 
 
-def _variable(field: str) -> str:
-    alias = Settings.model_fields[field].validation_alias
-    return alias if isinstance(alias, str) else f"MC_{field.upper()}"
+def variables() -> dict[str, str]:
+    """The environment variable of each setting."""
+    aliases = {name: field.validation_alias for name, field in Settings.model_fields.items()}
+    return {name: alias if isinstance(alias, str) else f"MC_{name.upper()}" for name, alias in aliases.items()}
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, Self
 
 from pydantic import SecretStr
@@ -180,8 +180,7 @@ class Stack:
     async def _unwatch(self, name: str) -> None:
         if task := self._tasks.pop(name, None):
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})
 
     async def _tend_logs(self) -> None:
         while True:
@@ -205,6 +204,7 @@ class Stack:
         if not stopping.done() and server.child:
             await server.child.kill()
         await stopping
+        self._report(f"{server.name} is stopped")
 
 
 def _stop_order(server: Server) -> int:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from models.domain.errors import MissionControlError
 from worker.dev.process import Server
 
 FIRST_DELAY, LAST_DELAY = 0.5, 30.0
@@ -34,8 +33,8 @@ async def _restart(server: Server, spawned: Callable[[], None], delay: float, re
         delay = min(delay * 2, LAST_DELAY)
         try:
             await server.start(spawned)
-        except MissionControlError as error:
-            report(f"{error.message}\nstarting {server.name} again in {delay:g} s")
+        except Exception as error:  # whatever it was, a supervisor that dies of it mends nothing
+            report(f"{error}\nstarting {server.name} again in {delay:g} s")
         else:
             return delay
 
