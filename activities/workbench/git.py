@@ -238,13 +238,19 @@ async def _tail(stream: asyncio.StreamReader) -> bytes:
 
 
 async def _stop(process: Process) -> None:
-    """End the whole process group: TERM first, so that git removes its lock files, KILL for what ignores it."""
+    """End the whole process group: TERM first, so that git removes its lock files, KILL for what ignores it.
+
+    Its children answer TERM as fast as it does. They are waited for only briefly, because orphans count as alive until
+    the machine's first process reaps them, which in a container may take seconds.
+    """
     try:
         _signal(process.pid, signal.SIGTERM)
-        for _ in range(int(_GRACE_SECONDS / 0.02)):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
+        for _ in range(10):
             if not _signal(process.pid, 0):
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_GRACE_SECONDS / 100)
     finally:
         _signal(process.pid, signal.SIGKILL)
     await process.wait()

@@ -59,8 +59,9 @@ class Mirror:
         Commits of missions that no branch holds are lost then; `require` says so when they are needed.
         """
         async with exclusive(self.path) as lock:
+            there = (self.path / "HEAD").exists()
             await self._prepare(lock)
-            if await self._healthy(lock):
+            if there and await self._healthy(lock):
                 return False
             await self._remake(lock)
             return True
@@ -219,7 +220,7 @@ class Mirror:
 
     def _clean(self) -> None:
         """Take away what a killed writer left. We hold the lock, so a git lock file here has no living owner."""
-        for pattern in ("*.lock", "objects/pack/tmp_*"):
+        for pattern in ("*.lock", "objects/pack/tmp_*", "objects/pack/*.keep"):
             for stale in self.path.glob(pattern):
                 stale.unlink(missing_ok=True)
         for incoming in self.path.glob("objects/tmp_objdir-*"):

@@ -61,6 +61,8 @@ async def apply_ref(mirror: Mirror, base: str, ref: str) -> Applied:
     """
     await mirror.require(base)
     source = await mirror.resolve(ref)
+    if (await mirror.git("merge-base", base, source, ok=(0, 1))).code:
+        raise StageFailed("patch_does_not_apply", f"{ref!r} has no history in common with the target branch.")
     merged = await merge_trees(mirror, base, source)
     if merged.conflicts:
         files = ", ".join(merged.conflicts[:10])

@@ -1,0 +1,169 @@
+"""Which repository URLs and ref names are accepted."""
+
+from pathlib import Path
+
+import pytest
+
+from models.domain.errors import InvalidInput
+from models.domain.repositories import check_ref_name, check_url
+
+
+def make_git_dir(path: Path) -> Path:
+    for name in ("objects", "refs"):
+        (path / name).mkdir(parents=True)
+    (path / "HEAD").write_text("ref: refs/heads/main\n")
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def code_of(url: str, *roots: Path) -> str:
+    with pytest.raises(InvalidInput) as refused:
+        check_url(url, roots)
+    return refused.value.code
+
+
+class TestRemote:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://example.com/team/app.git",
+            "https://example.com:8443/app",
+            "ssh://git@example.com/team/app.git",
+            "ssh://git@[::1]:2222/app",
+            "git@example.com:team/app.git",
+            "deploy.bot@example.com:app",
+        ],
+    )
+    def test_accepted(self, url: str) -> None:
+        checked = check_url(url, [])
+        assert (checked.url, checked.path) == (url, None)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "-oProxyCommand=x",
+            "https://example.com/a\nb",
+            "https://",
+            "https://example.com/a b",
+            "https://h/a?t=1",
+            "https://[::1/a",
+            "ssh://-oProxyCommand=x/a",
+            "ssh://-x@host/a",
+            "https://example.com/",
+            "https://h:x/a",
+        ],
+    )
+    def test_unreadable(self, url: str) -> None:
+        assert code_of(url) == "repository_url_invalid"
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "ext::sh -c id",
+            "http://example.com/a",
+            "git://example.com/a",
+            "fd::17",
+            "ftp://example.com/a",
+            "src/app",
+            "host:path",
+            "git@-host:path",
+            "git@host:-path",
+            "https:example.com/a",
+            "h@host:a x",
+        ],
+    )
+    def test_other_ways_to_reach_a_repository(self, url: str) -> None:
+        assert code_of(url) == "repository_scheme_not_allowed"
+
+    @pytest.mark.parametrize(
+        "url", ["https://ada:secret@example.com/a", "https://token@example.com/a", "ssh://git:secret@example.com/a"]
+    )
+    def test_credentials(self, url: str) -> None:
+        assert code_of(url) == "repository_credentials_in_url"
+
+
+class TestLocal:
+    def test_checkout_and_bare(self, root: Path) -> None:
+        make_git_dir(root / "app" / ".git")
+        make_git_dir(root / "bare.git")
+        assert check_url(str(root / "app"), [root]).git_dir == root / "app" / ".git"
+        assert check_url(str(root / "bare.git"), [root]).git_dir == root / "bare.git"
+
+    def test_file_url(self, root: Path) -> None:
+        make_git_dir(root / "my app")
+        assert check_url(f"file://{root}/my%20app", [root]).path == root / "my app"
+
+    def test_links_are_followed_first(self, root: Path, tmp_path: Path) -> None:
+        make_git_dir(tmp_path / "secret")
+        (root / "innocent").symlink_to(tmp_path / "secret")
+        (root / "app").mkdir()
+        (root / "app" / ".git").symlink_to(tmp_path / "secret")
+        assert code_of(str(root / "innocent"), root) == "repository_outside_roots"
+        assert code_of(str(root / "app"), root) == "repository_outside_roots"
+
+    def test_root_that_is_a_link(self, root: Path, tmp_path: Path) -> None:
+        make_git_dir(root / "app")
+        (tmp_path / "alias").symlink_to(root)
+        assert check_url(str(root / "app"), [tmp_path / "alias"]).path == root / "app"
+
+    def test_outside(self, root: Path, tmp_path: Path) -> None:
+        make_git_dir(tmp_path / "rooted")
+        assert code_of(str(tmp_path / "rooted"), root) == "repository_outside_roots"
+        assert code_of(f"{root}/../rooted", root) == "repository_outside_roots"
+        assert code_of(f"file://{tmp_path}/rooted", root) == "repository_outside_roots"
+        assert code_of(str(tmp_path / "rooted")) == "repository_outside_roots"
+
+    def test_file_url_of_another_host(self, root: Path) -> None:
+        assert code_of(f"file://elsewhere{root}", root) == "repository_url_invalid"
+
+    def test_no_repository(self, root: Path) -> None:
+        (root / "linked").mkdir()
+        (root / "linked" / ".git").write_text("gitdir: /elsewhere\n")
+        assert code_of(str(root / "missing"), root) == "repository_not_git"
+        assert code_of(str(root / "linked"), root) == "repository_not_git"
+
+    def test_loop(self, root: Path) -> None:
+        (root / "loop").symlink_to(root / "loop")
+        assert code_of(str(root / "loop"), root) in ("repository_url_invalid", "repository_not_git")
+
+
+class TestRefNames:
+    @pytest.mark.parametrize("name", ["main", "feature/x-1", "v1.2.3", "refs/heads/main", "a" * 40, "fix_ü"])
+    def test_accepted(self, name: str) -> None:
+        assert check_ref_name(name) == name
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "",
+            "-x",
+            "a..b",
+            "a b",
+            "a~1",
+            "HEAD^",
+            "x:y",
+            "a@{1}",
+            "@",
+            "/a",
+            "a/",
+            "a//b",
+            ".a",
+            "a/.b",
+            "a.lock",
+            "a\nb",
+            "a\x7fb",
+            "a*",
+            "a\\b",
+            "a.",
+            "x" * 300,
+        ],
+    )
+    def test_refused(self, name: str) -> None:
+        with pytest.raises(InvalidInput, match="is not a name"):
+            check_ref_name(name)
