@@ -42,7 +42,7 @@ class Job:
     @property
     def commands(self) -> Commands:
         """What stage 1 settled on: registered, from the file at the base, detected, or overridden."""
-        return Commands.model_validate(self.mission.context["commands"])
+        return Commands.model_validate(self.mission.commands)
 
 
 class Benches:

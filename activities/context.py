@@ -96,11 +96,11 @@ class ContextActivities:
             "env": mission.env,
             "branch": mission.branch,
             "version": version("mission-control"),
-            "commands": commands.model_dump(mode="json"),
         }
         async with self._db.workspace(mission.workspace_id) as session:
-            await running.fill_context(session, mission.workspace_id, mission.mission_id, context)
-        return context
+            chosen = commands.model_dump(mode="json")
+            await running.fill_context(session, mission.workspace_id, mission.mission_id, context, chosen)
+        return context | {"commands": chosen}
 
     async def _answer(self, job: Job, base_sha: str, config_hash: str, commands: Commands) -> PipelineContext:
         mission = job.mission

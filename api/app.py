@@ -19,6 +19,7 @@ from api.services import Services
 from api.sse import Feed
 from models.settings import Settings
 from models.store.database import Database
+from models.store.first_start import ensure_first_admin
 
 _DESCRIPTION = """The control plane for autonomous software agents.
 
@@ -72,6 +73,7 @@ def _lifespan(settings: Settings) -> Any:
         async with AsyncExitStack() as stack:
             db = Database.from_settings(settings)
             stack.push_async_callback(db.close)
+            await ensure_first_admin(db, settings)
             feed = Feed(db, settings.sse_heartbeat_seconds)
             feed.open()
             stack.push_async_callback(feed.close)

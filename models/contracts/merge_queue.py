@@ -24,8 +24,12 @@ class SlotRelease(Payload):
 
 
 class SlotRequest(SlotRelease):
-    """Asks for the branch's merge slot. Lower `rank` (severity) first, then the older mission."""
+    """Asks for the branch's merge slot. Lower `rank` (severity) first, then the older mission.
 
+    `number` counts the requests of a run, so that a grant is never taken for the answer to a later one.
+    """
+
+    number: int
     rank: int
     created_at: datetime
 
@@ -34,6 +38,7 @@ class SlotGrant(Payload):
     """Hands out the slot. `token` grows with every grant: the fence refuses an older one."""
 
     queue_id: str
+    number: int
     token: int
 
 
@@ -45,10 +50,11 @@ class MergeQueueState(Payload):
     waiting: tuple[SlotRequest, ...] = ()
 
     def enqueue(self, request: SlotRequest) -> "MergeQueueState":
-        """Add a request; one that waits or holds already changes nothing."""
-        if request.same(self.holder) or any(request.same(other) for other in self.waiting):
+        """Add a request: asking again changes nothing, and a new request takes the place of the same run's last."""
+        if request in (self.holder, *self.waiting):
             return self
-        return self.model_copy(update={"waiting": (*self.waiting, request)})
+        left = self.release(request)
+        return left.model_copy(update={"waiting": (*left.waiting, request)})
 
     def grant_next(self) -> "MergeQueueState":
         """Give the free slot to the most severe, then the oldest, under a new token."""

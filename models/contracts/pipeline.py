@@ -1,12 +1,16 @@
 """What the coding pipeline's workflow and activities say to each other: ids, SHAs and verdicts, never logs or diffs."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.approval import Binding
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome, Severity
+
+
+TASK_TIMEOUT = timedelta(seconds=4)
+"""When a worker is killed while it thinks about a workflow, another is asked this much later (the server waits 10 s)."""
 
 
 class Payload(BaseModel):
@@ -34,10 +38,15 @@ class StageRef(Payload):
     candidate: int = 0
 
 
-class StageInput(Payload):
-    """Asks an activity to do a stage on a base commit, with the mission's commit where there is one."""
+class StageTask(Payload):
+    """Base of what a stage's activity is asked: it names the run of the stage."""
 
     ref: StageRef
+
+
+class StageInput(StageTask):
+    """Asks an activity to do a stage on a base commit, with the mission's commit where there is one."""
+
     base_sha: str = ""
     head_sha: str = ""
     merge_sha: str = ""
@@ -77,10 +86,9 @@ class PipelineContext(Payload):
     poll_seconds: float = 60
 
 
-class GovernanceInput(Payload):
+class GovernanceInput(StageTask):
     """Asks for the verdict on merging `head_sha`; `approved` is what an earlier decision of this mission bound."""
 
-    ref: StageRef
     base_sha: str
     head_sha: str
     patch_id: str
@@ -98,19 +106,17 @@ class GovernanceAnswer(Payload):
     binding: Binding | None = None
 
 
-class DecisionRef(Payload):
+class DecisionRef(StageTask):
     """Signal and activity argument: which decision was resolved."""
 
-    ref: StageRef
     decision_id: str
     detail: str = ""
     repeat: int = 0
 
 
-class MergeInput(Payload):
+class MergeInput(StageTask):
     """Asks for the merge, or for its reversal, under a slot's fencing token."""
 
-    ref: StageRef
     base_sha: str
     head_sha: str
     token: int
@@ -127,10 +133,9 @@ class MergeResult(Payload):
     conflict: bool = False
 
 
-class ObserveInput(Payload):
+class ObserveInput(StageTask):
     """One look at the world after the merge; `number` counts looks from 1."""
 
-    ref: StageRef
     merge_sha: str
     started_at: datetime
     number: int
@@ -144,10 +149,9 @@ class ObserveResult(Payload):
     anomaly: str = ""
 
 
-class Conclusion(Payload):
+class Conclusion(StageTask):
     """How the mission ends: what stage 11 records."""
 
-    ref: StageRef
     outcome: MissionOutcome
     reason: str
     failed_stage: StageName | None = None
@@ -158,10 +162,11 @@ class Conclusion(Payload):
 
 
 class ControlRecord(Payload):
-    """A change no activity did (pause, resume, note, cancel), to be written once per `version`."""
+    """A change no activity did (pause, resume, note, cancel), to be written once per `key`; later `version`s win."""
 
     workspace_id: str
     mission_id: str
+    key: str
     version: int
     action: str
     actor: str

@@ -37,7 +37,7 @@ class Place:
         if not (found := _PLACE.fullmatch(value)):
             raise ValueError("not a place in the event stream")
         place = cls(*(int(part) for part in found.groups()))
-        if place > _END:
+        if place.epoch > _END.epoch or place.xid > _END.xid or place.id > _END.id:
             raise ValueError("beyond any place in an event stream")
         return place
 
@@ -81,6 +81,7 @@ _INSERT = text(
     " RETURNING epoch, CAST(xid AS text) AS xid, id"
 )
 
+# `xid` here is text, for drivers know no xid8: ORDER BY must name `event.xid`, or 1000 sorts before 999.
 _COLUMNS = (
     "epoch, CAST(xid AS text) AS xid, id, occurred_at, workspace_id, type, subject_kind, subject_id, actor,"
     " correlation_id, data"
@@ -97,7 +98,7 @@ _TAIL = text(
     f"SELECT {_COLUMNS} FROM event"  # noqa: S608  # a constant of this module, no input
     " WHERE (epoch, xid, id) > (:epoch, CAST(:xid AS xid8), :id)"
     " AND (epoch < mc_epoch() OR xid < pg_snapshot_xmin(pg_current_snapshot()))"
-    " ORDER BY epoch, xid, id LIMIT :limit"
+    " ORDER BY epoch, event.xid, id LIMIT :limit"
 )
 
 
@@ -110,7 +111,7 @@ async def last_settled(session: AsyncSession) -> Place:
 _LAST = text(
     "SELECT epoch, CAST(xid AS text) AS xid, id FROM event"
     " WHERE epoch < mc_epoch() OR xid < pg_snapshot_xmin(pg_current_snapshot())"
-    " ORDER BY epoch DESC, xid DESC, id DESC LIMIT 1"
+    " ORDER BY epoch DESC, event.xid DESC, id DESC LIMIT 1"
 )
 
 
@@ -164,13 +165,13 @@ _BETWEEN = text(
     f"SELECT {_COLUMNS}{_IN_RANGE}"  # constants of this module, no input
     " AND (CAST(:types AS text[]) IS NULL OR type = ANY(CAST(:types AS text[])))"
     " AND (CAST(:subject_id AS text) IS NULL OR subject_id = CAST(:subject_id AS text))"
-    " ORDER BY epoch, xid, id LIMIT :limit"
+    " ORDER BY epoch, event.xid, id LIMIT :limit"
 )
 _EXISTS = text("SELECT EXISTS (SELECT FROM event WHERE (epoch, xid, id) = (:a_epoch, CAST(:a_xid AS xid8), :a_id))")
 _TOO_OLD = text(
     "WITH newest AS (SELECT epoch, CAST(xid AS text) AS xid, id, occurred_at,"  # noqa: S608  # as above
-    f" row_number() OVER (ORDER BY epoch DESC, xid DESC, id DESC) AS number{_IN_RANGE}"
-    " ORDER BY epoch DESC, xid DESC, id DESC LIMIT :rows + 1)"
+    f" row_number() OVER (ORDER BY epoch DESC, event.xid DESC, id DESC) AS number{_IN_RANGE}"
+    " ORDER BY epoch DESC, event.xid DESC, id DESC LIMIT :rows + 1)"
     " SELECT epoch, xid, id FROM newest"
     " WHERE number > :rows OR occurred_at < mc_now() - make_interval(hours => :hours) ORDER BY number LIMIT 1"
 )

@@ -71,12 +71,14 @@ async def start(session: AsyncSession, workspace_id: str, mission_id: str, run_i
         )
 
 
-async def fill_context(session: AsyncSession, workspace_id: str, mission_id: str, context: dict[str, Any]) -> None:
-    """Keep the state of the world that the mission began with, or now stands on."""
+async def fill_context(
+    session: AsyncSession, workspace_id: str, mission_id: str, context: dict[str, Any], commands: dict[str, Any]
+) -> None:
+    """Keep the state of the world that the mission began with, and the commands that judge it."""
     await session.execute(
         update(Mission)
         .where(col(Mission.workspace_id) == workspace_id, col(Mission.mission_id) == mission_id)
-        .values(context=context)
+        .values(context=context, commands=commands)
     )
 
 

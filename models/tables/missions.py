@@ -36,6 +36,7 @@ class Mission(SQLModel, table=True):
     env: str
     protected: bool
     context: Json = json("{}")
+    commands: Json = json("{}")
     symptoms: JsonList = json("[]")
     acceptance_criteria: Json = json("{}")
     dependencies: JsonList = json("[]")

@@ -283,6 +283,7 @@ CREATE TABLE mission (
     env text NOT NULL,
     protected BOOLEAN NOT NULL,
     context JSONB DEFAULT '{}'::jsonb NOT NULL,
+    commands JSONB DEFAULT '{}'::jsonb NOT NULL,
     symptoms JSONB DEFAULT '[]'::jsonb NOT NULL,
     acceptance_criteria JSONB DEFAULT '{}'::jsonb NOT NULL,
     dependencies JSONB DEFAULT '[]'::jsonb NOT NULL,
