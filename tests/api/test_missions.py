@@ -215,8 +215,8 @@ class TestList:
         expected = [m["mission_id"] for m in (ordered[::-1] if sort.startswith("-") else ordered)]
         found, cursor = [], None
         while True:
-            params = {"limit": 3, "sort": sort} | ({"cursor": cursor} if cursor else {})
-            page = (await api.get("/api/v1/missions", params=params)).json()["data"]
+            after = f"&cursor={cursor}" if cursor else ""
+            page = (await api.get(f"/api/v1/missions?limit=3&sort={sort}{after}")).json()["data"]
             found += [mission["mission_id"] for mission in page["items"]]
             cursor = page["next_cursor"]
             if cursor is None:

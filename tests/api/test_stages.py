@@ -126,7 +126,7 @@ class TestEvidence:
         self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder
     ) -> None:
         tests = tuple(
-            TestResult(name=f"test_{n}", outcome="passed", duration_ms=1.5, run=run)  # type: ignore[arg-type]  # literals
+            TestResult(name=f"test_{n}", outcome="passed", duration_ms=1.5, run=run)
             for run in ("before", "after")
             for n in range(3)
         )

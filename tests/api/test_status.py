@@ -39,7 +39,8 @@ async def test_has_the_ten_keys_and_true_counts(api: httpx2.AsyncClient, repo: R
     async with db.workspace(team.workspace_id) as session:
         [row] = await session.execute(
             text(
-                "SELECT count(*), count(*) FILTER (WHERE status = 'open'), count(*) FILTER (WHERE status = 'escalated') FROM mission"
+                "SELECT count(*), count(*) FILTER (WHERE status = 'open'),"
+                " count(*) FILTER (WHERE status = 'escalated') FROM mission"
             )
         )
     assert (found["total_missions"], found["open_missions"], found["escalated_missions"]) == tuple(row) == (3, 2, 1)
