@@ -10,7 +10,7 @@ from pathlib import Path
 from activities.workbench.tree import CHUNK, Tree
 from activities.workbench.view import SCRATCH_FOLDERS
 
-_LOOK_AT_LEAST_EVERY_SECONDS = 5.0
+_LOOK_AT_LEAST_EVERY_SECONDS = 2.0
 _COST_SHARE = 20
 """Measuring folders takes at most one part in so many of the time."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from activities.workbench.command import TMP, Command, Mount
-from activities.workbench.slots import Slot
+from activities.workbench.slots import MARK, Slot
 from activities.workbench.toolchain import Toolchain
 from activities.workbench.view import first_environment
 
@@ -39,4 +39,4 @@ def in_place(command: Command, slot: Slot, toolchain: Toolchain) -> tuple[Comman
         env=paths.values(command.env),
         mounts=(*command.mounts, home),
     )
-    return told, paths.values(first_environment(toolchain) | {"TMPDIR": TMP})
+    return told, paths.values(first_environment(toolchain) | {"TMPDIR": TMP, MARK: slot.name})

@@ -23,8 +23,8 @@ LAUNCHER_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 _ENTER = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
 _UNSHARED = ("--mount", "--pid", "--ipc", "--uts", "--cgroup")
 _NO_CAPABILITIES = ("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs")
-_WALL = 2
-"""rlimits stand this many times behind the limit, so that the watcher sees it passed and can say so."""
+_WALL = 16
+"""The rlimit stands this many times behind the limit: a fork bomb that hits it at once goes out by itself, unseen."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import psutil
 import structlog
 
 from activities.workbench.cleanup import undisturbed
-from activities.workbench.command import Command, CommandResult, Isolation, OnOutput, Stopped
+from activities.workbench.command import Command, CommandResult, Isolation, Mount, OnOutput, Stopped
 from activities.workbench.disk import DiskWatch
 from activities.workbench.in_place import in_place
 from activities.workbench.isolation import Box, Launch, fenced
@@ -91,15 +91,12 @@ class Sandbox:
         Blocks for some tenths of a second. Raises `Unavailable` when what was asked for by name does not hold.
         """
         toolchain, slots, groups = Toolchain.detect(extra_toolchains), Slots(), ControlGroups.detect().tried()
-        slots.sweep()
         wanted = tuple(Isolation) if preferred == "auto" else (Isolation(preferred),)
         failures: dict[str, str] = {}
         for isolation in wanted:
             sandbox = cls(isolation, toolchain, slots, groups)
             try:
-                # A thread of its own, so that callers with and without a running loop may ask.
-                with ThreadPoolExecutor(1) as thread:
-                    thread.submit(asyncio.run, probe(sandbox)).result()
+                _run_aside(sandbox._try_out())
             except (MissionControlError, OSError) as error:
                 failures[isolation.value] = str(error)
                 continue
@@ -111,12 +108,17 @@ class Sandbox:
             f"Commands cannot be run with {preferred!r} here: {failures}. Install bubblewrap, or set MC_SANDBOX=auto.",
         )
 
+    async def _try_out(self) -> None:
+        await self._slots.sweep()
+        await probe(self)
+
     async def run(self, command: Command, on_output: OnOutput) -> CommandResult:
         """Raises `WorkbenchLost` if a mounted folder is gone, `Unavailable` if the sandbox cannot be made."""
         command.check()
         began = time.monotonic()
         async with self._prepared(command) as prepared:
-            words = names_of_host_paths((*prepared.command.mounts, *self.toolchain.mounts))
+            ours = Mount(prepared.slot.scratch, "/run")
+            words = names_of_host_paths((*prepared.command.mounts, *self.toolchain.mounts, ours))
             pump = _Pump(Scrubber(words), command.limits.output, on_output)
             disk = DiskWatch(prepared.writable, command.limits.disk)
             await disk.begin()
@@ -129,15 +131,16 @@ class Sandbox:
     @contextlib.asynccontextmanager
     async def _prepared(self, command: Command) -> AsyncIterator[_Prepared]:
         """Hold a slot and all that goes with it."""
-        with self._slots.lease() as slot, slot.caged(self._groups, command.limits) as cage:
-            environment = first_environment(self.toolchain)
-            if self.isolation is Isolation.NONE:
-                command, environment = in_place(command, slot, self.toolchain)
-            script = write_script(command, slot)
-            box = Box(slot, view_of(command, slot, self.toolchain), environment, command.network, script)
-            writable = tuple(mount.source for mount in command.mounts if mount.writable)
-            async with slot.lent(writable):
-                yield _Prepared(command, slot, cage, box, writable)
+        async with self._slots.lease() as slot:
+            with slot.caged(self._groups, command.limits) as cage:
+                environment = first_environment(self.toolchain)
+                if self.isolation is Isolation.NONE:
+                    command, environment = in_place(command, slot, self.toolchain)
+                script = write_script(command, slot)
+                box = Box(slot, view_of(command, slot, self.toolchain), environment, command.network, script)
+                writable = tuple(mount.source for mount in command.mounts if mount.writable)
+                async with slot.lent(writable):
+                    yield _Prepared(command, slot, cage, box, writable)
 
     async def _follow(self, tree: Tree, watch: Watch, pump: _Pump) -> tuple[int | None, Stopped | None]:
         """Accompany a command to its end: its own, or the one we make."""
@@ -178,6 +181,12 @@ async def _first_reason(
             return limit.result()
         if ending in done:
             return None
+
+
+def _run_aside(work: Coroutine[Any, Any, None]) -> None:
+    """Run in a thread of its own, so that callers with and without a running loop may ask."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 def _tasks_of_this_user() -> int:

@@ -9,23 +9,29 @@ import contextlib
 import fcntl
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activities.workbench.cleanup import remove_tree, undisturbed
+import psutil
+
+from activities.workbench.cleanup import undisturbed
 from activities.workbench.command import Limits
 from activities.workbench.limits import Cage, ControlGroups, release
+from activities.workbench.trees import remove_tree
 from models.domain.errors import Unavailable
 
 FIRST_UID = 61000
 SLOTS = 256
 
+MARK = "MISSION_CONTROL_SLOT"
+"""The variable by which a command's processes are found where they share our uid and our process ids."""
+
 _RUNTIME = Path("/run/mission-control")
 _SHARED_BY_SLOTS = 0o711
+_LOOK_AGAIN_SECONDS = 0.01
 
 
 def runtime_folder() -> Path:
@@ -43,6 +49,8 @@ class Slot:
 
     number: int
     folder: Path
+    lock: int
+    """The descriptor that holds it."""
     drops_uid: bool
     """Whether the command runs as `uid` on the host too (we are root), or only within a user namespace."""
 
@@ -97,28 +105,41 @@ class Slot:
         for folder, uid, gid in owners:
             await _chown(folder, uid, gid)
 
-    def recover(self) -> None:
-        """Give back what a dead holder had lent, and begin with an empty scratch folder."""
+    async def recover(self) -> None:
+        """Give back what a holder that died had lent."""
+        if not self.scratch.exists():
+            return
         for group in self._recorded("groups"):
             release(Path(group))
-        if self._record.exists():
-            self.evict()
-        for folder, uid, gid in self._recorded("lent"):
-            if Path(folder).exists():
-                subprocess.run(_chown_command(folder, uid, gid), check=True)
-        self.clear()
+        await self.evict()
+        await self._give_back([lent for lent in self._recorded("lent") if Path(lent[0]).exists()])
+        await self.clear()
 
-    def evict(self) -> None:
-        """Kill every process of the slot's uid, wherever it has gone; nobody else has this uid."""
+    async def evict(self) -> None:
+        """Kill every process of the slot's commands, wherever it has gone.
+
+        By uid, where nobody else has it; else by the mark, which a command that means to escape can take off.
+        """
         if self.drops_uid:
             become = ("setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--")
-            subprocess.run([*become, "/bin/sh", "-c", "kill -9 -1"], stderr=subprocess.DEVNULL, check=False)
+            await _run(*become, "/bin/sh", "-c", "kill -9 -1")
+            return
+        while marked := [process for process in psutil.process_iter() if self._is_marked(process)]:
+            for process in marked:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
-    def clear(self) -> None:
-        """Forget what was lent; it has been given back."""
-        remove_tree(self.scratch)
+    def _is_marked(self, process: psutil.Process) -> bool:
+        try:
+            return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self.name
+        except psutil.Error:
+            return False
+
+    async def clear(self) -> None:
+        """Forget what was lent; it has been given back. That the scratch folder is gone tells the next holder so."""
         self._record.unlink(missing_ok=True)
-        self.home.mkdir(mode=_SHARED_BY_SLOTS, parents=True)
+        await remove_tree(self.scratch, self.lock)
 
     @property
     def _record(self) -> Path:
@@ -142,26 +163,27 @@ class Slots:
         self._folder = (folder or runtime_folder()) / "slots"
         self._folder.mkdir(mode=_SHARED_BY_SLOTS, exist_ok=True)
 
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[Slot]:
+    @contextlib.asynccontextmanager
+    async def lease(self) -> AsyncIterator[Slot]:
         """Hold the lowest free slot; raises `Unavailable` when all are taken."""
         for number in range(SLOTS):
             with self._locked(number) as slot:
                 if slot is not None:
-                    slot.recover()
+                    await slot.recover()
+                    slot.home.mkdir(mode=_SHARED_BY_SLOTS, parents=True)
                     try:
                         yield slot
                     finally:
-                        slot.clear()
+                        await undisturbed(slot.clear())
                     return
         raise Unavailable("sandbox_busy", f"All {SLOTS} sandboxes of this host are in use; try again later.")
 
-    def sweep(self) -> None:
+    async def sweep(self) -> None:
         """Give back what workers that died have left behind."""
         for folder in self._folder.iterdir():
             with self._locked(int(folder.name)) as slot:
                 if slot is not None:
-                    slot.recover()
+                    await slot.recover()
 
     @contextlib.contextmanager
     def _locked(self, number: int) -> Iterator[Slot | None]:
@@ -174,15 +196,20 @@ class Slots:
             except BlockingIOError:
                 yield None
                 return
-            yield Slot(number, folder, drops_uid=os.geteuid() == 0)
-
-
-def _chown_command(folder: str, uid: int, gid: int) -> list[str]:
-    return ["chown", "--recursive", "--no-dereference", f"{uid}:{gid}", "--", folder]
+            yield Slot(number, folder, lock.fileno(), drops_uid=os.geteuid() == 0)
 
 
 async def _chown(folder: str, uid: int, gid: int) -> None:
-    process = await asyncio.create_subprocess_exec(*_chown_command(folder, uid, gid), stderr=asyncio.subprocess.PIPE)
-    _, said = await process.communicate()
-    if process.returncode:
-        raise Unavailable("workbench_unusable", f"The worktree cannot change hands: {said.decode(errors='replace')}")
+    if await _run("chown", "--recursive", "--no-dereference", f"{uid}:{gid}", "--", folder):
+        raise Unavailable("workbench_unusable", "A folder cannot change hands; look for mounts or attributes in it.")
+
+
+async def _run(*command: str) -> int:
+    """Run a tool of the system to its end, come what may: two of them at once would undo each other. Its exit code."""
+
+    async def run() -> int:
+        quiet = asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(*command, stdin=quiet, stdout=quiet, stderr=quiet)
+        return await process.wait()
+
+    return await undisturbed(run())

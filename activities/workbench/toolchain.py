@@ -57,9 +57,14 @@ def _uv() -> Toolchain:
     beside = Path(sys.base_prefix) / "bin/uv"
     on_path = Path(shutil.which("uv") or "/nowhere")
     for candidate in (Path(sys.prefix) / "bin/uv", beside, on_path):
-        if candidate.is_file() and candidate.open("rb").read(4) == b"\x7fELF":
+        if candidate.is_file() and _is_binary(candidate):
             return Toolchain((Mount(candidate.resolve(), f"{ROOT}/bin/uv"),), (f"{ROOT}/bin",))
     return Toolchain()
+
+
+def _is_binary(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(4) == b"\x7fELF"
 
 
 def _extra(folder: Path) -> Toolchain:

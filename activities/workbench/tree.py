@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -85,18 +86,19 @@ class Tree:
 
     def members(self) -> list[psutil.Process]:
         """Everything alive in it, also what was seen earlier and has left its parents since."""
-        for known in list(self._seen):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._seen.update(known.children(recursive=True))
-        self._seen = set(filter(_is_alive, self._seen))
-        return list(self._seen)
+        children: defaultdict[int, list[psutil.Process]] = defaultdict(list)
+        for process in psutil.process_iter(["ppid"]):
+            children[process.info["ppid"]].append(process)
+        found = [process for process in self._seen if _is_alive(process)]
+        for parent in found:
+            found += [child for child in children[parent.pid] if child not in self._seen]
+            self._seen.update(children[parent.pid])
+        self._seen = set(found)
+        return found
 
     async def end(self) -> None:
         """Kill what is left, and return when nothing is."""
-        # The launcher before the rest, or it would remark on its child's death in the command's output.
-        for member in self._seen:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
+        self._kill_group()
         if self._init_handle is not None:
             await _kill_and_wait(self._init_handle)
             with contextlib.suppress(ChildProcessError):
@@ -110,8 +112,17 @@ class Tree:
                     member.kill()
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         if self.init is None:
-            self.slot.evict()
+            await self.slot.evict()
         await self.process.wait()
+
+    def _kill_group(self) -> None:
+        """Kill all that has not left the process group at one stroke: a fork bomb grows faster than it dies one by one.
+
+        The launcher is among them, and does not live to remark on its child's death in the command's output.
+        """
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Let go of the pipes; what was not read is lost."""

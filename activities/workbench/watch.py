@@ -5,6 +5,7 @@ disk always, memory and processes where no control group could be made.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,9 @@ from activities.workbench.limits import LAUNCHER_TASKS, Cage
 from activities.workbench.tree import Tree
 
 TICK_SECONDS = 0.1
+
+_GLANCES = 10
+"""How often per tick the host's processes are counted."""
 
 
 class Watch:
@@ -37,11 +41,22 @@ class Watch:
             stopped = self._passed() or (Stopped.DISK if await self._disk.is_full(self._tree) else None)
             if stopped is not None:
                 return stopped
-            await asyncio.sleep(TICK_SECONDS)
+            await self._next_look()
 
     async def last_look(self) -> Stopped | None:
         """After the end: what the command ran into between two looks still counts."""
         return self._cage.hit() or (Stopped.DISK if await self._disk.has_grown_full(self._tree) else None)
+
+    async def _next_look(self) -> None:
+        """Wait for the next look. It comes sooner if the host's processes multiply and no kernel limit holds them."""
+        if self._cage.pids is not None:
+            await asyncio.sleep(TICK_SECONDS)
+            return
+        many = _processes_of_host() + self._limits.processes
+        for _ in range(_GLANCES):
+            await asyncio.sleep(TICK_SECONDS / _GLANCES)
+            if _processes_of_host() > many:
+                return
 
     def _passed(self) -> Stopped | None:
         if time.monotonic() > self._deadline:
@@ -65,6 +80,11 @@ class Watch:
             held = sum(_proportional(member) for member in members)
         self._most_seen = max(self._most_seen, held)
         return held
+
+
+def _processes_of_host() -> int:
+    """How many processes there are: the kernel gives it as the link count of `/proc`, at no cost."""
+    return os.stat("/proc").st_nlink
 
 
 def _tasks(members: Sequence[psutil.Process]) -> int:
