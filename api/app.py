@@ -1,5 +1,6 @@
 """Puts the API together."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -19,13 +20,16 @@ from api.services import Services
 from api.sse import Feed
 from models.settings import Settings
 from models.store.database import Database
-from models.store.first_start import ensure_first_admin
+from models.store.first_start import keep_trying_first_start
 
 _DESCRIPTION = """The control plane for autonomous software agents.
 
 Every answer is `{"success": true, "data": …}` or `{"success": false, "error": {"code", "message", "requestId"}}`.
 Names are snake_case; requests may also use camelCase. A repeated request with the same `Idempotency-Key` gets the first
 one's answer. `/api/v2` serves the same routes."""
+
+FIRST_START_SECONDS = 2.0
+"""How long the API waits for its database before it serves what needs none; `/readyz` says when all is there."""
 
 _SECURITY_SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -73,11 +77,13 @@ def _lifespan(settings: Settings) -> Any:
         async with AsyncExitStack() as stack:
             db = Database.from_settings(settings)
             stack.push_async_callback(db.close)
-            await ensure_first_admin(db, settings)
+            first_start = asyncio.create_task(keep_trying_first_start(db, settings))
+            stack.callback(first_start.cancel)
+            await asyncio.wait([first_start], timeout=FIRST_START_SECONDS)
             feed = Feed(db, settings.sse_heartbeat_seconds)
             feed.open()
             stack.push_async_callback(feed.close)
-            app.state.services = Services(settings, db, KeyRing(db), await Gateway.open(settings), feed)
+            app.state.services = Services(settings, db, KeyRing(db), await Gateway.open(settings), feed, first_start)
             yield
 
     return lifespan

@@ -1,5 +1,6 @@
 """What every request shares; made in the app's lifespan."""
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
@@ -20,6 +21,7 @@ class Services:
     keys: KeyRing
     gateway: Gateway
     feed: Feed
+    first_start: asyncio.Task[None]
 
 
 def services(connection: HTTPConnection) -> Services:

@@ -1,7 +1,7 @@
 """The event stream: each event is encoded once and its bytes are shared by all who watch its workspace."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,7 +15,7 @@ from models.store.tail import Tail
 
 MAX_WAITING = 2000
 """Events a watcher may be behind before it goes back to replay from the table."""
-_OPENING = b"retry: 1000\n\n"
+_OPENING = b": open\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
 
 
@@ -98,6 +98,11 @@ class Feed:
         """How many streams are open."""
         return sum(len(watchers) for watchers in self._watchers.values())
 
+    @property
+    def standing(self) -> Place:
+        """How far the stream was delivered; only once `ready`."""
+        return self._tail.standing
+
     def open(self) -> None:
         """Begin to follow the stream."""
         self._tasks = [asyncio.create_task(self._tail.run()), asyncio.create_task(self._beat())]
@@ -120,7 +125,7 @@ class Feed:
         group = self._watchers.setdefault(workspace_id, set())
         group.add(watcher)
         try:
-            yield self._tail.standing
+            yield self.standing
         finally:
             group.discard(watcher)
             if not group:
@@ -154,7 +159,7 @@ class Stream:
     def __init__(self, feed: Feed, workspace_id: str, wanted: Wanted, after: Place | None) -> None:
         self._feed, self._workspace_id, self._wanted, self._place = feed, workspace_id, wanted, after
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         """What goes over the wire."""
         yield _OPENING
         while not self._feed.closed:
@@ -181,7 +186,7 @@ class Stream:
             self._place = found[-1][0] if len(found) == events.REPLAY_CHUNK else upto
 
     async def _skip_what_is_too_old(self, after: Place, upto: Place) -> bytes | None:
-        async with self._feed.db.workspace(self._workspace_id) as session:
+        async with self._feed.db.system() as session:
             resumed = await events.replayable_after(session, self._workspace_id, after, upto)
         if resumed is None:
             return None

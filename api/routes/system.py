@@ -43,7 +43,7 @@ async def healthz() -> Success[Alive]:
 
 
 @routes.get("/readyz")
-async def readyz(db: Db, gateway: Workflows) -> Success[Ready]:
+async def readyz(request: Request, db: Db, gateway: Workflows) -> Success[Ready]:
     """Tell whether requests can be served now; 503 with the reason if not."""
     async with db.system() as session:
         found = await system.schema(session)
@@ -54,6 +54,8 @@ async def readyz(db: Db, gateway: Workflows) -> Success[Ready]:
         )
     if found.restored:
         raise Unavailable("restored_dump", "the database was restored from a dump: run `mission-control migrate` once")
+    if not services(request).first_start.done():
+        raise Unavailable("no_admin_key", "the first admin key is not made yet; the log says what it waits for")
     temporal: Literal["ok", "unavailable"] = "ok" if await gateway.answers() else "unavailable"
     return Success(data=Ready(migrations=_EXPECTED, temporal=temporal))
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.domain.errors import Unavailable
 from models.domain.principals import Role
@@ -15,6 +16,8 @@ from models.store import keys
 from models.store.database import Database
 
 log = structlog.get_logger()
+
+AGAIN_SECONDS = 0.5
 
 
 async def ensure_first_admin(db: Database, settings: Settings) -> None:
@@ -35,6 +38,16 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
         await asyncio.to_thread(_write_key, settings.key_file, secret)
         await keys.create_key(session, keys.DEFAULT_WORKSPACE, "admin", role=Role.ADMIN, secret=secret)
     log.info("first_admin_key_written", workspace_id=keys.DEFAULT_WORKSPACE, file=str(settings.key_file))
+
+
+async def keep_trying_first_start(db: Database, settings: Settings) -> None:
+    """`ensure_first_admin`, as often as it takes: a database may come, or be migrated, after us."""
+    while True:
+        try:
+            return await ensure_first_admin(db, settings)
+        except (SQLAlchemyError, Unavailable) as error:
+            log.warning("first_start_waits", error=str(error).splitlines()[0])
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 def _write_key(target: Path, secret: str) -> None:

@@ -125,9 +125,9 @@ class TestCommit:
         assert refused.status_code == 409
         assert (await api.post("/api/v1/notes", json={"text": "b"}, headers=keyed("k"))).status_code == 201
 
-    @pytest.mark.parametrize("key", ["a b", "x" * 300, "\u00e9".encode()])
-    async def test_unsound_keys(self, api: httpx2.AsyncClient, key: str | bytes) -> None:
-        answer = await api.post("/api/v1/notes", json={"text": "a"}, headers={b"Idempotency-Key": key})  # type: ignore[dict-item]  # bytes are what a client may send
+    @pytest.mark.parametrize("key", [b"a b", b"x" * 300, "\u00e9".encode()])
+    async def test_unsound_keys(self, api: httpx2.AsyncClient, key: bytes) -> None:
+        answer = await api.post("/api/v1/notes", json={"text": "a"}, headers={b"Idempotency-Key": key})
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_input")
 
     async def test_old_ones_are_forgotten(self, api: httpx2.AsyncClient, db: Database, team: Team) -> None:

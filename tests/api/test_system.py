@@ -17,7 +17,7 @@ from models.store.database import Database
 from tests.fixtures.api import Caller, Team, running
 from tests.fixtures.servers import PostgresServer
 
-OWN_IDENTIFIER = "SELECT system_identifier::text FROM pg_control_system()"
+PUT_RIGHT = "UPDATE installation SET system_identifier = (pg_control_system()).system_identifier"
 PUBLIC = {("POST", "/api/v1/auth/session"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
 """Requirements C-08: the only routes that take no key."""
 
@@ -62,7 +62,7 @@ class TestHealth:
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "restored_dump")
         finally:
             async with db.system() as session:
-                await session.execute(text(f"UPDATE installation SET system_identifier = ({OWN_IDENTIFIER})"))
+                await session.execute(text(PUT_RIGHT))
 
     async def test_no_database(self, settings: Settings) -> None:
         away = settings.model_copy(update={"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/x")})
