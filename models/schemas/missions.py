@@ -15,6 +15,7 @@ from models.contracts.missions import (
     Symptom,
     TrustRequirements,
 )
+from models.domain.errors import InvalidInput
 from models.domain.metrics import Catalog, default_targets
 from models.domain.repo_config import RepoConfig
 from models.domain.states import MissionOutcome, MissionStatus, Severity
@@ -22,6 +23,7 @@ from models.schemas.envelope import Body
 from models.schemas.repositories import Branch
 
 MAX_CANDIDATES = 20
+MAX_TARGETS = 100
 MissionType = Literal["coding"]
 Place = Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -66,11 +68,19 @@ class MissionCreate(Body):
         return self.repository or self.workspace_repo_path or ""
 
     def with_default_targets(self, catalog: Catalog) -> "MissionCreate":
-        """Hold metrics that the symptoms name, and the criteria do not, to the catalog's bounds (MISS-32)."""
+        """Hold metrics that the symptoms name, and the criteria do not, to the catalog's bounds (MISS-32).
+
+        Raises:
+            InvalidInput: `too_many_targets`, with those that are inherited.
+        """
         given = self.acceptance_criteria.metric_targets
         bounds = default_targets(catalog, (symptom.metric_id for symptom in self.symptoms), given)
-        inherited = tuple(MetricTarget.model_validate(bound.model_dump()) for bound in bounds)
-        criteria = self.acceptance_criteria.model_copy(update={"metric_targets": given + inherited})
+        targets = given + tuple(MetricTarget.model_validate(bound.model_dump()) for bound in bounds)
+        if len(targets) > MAX_TARGETS:
+            raise InvalidInput(
+                "too_many_targets", f"a mission has at most {MAX_TARGETS} targets, inherited ones included"
+            )
+        criteria = self.acceptance_criteria.model_copy(update={"metric_targets": targets})
         return self.model_copy(update={"acceptance_criteria": criteria})
 
     @model_validator(mode="after")

@@ -5,8 +5,11 @@ import asyncio
 import httpx2
 import pytest
 
+from api.app import create_app
 from models.domain.canonical import sha256_digest
-from tests.fixtures.api import Caller, Team
+from models.domain.patches import MAX_PATCH_BYTES
+from models.settings import Settings
+from tests.fixtures.api import Caller, Team, running
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 
@@ -75,3 +78,20 @@ class TestWho:
         assert refusal(refused) == (403, "not_assigned")
         by_operator = await client(team.operator).post(others["links"]["candidates"], json=change)
         assert by_operator.json()["data"]["author"] == "ada"
+
+
+async def test_takes_sixteen_megabytes_and_no_more(settings: Settings, team: Team, repo: Repo) -> None:
+    line = "+" + "x" * 1022 + "\n"
+    room = MAX_PATCH_BYTES // len(line) - 1
+    app = create_app(settings.model_copy(update={"max_body_bytes": 64 * 1024 * 1024}))
+    transport = httpx2.ASGITransport(app)
+    headers = {"X-API-Key": team.admin}
+    async with running(app), httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers) as api:
+        place = (await filed(api, repo))["links"]["candidates"]
+        for lines, status in ((room, 201), (room + 2, 422)):
+            diff = f"--- /dev/null\n+++ b/big.txt\n@@ -0,0 +1,{lines} @@\n{line * lines}"
+            answer = await api.post(place, json={"diff": diff})
+            assert answer.status_code == status, answer.text[:300]
+        assert answer.json()["error"]["code"] == "patch_too_large"
+        digest = (await api.get(place)).json()["data"]["items"][0]["digest"]
+        assert len((await api.get(f"{place.removesuffix('candidates')}blobs/{digest}")).content) > room * len(line)
