@@ -67,12 +67,17 @@ class Skipped(_Frozen):
     reason: str
 
 
-class ScanReport(_Frozen):
-    """All that the scan of one patch found new, worst first. `left_out` counts findings beyond the first thousand."""
+class Scan(_Frozen):
+    """What one or more scanners brought."""
 
     findings: tuple[Finding, ...] = ()
     scanners: tuple[ScannerRun, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+
+
+class ScanReport(Scan):
+    """All that the scan of one patch found new, worst first. `left_out` counts findings beyond the first thousand."""
+
     left_out: int = 0
 
     @property
@@ -125,14 +130,15 @@ def blamed(
     return tuple(new)
 
 
-def gather(findings: Iterable[Finding], scanners: Iterable[ScannerRun], skipped: Iterable[Skipped]) -> ScanReport:
-    """Put a report together: worst first, bounded."""
-    ranked = sorted(findings, key=lambda found: (found.level.rank, found.path, found.line, found.rule))
+def gather(*scans: Scan) -> ScanReport:
+    """Put several scans together: worst first, bounded."""
+    findings = [found for scan in scans for found in scan.findings]
+    findings.sort(key=lambda found: (found.level.rank, found.path, found.line, found.rule))
     return ScanReport(
-        findings=tuple(ranked[:MAX_FINDINGS]),
-        scanners=tuple(scanners),
-        skipped=tuple(skipped),
-        left_out=max(0, len(ranked) - MAX_FINDINGS),
+        findings=tuple(findings[:MAX_FINDINGS]),
+        scanners=tuple(scanner for scan in scans for scanner in scan.scanners),
+        skipped=tuple(skipped for scan in scans for skipped in scan.skipped),
+        left_out=max(0, len(findings) - MAX_FINDINGS),
     )
 
 
