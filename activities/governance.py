@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
@@ -68,20 +69,29 @@ class GovernanceActivities:
 
     @activity.defn
     async def ask_about_rollback(self, asked: DecisionRef) -> GovernanceAnswer:
-        """Ask a human about a merge that cannot be taken back by itself: approve tries again, deny leaves it."""
+        """Ask a human about a merge that cannot be taken back by itself: approve tries again, deny leaves it.
+
+        Stage 11 has begun, and waits for the answer.
+        """
         ref = asked.ref
         reasons = ("the rollback conflicts with later commits", asked.detail)
         verdict = MergeVerdict(needs_human=True, risk=Risk.RED, reasons=reasons)
         async with self._db.workspace(ref.workspace_id) as session:
+            record = await stages.begin(session, ref, activity.info().attempt)
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             actor = Actor(stages.WORKER, mission.correlation_id)
             shown = {"approve": "try the rollback again", "deny": "leave the merge", "merge_sha": mission.merge_sha}
             decision = await governance.ask(
                 session, ref, "rollback", verdict, shown, None, expires_in=None, actor=actor, repeat=asked.repeat
             )
-            return _answer(decision)
+            answer = _answer(decision)
+            if answer.status is DecisionStatus.PENDING:
+                await stages.wait_for_decision(session, record, decision.decision_id)
+            return answer
 
-    async def _assess(self, session: Any, question: GovernanceInput, mission: Mission) -> tuple[MergeVerdict, Any]:
+    async def _assess(
+        self, session: AsyncSession, question: GovernanceInput, mission: Mission
+    ) -> tuple[MergeVerdict, dict[str, Any]]:
         """Gather the facts from the records of the earlier stages; an equal binding keeps an earlier approval."""
         ref = question.ref
         patch = await stages.load(session, ref.model_copy(update={"stage": StageName.BRANCH_AND_PATCH}))
@@ -115,12 +125,10 @@ class GovernanceActivities:
             return kept, shown
         return verdict, shown
 
-    async def _record(self, session: Any, ref: StageRef, decision: Decision, answer: GovernanceAnswer) -> None:
-        """End stage 8 with its answer; that of another question, about a rollback, ends no stage."""
-        if decision.kind != "governance":
-            return
+    async def _record(self, session: AsyncSession, ref: StageRef, decision: Decision, answer: GovernanceAnswer) -> None:
+        """End stage 8 with its answer; stage 11, which asks about a rollback, goes on with it."""
         record = await stages.begin(session, ref, activity.info().attempt)
-        if record.ended_at is None:
+        if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
             await self._recorder.close_in(session, record, _verdict(decision, answer), None)
 
 

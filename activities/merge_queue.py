@@ -1,5 +1,6 @@
 """What a merge queue asks of the world: to exist, and whether a holder still lives."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeats import heartbeating
 from models.contracts.merge_queue import MergeQueueState, QueueRef, SlotRequest
+from models.contracts.pipeline import TASK_TIMEOUT
 from models.domain.ids import merge_queue_workflow_id
 
 QueueRun = Callable[[Any, MergeQueueState], Awaitable[None]]
@@ -24,13 +26,17 @@ class MergeQueueActivities:
 
     @activity.defn
     async def ensure_queue(self, queue: QueueRef) -> None:
-        """Start the queue's workflow unless it runs."""
+        """Start the queue's workflow unless it runs.
+
+        A new queue counts its tokens on from the clock, in milliseconds: above all that a queue before it gave out.
+        """
         async with heartbeating():
             await self._client.start_workflow(
                 self._queue_run,
-                MergeQueueState(),
+                MergeQueueState(token=time.time_ns() // 1_000_000),
                 id=merge_queue_workflow_id(queue.repository_id, queue.branch),
                 task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 static_summary=f"Merge queue of {queue.branch}",

@@ -80,24 +80,20 @@ class ReconcileActivities:
         reason = await self._why_ended(mission)
         if reason is None:
             return 0
-        merged = mission.merge_sha or ""
-        unseen = " after its merge, which nobody observed to the end" if merged else ""
-        ref = StageRef(workspace_id=mission.workspace_id, mission_id=mission.mission_id, stage=StageName.RESOLVE)
-        end = Conclusion(
-            ref=ref, outcome=MissionOutcome.TERMINATED, reason=f"{reason}{unseen}", merge_sha=merged, capa=bool(merged)
-        )
         async with self._db.workspace(mission.workspace_id) as session:
-            closed = await running.conclude(session, end)
+            end = _terminated(await running.load(session, mission.workspace_id, mission.mission_id), reason)
+            if not await running.conclude(session, end):
+                return 0
             actor = Actor(RECONCILER, mission.correlation_id)
             for name in await reconciling.pending_decisions(session, mission.workspace_id, mission.mission_id):
                 await governance.withdraw(session, mission.workspace_id, name, actor)
-            await reconciling.close_open_stages(session, mission.workspace_id, mission.mission_id)
-        return int(closed)
+            await reconciling.close_open_stages(session, mission.workspace_id, mission.mission_id, reason)
+        return 1
 
     async def _why_ended(self, mission: Mission) -> str | None:
-        handle = self._client.get_workflow_handle(_name(mission), run_id=mission.run_id)
+        """Ask for the latest run: an engineer may have reset the workflow to an earlier point."""
         try:
-            status = (await handle.describe()).status
+            status = (await self._client.get_workflow_handle(_name(mission)).describe()).status
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return "its workflow vanished from Temporal"
@@ -105,6 +101,22 @@ class ReconcileActivities:
         if status in (WorkflowExecutionStatus.RUNNING, None):
             return None
         return f"its workflow ended in Temporal as {status.name.lower()}"
+
+
+def _terminated(mission: Mission, reason: str) -> Conclusion:
+    """Close the mission. A merge that nobody observed to the end, or that may have happened, calls for a look."""
+    doubt = _UNOBSERVED if mission.merge_sha else _UNCERTAIN if mission.stage == StageName.MERGE.value else ""
+    return Conclusion(
+        ref=StageRef(workspace_id=mission.workspace_id, mission_id=mission.mission_id, stage=StageName.RESOLVE),
+        outcome=MissionOutcome.TERMINATED,
+        reason=f"{reason}{doubt}",
+        merge_sha=mission.merge_sha or "",
+        capa=bool(doubt),
+    )
+
+
+_UNOBSERVED = " after its merge, which nobody observed to the end"
+_UNCERTAIN = " during its merge: look for its Mission-Id among the branch's commits"
 
 
 def _name(mission: Mission) -> str:

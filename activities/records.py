@@ -1,8 +1,9 @@
 """Stages and changes that only touch Postgres: diagnostics, metrics, controls, the end. Local activities."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
@@ -17,6 +18,8 @@ from models.store import governance, metric_windows, running, stages
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 from models.tables.missions import Stage
+
+Judge = Callable[[AsyncSession, Stage], Awaitable[Verdict]]
 
 
 class RecordActivities:
@@ -48,20 +51,28 @@ class RecordActivities:
 
     @activity.defn
     async def conclude(self, end: Conclusion) -> None:
-        """Stage 11: close the mission, with its CAPA where it did not end well. A question left open is withdrawn."""
+        """Stage 11: close the mission, with its CAPA where it did not end well, and whatever it left open."""
         ref = end.ref
         async with self._db.workspace(ref.workspace_id) as session:
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             if end.decision_id:
                 actor = Actor(stages.WORKER, mission.correlation_id)
                 await governance.withdraw(session, ref.workspace_id, end.decision_id, actor)
+            await self._close_open(session, end)
             record = await stages.begin(session, ref, activity.info().attempt)
             if record.ended_at is None:
                 verdict = _ending(ref, end, end.revert_sha or end.merge_sha or None)
                 await self._recorder.close_in(session, record, verdict, None)
             await running.conclude(session, end)
 
-    async def _record(self, ref: StageRef, judge: Any) -> StageResult:
+    async def _close_open(self, session: AsyncSession, end: Conclusion) -> None:
+        """A stage that the mission's end broke off has failed, for the reason that the mission ended."""
+        for record in await stages.open_of(session, end.ref.workspace_id, end.ref.mission_id):
+            if record.stage != end.ref.stage.value:
+                answer = StageResult(status=StageStatus.FAILED, reason=end.reason)
+                await self._recorder.close_in(session, record, Verdict(answer, answer.status, end.reason), None)
+
+    async def _record(self, ref: StageRef, judge: Judge) -> StageResult:
         """Open, judge and close a stage in one transaction."""
         async with self._db.workspace(ref.workspace_id) as session:
             record = await stages.begin(session, ref, activity.info().attempt)
@@ -71,12 +82,12 @@ class RecordActivities:
             return StageResult.model_validate(await self._recorder.close_in(session, record, verdict, None))
 
 
-async def _skip(session: Any, record: Stage) -> Verdict:
+async def _skip(session: AsyncSession, record: Stage) -> Verdict:
     reason = "the repository has no stress command"
     return Verdict(StageResult(status=StageStatus.SKIPPED, reason=reason), StageStatus.SKIPPED, reason)
 
 
-async def _publish(session: Any, record: Stage) -> Verdict:
+async def _publish(session: AsyncSession, record: Stage) -> Verdict:
     done = await stages.of_round(session, record.workspace_id, record.mission_id, record.round)
     report = {
         "mission_id": record.mission_id,
@@ -102,7 +113,7 @@ async def _publish(session: Any, record: Stage) -> Verdict:
     )
 
 
-async def _collect(session: Any, record: Stage) -> Verdict:
+async def _collect(session: AsyncSession, record: Stage) -> Verdict:
     mission = await running.load(session, record.workspace_id, record.mission_id)
     targets = AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
     now: datetime = await metric_windows.now(session)

@@ -43,11 +43,11 @@ class MergeQueueWorkflow:
         self._state = self._state.grant_next()
         holder = self._state.holder
         assert holder is not None  # noqa: S101  # somebody was waiting
-        grant = SlotGrant(queue_id=workflow.info().workflow_id, token=self._state.token)
+        grant = SlotGrant(queue_id=workflow.info().workflow_id, number=holder.number, token=self._state.token)
         mission = workflow.get_external_workflow_handle(holder.workflow_id, run_id=holder.run_id)
         try:
             await mission.signal(Mission.slot_granted, grant)
-        except ApplicationError:
+        except ApplicationError:  # it has ended
             self._state = self._state.release(holder)
 
     async def _watch_holder(self) -> None:

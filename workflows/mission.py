@@ -1,18 +1,19 @@
 """What every mission's workflow shares: an operator's commands, pausing, and doing a step that may be stopped.
 
-Ids: `mission/<workspace>/<mission>`. Updates: pause, resume, note, cancel. Query: snapshot.
+Ids: `mission/<workspace>/<mission>`. Updates: pause, resume, note, cancel. Signals: decision_resolved, slot_granted.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.records import RecordActivities
-    from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
+    from models.contracts.controls import CancelCommand, Command, ControlAnswer, Effect, Note
     from models.contracts.merge_queue import SlotGrant
     from models.contracts.pipeline import ControlRecord, DecisionRef, PipelineInput
     from models.domain.stages import StageName
@@ -41,37 +42,83 @@ class Mission:
         self.start = start
         self.stage: StageName | None = None
         self.merge_sha = ""
-        self.in_slot = False
         self.answered: set[str] = set()  # asked for membership only, never iterated
+        self.slot_number = 0
         self.grant: SlotGrant | None = None
+        self.in_slot = False
         self.closing = False
         self.is_paused = False
         self.canceled: CancelCommand | None = None
-        self._running: asyncio.Task[Any] | None = None
-        self._version = 0
         self.notes = 0
+        self._running: asyncio.Task[Any] | None = None
+        self._stopped = False
+        self._version = 0
         self._records = asyncio.Lock()
 
-    async def step(self, work: Callable[[], Awaitable[T]], *, stoppable: bool = True) -> T:
+    async def see_through(self, story: Coroutine[Any, Any, T]) -> T:
+        """Run the story to its end: a cancel from Temporal's own tools ends it as an operator's does, keeping a merge.
+
+        The story is a task of its own, because such a cancel interrupts whatever the workflow's first task awaits.
+        """
+        telling = asyncio.create_task(story)
+        while not telling.done():
+            try:
+                await workflow.wait([telling])
+            except asyncio.CancelledError:
+                await self._cancel_from_temporal()
+        return telling.result()
+
+    async def step(self, work: Callable[[], Coroutine[Any, Any, T]], *, stoppable: bool = True) -> T:
         """Do one step: hold before it while paused, and do it again when a pause stopped it."""
         while True:
             await self.hold()
+            task = asyncio.create_task(work())
+            self._running, self._stopped = task if stoppable else None, False
             try:
-                return await self._attempt(work, stoppable)
-            except (ActivityError, asyncio.CancelledError) as error:
-                if not is_cancelled_exception(error) or not (self.is_paused or self.canceled):
+                return await task
+            except (ActivityError, asyncio.CancelledError):
+                # A stopped activity may end in other ways than as canceled: its host may have died meanwhile.
+                if not self._stopped:
                     raise
+            finally:
+                self._running = None
 
     async def hold(self) -> None:
-        """Wait while paused; leave when the mission was canceled before its merge."""
+        """Wait while paused; leave when the mission was canceled."""
         if self.in_slot and self.is_paused:
             raise SlotYielded
-        await workflow.wait_condition(lambda: not self.is_paused or self.canceled is not None)
+        await self.wait_until(lambda: not self.is_paused or self.wants_out)
         self.leave_if_canceled()
 
+    async def wait_until(self, holds: Callable[[], bool], timeout: timedelta | None = None) -> None:
+        """Wait for a condition; raises TimeoutError."""
+        while not holds():
+            await self._wait_once(holds, timeout)
+
+    async def _wait_once(self, holds: Callable[[], bool], timeout: timedelta | None) -> None:
+        """Wait until the condition holds, or Temporal's tools cancel the workflow.
+
+        The SDK then raises CancelledError in every open wait, but it is `see_through` that hears of it: the wait ends.
+        """
+        known = _is_canceled_in_temporal()
+
+        def is_over() -> bool:
+            return holds() or _is_canceled_in_temporal() is not known
+
+        try:
+            await workflow.wait_condition(is_over, timeout=timeout)
+        except asyncio.CancelledError:
+            if _is_canceled_in_temporal() is known:  # the worker lets go of the workflow
+                raise
+
+    @property
+    def wants_out(self) -> bool:
+        """Whether the mission was canceled, and is not yet ending."""
+        return self.canceled is not None and not self.closing
+
     def leave_if_canceled(self) -> None:
-        """End the story when an operator asked for it, unless it is already ending."""
-        if self.canceled is None or self.closing:
+        """End the story when somebody asked for it, unless it is already ending."""
+        if self.canceled is None or not self.wants_out:
             return
         # Who canceled before the merge, and was overtaken by it, wanted no merge.
         keeps = not self.merge_sha or self.canceled.merged == "keep"
@@ -79,17 +126,18 @@ class Mission:
         why = self.canceled.reason or f"canceled by {self.canceled.actor}"
         raise MissionEnds(outcome, why, self.stage, capa=bool(self.merge_sha))
 
-    async def _attempt(self, work: Callable[[], Awaitable[T]], stoppable: bool) -> T:
-        task = asyncio.ensure_future(work())
-        self._running = task if stoppable else None
-        try:
-            return await task
-        finally:
-            self._running = None
+    async def begin_ending(self) -> None:
+        """Take no more commands: the mission is on its way out, and a pause holds it no longer."""
+        self.closing = True
+        if self.is_paused:
+            self.is_paused = False
+            await self._record("resume", Command(actor="worker", reason="the mission is ending"), key="ending")
 
-    def _stop_running(self) -> bool:
-        """Cancel the running command, if it is one that may be stopped; its activity kills the process tree first."""
-        return self._running is not None and self._running.cancel()
+    async def finish_commands(self) -> None:
+        """Wait until every command that was taken is written down and answered."""
+        await self.wait_until(workflow.all_handlers_finished)
+        async with self._records:
+            pass
 
     @workflow.update
     async def pause(self, command: Command) -> ControlAnswer:
@@ -97,8 +145,7 @@ class Mission:
         if self.is_paused:
             return self._answer("already")
         self.is_paused = True
-        stopped = self._stop_running()
-        effect = "stops_command" if stopped else "holds_before_next_stage"
+        effect: Effect = "stops_command" if self._stop_running() else "holds_before_next_stage"
         await self._record("pause", command, effect)
         return self._answer(effect)
 
@@ -123,9 +170,7 @@ class Mission:
         """End the mission: clean up before the merge; keep the merge or take it back after it."""
         if self.canceled is not None:
             return self._answer("already")
-        effect = self._cancel_effect(command)
-        self.canceled = command
-        self._stop_running()
+        effect = self._accept_cancel(command)
         await self._record("cancel", command, effect)
         return self._answer(effect)
 
@@ -156,28 +201,47 @@ class Mission:
 
     @workflow.signal
     def slot_granted(self, grant: SlotGrant) -> None:
-        """Hear that the merge slot is ours."""
-        self.grant = grant
+        """Hear that the merge slot is ours; a grant that answers an earlier request was given back already."""
+        if grant.number == self.slot_number:
+            self.grant = grant
+
+    async def _cancel_from_temporal(self) -> None:
+        if self.closing or self.canceled is not None:
+            return
+        reason = workflow.cancellation_reason() or "canceled in Temporal"
+        command = CancelCommand(actor="temporal", reason=reason, merged="keep")
+        await self._record("cancel", command, self._accept_cancel(command), key="temporal")
+
+    def _accept_cancel(self, command: CancelCommand) -> Effect:
+        self.canceled = command
+        self._stop_running()
+        if not self.merge_sha:
+            return "cleans_up"
+        return "rolls_back" if command.merged == "roll_back" else "keeps_merge"
+
+    def _stop_running(self) -> bool:
+        """Cancel the running command, if it is one that may be stopped; its activity kills the process tree first."""
+        if self._running is None or self._running.done():
+            return False
+        self._stopped = True
+        return self._running.cancel()
 
     def _refuse_when_closing(self) -> None:
         if self.closing:
             raise ApplicationError("the mission is already ending", type="mission_ending")
 
-    def _cancel_effect(self, command: CancelCommand) -> str:
-        if not self.merge_sha:
-            return "cleans_up"
-        return "rolls_back" if command.merged == "roll_back" else "keeps_merge"
+    def _answer(self, effect: Effect) -> ControlAnswer:
+        return ControlAnswer(effect=effect, stage=self.stage, paused=self.is_paused)
 
-    def _answer(self, effect: str) -> ControlAnswer:
-        return ControlAnswer.model_validate({"effect": effect, "stage": self.stage, "paused": self.is_paused})
-
-    async def _record(self, action: str, command: Command, detail: str = "") -> None:
+    async def _record(self, action: str, command: Command, detail: str = "", *, key: str = "") -> None:
         """Write the command down before it is answered. The lock keeps versions in the order of the commands."""
+        update = workflow.current_update_info()
         async with self._records:
             self._version += 1
             record = ControlRecord(
                 workspace_id=self.start.workspace_id,
                 mission_id=self.start.mission_id,
+                key=update.id if update else key,
                 version=self._version,
                 action=action,
                 actor=command.actor,
@@ -185,3 +249,7 @@ class Mission:
                 correlation_id=command.correlation_id,
             )
             await workflow.execute_local_activity_method(RecordActivities.record_control, record, **RECORD)
+
+
+def _is_canceled_in_temporal() -> bool:
+    return workflow.cancellation_reason() is not None

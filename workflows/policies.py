@@ -69,3 +69,8 @@ def host_git(queue: str) -> ActivityConfig:
 def host_commands(queue: str) -> ActivityConfig:
     """Set-up, tests and stress runs: each command has its own limit, this bounds them all together."""
     return host_git(queue) | ActivityConfig(start_to_close_timeout=timedelta(hours=6))
+
+
+def clearing(queue: str) -> ActivityConfig:
+    """Giving a workbench back: nobody waits long for it, because the reconciler asks again."""
+    return host_git(queue) | ActivityConfig(schedule_to_close_timeout=HOST_ANSWERS + timedelta(minutes=1))

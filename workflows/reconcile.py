@@ -3,8 +3,6 @@
 Started by the Temporal Schedule `reconciler` (see `worker.schedules`); overlapping passes are skipped.
 """
 
-from datetime import timedelta
-
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
@@ -12,7 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.code import CodeActivities
     from activities.reconciling import ReconcileActivities
     from models.contracts.reconciling import Leftover, Reconciled
-    from workflows.policies import HOST_ANSWERS, ONE_PASS, host_git
+    from workflows.policies import ONE_PASS, clearing
 
 from workflows.queues import host_queue, prefix_of
 
@@ -34,10 +32,8 @@ class ReconcileWorkflow:
     async def _sweep(self, leftover: Leftover) -> bool:
         """Ask the host to clear up; one that is away is asked again in a later pass."""
         queue = host_queue(prefix_of(workflow.info().task_queue), leftover.host)
-        policy = host_git(queue)
-        policy["schedule_to_close_timeout"] = HOST_ANSWERS + timedelta(minutes=1)
         try:
-            await workflow.execute_activity_method(CodeActivities.close_workbench, leftover.task, **policy)
+            await workflow.execute_activity_method(CodeActivities.close_workbench, leftover.task, **clearing(queue))
         except ActivityError:
             return False
         return True

@@ -29,19 +29,22 @@ class CancelCommand(Command):
     merged: Literal["keep", "roll_back"] | None = None
 
 
+Effect = Literal[
+    "stops_command",
+    "holds_before_next_stage",
+    "already",
+    "resumed",
+    "noted",
+    "cleans_up",
+    "rolls_back",
+    "keeps_merge",
+]
+
+
 class ControlAnswer(Payload):
     """What the command did: whether a running command is stopped, or the mission holds before its next stage."""
 
-    effect: Literal[
-        "stops_command",
-        "holds_before_next_stage",
-        "already",
-        "resumed",
-        "noted",
-        "cleans_up",
-        "rolls_back",
-        "keeps_merge",
-    ]
+    effect: Effect
     stage: StageName | None = None
     paused: bool = False
 

@@ -8,9 +8,8 @@ from models.domain.approval import Binding
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome, Severity
 
-
-TASK_TIMEOUT = timedelta(seconds=4)
-"""When a worker is killed while it thinks about a workflow, another is asked this much later (the server waits 10 s)."""
+TASK_TIMEOUT = timedelta(seconds=5)
+"""How long a worker may think about a workflow: one that is killed meanwhile is replaced after this, not after 10 s."""
 
 
 class Payload(BaseModel):

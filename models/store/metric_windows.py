@@ -16,7 +16,8 @@ MAX_SAMPLES = 10_000
 
 async def now(session: AsyncSession) -> datetime:
     """Read the database's clock, which all windows go by."""
-    return (await session.execute(select(func.mc_now()))).scalar_one()
+    clock: datetime = (await session.execute(select(func.mc_now()))).scalar_one()
+    return clock
 
 
 async def samples(session: AsyncSession, workspace_id: str, metric_id: str, since: datetime) -> list[Sample]:

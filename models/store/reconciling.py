@@ -1,13 +1,15 @@
 """What the reconciler reads across all workspaces."""
 
-from sqlalchemy import text, update
+from sqlalchemy import and_, func, or_, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
-from models.domain.stages import StageName
+from models.domain.events import EventType
+from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionStatus
+from models.store import stages
 from models.tables.missions import Decision, Mission, Stage, Workbench
 
 BATCH = 1000
@@ -39,8 +41,18 @@ def _reference(decision: Decision) -> DecisionRef:
 
 
 async def running(session: AsyncSession) -> list[Mission]:
-    """List missions that should have a running workflow; the youngest seconds are left to their workflow."""
-    statement = select(Mission).where(col(Mission.status).in_(_RUNNING)).order_by(col(Mission.started_at)).limit(50_000)
+    """List missions that should have a running workflow: also those whose workflow was started and did nothing yet."""
+    statement = (
+        select(Mission)
+        .where(
+            or_(
+                col(Mission.status).in_(_RUNNING),
+                and_(col(Mission.status) == MissionStatus.OPEN.value, col(Mission.run_id).is_not(None)),
+            )
+        )
+        .order_by(col(Mission.created_at))
+        .limit(50_000)
+    )
     return list(await session.scalars(statement))
 
 
@@ -54,15 +66,16 @@ async def pending_decisions(session: AsyncSession, workspace_id: str, mission_id
     return list(await session.scalars(statement))
 
 
-async def close_open_stages(session: AsyncSession, workspace_id: str, mission_id: str) -> None:
-    """Mark stages that were running when their workflow was ended; without a signature, because nothing vouches for them."""
-    await session.execute(
-        update(Stage)
-        .where(
-            col(Stage.workspace_id) == workspace_id, col(Stage.mission_id) == mission_id, col(Stage.ended_at).is_(None)
+async def close_open_stages(session: AsyncSession, workspace_id: str, mission_id: str, reason: str) -> None:
+    """Close stages that were running when their workflow was ended; unsigned, because nobody saw how they ended."""
+    for record in await stages.open_of(session, workspace_id, mission_id):
+        ref = stages.ref_of(record)
+        await session.execute(
+            update(Stage)
+            .where(*stages.is_of(ref))
+            .values(status=StageStatus.FAILED.value, reason=reason, ended_at=func.clock_timestamp())
         )
-        .values(status="failed", reason="the workflow was ended from outside", ended_at=text("clock_timestamp()"))
-    )
+        await stages.tell(session, ref, EventType.STAGE_FAILED, {"reason": reason})
 
 
 async def open_workbenches_of_ended(session: AsyncSession) -> list[Leftover]:

@@ -103,11 +103,13 @@ async def record_revert(session: AsyncSession, workspace_id: str, mission_id: st
 
 
 async def record_control(session: AsyncSession, change: ControlRecord) -> None:
-    """Write an operator's command once: versions grow, an old or repeated one changes nothing."""
+    """Write an operator's command once. Versions grow: the row shows what the latest command made of it."""
+    if not await _remember(session, change):
+        return
     values: dict[str, Any] = {"control_version": change.version}
     if change.action in ("pause", "resume"):
         values["paused"] = change.action == "pause"
-    written = await session.execute(
+    await session.execute(
         update(Mission)
         .where(
             col(Mission.workspace_id) == change.workspace_id,
@@ -116,15 +118,12 @@ async def record_control(session: AsyncSession, change: ControlRecord) -> None:
         )
         .values(**values)
     )
-    if not written.rowcount:  # type: ignore[attr-defined]  # an UPDATE's result has it
-        return
-    await _remember(session, change)
     actor = Actor(change.actor, change.correlation_id)
     kind = _CONTROL_EVENTS[change.action]
     await _tell(session, change.workspace_id, change.mission_id, kind, actor, {"detail": change.detail})
 
 
-async def conclude(session: AsyncSession, end: Conclusion, git_sha: str | None = None) -> bool:
+async def conclude(session: AsyncSession, end: Conclusion) -> bool:
     """Close the mission: status, outcome, CAPA and event; False when it was closed before."""
     ref = end.ref
     resolved = end.outcome is MissionOutcome.MERGED
@@ -181,16 +180,18 @@ async def open_capa(session: AsyncSession, end: Conclusion, actor: Actor) -> Non
         )
 
 
-async def _remember(session: AsyncSession, change: ControlRecord) -> None:
+async def _remember(session: AsyncSession, change: ControlRecord) -> bool:
+    """Enter a command in the mission's history; false when it is there."""
     row = {
         "workspace_id": change.workspace_id,
         "mission_id": change.mission_id,
-        "entry_id": f"control/{change.version}",
+        "entry_id": f"control/{change.key}",
         "actor": change.actor,
         "action": change.action,
         "result": change.detail,
     }
-    await session.execute(insert(RemediationRow).values(**row).on_conflict_do_nothing())
+    added = await session.execute(insert(RemediationRow).values(**row).on_conflict_do_nothing())
+    return bool(added.rowcount)  # type: ignore[attr-defined]  # an INSERT's result has it
 
 
 async def _tell(

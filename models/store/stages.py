@@ -1,11 +1,12 @@
 """The evidence records of stages: begun once, ended once, signed, and the mission's row moved in the same breath."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -27,6 +28,9 @@ _EVENTS = {
     StageStatus.SKIPPED: EventType.STAGE_SKIPPED,
     StageStatus.WAITING_DECISION: EventType.STAGE_WAITING_DECISION,
 }
+
+Sign = Callable[[bytes], tuple[str, str]]
+"""Signs bytes; the signature, and the id of the key."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,16 @@ async def of_round(session: AsyncSession, workspace_id: str, mission_id: str, nu
     return list(await session.scalars(statement))
 
 
+async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[Stage]:
+    """Read a mission's records that have not ended, oldest first."""
+    statement = (
+        select(Stage)
+        .where(Stage.workspace_id == workspace_id, Stage.mission_id == mission_id, col(Stage.ended_at).is_(None))
+        .order_by(col(Stage.started_at))
+    )
+    return list(await session.scalars(statement))
+
+
 async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
     """Open a stage's record, or find it: one that has ended is returned as it is and must not be done again."""
     known = await load(session, ref)
@@ -118,23 +132,23 @@ async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
 
 
 async def wait_for_decision(session: AsyncSession, record: Stage, decision_id: str) -> None:
-    """Mark an open stage as waiting for a human."""
+    """Mark an open stage as waiting for a human; one that waited for this answer already is told of once."""
+    inputs = {"decision_id": decision_id}
     await session.execute(
-        update(Stage)
-        .where(*_is(record))
-        .values(status=StageStatus.WAITING_DECISION.value, inputs={"decision_id": decision_id})
+        update(Stage).where(*is_of(ref_of(record))).values(status=StageStatus.WAITING_DECISION.value, inputs=inputs)
     )
-    await tell(session, ref_of(record), EventType.STAGE_WAITING_DECISION, {"decision_id": decision_id})
+    if record.inputs != inputs:
+        await tell(session, ref_of(record), EventType.STAGE_WAITING_DECISION, inputs)
 
 
-async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Any) -> dict[str, Any]:
+async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) -> dict[str, Any]:
     """Close an open record: result, log, evidence, signature, history and event in the caller's transaction."""
     ref = ref_of(record)
     log_digest = await blobs.put(session, ref.workspace_id, ending.log) if ending.log is not None else None
     await blobs.drop_log(session, ref.workspace_id, record.log_id)
     ended_at: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     values = _signed(record, ending, log_digest, ended_at, sign)
-    changed = await session.execute(update(Stage).where(*_is(record), col(Stage.ended_at).is_(None)).values(**values))
+    changed = await session.execute(update(Stage).where(*is_of(ref), col(Stage.ended_at).is_(None)).values(**values))
     if changed.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result has it
         finished = await load(session, ref)
         assert finished is not None  # noqa: S101  # the update matched no open row, so there is a closed one
@@ -146,7 +160,7 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Any) -
     return ending.answer
 
 
-def _signed(record: Stage, ending: Ending, log_digest: str | None, ended_at: datetime, sign: Any) -> dict[str, Any]:
+def _signed(record: Stage, ending: Ending, log_digest: str | None, ended_at: datetime, sign: Sign) -> dict[str, Any]:
     values: dict[str, Any] = {
         "status": ending.status.value,
         "reason": ending.reason,
@@ -189,13 +203,14 @@ def _identity(record: Stage) -> dict[str, Any]:
     return {name: getattr(record, name) for name in SIGNED_FIELDS if hasattr(record, name)}
 
 
-def _is(record: Stage) -> tuple[Any, ...]:
+def is_of(ref: StageRef) -> tuple[ColumnElement[bool], ...]:
+    """Find the record of one run of a stage, as the conditions of a WHERE clause."""
     return (
-        col(Stage.workspace_id) == record.workspace_id,
-        col(Stage.mission_id) == record.mission_id,
-        col(Stage.round) == record.round,
-        col(Stage.candidate) == record.candidate,
-        col(Stage.stage) == record.stage,
+        col(Stage.workspace_id) == ref.workspace_id,
+        col(Stage.mission_id) == ref.mission_id,
+        col(Stage.round) == ref.round,
+        col(Stage.candidate) == ref.candidate,
+        col(Stage.stage) == ref.stage.value,
     )
 
 
@@ -258,6 +273,7 @@ async def _keep_tests(session: AsyncSession, ref: StageRef, tests: tuple[TestRes
 
 
 async def tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:
+    """Write an event about a run of a stage."""
     correlation = await _correlation(session, ref)
     place = {"stage": ref.stage.value, "number": ref.stage.number, "round": ref.round, "candidate": ref.candidate}
     await events.append(

@@ -336,7 +336,8 @@ CREATE INDEX mission_by_status ON mission (workspace_id, status, created_at DESC
 CREATE INDEX mission_by_severity ON mission (workspace_id, severity_rank, created_at, seq);
 CREATE INDEX mission_queue ON mission (workspace_id, severity_rank, created_at, seq)
     WHERE status = 'open' AND claimed_at IS NULL;
-CREATE INDEX mission_running ON mission (status) WHERE status IN ('in_progress', 'observing');
+CREATE INDEX mission_running ON mission (created_at)
+    WHERE status IN ('in_progress', 'observing') OR (status = 'open' AND run_id IS NOT NULL);
 
 ALTER TABLE candidate ADD FOREIGN KEY (workspace_id, mission_id) REFERENCES mission;
 ALTER TABLE stage ADD FOREIGN KEY (workspace_id, mission_id) REFERENCES mission;

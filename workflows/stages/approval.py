@@ -1,0 +1,83 @@
+"""Stage 8, and every other question to a human: put, waited for, read. A wait costs nothing and survives everything."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.governance import GovernanceActivities
+    from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput
+    from models.domain.stages import StageName
+    from models.domain.states import DecisionStatus, MissionOutcome
+    from workflows.policies import RECORD
+
+from workflows.mission import MissionEnds
+from workflows.pipeline import Pipeline
+
+_ENDINGS = {
+    DecisionStatus.DENIED: MissionOutcome.DENIED,
+    DecisionStatus.EXPIRED: MissionOutcome.EXPIRED,
+    DecisionStatus.CANCELED: MissionOutcome.CANCELED,
+}
+
+
+async def approve(mission: Pipeline) -> None:
+    """Pass when policy or a human approves the merge."""
+    await heed(mission, await ask(mission))
+
+
+async def ask(mission: Pipeline) -> GovernanceAnswer:
+    """Put the question whether to merge what this round has proved; asking twice puts one question."""
+    mission.stage = StageName.GOVERNANCE
+    question = GovernanceInput(
+        ref=mission.ref(StageName.GOVERNANCE),
+        base_sha=mission.base_sha,
+        head_sha=mission.head_sha,
+        patch_id=mission.patch_id,
+        config_hash=mission.context.config_hash,
+        approved=mission.approved,
+    )
+    answer = await mission.step(
+        lambda: workflow.execute_local_activity_method(GovernanceActivities.ask, question, **RECORD),
+        stoppable=False,
+    )
+    mission.decision_id = answer.decision_id
+    return answer
+
+
+async def heed(mission: Pipeline, answer: GovernanceAnswer) -> None:
+    """Wait for the answer, also while paused: the one who gave it is told that it was heard. End unless it approves."""
+    answer = await _final(mission, answer, StageName.GOVERNANCE)
+    if answer.status is not DecisionStatus.APPROVED:
+        raise MissionEnds(_ENDINGS[answer.status], answer.reason, StageName.GOVERNANCE)
+    mission.approved, mission.approved_round = answer.binding, mission.round
+
+
+async def ask_about_rollback(mission: Pipeline, conflict: str, tries: int) -> bool:
+    """Ask a human about a merge that cannot be taken back by itself; true means: try again."""
+    question = DecisionRef(ref=mission.ref(StageName.RESOLVE), decision_id="", detail=conflict, repeat=tries)
+    answer = await workflow.execute_local_activity_method(GovernanceActivities.ask_about_rollback, question, **RECORD)
+    mission.decision_id = answer.decision_id
+    return (await _final(mission, answer, StageName.RESOLVE)).status is DecisionStatus.APPROVED
+
+
+async def _final(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) -> GovernanceAnswer:
+    while answer.status is DecisionStatus.PENDING:
+        await _hear(mission, answer)
+        mission.leave_if_canceled()
+        mission.answered.discard(answer.decision_id)
+        asked = DecisionRef(ref=mission.ref(stage), decision_id=answer.decision_id)
+        answer = await workflow.execute_local_activity_method(GovernanceActivities.settle, asked, **RECORD)
+    mission.decision_id = ""
+    return answer
+
+
+async def _hear(mission: Pipeline, answer: GovernanceAnswer) -> None:
+    """Wait for news. Whether the time is over is for the database's clock to say: the timer only wakes us."""
+    timeout = None
+    if answer.expires_at is not None:
+        timeout = max(answer.expires_at - workflow.now(), timedelta(seconds=1))
+    try:
+        await mission.wait_until(lambda: answer.decision_id in mission.answered or mission.wants_out, timeout)
+    except TimeoutError:
+        return

@@ -1,0 +1,69 @@
+"""Stage 9: the merge, in the branch's slot."""
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.merging import MergeActivities
+    from models.contracts.pipeline import GovernanceAnswer, MergeInput
+    from models.domain.stages import StageName
+    from models.domain.states import DecisionStatus
+
+from workflows.mission import SlotYielded
+from workflows.pipeline import Pipeline
+from workflows.stages.approval import ask, heed
+from workflows.stages.merge_slot import merge_slot
+from workflows.stages.proof import prove
+
+
+async def merge(mission: Pipeline) -> None:
+    """Merge once; a question that a moved branch raises is waited for outside the slot."""
+    mission.stage = StageName.MERGE
+    while not mission.merge_sha:
+        await mission.hold()
+        try:
+            question = await _merge_in_slot(mission)
+        except SlotYielded:
+            continue
+        except ActivityError as error:
+            if not slot_was_lost(error):
+                raise
+            continue
+        if question is not None:
+            await heed(mission, question)
+
+
+async def _merge_in_slot(mission: Pipeline) -> GovernanceAnswer | None:
+    """Merge what this round's stages and approval stand for; on a moved branch they are done anew, in the slot."""
+    async with merge_slot(mission):
+        while True:
+            if mission.approved_round != mission.round:
+                await prove(mission)
+                answer = await ask(mission)
+                if answer.status is DecisionStatus.PENDING:
+                    return answer
+                await heed(mission, answer)
+            task = merge_input(mission, StageName.MERGE)
+            result = await mission.on_host(MergeActivities.merge, task, stoppable=False)
+            if not result.moved_to:
+                break
+            mission.round += 1
+        mission.require(result)
+        mission.merge_sha = result.merge_sha
+        return None
+
+
+def merge_input(mission: Pipeline, stage: StageName) -> MergeInput:
+    """Ask for the merge, or its reversal, under the slot's token."""
+    return MergeInput(
+        ref=mission.ref(stage),
+        base_sha=mission.base_sha,
+        head_sha=mission.head_sha,
+        merge_sha=mission.merge_sha,
+        token=mission.grant.token if mission.grant else 0,
+    )
+
+
+def slot_was_lost(error: ActivityError) -> bool:
+    """Whether the fence refused our token: another queue was started meanwhile, and we ask that one."""
+    return isinstance(error.cause, ApplicationError) and error.cause.type == "slot_lost"
