@@ -44,8 +44,8 @@ fmt: $(READY) ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-openapi: $(READY) ## Write the committed OpenAPI document anew
-	$(BIN)/mission-control openapi
+openapi: $(READY) ## Write the committed OpenAPI document and event schema anew
+	$(BIN)/python -m api.openapi
 
 lock: $(READY) ## Pin the newest allowed version of every package in requirements.lock
 	uv lock --upgrade --quiet

@@ -48,6 +48,7 @@ def create_app(settings: Settings, versions: Mapping[str, Sequence[APIRouter]] =
         docs_url="/api-docs",
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=_lifespan(settings),
         middleware=[Middleware(RequestScope)],
     )
@@ -64,11 +65,10 @@ class Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Describe the API; routes that need no key say so themselves."""
-        if self.openapi_schema is None:
-            document = super().openapi()
-            document.setdefault("components", {})["securitySchemes"] = _SECURITY_SCHEMES
-            document["security"] = [{name: []} for name in _SECURITY_SCHEMES]
-        return super().openapi()
+        document = super().openapi()
+        document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+        document["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+        return document
 
 
 def _lifespan(settings: Settings) -> Any:

@@ -21,6 +21,11 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class Route(APIRoute):
     """Order of refusals: 401 and 403, then the query, then the body, then what FastAPI validates."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.caller is None:
+            self.openapi_extra = {"security": []}
+
     @property
     def caller(self) -> Caller | None:
         """The route's declaration of who may call; None where no key is asked for."""
@@ -102,6 +107,11 @@ def require_known_query(request: Request, known: frozenset[str]) -> None:
 def router(tag: str) -> APIRouter:
     """Make the router of a noun; every route module starts with one."""
     return APIRouter(tags=[tag], route_class=Route, responses=_FAILURES)
+
+
+def unwrapped(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For `responses=` of a route with `response_class=Response` whose answer has no envelope (C-06)."""
+    return {200: {"content": {media_type: {}}}}
 
 
 _FAILURES: dict[int | str, dict[str, Any]] = {

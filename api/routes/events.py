@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Db, Reader, Reporter
 from api.idempotency import KeyHeader, Once, identified_by
-from api.routing import router
+from api.routing import router, unwrapped
 from api.services import services
 from api.sse import Stream, Wanted
 from models.domain.errors import InvalidInput
@@ -39,7 +39,7 @@ async def post_event(request: Request, body: EventPost, call: Reporter, db: Db, 
     return await Once(db, call.workspace_id, 202, identified).commit(write, repeated=_deduped)
 
 
-@routes.get("/events", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+@routes.get("/events", response_class=Response, responses=unwrapped("text/event-stream"))
 async def watch_events(
     request: Request,
     call: Reader,

@@ -34,7 +34,7 @@ class SessionView(Body):
     role: Role | None
 
 
-@routes.post("/auth/session", openapi_extra={"security": []})
+@routes.post("/auth/session")
 async def open_session(request: Request, response: Response, body: SessionOpen, db: Db) -> Success[SessionView]:
     """Exchange a key for a cookie that lasts 12 hours, or as long as the key."""
     if body.key.startswith(keys.SESSION_PREFIX):

@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from api.deps import Db, Pagination, Reader
 from api.missions import ThisMission
-from api.routing import router
+from api.routing import router, unwrapped
 from models.domain.errors import NotFound
 from models.domain.stages import StageName, stage_by_number
 from models.schemas import links
@@ -60,7 +60,7 @@ async def get_stage(
         return Success(data=_view(await records.require(session, mission, name, round, candidate)))
 
 
-@routes.get("/missions/{mission_id}/stages/{stage}/log", response_class=PlainTextResponse)
+@routes.get("/missions/{mission_id}/stages/{stage}/log", response_class=Response, responses=unwrapped("text/plain"))
 async def get_log(
     call: Reader,
     mission: ThisMission,
@@ -110,7 +110,7 @@ async def get_evidence(
     return Success(data=view)
 
 
-@routes.get("/missions/{mission_id}/diff", response_class=PlainTextResponse)
+@routes.get("/missions/{mission_id}/diff", response_class=Response, responses=unwrapped("text/plain"))
 async def get_diff(
     call: Reader, mission: ThisMission, db: Db, round: Round = None, candidate: Tried = None
 ) -> Response:
@@ -126,7 +126,9 @@ async def get_diff(
     return PlainTextResponse(diff, headers=_UNSNIFFED | {"ETag": f'"{digest}"'})
 
 
-@routes.get("/missions/{mission_id}/blobs/{digest}", response_class=Response)
+@routes.get(
+    "/missions/{mission_id}/blobs/{digest}", response_class=Response, responses=unwrapped("application/octet-stream")
+)
 async def get_blob(call: Reader, mission: ThisMission, db: Db, digest: Digest) -> Response:
     """Show something stored for a mission by its digest: a diff, a log, a report."""
     async with db.workspace(call.workspace_id) as session:

@@ -60,7 +60,7 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
+    id: str = Field(pattern="^[0-9]+-[0-9]+-[0-9]+$")
     type: EventType
     workspace_id: str
     correlation_id: str
