@@ -7,6 +7,7 @@ from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
 
+from api.auth import Call
 from api.deps import Db, OnlyOnce, Operator, Pagination, Reader, Workflows
 from api.gateway import Gateway
 from api.routing import router
@@ -35,11 +36,10 @@ async def list_decisions(
     kind: str | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[DecisionView]]:
-    """List questions, the newest first; `status=pending` is the inbox. An agent sees those it asked."""
-    own = call.principal.name if call.principal.kind is Kind.AGENT else None
-    filters = {"status": status, "kind": kind, "mission_id": mission_id, "requested_by": own}
+    """List questions, the newest first; `status=pending` is the inbox. An agent sees those about its missions."""
+    filters = {"status": status, "kind": kind, "mission_id": mission_id}
     async with db.workspace(call.workspace_id) as session:
-        found = await decisions.list_page(session, call.workspace_id, filters, page)
+        found = await decisions.list_page(session, call.workspace_id, filters, page, _agent(call))
     return Success(data=Page(items=[_view(row) for row in found.rows], next_cursor=found.next_cursor))
 
 
@@ -47,9 +47,7 @@ async def list_decisions(
 async def get_decision(decision_id: str, call: Reader, db: Db) -> Success[DecisionView]:
     """Show a question: what exactly is to be approved, why a human is asked, and what the answer binds."""
     async with db.workspace(call.workspace_id) as session:
-        decision = await decisions.require(session, call.workspace_id, decision_id)
-    if call.principal.kind is Kind.AGENT and decision.requested_by != call.principal.name:
-        raise decisions.not_found(decision_id)
+        decision = await decisions.require(session, call.workspace_id, decision_id, _agent(call))
     return Success(data=_view(decision))
 
 
@@ -85,6 +83,10 @@ async def _tell(gateway: Gateway, decision: Decision) -> None:
     )
     with suppress(MissionControlError):
         await gateway.decision_resolved(DecisionRef(ref=ref, decision_id=decision.decision_id))
+
+
+def _agent(call: Call) -> str | None:
+    return call.principal.name if call.principal.kind is Kind.AGENT else None
 
 
 def _view(decision: Decision) -> DecisionView:

@@ -2,39 +2,36 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import ColumnElement, func, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlmodel import col, select
 
 from models.domain.errors import Conflict, MissionControlError, NotFound, NotPermitted
 from models.domain.events import EventType, Subject
 from models.domain.states import DecisionStatus
 from models.schemas.pagination import PageRequest
-from models.store import events, lists
+from models.store import events, lists, pagination
 from models.store.events import Actor
 from models.store.pagination import Rows
-from models.tables.missions import Decision
+from models.tables.missions import Decision, Mission
 
 
 async def list_page(
-    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest, agent: str | None = None
 ) -> Rows[Decision]:
-    """Read one page of questions."""
+    """Read one page of questions; only what concerns `agent`, where one is given."""
     keys = (col(Decision.requested_at), col(Decision.decision_id))
-    return await lists.fetch(session, Decision, workspace_id, filters, keys, page)
+    statement = lists.matching(Decision, workspace_id, filters).where(*_concerning(workspace_id, agent))
+    return await pagination.fetch(session, statement, keys, page)
 
 
-async def require(session: AsyncSession, workspace_id: str, decision_id: str) -> Decision:
-    """Read a decision that must be there."""
-    decision = await session.get(Decision, (workspace_id, decision_id))
+async def require(session: AsyncSession, workspace_id: str, decision_id: str, agent: str | None = None) -> Decision:
+    """Read a decision that must be there, and concern `agent`, where one is given."""
+    statement = lists.matching(Decision, workspace_id, {"decision_id": decision_id})
+    decision = (await session.scalars(statement.where(*_concerning(workspace_id, agent)))).one_or_none()
     if decision is None:
-        raise not_found(decision_id)
+        raise NotFound("decision_not_found", f"there is no decision {decision_id!r}")
     return decision
-
-
-def not_found(decision_id: str) -> NotFound:
-    """What is said of a decision that is not there, or not the caller's to see."""
-    return NotFound("decision_not_found", f"there is no decision {decision_id!r}")
 
 
 async def resolve(
@@ -64,6 +61,17 @@ async def resolve(
         raise _refusal(await require(session, workspace_id, decision_id), actor)
     await _tell(session, decision, actor)
     return decision
+
+
+def _concerning(workspace_id: str, agent: str | None) -> list[ColumnElement[bool]]:
+    """Pick what an agent asked itself, and what is asked about missions that it filed or is assigned."""
+    if agent is None:
+        return []
+    own = select(Mission.mission_id).where(
+        Mission.workspace_id == workspace_id,
+        or_(col(Mission.created_by) == agent, col(Mission.assigned_to) == agent),
+    )
+    return [or_(col(Decision.requested_by) == agent, col(Decision.mission_id).in_(own))]
 
 
 def _refusal(decision: Decision, actor: Actor) -> MissionControlError:

@@ -31,8 +31,10 @@ VERDICT = assess_merge(MergeFacts(requires_governance_approval=True, protected=T
 async def ask(api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team) -> Ask:
     """Ask for a merge as the pipeline does; the decision's id."""
 
-    async def put(expires_in: timedelta | None = timedelta(hours=1), requested_by: str = "worker") -> str:
-        mission = await filed(api, repo)
+    async def put(
+        expires_in: timedelta | None = timedelta(hours=1), requested_by: str = "worker", **of_mission: Any
+    ) -> str:
+        mission = await filed(api, repo, **of_mission)
         ref = StageRef(workspace_id=team.workspace_id, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
         question = {"diff": "sha256:" + "d" * 64, "overrides": {"test": "true"}}
         async with db.workspace(team.workspace_id) as session:
@@ -76,11 +78,12 @@ class TestShow:
         narrowed = (await api.get(f"/api/v1/decisions?mission_id={mission}&kind=governance")).json()["data"]["items"]
         assert len(narrowed) == 1
 
-    async def test_an_agent_sees_what_it_asked(self, client: Caller, team: Team, ask: Ask) -> None:
-        mine, others = await ask(requested_by="agent"), await ask()
+    async def test_an_agent_sees_what_concerns_it(self, client: Caller, team: Team, ask: Ask) -> None:
+        mine, assigned, others = await ask(requested_by="agent"), await ask(assigned_to="agent"), await ask()
         agent = client(team.agent)
         listed = (await agent.get("/api/v1/decisions")).json()["data"]["items"]
-        assert [decision["decision_id"] for decision in listed] == [mine]
+        assert [decision["decision_id"] for decision in listed] == [assigned, mine]
+        assert (await agent.get(of(assigned))).status_code == 200
         assert refusal(await agent.get(of(others))) == (404, "decision_not_found")
         assert refusal(await agent.post(of(mine, "/resolve"), json=YES)) == (403, "not_permitted")
 
