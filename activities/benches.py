@@ -50,7 +50,7 @@ class Benches:
 
     def __init__(self, settings: Settings, db: Database, key: ServiceKey, host: str) -> None:
         self.settings, self.db, self.key, self.host = settings, db, key, host
-        self._git = Git(settings.data_dir / "git-home")
+        self.git = Git(settings.data_dir / "git-home")
 
     async def job(self, workspace_id: str, mission_id: str) -> Job:
         """Load a mission and name its places on this host.
@@ -63,8 +63,8 @@ class Benches:
             repository = await running.load_repository(session, mission)
         url = check_url(repository.url, self.settings.repository_roots)
         mirrors = self.settings.cache_dir / "mirrors" / workspace_id
-        mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self._git)
-        return Job(mission, repository, mirror, Workbench(self.folder(workspace_id, mission_id), mirror, self._git))
+        mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self.git)
+        return Job(mission, repository, mirror, Workbench(self.folder(workspace_id, mission_id), mirror, self.git))
 
     def folder(self, workspace_id: str, mission_id: str) -> Path:
         """Name a mission's folder on this host."""

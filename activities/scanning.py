@@ -1,9 +1,52 @@
+"""Stage 4s: what the patch adds, seen by kept scanners (V-11). New high findings block, new medium ones ask a human."""
+
+import hashlib
+
 from temporalio import activity
 
+from activities.benches import Benches
+from activities.code import failed
+from activities.logs import StageLog
+from activities.recording import StageRecorder, Verdict
+from activities.trials import Trials
+from activities.workbench.scanners import read_change, scan_change
 from models.contracts.pipeline import StageInput, StageResult
+from models.domain.scanning import ScanReport, gather
+from models.domain.stages import StageStatus
+from models.tables.missions import Stage
 
 
 class ScanActivities:
+    """Scans a candidate."""
+
+    def __init__(self, recorder: StageRecorder, benches: Benches, trials: Trials) -> None:
+        self._recorder, self._benches, self._trials = recorder, benches, trials
+        # Fingerprints of secrets must not be open to guessing, and must be equal on every host.
+        self._salt = hashlib.sha256(recorder.key.sign(b"fingerprints of findings").encode()).digest()
+
     @activity.defn
     async def security_scan(self, task: StageInput) -> StageResult:
-        raise RuntimeError
+        """Run bandit and detect-secrets on the patch, and the repository's registered scanner if it has one."""
+
+        async def work(log: StageLog, record: Stage) -> Verdict:
+            return _verdict(task, await self._scan(task, log))
+
+        return StageResult.model_validate(await self._recorder.run(task.ref, work, failed))
+
+    async def _scan(self, task: StageInput, log: StageLog) -> ScanReport:
+        job = await self._benches.open(task.ref)
+        await self._benches.require_head(job, task)
+        git, path = self._benches.git, job.mirror.path
+        change = await read_change(git, path, task.base_sha, task.head_sha)
+        scans = [await scan_change(git, path, change, self._salt)]
+        if job.commands.scan:
+            scans.append(await self._trials.scan(job, task.base_sha, task.head_sha, change, log))
+        return gather(*scans)
+
+
+def _verdict(task: StageInput, report: ScanReport) -> Verdict:
+    status = StageStatus.FAILED if report.blocking else StageStatus.PASSED
+    found = ", ".join(f"{number} {level}" for level, number in report.counts.items() if number)
+    reason = report.reason or (f"new findings: {found}" if found else "no new findings")
+    details = report.model_dump(mode="json") | {"medium": report.counts["medium"]}
+    return Verdict(StageResult(status=status, reason=reason), status, reason, details, git_sha=task.head_sha)

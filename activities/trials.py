@@ -8,10 +8,12 @@ from activities.benches import Benches, Job
 from activities.logs import StageLog
 from activities.workbench.command import CommandRunner, OnOutput
 from activities.workbench.environments import Environment, Environments, EnvironmentSpec
+from activities.workbench.scanners import Change, scan_sarif
 from activities.workbench.trials import Place, Trial, run_probe, run_stress, run_trial
 from models.contracts.missions import TestResult
 from models.domain.canonical import canonical_json, digest_of
 from models.domain.errors import StageFailed
+from models.domain.scanning import Scan
 from models.domain.stress import StressRun
 from models.domain.testing import TestReport
 from models.store import base_results, blobs
@@ -70,6 +72,15 @@ class Trials:
         async with self._slots:
             place = await self._place(job, "merged", sha, environment)
             return await run_probe(self._runner, place, job.commands, _unheard)
+
+    async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: StageLog) -> Scan:
+        """Run the registered scanner at the base and at the patch."""
+        environment = await self._environment(job, base_sha, log.write)
+        async with self._slots:
+            base = await self._place(job, "base", base_sha, environment)
+            head = await self._place(job, "patched", head_sha, environment)
+            line, seconds = job.commands.scan or "", job.commands.timeout
+            return await scan_sarif(self._runner, base, head, line, seconds, change)
 
     async def _environment(self, job: Job, base_sha: str, on_output: OnOutput) -> Environment:
         """Build, or find, the environment of a base commit."""

@@ -93,7 +93,7 @@ def host_activities(tools: Tools) -> Activities:
     """Work on this host's worktrees."""
     code = CodeActivities(tools.recorder, tools.benches)
     testing = TestingActivities(tools.recorder, tools.benches, tools.trials)
-    scanning = ScanActivities(tools.recorder, tools.benches)
+    scanning = ScanActivities(tools.recorder, tools.benches, tools.trials)
     merging = MergeActivities(tools.recorder, tools.benches)
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
