@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from models.domain.canonical import sha256_digest
 
-CREDENTIALS = re.compile(rb"//[^\s/@:]*:[^\s/@]*@|//[^\s/@]+@(?=[^\s/@]+)")
+CREDENTIALS = re.compile(rb"//[^\s/]+@")
 LONGEST_LINE = 16 * 1024
 KEPT = 1024 * 1024
 

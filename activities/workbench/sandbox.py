@@ -159,7 +159,7 @@ class Sandbox:
                 task.cancel()
             await undisturbed(tree.end())
             await asyncio.gather(ending, limit, carrying, return_exceptions=True)
-            tree.close()
+            await tree.close()
 
     async def _rest_of(self, carrying: "asyncio.Task[bool]") -> bool:
         """Carry what was printed before the end; True if it was too much."""

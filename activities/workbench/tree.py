@@ -32,7 +32,7 @@ class Tree:
     output: asyncio.StreamReader
     """What it prints; bounded, so that a command that prints faster than we take has to wait."""
     _status: asyncio.StreamReader
-    _pipes: tuple[asyncio.ReadTransport, ...]
+    _pipes: contextlib.AsyncExitStack
     _seen: set[psutil.Process] = field(default_factory=set)
     init: int | None = None
     _init_handle: int | None = None
@@ -45,18 +45,18 @@ class Tree:
             built = launch(plan, tell)
             os.write(plan, built.specification)
             os.lseek(plan, 0, os.SEEK_SET)
-            output, printed_pipe = await _reader(printed)
-            status, told_pipe = await _reader(told)
-            process = await asyncio.create_subprocess_exec(
-                *built.argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=printing,
-                stderr=printing,
-                pass_fds=(plan, tell),
-                env=LAUNCHER_ENVIRONMENT,
-                start_new_session=True,
-            )
-        tree = cls(slot, process, output, status, (printed_pipe, told_pipe))
+            async with contextlib.AsyncExitStack() as undo:
+                output, status = [await _reader(end, undo) for end in (printed, told)]
+                process = await asyncio.create_subprocess_exec(
+                    *built.argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=printing,
+                    stderr=printing,
+                    pass_fds=(plan, tell),
+                    env=LAUNCHER_ENVIRONMENT,
+                    start_new_session=True,
+                )
+                tree = cls(slot, process, output, status, undo.pop_all())
         with contextlib.suppress(psutil.NoSuchProcess):
             tree._seen.add(psutil.Process(process.pid))
         return tree
@@ -124,10 +124,9 @@ class Tree:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the pipes; what was not read is lost."""
-        for pipe in self._pipes:
-            pipe.close()
+        await self._pipes.aclose()
 
 
 async def _kill_and_wait(handle: int) -> None:
@@ -148,12 +147,13 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+async def _reader(descriptor: int, undo: contextlib.AsyncExitStack) -> asyncio.StreamReader:
     reader = asyncio.StreamReader(limit=CHUNK)
     pipe = os.fdopen(descriptor, "rb", buffering=0)
     connect = asyncio.get_running_loop().connect_read_pipe
     transport, _ = await connect(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    return reader, transport
+    undo.callback(transport.close)
+    return reader
 
 
 @contextlib.contextmanager
