@@ -5,8 +5,7 @@ set -eu
 setup() {
   database="$1" schema="$2"
   temporal-sql-tool --database "$database" create-database
-  # Fails on a database that has its version table, which then only needs the update.
-  temporal-sql-tool --database "$database" setup-schema --version 0.0 || true
+  temporal-sql-tool --database "$database" setup-schema --version 0.0
   temporal-sql-tool --database "$database" update-schema --schema-name "postgresql/v12/$schema"
 }
 

@@ -26,6 +26,7 @@ class Program(Server):
     """A Python module of ours as a child; it gets its configuration through the environment alone."""
 
     module: str
+    start_seconds = 120.0  # a first start also compiles our packages, on a machine that may be busy
 
     def __init__(self, name: str, settings: Settings, env: Mapping[str, str] | None = None) -> None:
         self.name = name
