@@ -177,7 +177,7 @@ def redact(text: str) -> str:
     text = re.sub(r"file://[^\s'\"]+", "<path>", text)
     text = re.sub(r"([a-z+]+://)[^/@\s]+@", r"\1", text)
     text = re.sub(r"(['\"])/[^'\"\n]*\1", r"\1<path>\1", text)
-    return re.sub(r"(?<![\w:/.~<>*-])/[^\s'\":,;]+", "<path>", text)
+    return re.sub(r"(?<![\w:/.~<>*+-])/[^\s'\":,;]+", "<path>", text)
 
 
 def _as_options(config: Mapping[str, str]) -> list[str]:
@@ -185,8 +185,10 @@ def _as_options(config: Mapping[str, str]) -> list[str]:
 
 
 def _message(command: str, result: GitResult) -> str:
-    said = [line for line in result.err.splitlines() if line.strip()]
-    return f"git {command} failed: {said[-1] if said else f'exit code {result.code}'}"
+    """Name the failure by git's own complaint and the line before it, where ssh or the origin says why."""
+    said = [line.strip() for line in result.err.splitlines() if line.strip()] or [f"exit code {result.code}"]
+    verdict = next((n for n, line in enumerate(said) if line.startswith(("fatal:", "error:"))), len(said) - 1)
+    return f"git {command} failed: {'; '.join(said[max(0, verdict - 1) : verdict + 1])}"
 
 
 async def _finish(process: Process, command: str, stdin: bytes, timeout: float, max_output: int) -> GitResult:

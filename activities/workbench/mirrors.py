@@ -39,6 +39,10 @@ class Mirror:
         """Run git on the mirror; options are those of `Git.run`."""
         return await self._git.run(*args, git_dir=self.path, **options)
 
+    async def origin_git(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
+        """Run git on a local origin itself; its own configuration holds there, but for its hooks."""
+        return await self._git.run(*args, git_dir=self.url.git_dir, **options)
+
     async def fetch(self) -> None:
         """Bring branches and tags up to date; makes the mirror if it is missing, remakes it if it is damaged.
 

@@ -4,6 +4,7 @@ A local origin may have the branch checked out: its files then follow, unless so
 origin run, wherever it is, since they are its owner's law; with a local origin they run as our user.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,8 +14,10 @@ from activities.workbench.mirrors import Mirror
 from models.domain.errors import Conflict, NotFound, NotPermitted
 from models.domain.repositories import check_ref_name
 
+_CANCEL_SECONDS = 30.0
 _RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead receive-pack"
-_DIRTY = ("has unstaged changes", "has staged changes", "Up-to-date check failed", "Could not update working tree")
+_DIRTY = ("has unstaged changes", "has staged changes", "Could not update working tree")
+_LOCKED = ("File exists", "Up-to-date check failed")
 _UNAUTHORIZED = (
     "Authentication failed",
     "could not read Username",
@@ -53,18 +56,14 @@ async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
         TargetMoved, TargetDirty, PushRefused: nothing was changed, and why.
         GitError: it is not known whether the push arrived; look before pushing again.
     """
-    ref = f"refs/heads/{check_ref_name(branch)}"
-    async with _alone(mirror):
-        pushed = await mirror.git(
-            "push",
-            "--porcelain",
-            "--no-verify",
-            *(("--receive-pack", _RECEIVE_PACK) if mirror.url.path else ()),
-            f"--force-with-lease={ref}:{old}",
-            *("--", mirror.url.url, f"{new}:{ref}"),
-            ok=(0, 1, 128),
-            timeout=TRANSFER_SECONDS,
-        )
+    pushing = asyncio.ensure_future(_push(mirror, check_ref_name(branch), old, new))
+    try:
+        pushed = await asyncio.shield(pushing)
+    except asyncio.CancelledError:
+        # Broken off at the wrong moment, a push leaves a checkout half updated: it may end first.
+        await asyncio.wait([pushing], timeout=_CANCEL_SECONDS)
+        pushing.cancel()
+        raise
     if pushed.code:
         await _explain(mirror, branch, old, new, pushed)
 
@@ -89,6 +88,24 @@ async def _head(mirror: Mirror, branch: str) -> str:
         return ""
 
 
+async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
+    ref = f"refs/heads/{branch}"
+    async with _alone(mirror):
+        await _put_back(mirror, ref, new)
+        pushed = await mirror.git(
+            "push",
+            "--porcelain",
+            *(("--receive-pack", _RECEIVE_PACK) if mirror.url.path else ()),
+            f"--force-with-lease={ref}:{old}",
+            *("--", mirror.url.url, f"{new}:{ref}"),
+            ok=(0, 1, 128),
+            timeout=TRANSFER_SECONDS,
+        )
+        if pushed.code:
+            await _put_back(mirror, ref, new)
+    return pushed
+
+
 @asynccontextmanager
 async def _alone(mirror: Mirror) -> AsyncIterator[None]:
     """One push at a time into a local origin: two that meet could leave the loser's files in its checkout."""
@@ -99,6 +116,21 @@ async def _alone(mirror: Mirror) -> AsyncIterator[None]:
         raise GitError("git push failed: the origin is no longer at its path.")
     async with exclusive(mirror.url.git_dir):
         yield
+
+
+async def _put_back(mirror: Mirror, ref: str, new: str) -> None:
+    """Bring a local checkout back to its branch if it holds exactly the files of `new`, but the branch does not.
+
+    Git updates the files before the branch. A push that failed or was killed between the two leaves them so, and every
+    later one would take them for somebody's uncommitted work.
+    """
+    path, place = mirror.url.path, {"GIT_WORK_TREE": str(mirror.url.path)}
+    if path is None or path == mirror.url.git_dir:
+        return
+    branch = await mirror.origin_git("symbolic-ref", "--quiet", "HEAD", ok=(0, 1))
+    same = await mirror.origin_git("diff-index", "--cached", "--quiet", new, env=place, ok=(0, 1, 128))
+    if branch.text == ref and same.code == 0:
+        await mirror.origin_git("read-tree", "-m", "-u", new, "HEAD", env=place, ok=(0, 1, 128))
 
 
 async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitResult) -> None:
@@ -115,6 +147,8 @@ async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitR
         return
     if head != old:
         raise TargetMoved(branch, head)
+    if any(word in said + pushed.err for word in _LOCKED):
+        raise GitError("Another git works on the origin; if none does, remove its stale lock file.", stderr=pushed.err)
     if any(word in said for word in _DIRTY):
         raise TargetDirty(branch, said)
     if said and not any(word in said for word in _RACED):

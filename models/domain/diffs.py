@@ -8,6 +8,8 @@ from models.domain.errors import InvalidInput
 _HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _HEADERS = re.compile(rb"(old mode|new mode|new file mode|deleted file mode|(?:rename|copy) (?:from|to)) (.+)")
 _INDEX_MODE = re.compile(rb"index [0-9a-f]+\.\.[0-9a-f]+ (\d{6})")
+_SIDES = {b" ": (1, 1), b"": (1, 1), b"-": (1, 0), b"+": (0, 1), b"\\": (0, 0)}
+"""How many lines of the old and the new file a line of a hunk stands for, by its sign."""
 _ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
 _ESCAPED = re.compile(rb"\\([0-3][0-7]{2}|.)", re.DOTALL)
 
@@ -45,7 +47,7 @@ class _Reader:
     """Walks over the lines; hunks are skipped by their counts, so that content is never taken for a header."""
 
     def __init__(self, data: bytes) -> None:
-        self._lines = data.split(b"\n")
+        self._lines = data.removesuffix(b"\n").split(b"\n")
         self._at = 0
         self.files: list[RawFile] = []
         self._in_git_header = False
@@ -112,29 +114,31 @@ class _Reader:
         if match is None:
             raise self._broken("a hunk's head cannot be read")
         left, right = (int(count) if count is not None else 1 for count in match.groups())
+        start = self._at + 1
+        self._skip_body(left, right)
+        body = self._lines[start : self._at + 1]
+        signs = [text[:1] for text in body]
         file = self.files[-1]
-        while left > 0 or right > 0:
-            self._at += 1
-            sign, text = self._body_line()
-            left -= sign in (b" ", b"-")
-            right -= sign in (b" ", b"+")
-            file.added += sign == b"+"
-            file.removed += sign == b"-"
-            if sign == b"+" and file.mode == "120000":
-                file.added_text += text
-        if left < 0 or right < 0:
-            raise self._broken("a hunk has more lines than its head says")
+        file.added += signs.count(b"+")
+        file.removed += signs.count(b"-")
+        if file.mode == "120000":
+            file.added_text += b"".join(text[1:] for text in body if text.startswith(b"+"))
         self._in_git_header = False
 
-    def _body_line(self) -> tuple[bytes, bytes]:
-        if self._at >= len(self._lines):
-            raise self._broken("the last hunk is cut short")
-        line = self._lines[self._at]
-        last = self._at == len(self._lines) - 1
-        sign = line[:1] or (b"" if last else b" ")
-        if sign not in (b" ", b"+", b"-", b"\\"):
-            raise self._broken("a hunk is cut short or damaged")
-        return sign, line[1:]
+    def _skip_body(self, left: int, right: int) -> None:
+        """Go to the last of a hunk's lines, of which `left` are the old file's and `right` the new one's."""
+        try:
+            while left > 0 or right > 0:
+                self._at += 1
+                old, new = _SIDES[self._lines[self._at][:1]]
+                left -= old
+                right -= new
+        except IndexError:
+            raise self._broken("the last hunk is cut short") from None
+        except KeyError:
+            raise self._broken("a hunk is cut short or damaged") from None
+        if left < 0 or right < 0:
+            raise self._broken("a hunk has more lines than its head says")
 
     def _refuse_carriage_return(self, line: bytes) -> None:
         if line.endswith(b"\r"):

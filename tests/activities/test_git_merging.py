@@ -1,7 +1,12 @@
 """One merge for each mission, one revert at most, and nobody else's work harmed; every origin here is real."""
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -12,8 +17,28 @@ from activities.workbench.mirrors import Mirror
 from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
 from activities.workbench.signing import ServiceKey
 from models.domain.errors import NotFound, WorkbenchLost
+from models.domain.repositories import check_url
 from tests.fixtures.workbenches import DATE, EVIDENCE, FIX, MISSION, Bench, make_bench
 
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from activities.workbench.git import Git
+from activities.workbench.merging import merge, revert
+from activities.workbench.mirrors import Mirror
+from activities.workbench.signing import ServiceKey
+from models.domain.repositories import RepositoryUrl
+from tests.fixtures.workbenches import DATE, EVIDENCE, MISSION
+folder, origin = map(Path, sys.argv[1:3])
+action, base, topic, merged = sys.argv[3:]
+mirror = Mirror(folder / "mirrors" / "repository.git", RepositoryUrl(str(origin), origin), Git(folder / "home"))
+same = {"mission": MISSION, "date": DATE, "key": ServiceKey.load_or_create(folder / "keys" / "signing_key")}
+print("ready", flush=True)
+if action == "merge":
+    asyncio.run(merge(mirror, "main", base=base, topic=topic, evidence=EVIDENCE, **same))
+else:
+    asyncio.run(revert(mirror, "main", merge_sha=merged, reason="Latency rose.", **same))
+"""
 SOMEBODY_PUSHES = (
     "unset GIT_QUARANTINE_PATH; git update-ref refs/heads/main "
     "$(git -c user.name=a -c user.email=a@b commit-tree -p main -m x main^{tree})"
@@ -62,6 +87,19 @@ def people_commit(bench: Bench, files: dict[str, str]) -> str:
 
 def merges_in(bench: Bench) -> list[str]:
     return bench.origin.git("log", "--merges", "--format=%H", "main").decode().split()
+
+
+T = TypeVar("T")
+
+
+async def again_while_locked(act: Callable[[], Awaitable[T]]) -> T:
+    """Try as a workflow does: what a killed worker's git is still finishing is over in a moment."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await act()
+            except GitError:
+                await asyncio.sleep(0.1)
 
 
 def hook(bench: Bench, name: str, script: str) -> None:
@@ -174,6 +212,28 @@ class TestMerge:
         assert bench.work != bench.origin or bench.work.git("status", "--porcelain") == b""
 
 
+class TestKilled:
+    @pytest.mark.parametrize("action", ["merge", "revert"])
+    async def test_worker_killed_anywhere(self, bench: Bench, action: str) -> None:
+        """The delays walk a SIGKILL of the worker through its work; the branch ends with one merge and one revert."""
+        base, topic = await bench.topic()
+        merged = await merge_topic(bench, base, topic) if action == "revert" else None
+        what = (str(bench.folder), str(bench.origin.path), action, base, topic, merged.sha if merged else "")
+        for step in range(5):
+            worker = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, *what, stdout=PIPE)
+            assert worker.stdout
+            await worker.stdout.readline()
+            await asyncio.sleep(step * 0.03)
+            with suppress(ProcessLookupError):
+                worker.kill()
+            await worker.wait()
+        sha = merged.sha if merged else (await again_while_locked(lambda: merge_topic(bench, base, topic))).sha
+        await again_while_locked(lambda: revert_merge(bench, sha))
+        assert merges_in(bench) == [sha]
+        assert bench.origin.git("rev-list", "--count", f"{sha}..main").decode().strip() == "1"
+        assert bench.work != bench.origin or bench.work.git("status", "--porcelain") == b""
+
+
 class TestFindMerge:
     async def test_only_what_we_signed_counts(self, bench: Bench) -> None:
         base, topic = await bench.topic()
@@ -228,6 +288,23 @@ class TestOrigins:
             await merge_topic(checked_out, base, topic)
         assert (checked_out.work.path / "new.py").read_text() == "theirs\n"
 
+    @pytest.mark.parametrize("lock", ["index.lock", "refs/heads/main.lock"])
+    async def test_another_git_is_at_work_there(self, checked_out: Bench, lock: str) -> None:
+        base, topic = await checked_out.topic()
+        (checked_out.mirror.url.git_dir / lock).touch()
+        with pytest.raises(GitError, match="lock file"):
+            await merge_topic(checked_out, base, topic)
+        (checked_out.mirror.url.git_dir / lock).unlink()
+        assert not (await merge_topic(checked_out, base, topic)).already_there
+        assert checked_out.work.git("status", "--porcelain") == b""
+
+    async def test_files_of_a_broken_off_push_are_put_back(self, checked_out: Bench) -> None:
+        base, topic = await checked_out.topic()
+        merged = await merge_topic(checked_out, base, topic)
+        checked_out.work.git("update-ref", "refs/heads/main", base)
+        assert await merge_topic(checked_out, base, topic) == merged
+        assert checked_out.work.git("status", "--porcelain") == b""
+
     async def test_other_branch_checked_out(self, checked_out: Bench) -> None:
         base, topic = await checked_out.topic()
         checked_out.work.git("checkout", "-q", "-b", "mine")
@@ -273,6 +350,48 @@ class TestOrigins:
         hook(bare, "post-receive", f"env > {bare.folder}/seen")
         await merge_topic(bare, base, topic)
         assert "hush" not in (bare.folder / "seen").read_text()
+
+
+class TestRemote:
+    """Over ssh, with a program in its place that runs the other side here."""
+
+    @pytest.fixture
+    def remote(self, bare: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+        ssh = bare.folder / "bin" / "ssh"
+        ssh.parent.mkdir()
+        ssh.write_text('#!/bin/sh\nfor command; do :; done\nexec sh -c "$command"\n')
+        ssh.chmod(0o755)
+        monkeypatch.setenv("PATH", str(ssh.parent), prepend=":")
+        url = check_url(f"ssh://git@example.com{bare.origin.path}", [])
+        bare.mirror = Mirror(bare.mirror.path, url, bare.git)
+        return bare
+
+    async def test_merge_and_revert(self, remote: Bench) -> None:
+        base, topic = await remote.topic()
+        merged = await merge_topic(remote, base, topic)
+        assert (await merge_topic(remote, base, topic)).already_there
+        reverted = await revert_merge(remote, merged.sha)
+        assert remote.origin.sha("main") == reverted.sha
+
+    async def test_moved(self, remote: Bench) -> None:
+        base, topic = await remote.topic()
+        people_commit(remote, {"later.py": "x = 1\n"})
+        with pytest.raises(TargetMoved):
+            await merge_topic(remote, base, topic)
+
+    async def test_no_rights_to_push(self, remote: Bench) -> None:
+        base, topic = await remote.topic()
+        refuse = 'case "$*" in *receive-pack*) echo "Permission denied (publickey)." >&2; exit 255;; esac'
+        ssh = remote.folder / "bin" / "ssh"
+        ssh.write_text(ssh.read_text().replace("exec", f"{refuse}\nexec"))
+        with pytest.raises(PushRefused) as refused:
+            await merge_topic(remote, base, topic)
+        assert refused.value.code == "push_unauthorized"
+
+    async def test_unreachable(self, remote: Bench) -> None:
+        (remote.folder / "bin" / "ssh").write_text("#!/bin/sh\necho 'ssh: no route to host' >&2\nexit 255\n")
+        with pytest.raises(GitError, match="no route to host"):
+            await remote.mirror.fetch()
 
 
 class TestRevert:

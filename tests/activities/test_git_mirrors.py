@@ -151,7 +151,7 @@ class TestDamage:
     async def test_killed_anywhere(self, bench: Bench, whole_group: bool) -> None:
         """The delays walk the kill through the fetch; whatever it hits, the next fetch is right."""
         bench.work.commit({f"many/{n}.txt": f"{n}\n" * 50 for n in range(2000)})
-        for step in range(8):
+        for step in range(5):
             shutil.rmtree(bench.mirror.path, ignore_errors=True)
             arguments = (str(bench.git.home), str(bench.mirror.path), str(bench.work.path))
             worker = await asyncio.create_subprocess_exec(
@@ -159,7 +159,7 @@ class TestDamage:
             )
             assert worker.stdout
             await worker.stdout.readline()
-            await asyncio.sleep(step * 0.02)
+            await asyncio.sleep(step * 0.03)
             children = _children(worker.pid) if whole_group else []
             for pid in (worker.pid, *children):
                 _kill(pid)

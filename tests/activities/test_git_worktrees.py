@@ -157,7 +157,7 @@ class TestClose:
         await bench.mirror.fetch()
         workbench = bench.workbench()
         arguments = (bench.git.home, bench.mirror.path, bench.work.path, workbench.root, action, sha)
-        for step in range(6):
+        for step in range(4):
             if action == "close":
                 await workbench.open("base", sha)
             worker = await asyncio.create_subprocess_exec(
@@ -165,7 +165,7 @@ class TestClose:
             )
             assert worker.stdout
             await worker.stdout.readline()
-            await asyncio.sleep(step * 0.02)
+            await asyncio.sleep(step * 0.03)
             _kill_all(worker.pid)
             await worker.wait()
             tree = await workbench.open("base", sha)
