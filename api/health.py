@@ -37,7 +37,7 @@ async def parts(settings: Settings, gateway: Gateway) -> list[Part]:
     return [
         _part("api", Health.HEALTHY),
         _part("database", Health.HEALTHY),
-        _part("temporal", *((Health.HEALTHY,) if temporal else (Health.DOWN, "it does not answer"))),
+        _part("temporal", Health.HEALTHY) if temporal else _part("temporal", Health.DOWN, "it does not answer"),
         _part("worker", *_worker(temporal, polled)),
         _part("configuration", *_configuration(settings), critical=False),
     ]
