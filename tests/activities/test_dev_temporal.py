@@ -17,8 +17,10 @@ from temporalio.client import (
 from models.domain.errors import Conflict, InvalidInput, Unavailable
 from models.settings import Settings
 from tests.fixtures.servers import TemporalServer
-from worker.dev.temporal import SEARCH_ATTRIBUTES, DevTemporal, connect, running_workflows
+from worker.dev.temporal import BEGUN_AGAIN, SEARCH_ATTRIBUTES, DevTemporal, connect, running_workflows
 from worker.dev.temporal_cli import TemporalCli, find_temporal_cli, go_command, read_version
+from workflows.merge_queue import MergeQueueWorkflow
+from workflows.reconcile import ReconcileWorkflow
 
 
 @pytest.fixture
@@ -87,6 +89,7 @@ class TestAnotherVersion:
         client = await connect(server.address)
         await start_workflow(client, "done")
         await client.get_workflow_handle("done").terminate()
+        await client.start_workflow("MergeQueueWorkflow", id="merge-queue/repository/main", task_queue="nobody")
         await server.stop()
         become(server, "1.30.0")
         await server.start()
@@ -98,6 +101,10 @@ class TestAnotherVersion:
         await server.stop()
         await server.start()
         assert await status(await connect(server.address), "kept") is WorkflowExecutionStatus.RUNNING
+
+
+def test_what_is_begun_again_is_named_as_it_is_now() -> None:
+    assert {MergeQueueWorkflow.__name__, ReconcileWorkflow.__name__} == set(BEGUN_AGAIN)
 
 
 class TestFindingTheCli:

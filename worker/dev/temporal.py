@@ -31,6 +31,9 @@ DYNAMIC_CONFIG = {
     "frontend.MaxConcurrentBatchOperationPerNamespace": "5",
 }
 
+BEGUN_AGAIN = ("MergeQueueWorkflow", "ReconcileWorkflow")
+"""Workflows that hold nothing when no mission runs: the next mission, or the next worker, starts them anew."""
+
 
 class DevTemporal(Server):
     """One dev server on `data_dir/temporal/temporal.db`."""
@@ -147,10 +150,10 @@ async def ensure_search_attributes(client: Client) -> None:
 
 
 def running_workflows(database: Path) -> list[str]:
-    """Ids of workflows a stopped dev server has not finished, its own housekeeping and schedules left out."""
+    """Ids of what a stopped dev server has not finished and a new one could not begin again."""
     query = (
-        "SELECT workflow_id FROM executions_visibility "
-        "WHERE status = 1 AND task_queue NOT LIKE 'temporal-sys-%' ORDER BY start_time"
+        "SELECT workflow_id FROM executions_visibility WHERE status = 1"
+        " AND task_queue NOT LIKE 'temporal-sys-%' AND workflow_type_name NOT IN (?, ?) ORDER BY start_time"
     )
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return [str(row[0]) for row in connection.execute(query)]
+        return [str(row[0]) for row in connection.execute(query, BEGUN_AGAIN)]
