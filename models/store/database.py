@@ -23,13 +23,13 @@ log = structlog.get_logger()
 class Database:
     """The product's two doors to Postgres. Make one per process, inside its event loop; close it at the end."""
 
-    def __init__(self, app_url: str, system_url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, app_url: str, system_url: str, *, pool_size: int = 20) -> None:
         self._app = _engine(app_url, "mission_control_app", pool_size)
         self._system = _engine(system_url, "mission_control_system", pool_size)
         self._hint: asyncio.Task[None] | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, pool_size: int = 10) -> "Database":
+    def from_settings(cls, settings: Settings, *, pool_size: int = 20) -> "Database":
         """Connect as settings say; with `DATABASE_URL` alone, both doors use it and take their roles."""
         base = settings.database_url
         app, system = settings.database_app_url or base, settings.database_system_url or base
@@ -105,7 +105,7 @@ def _engine(url: str, role: str, pool_size: int) -> AsyncEngine:
     return create_async_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=0,  # overflow connections are closed after each use: under load that is one per request
         pool_timeout=10,
         pool_pre_ping=False,
         connect_args={"options": options, "connect_timeout": 5, "application_name": role},
