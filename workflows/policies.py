@@ -19,9 +19,9 @@ HOST_ANSWERS = timedelta(seconds=6)
 _RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=300),
     backoff_coefficient=2,
-    maximum_interval=timedelta(seconds=5),
+    maximum_interval=timedelta(seconds=2),
 )
-"""Servers come back: retry for ever, never more than 5 s apart. The mission's own failures are answers, not errors."""
+"""Servers come back: retry for ever, never more than 2 s apart. The mission's own failures are answers, not errors."""
 
 RECORD = LocalActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),  # transactions are cut at 5 s

@@ -1,0 +1,140 @@
+"""SIGKILL of the API, of PostgreSQL and of Temporal; two workers at once; a host that never comes back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from models.domain.stages import StageName
+from tests.fixtures.product import Latches, Product, running
+from tests.fixtures.waiting import until
+from workflows.client import connect
+
+pytestmark = pytest.mark.timeout(240)
+
+ON_ANOTHER_HOST = 15.0
+"""Seconds until a mission goes on elsewhere when its host is gone."""
+
+
+@pytest.fixture(scope="module")
+async def product(server_dir: Path) -> AsyncIterator[Product]:
+    """The product, for the tests of this file."""
+    root = server_dir / "survival-servers"
+    root.mkdir()
+    async with running(root) as product:
+        yield product
+
+
+async def approve(product: Product, decision_id: str) -> None:
+    """Answer as the operator."""
+    body = {"decision": "approve", "explanation": "looks right"}
+    answer = await product.api.post(f"/decisions/{decision_id}/resolve", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_the_api_killed_while_an_approval_waits(product: Product) -> None:
+    repo = product.repo()
+    mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
+    decision = await product.pending_decision(mission)
+    await product.stack.kill("api")
+    await product.stack.start("api")
+    await approve(product, decision)
+    assert (await product.ended(mission))["outcome"] == "merged"
+    product.assert_unharmed(mission, repo)
+
+
+async def test_an_answer_given_while_no_worker_runs(product: Product) -> None:
+    repo = product.repo()
+    mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
+    decision = await product.pending_decision(mission)
+    await product.stack.kill("worker")
+    await approve(product, decision)
+    await product.stack.start("worker")
+    assert (await product.ended(mission))["outcome"] == "merged"
+    product.assert_unharmed(mission, repo)
+
+
+async def test_postgres_killed_while_stages_are_recorded(product: Product) -> None:
+    repos = [product.repo() for _ in range(3)]
+    missions = [await product.file(repo) for repo in repos]
+    sql = "SELECT count(*) AS n FROM stage WHERE mission_id = ANY(%s)"
+    await until(lambda: product.rows(sql, missions)[0]["n"] >= 4, 60)
+    await product.stack.kill("postgres")
+    await product.stack.start("postgres")
+    for mission, repo in zip(missions, repos, strict=True):
+        assert (await product.ended(mission))["outcome"] == "merged"
+        product.assert_unharmed(mission, repo)
+
+
+async def test_temporal_killed_in_mid_run(product: Product) -> None:
+    repos = [product.repo() for _ in range(3)]
+    missions = [await product.file(repo) for repo in repos]
+    sql = "SELECT count(*) AS n FROM stage WHERE mission_id = ANY(%s)"
+    await until(lambda: product.rows(sql, missions)[0]["n"] >= 4, 60)
+    await product.stack.kill("temporal")
+    await product.stack.start("temporal")
+    for mission, repo in zip(missions, repos, strict=True):
+        assert (await product.ended(mission))["outcome"] == "merged"
+        product.assert_unharmed(mission, repo)
+
+
+async def test_two_workers_at_once_do_each_stage_once(product: Product) -> None:
+    await product.stack.add_worker("worker-2", {})
+    try:
+        repos = [product.repo() for _ in range(4)]
+        missions = [await product.file(repo) for repo in repos]
+        for mission, repo in zip(missions, repos, strict=True):
+            assert (await product.ended(mission))["outcome"] == "merged"
+            product.assert_unharmed(mission, repo)
+    finally:
+        await product.stack.stop("worker-2")
+
+
+async def test_a_mission_goes_on_elsewhere_when_its_host_is_gone(product: Product) -> None:
+    repo = product.repo()
+    with Latches(product.url) as latches:
+        mission = await product.file(repo, execute=False)
+        latches.hold(mission, StageName.SECURITY_SCAN.value, "begin")
+        await product.execute(mission)
+        await until(lambda: latches.waiting(mission, StageName.SECURITY_SCAN.value, "begin"), 60)
+        other = product.root / "other-host"
+        other.mkdir()
+        key = str(product.stack.settings.signing_key)
+        env = {"MC_HOST_ID": "other", "MC_DATA_DIR": str(other), "MC_SIGNING_KEY_FILE": key}
+        await product.stack.add_worker("worker-elsewhere", env)
+        await product.stack.kill("worker")
+        latches.lift()
+        gone = time.time()
+    try:
+        ended = await product.ended(mission)
+        assert ended["outcome"] == "merged"
+        sql = "SELECT extract(epoch FROM ended_at) AS at FROM stage WHERE mission_id = %s AND stage = 'security_scan'"
+        assert float(product.rows(sql, mission)[0]["at"]) - gone <= ON_ANOTHER_HOST
+    finally:
+        await product.stack.stop("worker-elsewhere")
+        await product.stack.start("worker")
+    await swept(product, mission)
+    product.assert_unharmed(mission, repo)
+
+
+async def swept(product: Product, mission: str) -> None:
+    """Wait until the reconciler has made the returned host clear up."""
+    sql = "SELECT 1 FROM workbench WHERE mission_id = %s AND closed_at IS NULL"
+    deadline = time.monotonic() + 60
+    while product.rows(sql, mission):
+        assert time.monotonic() < deadline, "the worktree was not swept"
+        await asyncio.sleep(0.5)
+
+
+async def test_a_workflow_terminated_by_hand_is_closed_and_gives_back_what_it_held(product: Product) -> None:
+    repo = product.repo()
+    mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
+    await product.pending_decision(mission)
+    client = await connect(product.stack.settings)
+    await client.get_workflow_handle(f"mission/default/{mission}").terminate(reason="by hand")
+    ended = await product.ended(mission, 60)
+    assert (ended["status"], ended["outcome"]) == ("escalated", "terminated")
+    await swept(product, mission)
+    assert product.rows("SELECT status FROM decision WHERE mission_id = %s", mission) == [{"status": "canceled"}]
