@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser, ParseError
@@ -121,7 +120,7 @@ def _case_id(case: dict[str, str], suite: dict[str, str]) -> str:
 
 
 def _parts(file: str, classname: str, name: str) -> list[str]:
-    module = str(PurePosixPath(file).with_suffix("")).replace("/", ".") if file.endswith(".py") else ""
+    module = file.removesuffix(".py").replace("/", ".") if file.endswith(".py") else ""
     if module and name == module and not classname:
         return [file]  # pytest's word for a file that could not be collected
     if module and (classname + ".").startswith(module + "."):

@@ -12,6 +12,7 @@ Three runs are compared: `bare`, the base commit; `before`, the base with the pa
   did not run it says nothing.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from models.domain.testing import Outcome, Source, TestReport, bad, normal_id, worst
 
 _SHOWN = 10
+_BOUNDARY = re.compile(r"[/:.]")
 _EMPTY: Counter[Outcome] = Counter()
 
 
@@ -90,13 +92,12 @@ def settle(
     return tuple(flaky for flaky in settled if flaky is not None)
 
 
-def resolve(name: str, ids: Iterable[str]) -> tuple[str, ...]:
-    """Find the ids a must-pass name may mean: the exact one, else all that end in it after `/`, `:` or `.`."""
-    wanted = normal_id(name)
-    known = list(ids)
-    if wanted in known:
-        return (wanted,)
-    return tuple(id for id in known if id.endswith(wanted) and id[: -len(wanted)].endswith(("/", ":", ".")))
+def resolve(names: Iterable[str], ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Find the ids that names may mean: the exact one, else all that end in the name after `/`, `:` or `.`."""
+    wanted = {name: normal_id(name) for name in names}
+    found = _ending_in(set(wanted.values()), ((id, id) for id in ids))
+    known = set(ids)
+    return {name: (id,) if id in known else tuple(found.get(id, ())) for name, id in wanted.items()}
 
 
 def judge(
@@ -118,7 +119,7 @@ def judge(
     if not found.reasons and after.source is Source.EXIT_CODE:
         found = _by_exit_code(bare, before, after, must_pass)
     elif not found.reasons:
-        proofs = tuple(_must_pass(name, pass_to_pass, before, after) for name in must_pass)
+        proofs = _proofs(must_pass, pass_to_pass, before, after)
         found = _by_name(bare, after, proofs, {one.id for one in flaky}, gone_files)
     return Verdict(
         **dict(found),
@@ -184,12 +185,21 @@ def _by_exit_code(bare: TestReport, before: TestReport, after: TestReport, must_
     return Findings(reasons=tuple(reasons), notes=(note,))
 
 
-def _must_pass(name: str, pass_to_pass: bool, before: TestReport, after: TestReport) -> MustPass:
-    ids = resolve(name, after.by_id)
-    if len(ids) != 1:
-        return MustPass(name=name, reason=_unresolved(name, ids, after))
-    then, now = before.by_id.get(ids[0], _EMPTY), after.by_id[ids[0]]
-    known = {"name": name, "id": ids[0], "before": worst(then), "after": worst(now)}
+def _proofs(names: Sequence[str], pass_to_pass: bool, before: TestReport, after: TestReport) -> tuple[MustPass, ...]:
+    meant = resolve(names, after.by_id)
+    absent = {normal_id(name) for name, ids in meant.items() if not ids}
+    variants = _ending_in(absent, ((id.partition("[")[0], id) for id in after.by_id if absent and "[" in id))
+    return tuple(
+        _proof(name, meant[name][0], pass_to_pass, before, after)
+        if len(meant[name]) == 1
+        else MustPass(name=name, reason=_unresolved(name, meant[name], variants.get(normal_id(name), ())))
+        for name in names
+    )
+
+
+def _proof(name: str, id: str, pass_to_pass: bool, before: TestReport, after: TestReport) -> MustPass:
+    then, now = before.by_id.get(id, _EMPTY), after.by_id[id]
+    known = {"name": name, "id": id, "before": worst(then), "after": worst(now)}
     if now[Outcome.PASSED] != now.total():
         return MustPass(**known, reason=f"must-pass test {name!r} does not pass at the patch: {worst(now)}")
     if not pass_to_pass and not _proves(then, now):
@@ -204,12 +214,21 @@ def _proves(then: Counter[Outcome], now: Counter[Outcome]) -> bool:
     return bad(then) > 0 or then.total() < now.total()
 
 
-def _unresolved(name: str, ids: Sequence[str], after: TestReport) -> str:
+def _unresolved(name: str, ids: Sequence[str], variants: Sequence[str]) -> str:
     if ids:
         return f"must-pass test {name!r} is ambiguous at the patch: it may be {_some(ids)}"
-    variants = [id for id in after.by_id if resolve(name, [id.partition("[")[0]])]
     hint = f"; there are {_some(variants)}: name them with their parameters" if variants else ""
     return f"must-pass test {name!r} is absent at the patch{hint}"
+
+
+def _ending_in(wanted: Collection[str], texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Map each wanted name to the ids whose text ends in it at a boundary; one pass, as there may be many of both."""
+    found: dict[str, list[str]] = {}
+    for text, id in texts:
+        for suffix in (text, *(text[match.end() :] for match in _BOUNDARY.finditer(text))):
+            if suffix in wanted:
+                found.setdefault(suffix, []).append(id)
+    return found
 
 
 def _regressions(bare: TestReport, after: TestReport) -> list[Regression]:

@@ -88,13 +88,13 @@ class TestMustPass:
 class TestNames:
     @pytest.mark.parametrize("name", [BUG, "test_by_zero", "TestDivide::test_by_zero", "test_calc.py::" + BUG[20:]])
     def test_exact_or_a_suffix_at_a_boundary(self, name: str) -> None:
-        assert resolve(name, [OLD, BUG]) == (BUG,)
+        assert resolve([name], [OLD, BUG]) == {name: (BUG,)}
 
     def test_a_suffix_inside_a_word_is_none(self) -> None:
-        assert resolve("add", [OLD]) == ()
+        assert resolve(["add"], [OLD]) == {"add": ()}
 
     def test_exact_wins_over_longer_ids(self) -> None:
-        assert resolve("a::test", ["a::test", "b/a::test"]) == ("a::test",)
+        assert resolve(["a::test"], ["a::test", "b/a::test"]) == {"a::test": ("a::test",)}
 
     def test_ambiguous_fails_and_shows_the_choices(self) -> None:
         both = report(("a.py::test", P), ("b.py::test", P))
@@ -108,7 +108,8 @@ class TestNames:
         assert judge(cases, cases, cases, ["test_m[1]"], pass_to_pass=True).passed
 
     def test_go_subtests(self) -> None:
-        assert resolve("TestAdd/zero", ["example.com/m/calc::TestAdd/zero", "example.com/m/calc::TestAdd"]) != ()
+        ids = ["example.com/m/calc::TestAdd/zero", "example.com/m/calc::TestAdd"]
+        assert resolve(["TestAdd/zero", "TestAdd"], ids) == {"TestAdd/zero": (ids[0],), "TestAdd": (ids[1],)}
 
     @pytest.mark.parametrize(
         ("name", "normal"),
