@@ -158,5 +158,5 @@ def _failing(names: Sequence[str], bare: TestReport, report: TestReport) -> list
 
 
 def _passes(name: str, report: TestReport) -> bool:
-    ids = resolve(name, report.by_id)
+    ids = resolve([name], report.by_id)[name]
     return len(ids) == 1 and worst(report.by_id[ids[0]]) == Outcome.PASSED.value
