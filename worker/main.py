@@ -14,7 +14,7 @@ from models.settings import Settings
 from models.store.database import Database
 from worker.host import host_id
 from worker.interceptors import ErrorTranslator
-from worker.registry import Tools, control_activities, host_activities, shared_activities
+from worker.registry import Activities, Tools, control_activities, host_activities, shared_activities
 from worker.schedules import ensure_reconciler
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
@@ -25,13 +25,19 @@ from workflows.reconcile import ReconcileWorkflow
 log = structlog.get_logger()
 
 WORKFLOWS = (CodingPipelineWorkflow, MergeQueueWorkflow, ReconcileWorkflow)
+INTERCEPTORS = (ErrorTranslator(),)
 
 STICKY = timedelta(seconds=2)
 """After a worker was killed, its cached workflows are offered to others this soon (the SDK waits 10 s)."""
 
 CACHED_WORKFLOWS = 2_000
 ACTIVITIES_AT_ONCE = 400
-"""A slot is only a coroutine: commands queue inside the workbench, so that a task waiting for a slot means a dead host."""
+"""A slot is only a coroutine: commands queue inside the workbench, so a task that waits for one means a dead host."""
+
+HEARTBEATS_PASS = timedelta(seconds=1)
+"""How often a heartbeat goes to the server at most: its answer brings the order to stop."""
+GRACE = timedelta(seconds=2)
+"""What a running activity may still do when the worker is told to stop; another worker takes it up."""
 
 
 async def run(settings: Settings) -> None:
@@ -57,35 +63,41 @@ def make_workers(settings: Settings, client: Client, tools: Tools, host: str) ->
     """Make one worker per queue: control, workbench, and this host's own."""
     prefix = settings.task_queue_prefix
     control = control_queue(prefix)
-    interceptors = [ErrorTranslator()]
     return [
-        Worker(
-            client,
-            task_queue=control,
-            workflows=WORKFLOWS,
-            activities=control_activities(tools, control),
-            interceptors=interceptors,
-            max_cached_workflows=CACHED_WORKFLOWS,
-            sticky_queue_schedule_to_start_timeout=STICKY,
-            max_heartbeat_throttle_interval=timedelta(seconds=1),
-            graceful_shutdown_timeout=timedelta(seconds=2),
-        ),
-        *(
-            Worker(
-                client,
-                task_queue=queue,
-                activities=activities,
-                interceptors=interceptors,
-                max_concurrent_activities=ACTIVITIES_AT_ONCE,
-                max_heartbeat_throttle_interval=timedelta(seconds=1),
-                graceful_shutdown_timeout=timedelta(seconds=2),
-            )
-            for queue, activities in (
-                (workbench_queue(control), shared_activities(tools)),
-                (host_queue(prefix, host), host_activities(tools)),
-            )
-        ),
+        control_worker(client, control, control_activities(tools, control)),
+        activity_worker(client, workbench_queue(control), shared_activities(tools)),
+        activity_worker(client, host_queue(prefix, host), host_activities(tools)),
     ]
+
+
+def control_worker(
+    client: Client, queue: str, activities: Activities, *, cached_workflows: int = CACHED_WORKFLOWS
+) -> Worker:
+    """Make the worker of the workflows and of their short database activities."""
+    return Worker(
+        client,
+        task_queue=queue,
+        workflows=WORKFLOWS,
+        activities=activities,
+        interceptors=INTERCEPTORS,
+        max_cached_workflows=cached_workflows,
+        sticky_queue_schedule_to_start_timeout=STICKY,
+        max_heartbeat_throttle_interval=HEARTBEATS_PASS,
+        graceful_shutdown_timeout=GRACE,
+    )
+
+
+def activity_worker(client: Client, queue: str, activities: Activities) -> Worker:
+    """Make a worker of work that takes long: on any host, or on this one."""
+    return Worker(
+        client,
+        task_queue=queue,
+        activities=activities,
+        interceptors=INTERCEPTORS,
+        max_concurrent_activities=ACTIVITIES_AT_ONCE,
+        max_heartbeat_throttle_interval=HEARTBEATS_PASS,
+        graceful_shutdown_timeout=GRACE,
+    )
 
 
 def _runtime(settings: Settings) -> Runtime | None:

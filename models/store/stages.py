@@ -134,10 +134,11 @@ async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
 async def wait_for_decision(session: AsyncSession, record: Stage, decision_id: str) -> None:
     """Mark an open stage as waiting for a human; one that waited for this answer already is told of once."""
     inputs = {"decision_id": decision_id}
+    is_news = record.inputs != inputs
     await session.execute(
         update(Stage).where(*is_of(ref_of(record))).values(status=StageStatus.WAITING_DECISION.value, inputs=inputs)
     )
-    if record.inputs != inputs:
+    if is_news:
         await tell(session, ref_of(record), EventType.STAGE_WAITING_DECISION, inputs)
 
 
