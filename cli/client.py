@@ -7,35 +7,25 @@ from typing import Any
 
 import httpx2
 
+from cli.errors import Refused, Unreachable
 from models.settings import Settings
 from worker.dev.state import running_up
 
 Json = dict[str, Any]
+PREFIX = "/api/v1"
 PAGE = 200
 """Rows asked for at once when all are wanted."""
 SILENCE_SECONDS = 45.0
 """A stream that does not even send a heartbeat for so long is dead: connect again."""
 
 
-class Refused(Exception):
-    """The API said no; `request_id` finds the reason in its log."""
-
-    def __init__(self, status: int, code: str, message: str, request_id: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.request_id = status, code, message, request_id
-
-
-class Unreachable(Exception):
-    """Nothing that speaks our protocol answers at the address; the message says what to do."""
-
-
 class Api:
-    """One connection to `/api/v1`. Every call raises `Refused` or `Unreachable`."""
+    """One connection to version 1 of the API; paths are below that. Every call raises `Refused` or `Unreachable`."""
 
     def __init__(self, url: str, key: str, *, timeout: float = 30) -> None:
         self.url = url.rstrip("/")
         self._http = httpx2.Client(
-            base_url=f"{self.url}/api/v1",
+            base_url=self.url,
             headers={"Authorization": f"Bearer {key}"},
             timeout=timeout,
             # A proxy that the environment names cannot reach our own loopback.
@@ -57,9 +47,9 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", path, json=body or {}, headers=headers)["data"]
 
-    def text(self, path: str, **params: object) -> str:
-        """An answer that is no envelope, such as a diff."""
-        return self._send("GET", path, params=_given(params)).text
+    def content(self, link: str) -> bytes:
+        """Something that is no envelope, such as a diff or a stored report; `link` is one the API gave."""
+        return self._send("GET", link).content
 
     def rows(self, path: str, limit: int | None, **params: object) -> list[Json]:
         """A list's rows, page after page, until `limit` or, when None, the end."""
@@ -94,7 +84,7 @@ class Api:
         timeout = httpx2.Timeout(30, read=read)
         with (
             self._reaching(),
-            self._http.stream("GET", path, params=_given(params), headers=headers, timeout=timeout) as response,
+            self._http.stream("GET", _place(path), params=_given(params), headers=headers, timeout=timeout) as response,
         ):
             if not response.is_success:
                 response.read()
@@ -111,7 +101,7 @@ class Api:
 
     def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
         with self._reaching():
-            response = self._http.request(method, path, **options)
+            response = self._http.request(method, _place(path), **options)
         if not response.is_success:
             raise _refusal(response)
         return response
@@ -134,6 +124,11 @@ class Api:
         return Unreachable(f"what answers at {self.url} is not Mission Control; check --url or MC_API_URL")
 
 
+def _place(path: str) -> str:
+    """Our own paths are below the API's version; the API's links begin with it."""
+    return path if path.startswith(PREFIX) else PREFIX + path
+
+
 def _given(params: dict[str, object]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
@@ -142,9 +137,9 @@ def _refusal(response: httpx2.Response) -> Refused:
     """Read the error envelope; a proxy's page has none, and then the status must do."""
     try:
         error = response.json()["error"]
-        return Refused(response.status_code, error["code"], error["message"], error["requestId"])
+        return Refused(error["code"], error["message"], error["requestId"])
     except (json.JSONDecodeError, KeyError, TypeError):
-        return Refused(response.status_code, "http_error", f"HTTP {response.status_code}", "")
+        return Refused("http_error", f"HTTP {response.status_code}")
 
 
 def connect(settings: Settings, url: str | None, key: str | None) -> Api:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeAl
 
 import typer
 
+from cli.errors import EXIT_CODES, told
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cli.client import Api
-
-REFUSED, UNREACHABLE = 1, 3
-EXIT_CODES = "Exit codes: 0 done, 1 refused (with the reason and a request id), 2 wrong usage, 3 not reachable."
 
 P = ParamSpec("P")
 Limit = Annotated[int, typer.Option(help="Show at most so many rows.", min=1, max=100_000)]
@@ -92,27 +91,9 @@ def _with_connection(function: Callable[..., int | None]) -> Callable[..., None]
 
 
 def _call(function: Callable[[Client], int | None], url: str | None, key: str | None, as_json: bool) -> int | None:
-    from cli.client import Refused, Unreachable, connect
-    from cli.settings import load
+    with told(as_json=as_json):
+        from cli.client import connect
+        from cli.settings import load
 
-    try:
         with connect(load(), url, key) as api:
             return function(Client(api, as_json))
-    except Refused as refusal:
-        _complain(refusal.message, refusal.code, refusal.request_id, as_json)
-        return REFUSED
-    except Unreachable as error:
-        _complain(str(error), "unreachable", "", as_json)
-        return UNREACHABLE
-
-
-def _complain(message: str, code: str, request_id: str, as_json: bool) -> None:
-    from cli.text import line, safe
-
-    if as_json:
-        error = {"code": code, "message": message, "requestId": request_id}
-        typer.echo(json.dumps({"success": False, "error": error}), err=True)
-        return
-    typer.secho(f"{line(code)}: {safe(message)}", fg="red", err=True)
-    if request_id:
-        typer.secho(f"request {line(request_id)}", dim=True, err=True)

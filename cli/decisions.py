@@ -1,5 +1,6 @@
 """`mission-control decision …`: the questions that wait for a human."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,7 +30,9 @@ def list_decisions(
 ) -> None:
     """List decisions; without options, those that wait.
 
-    Example: mission-control decision list --status any --mission mission_20250110_001
+    \b
+    Example:
+      mission-control decision list --status any --mission mission_20250110_001
     """
     from cli.text import moment, table, word
 
@@ -62,7 +65,9 @@ def show(client: Client, decision_id: DecisionId) -> None:
 def approve(client: Client, decision_id: DecisionId, reason: Reason) -> None:
     """Approve what `decision show` shows; the mission goes on.
 
-    Example: mission-control decision approve 0197… --reason "read the diff, tests are green"
+    \b
+    Example:
+      mission-control decision approve 0197… --reason "read the diff, tests are green"
     """
     _resolve(client, decision_id, "approve", reason)
 
@@ -88,7 +93,6 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
 
     from cli.text import facts, moment, word
 
-    asked = decision["question"]
     who = f"{decision['resolved_by']}: {decision['explanation']}" if decision["resolved_by"] else None
     head = facts(
         [
@@ -97,7 +101,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("status", word(decision["status"])),
             ("risk", decision["risk"]),
             ("because", "\n".join(decision["reasons"])),
-            *((name.replace("_", " "), _plain(asked[name])) for name in asked if name not in ("diff", "facts")),
+            *_asked(decision["question"]),
             *((name.replace("_", " "), value) for name, value in decision["binding"].items()),
             ("expires", moment(decision["expires_at"])),
             ("answered", who),
@@ -121,13 +125,17 @@ def _proof(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
 def _diff(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
     if not (decision["question"].get("diff") and "diff" in decision["links"]):
         return []
-    return [diff(api.text(decision["links"]["diff"].removeprefix("/api/v1")))]
+    return [diff(api.content(decision["links"]["diff"]).decode(errors="replace"))]
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
-    return "\n".join(_plain(item) for item in value) if isinstance(value, list) else str(value)
+def _asked(question: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """The question's own facts; those the reasons and the diff already tell are left out."""
+    for name, value in question.items():
+        if name == "files":
+            yield "files", "\n".join(f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value)
+        elif name not in ("diff", "facts"):
+            shown = ", ".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else value
+            yield name.replace("_", " "), shown
 
 
 def diff(patch: str) -> "RenderableType":

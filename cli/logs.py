@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from cli.client import Api, Refused, Unreachable
+from cli.client import Api
+from cli.errors import Refused, Unreachable
 from cli.text import safe
 
 RECONNECT_SECONDS = 2.0
@@ -31,7 +32,7 @@ def _stage(api: Api, mission_id: str, wanted: str | None) -> dict[str, Any]:
     stages = api.rows(f"/missions/{mission_id}/stages", None)
     with_log = [stage for stage in stages if stage["status"] == "running" or stage["log_digest"]]
     if not with_log:
-        raise Refused(404, "no_log", f"no command of {mission_id} has printed anything yet", "")
+        raise Refused("no_log", f"no command of {mission_id} has printed anything yet")
     return with_log[-1]
 
 

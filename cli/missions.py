@@ -19,35 +19,38 @@ Keep = Annotated[bool | None, typer.Option("--keep/--roll-back", help="After the
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Then follow it to its end.")]
 
 
-def _option(text: str) -> Any:
-    return typer.Option(help=text, show_default=False)
+def _option(metavar: str, text: str) -> Any:
+    return typer.Option(help=text, metavar=metavar, show_default=False)
 
 
 @client_command(app, "create")
 def create(
     client: Client,
-    repo: Annotated[str | None, _option("A registered repository: name, id or URL.")] = None,
-    branch: Annotated[str | None, _option("Target branch. [default: the repository's]")] = None,
-    severity: Annotated[Severity | None, _option("How urgent. [default: medium]")] = None,
-    subsystem: Annotated[str | None, _option("What is affected. [default: the repository]")] = None,
-    symptom: Annotated[list[str] | None, _option("What is wrong. May be repeated.")] = None,
-    must_pass: Annotated[list[str] | None, _option("A test that fails now and must pass. May be repeated.")] = None,
-    patch: Annotated[list[str] | None, _option("A unified diff's file, or - for stdin. May be repeated.")] = None,
-    ref: Annotated[list[str] | None, _option("A ref of the repository to try, after the patches.")] = None,
+    repo: Annotated[str | None, _option("REPOSITORY", "A registered repository: name, id or URL.")] = None,
+    branch: Annotated[str | None, _option("BRANCH", "Target branch. [default: the repository's]")] = None,
+    severity: Annotated[Severity | None, _option("critical|high|medium|low", "How urgent. [default: medium]")] = None,
+    subsystem: Annotated[str | None, _option("NAME", "What is affected. [default: the repository]")] = None,
+    symptom: Annotated[list[str] | None, _option("TEXT", "What is wrong. May be repeated.")] = None,
+    must_pass: Annotated[
+        list[str] | None, _option("TEST", "A test that fails now and must pass. May be repeated.")
+    ] = None,
+    patch: Annotated[
+        list[str] | None, _option("FILE", "A unified diff's file, or - for stdin. May be repeated.")
+    ] = None,
+    ref: Annotated[list[str] | None, _option("REF", "A ref of the repository to try, after the patches.")] = None,
     approve_needed: Annotated[bool, typer.Option("--approve-needed", help="Ask a human before the merge.")] = False,
-    window: Annotated[float | None, _option("Minutes to observe after the merge. [default: 30]")] = None,
+    window: Annotated[float | None, _option("MINUTES", "Minutes to observe after the merge. [default: 30]")] = None,
     file: Annotated[Path | None, typer.Option(help="The mission as YAML, in the API's own words.", exists=True)] = None,
     execute: Annotated[bool, typer.Option("--execute", "-x", help="Start it at once.")] = False,
     watch: Watch = False,
 ) -> int | None:
     """File a mission. What an option says goes before what the file says.
 
+    \b
     Examples:
-
-    mission-control mission create --repo invoices --symptom "VAT is a cent short" \\
-        --must-pass tests/test_vat.py::test_half_up --patch fix.diff --execute --watch
-
-    mission-control mission create --file mission.yaml
+      mission-control mission create --repo invoices --symptom "VAT is short" \\
+          --must-pass tests/test_vat.py::test_half_up --patch fix.diff --execute --watch
+      mission-control mission create --file mission.yaml
     """
     from cli import package
 
@@ -120,7 +123,9 @@ def logs(
 ) -> None:
     """Print what a stage's commands printed.
 
-    Example: mission-control mission logs mission_20250110_001 --stage run_tests -f
+    \b
+    Example:
+      mission-control mission logs mission_20250110_001 --stage run_tests -f
     """
     from cli.logs import show_log
 
@@ -222,7 +227,7 @@ def _described(mission: dict[str, Any], stages: list[dict[str, Any]]) -> "Render
             ("revert", mission.get("revert_sha")),
             ("filed", moment(mission.get("created_at"))),
             ("ended", moment(mission.get("ended_at"))),
-            *((mission.get("links") or {}).items()),
+            ("Temporal", mission["links"].get("temporal")),
         ]
     )
     return Group(head, Text(), stage_table(stages)) if stages else head

@@ -12,14 +12,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Register the git repositories that missions may change.")
 
-Command = Annotated[str | None, typer.Option(show_default=False, help="Instead of the one in .mission-control.yaml.")]
+Command = Annotated[
+    str | None,
+    typer.Option(metavar="COMMAND", show_default=False, help="Instead of the one in .mission-control.yaml."),
+]
 
 
 @client_command(app, "add")
 def add(
     client: Client,
     location: Annotated[str, typer.Argument(help="A local path, or an https or ssh URL.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="What to call it. [default: the URL's last part]")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to call it. [default: the URL's last part]")
+    ] = None,
     branch: Annotated[str, typer.Option(help="The branch that missions merge into.")] = "main",
     protected: Annotated[bool, typer.Option("--protected", help="A human approves every merge.")] = False,
     env: Annotated[str, typer.Option(help="`prod` asks a human before every merge.")] = "dev",
@@ -27,11 +32,13 @@ def add(
     test: Command = None,
     stress: Command = None,
     probe: Command = None,
-    junit: Annotated[str | None, typer.Option(help="Where the test command writes JUnit XML.")] = None,
+    junit: Annotated[str | None, typer.Option(metavar="PATH", help="Where `test` writes JUnit XML.")] = None,
 ) -> None:
     """Register a repository.
 
-    Example: mission-control repository add ~/src/invoices --protected --test "python -m pytest"
+    \b
+    Example:
+      mission-control repository add ~/src/invoices --protected --test "python -m pytest"
     """
     commands = {"setup": setup, "test": test, "stress": stress, "probe": probe, "junit": junit}
     body = {

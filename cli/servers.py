@@ -1,13 +1,12 @@
 """The commands that start something on this machine, or look at it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from cli.command import Yes
+from cli.errors import told
 from cli.settings import load
 
 Scene = Literal["mission"]
@@ -24,13 +23,15 @@ def up() -> None:
 
     A part that dies is started again. DATABASE_URL and TEMPORAL_ADDRESS take the place of our own servers.
 
-    Example: MC_REPOSITORY_ROOTS=$HOME/src mission-control up
+    \b
+    Example:
+      MC_REPOSITORY_ROOTS=$HOME/src mission-control up
     """
     import asyncio
 
     from worker.dev.up import up as run_up
 
-    with _errors_shown():
+    with told():
         asyncio.run(run_up(load(), _say))
 
 
@@ -45,12 +46,14 @@ def demo(
 
     The mission mends a bug in a small repository made for it. It asks for one approval, here; --yes gives it.
 
-    Example: mission-control demo --yes --kill-worker --exit
+    \b
+    Example:
+      mission-control demo --yes --kill-worker --exit
     """
     from cli.demo.run import run_demo
     from cli.demo.scene import Wishes
 
-    with _errors_shown():
+    with told():
         raise typer.Exit(run_demo(load(), data_dir, Wishes(yes, kill_worker, leave)))
 
 
@@ -61,7 +64,7 @@ def doctor() -> None:
     from cli.text import console, table, word
     from worker.dev.doctor import check
 
-    with _errors_shown():
+    with told():
         checks = asyncio.run(check(load()))
     rows = [(c.name, word("passed" if c.ok else "failed"), c.detail, c.mend) for c in checks]
     console().print(table(("part", "state", "found", "how to mend it"), rows))
@@ -72,7 +75,7 @@ def api() -> None:
     """Run the API alone, on MC_API_HOST and MC_API_PORT; it needs DATABASE_URL and TEMPORAL_ADDRESS."""
     from api.__main__ import main
 
-    with _errors_shown():
+    with told():
         main()
 
 
@@ -80,7 +83,7 @@ def worker() -> None:
     """Run one worker; it needs DATABASE_URL and TEMPORAL_ADDRESS."""
     from worker.__main__ import main
 
-    with _errors_shown():
+    with told():
         main()
 
 
@@ -90,30 +93,20 @@ def migrate(
 ) -> None:
     """Bring the database at DATABASE_URL to the schema of this version. `up` does it by itself.
 
-    Example: DATABASE_URL=postgresql://owner@db/mission_control mission-control migrate
+    \b
+    Example:
+      DATABASE_URL=postgresql://owner@db/mission_control mission-control migrate
     """
     from models.domain.errors import InvalidInput
     from models.store.migrate import migrate as run_migrations
 
     settings = load()
-    with _errors_shown():
+    with told():
         if settings.database_url is None:
             raise InvalidInput("no_database", "DATABASE_URL is not set: say which database to migrate")
         if revision == "base" and not yes:
             typer.confirm("This removes every table with its data. Go on?", abort=True, err=True)
         typer.echo(run_migrations(settings.database_url.get_secret_value(), revision))
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    """Turn our own errors into their message and exit code 1."""
-    from models.domain.errors import MissionControlError
-
-    try:
-        yield
-    except MissionControlError as error:
-        typer.secho(f"{error.code}: {error.message}", fg="red", err=True)
-        raise typer.Exit(1) from None
 
 
 def _say(message: str) -> None:

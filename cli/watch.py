@@ -12,7 +12,8 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from cli.client import Api, Unreachable
+from cli.client import Api
+from cli.errors import Unreachable
 from cli.text import console, duration, line, span, table, word
 
 OUTCOME_CODES = {
@@ -191,9 +192,15 @@ def stage_row(stage: Json) -> Table:
         Text(line(stage["stage"])),
         word(stage["status"]),
         Text(span(stage), justify="right"),
-        Text(line(stage["reason"])),
+        Text(_why(stage)),
     )
     return row
+
+
+def _why(stage: Json) -> str:
+    """The reason, and that it was begun again: a worker was killed over it."""
+    again = f"attempt {stage['attempt']}" if stage["attempt"] > 1 else ""
+    return "; ".join(text for text in (line(stage["reason"]), again) if text)
 
 
 def stage_table(stages: list[Json]) -> Table:
@@ -205,7 +212,7 @@ def stage_table(stages: list[Json]) -> Table:
             s["stage"] + (f" ({s['round'] + 1}.{s['candidate'] + 1})" if several else ""),
             word(s["status"]),
             span(s),
-            s["reason"],
+            _why(s),
         )
         for s in stages
     ]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from activities.workbench.signing import verify
+from cli.client import Api
 from cli.demo.world import BRANCH, git
-from models.domain.canonical import digest_of
+from models.domain.canonical import digest_of, sha256_digest
 from models.store.stages import signed_content
 
 Json = dict[str, Any]
@@ -15,26 +16,31 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """The merge as git shows it, what git says of its signature, and how many stage records hold."""
+    """The merge as git shows it, what git says of its signature, and how much of the evidence holds."""
 
     commit: str
     signature: str
-    records: int
-    valid: int
+    records: str
+    stored: str
 
 
-def prove(repository: Path, allowed_signers: Path, workspace_id: str, evidence: Json) -> Proof:
-    """Check the merge commit and every stage record of a mission's evidence."""
+def prove(api: Api, repository: Path, allowed_signers: Path, workspace_id: str, mission_id: str) -> Proof:
+    """Check the merge commit, every stage record, and everything that is stored for a mission."""
+    evidence = api.get(f"/missions/{mission_id}/evidence")
     key = allowed_signers.read_text().split('namespaces="git" ')[-1].strip()
     stages = evidence["stages"]
-    identity = {"workspace_id": workspace_id, "mission_id": evidence["mission_id"]}
+    identity = {"workspace_id": workspace_id, "mission_id": mission_id}
     verdict = git(repository, "-c", f"gpg.ssh.allowedSignersFile={allowed_signers}", "verify-commit", BRANCH)
     return Proof(
         commit=git(repository, "log", "-1", "--format=%h %s", BRANCH),
         signature=verdict,
-        records=len(stages),
-        valid=sum(_holds(stage | identity, key) for stage in stages),
+        records=_score([_holds(stage | identity, key) for stage in stages]),
+        stored=_score([sha256_digest(api.content(item["uri"])) == item["digest"] for item in evidence["evidence"]]),
     )
+
+
+def _score(held: list[bool]) -> str:
+    return f"{sum(held)} of {len(held)}"
 
 
 def _holds(record: Json, key: str) -> bool:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from cli.client import connect
+from cli.client import Api, connect
 from cli.demo.proof import prove
 from cli.demo.scene import Wishes, play
 from cli.demo.world import git, make_repository
-from cli.text import console, duration, facts, line, word
+from cli.text import console, duration, facts, line
 from cli.watch import OUTCOME_CODES, Json, ending
 from models.domain.errors import InvalidInput
 from models.settings import Settings
@@ -66,23 +67,20 @@ def _show(portal: BlockingPortal, stack: Stack, out: Console, place: Path, wishe
         mission = play(api, out, str(place), wishes, kill)
         out.print(ending(mission))
         if mission["outcome"] == "merged":
-            evidence = api.get(f"/missions/{mission['mission_id']}/evidence")
-            _prove(out, stack.settings, place, evidence)
-        out.print(facts([("Temporal", mission["links"]["temporal"]), ("API", f"{stack.settings.api_url}/api-docs")]))
+            out.print(_proof(api, stack.settings, place, mission["mission_id"]))
+        links = [("Temporal", mission["links"]["temporal"]), ("API", f"{stack.settings.api_url}/api-docs")]
+        out.print(facts(links))
     return mission
 
 
-def _prove(out: Console, settings: Settings, place: Path, evidence: Json) -> None:
+def _proof(api: Api, settings: Settings, place: Path, mission_id: str) -> Table:
     signers = settings.signing_key.with_name(settings.signing_key.name + ".allowed_signers")
-    proof = prove(place, signers, WORKSPACE, evidence)
-    held = word("passed" if proof.valid == proof.records else "failed")
-    out.print(
-        facts(
-            [
-                ("merge", proof.commit),
-                ("git verify-commit", proof.signature),
-                ("stage records", held.append(f"  {proof.valid} of {proof.records} digests and signatures hold")),
-                ("kept as evidence", "\n".join(f"{item['kind']}  {item['digest']}" for item in evidence["evidence"])),
-            ]
-        )
+    proof = prove(api, place, signers, WORKSPACE, mission_id)
+    return facts(
+        [
+            ("merge", proof.commit),
+            ("git verify-commit", proof.signature),
+            ("stage records", f"{proof.records} have their digest and the service's signature"),
+            ("stored evidence", f"{proof.stored} have their digest: logs, test reports, samples, diagnostics"),
+        ]
     )

@@ -1,8 +1,8 @@
 """What the demo plays in: a small git repository with a real bug, and two patches for it, one of them hasty."""
 
+import secrets
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ _PLAIN = ("-c", "commit.gpgSign=false", "-c", "core.hooksPath=/dev/null", "-c", 
 
 
 def make_repository(parent: Path) -> Path:
-    """Make the repository anew; what earlier demos left goes away."""
+    """Make the repository anew, under a name of its own; what earlier demos left goes away."""
     shutil.rmtree(parent, ignore_errors=True)
     parent.mkdir(parents=True)
     # A place of its own each time: a mission that an interrupted demo left behind cannot meet the new one's branch.
-    place = Path(tempfile.mkdtemp(dir=parent)) / "invoices"
+    place = parent / f"invoices-{secrets.token_hex(3)}"
     shutil.copytree(FILES / "repository", place, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     git(place, "init", "--quiet", f"--initial-branch={BRANCH}")
     git(place, "add", ".")

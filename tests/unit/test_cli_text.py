@@ -27,6 +27,7 @@ def stage(**changed: object) -> dict[str, Any]:
         "candidate": 0,
         "status": "passed",
         "reason": "",
+        "attempt": 1,
         "started_at": "2026-01-10T10:00:00Z",
         "ended_at": "2026-01-10T10:00:01.5Z",
     } | changed

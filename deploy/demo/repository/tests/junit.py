@@ -17,8 +17,9 @@ class JunitResult(unittest.TextTestResult):
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
         self._begun = time.perf_counter()
-        folder, _, name = test.id().rpartition(".")
-        self._case = ElementTree.SubElement(REPORT, "testcase", classname=f"tests.{folder}", name=name)
+        module, kind, name = test.id().rsplit(".", 2)
+        where = {"file": f"tests/{module}.py", "classname": kind, "name": name}
+        self._case = ElementTree.SubElement(REPORT, "testcase", where)
 
     def stopTest(self, test: unittest.TestCase) -> None:
         self._case.set("time", f"{time.perf_counter() - self._begun:.4f}")

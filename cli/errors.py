@@ -1,0 +1,52 @@
+"""What can go wrong for the user of a command, how it is told, and with which exit code."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from models.domain.errors import MissionControlError
+
+REFUSED, UNREACHABLE = 1, 3
+EXIT_CODES = "Exit codes: 0 done, 1 refused (with the reason and a request id), 2 wrong usage, 3 not reachable."
+
+
+class Refused(Exception):
+    """The API said no; `request_id` finds the reason in its log."""
+
+    def __init__(self, code: str, message: str, request_id: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.request_id = code, message, request_id
+
+
+class Unreachable(Exception):
+    """Nothing that speaks our protocol answers at the address; the message says what to do."""
+
+
+@contextmanager
+def told(*, as_json: bool = False) -> Iterator[None]:
+    """End the command with the error's message and exit code, instead of a traceback."""
+    try:
+        yield
+    except Refused as refusal:
+        _tell(refusal.code, refusal.message, refusal.request_id, as_json)
+        raise typer.Exit(REFUSED) from None
+    except MissionControlError as error:
+        _tell(error.code, error.message, "", as_json)
+        raise typer.Exit(REFUSED) from None
+    except Unreachable as error:
+        _tell("unreachable", str(error), "", as_json)
+        raise typer.Exit(UNREACHABLE) from None
+
+
+def _tell(code: str, message: str, request_id: str, as_json: bool) -> None:
+    from cli.text import line, safe
+
+    if as_json:
+        error = {"code": code, "message": message, "requestId": request_id}
+        typer.echo(json.dumps({"success": False, "error": error}), err=True)
+        return
+    typer.secho(f"{line(code)}: {safe(message)}", fg="red", err=True)
+    if request_id:
+        typer.secho(f"request {line(request_id)}", dim=True, err=True)

@@ -1,0 +1,272 @@
+"""The command line as its user meets it: real processes against the real product."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from cli.demo import world
+from models.settings import Settings
+from worker.dev.stack import Stack
+
+PROGRAM = [str(Path(sys.executable).with_name("mission-control"))]
+PORTS = dict.fromkeys(("api_port", "postgres_port", "temporal_port", "temporal_ui_port", "metrics_port"), 0)
+
+pytestmark = pytest.mark.timeout(300)
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def portal() -> Iterator[BlockingPortal]:
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@pytest.fixture(scope="module")
+def stack(server_dir: Path, portal: BlockingPortal) -> Iterator[Stack]:
+    data = Path(tempfile.mkdtemp(dir=server_dir))
+    data.chmod(0o711)
+    own = {"data_dir": data, "repository_roots": (data,)}
+    with portal.wrap_async_context_manager(Stack(Settings().model_copy(update=own | PORTS), report=print)) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def environment(stack: Stack) -> dict[str, str]:
+    """What a user of this installation has: its data folder, and nothing that says where the API is."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "DATABASE", "TEMPORAL"))}
+    return plain | {"MC_DATA_DIR": str(stack.settings.data_dir), "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module")
+def cli(environment: dict[str, str]) -> Cli:
+    def run(*words: str, text: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            PROGRAM + list(words), input=text, capture_output=True, text=True, env=environment | variables, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def repository(stack: Stack, cli: Cli) -> str:
+    """The name of a registered repository, for missions that merge."""
+    return register(stack, cli)
+
+
+@pytest.fixture
+def own_repository(stack: Stack, cli: Cli) -> str:
+    """One for this test alone: a patch that is merged applies no more."""
+    return register(stack, cli)
+
+
+def register(stack: Stack, cli: Cli) -> str:
+    place = world.make_repository(Path(tempfile.mkdtemp(dir=stack.settings.data_dir)) / "repositories")
+    done = cli("repository", "add", str(place), "--json")
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["name"])
+
+
+@pytest.fixture(scope="module")
+def mission_file(stack: Stack) -> str:
+    file = stack.settings.data_dir / "mission.yaml"
+    file.write_text((world.FILES / "mission.yaml").read_text())
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def merged(cli: Cli, repository: str, mission_file: str) -> tuple[str, str]:
+    """A mission that was filed, approved from outside and followed to its end: its id, and what was printed."""
+    patches = [
+        word for name in ("1-hasty", "2-thorough") for word in ("--patch", str(world.FILES / f"patches/{name}.diff"))
+    ]
+    filed = cli("mission", "create", "--repo", repository, "--file", mission_file, *patches, "--json")
+    mission_id = str(json.loads(filed.stdout)["mission_id"])
+    done = cli("mission", "execute", mission_id, "--watch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return mission_id, done.stdout
+
+
+class TestAMission:
+    """From filing to its end."""
+
+    def test_watch_tells_each_stage_with_verdict_time_and_reason(self, merged: tuple[str, str]) -> None:
+        mission_id, printed = merged
+        rows = [row.split() for row in printed.splitlines()]
+        assert ["4", "run_tests", "failed"] in [row[:3] for row in rows]
+        assert "candidate 2" in printed
+        passed = [row[1] for row in rows if row[2:3] == ["passed"]]
+        assert passed[-3:] == ["merge", "observe", "resolve"]
+        assert rows[-1][:3] == ["mission", f"{mission_id}:", "merged"]
+
+    def test_show_list_and_logs_agree(self, merged: tuple[str, str], cli: Cli) -> None:
+        mission_id, _ = merged
+        assert "merged" in cli("mission", "show", mission_id).stdout
+        assert mission_id in cli("mission", "list", "--status", "resolved").stdout
+        assert mission_id not in cli("mission", "list", "--status", "open").stdout
+        assert "test_rounds_half_a_cent_away_from_zero" in cli("mission", "logs", mission_id, "--stage", "4").stdout
+
+    def test_watching_what_has_ended_tells_it_all_again(self, merged: tuple[str, str], cli: Cli) -> None:
+        again = cli("mission", "watch", merged[0], "--json")
+        records = [json.loads(row) for row in again.stdout.splitlines()]
+        assert again.returncode == 0
+        assert records[-1]["outcome"] == "merged"
+        assert all(record["signature"] for record in records[:-1])
+
+    def test_what_has_ended_takes_no_command(self, merged: tuple[str, str], cli: Cli) -> None:
+        done = cli("mission", "pause", merged[0])
+        assert done.returncode == 1
+        assert "request " in done.stderr
+
+
+def file_mission(cli: Cli, repository: str, mission_file: str, *words: str) -> str:
+    patch = str(world.FILES / "patches" / "2-thorough.diff")
+    common = ("--repo", repository, "--file", mission_file, "--patch", patch, "--json")
+    done = cli("mission", "create", *common, *words)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["mission_id"])
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `look` finds, as soon as it finds something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "nothing came in time"
+        time.sleep(0.1)
+    return found
+
+
+class TestSteering:
+    """Decisions and commands from another terminal."""
+
+    def test_a_denied_decision_ends_the_mission_and_watch_tells_it(
+        self, cli: Cli, environment: dict[str, str], own_repository: str, mission_file: str
+    ) -> None:
+        mission_id = file_mission(cli, own_repository, mission_file, "--approve-needed", "--execute")
+        watch = subprocess.Popen(
+            [*PROGRAM, "mission", "watch", mission_id], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        [decision] = wait_for(lambda: json.loads(cli("decision", "list", "--mission", mission_id, "--json").stdout))
+        shown = cli("decision", "show", decision["decision_id"]).stdout
+        assert "+    return int((net * rate / 100).quantize(" in shown
+        assert "run_tests" in shown
+        assert "the mission requires governance approval" in shown
+        answer = cli("decision", "deny", decision["decision_id"], "--reason", "not now")
+        assert answer.stdout.startswith("denied")
+        printed, _ = watch.communicate(timeout=60)
+        assert watch.returncode == 11
+        assert "denied" in printed.splitlines()[-1]
+        assert cli("decision", "approve", decision["decision_id"], "--reason", "late").returncode == 1
+
+    def test_pause_note_resume_and_cancel(self, cli: Cli, own_repository: str, mission_file: str) -> None:
+        mission_id = file_mission(cli, own_repository, mission_file, "--approve-needed", "--execute")
+        wait_for(lambda: json.loads(cli("decision", "list", "--mission", mission_id, "--json").stdout))
+        assert cli("mission", "pause", mission_id, "--reason", "lunch").returncode == 0
+        assert json.loads(cli("mission", "show", mission_id, "--json").stdout)["paused"]
+        assert cli("mission", "note", mission_id, "remember the tax office").stdout.startswith("noted")
+        assert cli("mission", "resume", mission_id).stdout.startswith("resumed")
+        refused = cli("mission", "cancel", mission_id, text="n\n")
+        assert refused.returncode == 1
+        assert cli("mission", "cancel", mission_id, "--yes", "--reason", "changed my mind").returncode == 0
+        assert cli("mission", "watch", mission_id).returncode == 14
+        again = cli("mission", "retry", mission_id, "--no-execute", "--json")
+        assert json.loads(again.stdout)["retry_of"] == mission_id
+
+    def test_watch_survives_the_end_of_the_api(
+        self,
+        cli: Cli,
+        environment: dict[str, str],
+        own_repository: str,
+        mission_file: str,
+        stack: Stack,
+        portal: BlockingPortal,
+    ) -> None:
+        mission_id = file_mission(cli, own_repository, mission_file, "--approve-needed", "--execute")
+        [decision] = wait_for(lambda: json.loads(cli("decision", "list", "--mission", mission_id, "--json").stdout))
+        watch = subprocess.Popen(
+            [*PROGRAM, "mission", "watch", mission_id], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert watch.stdout
+        for row in watch.stdout:
+            if "waits for a human" in row:
+                break
+        portal.call(stack.kill, "api")
+        wait_for(lambda: cli("decision", "deny", decision["decision_id"], "--reason", "no").returncode == 0)
+        printed, _ = watch.communicate(timeout=60)
+        assert watch.returncode == 11
+        assert "denied" in printed.splitlines()[-1]
+
+
+class TestBadInput:
+    """Each is refused with a message that helps, and the exit code that a script can tell."""
+
+    @pytest.mark.parametrize(
+        ("words", "code", "said"),
+        [
+            (("mission", "show", "mission_20000101_001"), 1, "mission_not_found"),
+            (("mission", "list", "--limit", "0"), 2, "--limit"),
+            (("mission", "list", "--status", "lost"), 2, "--status"),
+            (("mission", "create", "--repo", "nowhere", "--symptom", "x"), 1, "nowhere"),
+            (("mission", "create", "--repo", "x", "--patch", "/does/not/exist"), 2, "/does/not/exist"),
+            (("mission", "create", "--repo", "x", "--file", "/etc/os-release"), 2, "mapping"),
+            (("repository", "add", "/etc"), 1, "repository_outside_roots"),
+            (("decision", "approve", "x"), 2, "--reason"),
+        ],
+    )
+    def test_refused(self, cli: Cli, repository: str, words: tuple[str, ...], code: int, said: str) -> None:
+        done = cli(*words)
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_errors_are_json_for_scripts(self, cli: Cli) -> None:
+        done = cli("mission", "show", "mission_20000101_001", "--json")
+        assert json.loads(done.stderr)["error"]["requestId"]
+
+    def test_a_wrong_key_and_no_key(self, cli: Cli, tmp_path: Path) -> None:
+        assert cli("mission", "list", MC_API_KEY="mc_wrong").returncode == 1
+        nothing = cli("mission", "list", MC_API_KEY_FILE=str(tmp_path / "none"))
+        assert nothing.returncode == 3
+        assert "MC_API_KEY" in nothing.stderr
+
+    def test_nobody_there(self, cli: Cli) -> None:
+        done = cli("mission", "list", "--url", "http://127.0.0.1:1")
+        assert done.returncode == 3
+        assert "mission-control up" in done.stderr
+
+    def test_a_setting_that_cannot_be_right_is_named(self, cli: Cli) -> None:
+        done = cli("mission", "list", MC_COMMANDS_AT_ONCE="many")
+        assert done.returncode == 2
+        assert "MC_COMMANDS_AT_ONCE" in done.stderr
+
+    def test_ctrl_c_ends_a_watch_without_a_traceback(
+        self, environment: dict[str, str], cli: Cli, repository: str, mission_file: str
+    ) -> None:
+        mission_id = file_mission(cli, repository, mission_file)
+        words = [*PROGRAM, "mission", "watch", mission_id, "--json"]
+        watch = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+        time.sleep(1)  # it prints nothing while the mission waits to be started
+        watch.send_signal(signal.SIGINT)
+        _, complaint = watch.communicate(timeout=10)
+        assert watch.returncode == 130
+        assert "Traceback" not in complaint
+
+
+class TestLists:
+    """Pages are the API's affair, not the user's."""
+
+    def test_all_walks_every_page_and_limit_stops(self, cli: Cli, stack: Stack) -> None:
+        added = {register(stack, cli) for _ in range(3)}
+        names = [row["name"] for row in json.loads(cli("repository", "list", "--all", "--json").stdout)]
+        assert added <= set(names)
+        assert len(names) == len(set(names))
+        assert len(json.loads(cli("repository", "list", "--limit", "2", "--json").stdout)) == 2

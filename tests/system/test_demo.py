@@ -1,0 +1,106 @@
+"""`mission-control demo`, as somebody sees it who has just cloned the repository."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROGRAM = [str(Path(sys.executable).with_name("mission-control")), "demo"]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def environment(server_dir: Path) -> dict[str, str]:
+    data = Path(tempfile.mkdtemp(dir=server_dir))
+    data.chmod(0o711)
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "DATABASE", "TEMPORAL"))}
+    return plain | {"MC_DATA_DIR": str(data)}
+
+
+def run(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        PROGRAM + list(words), stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def left_over(environment: dict[str, str]) -> list[str]:
+    """Processes that still work on the demo's data."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            variables = process.environ()
+        except psutil.Error:
+            continue
+        if environment["MC_DATA_DIR"] in variables.get("MC_DATA_DIR", "") and process.pid != os.getpid():
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def require_whole_story(printed: str) -> None:
+    stages = [line.split() for line in printed.splitlines()]
+    assert [line[2] for line in stages if line[1:2] == ["run_tests"]][:2] == ["failed", "passed"]
+    passed = [line[1] for line in stages if line[2:3] == ["passed"]]
+    assert passed[-5:] == ["collect_metrics", "governance", "merge", "observe", "resolve"]
+    assert "the branch is protected" in printed
+    assert 'Good "git" signature for mission-control' in printed
+    held = re.findall(r"(\d+) of (\d+) have their digest", printed)
+    assert len(held) == 2
+    assert all(ours == all_ for ours, all_ in held)
+    assert "/api-docs" in printed
+    assert "/namespaces/default/workflows/mission" in printed
+
+
+def test_yes_and_exit_twice_in_a_row(environment: dict[str, str]) -> None:
+    for _ in range(2):
+        done = run(environment, "--yes", "--exit")
+        assert done.returncode == 0, done.stdout + done.stderr
+        require_whole_story(done.stdout)
+    assert left_over(environment) == []
+
+
+def test_a_killed_worker_is_seen_and_the_mission_goes_on(environment: dict[str, str]) -> None:
+    done = run(environment, "--yes", "--kill-worker", "--exit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    require_whole_story(done.stdout)
+    killed = done.stdout.index("SIGKILL to the worker")
+    restarted = done.stdout.index("worker is up again")
+    assert killed < restarted < done.stdout.index("observe")
+    assert left_over(environment) == []
+
+
+def test_without_a_terminal_and_without_yes_it_says_what_to_do(environment: dict[str, str]) -> None:
+    done = run(environment)
+    assert done.returncode == 1
+    assert "--yes" in done.stderr
+    assert not (Path(environment["MC_DATA_DIR"]) / "demo" / "postgres").exists() or done.stdout == ""
+
+
+def test_the_question_is_answered_in_the_terminal(environment: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    demo = subprocess.Popen([*PROGRAM, "--exit"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = read_until(ours, b"Approve this merge?")
+    assert b"quantize" in seen
+    os.write(ours, b"n\n")
+    seen = read_until(ours, b"from the command to here")
+    os.close(ours)
+    assert demo.wait(timeout=60) == 11
+    assert b"denied" in seen
+
+
+def read_until(terminal: int, wanted: bytes, seconds: float = 120) -> bytes:
+    seen, deadline = b"", time.monotonic() + seconds
+    while wanted not in seen:
+        assert time.monotonic() < deadline, seen.decode(errors="replace")
+        if select.select([terminal], [], [], 1)[0]:
+            seen += os.read(terminal, 65536)
+    return seen
