@@ -1,13 +1,15 @@
 """Runs a mission's commands on this host: in its checkouts, in the environment built from its base commit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from activities.benches import Benches, Job
 from activities.logs import StageLog
 from activities.workbench.command import CommandRunner, OnOutput
 from activities.workbench.environments import Environment, Environments, EnvironmentSpec
+from activities.workbench.locks import exclusive
 from activities.workbench.scanners import Change, scan_sarif
 from activities.workbench.trials import Place, Trial, run_probe, run_stress, run_trial
 from models.contracts.missions import TestResult
@@ -47,7 +49,7 @@ class Trials:
     ) -> Trial:
         """Run the tests at `sha` in the checkout `tree`; a repeat of some tests uses the checkout as it is."""
         environment = await self._environment(job, base_sha, log.write)
-        async with self._slots:
+        async with self._alone(job):
             await log.line(f"testing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, fresh=not only)
             installed = _installed(job, tree, sha)
@@ -59,7 +61,7 @@ class Trials:
     async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: StageLog) -> StressRun:
         """Run the stress command at `sha`, after the tests have installed the project there."""
         environment = await self._environment(job, base_sha, log.write)
-        async with self._slots:
+        async with self._alone(job):
             await log.line(f"stressing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment)
             if job.commands.install and not _installed(job, tree, sha):
@@ -69,18 +71,24 @@ class Trials:
     async def probe(self, job: Job, sha: str) -> dict[str, float]:
         """Run the repository's probe at `sha`; returns values by metric id."""
         environment = await self._environment(job, job.mission.context["git_sha"], _unheard)
-        async with self._slots:
+        async with self._alone(job):
             place = await self._place(job, "merged", sha, environment)
             return await run_probe(self._runner, place, job.commands, _unheard)
 
     async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: StageLog) -> Scan:
         """Run the registered scanner at the base and at the patch."""
         environment = await self._environment(job, base_sha, log.write)
-        async with self._slots:
+        async with self._alone(job):
             base = await self._place(job, "base", base_sha, environment)
             head = await self._place(job, "patched", head_sha, environment)
             line, seconds = job.commands.scan or "", job.commands.timeout
             return await scan_sarif(self._runner, base, head, line, seconds, change)
+
+    @asynccontextmanager
+    async def _alone(self, job: Job) -> AsyncIterator[None]:
+        """Wait for a place among the commands of this host, and for an earlier try that still works in the bench."""
+        async with self._slots, exclusive(job.bench.root / ".commands"):
+            yield
 
     async def _environment(self, job: Job, base_sha: str, on_output: OnOutput) -> Environment:
         """Build, or find, the environment of a base commit."""
