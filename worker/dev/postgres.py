@@ -48,9 +48,11 @@ class EmbeddedPostgres(Server):
     stop_seconds = 20.0
 
     def __init__(self, data_dir: Path, cache_dir: Path, port: int | None = None) -> None:
+        # Absolute, because the server works in its own folder.
+        data_dir = data_dir.absolute()
         self.cluster = data_dir / "postgres"
         self.port = port or free_port()
-        self._data_dir, self._cache_dir = data_dir, cache_dir
+        self._data_dir, self._cache_dir = data_dir, cache_dir.absolute()
         self._password_file = data_dir / "postgres.password"
         self._log = data_dir / "logs" / "postgres.log"
 

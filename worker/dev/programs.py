@@ -34,7 +34,8 @@ class Program(Server):
         self._env = env or {}
 
     async def _spawn(self) -> Child:
-        argv = [sys.executable, "-m", self.module]
+        # -P: a folder called `api` or `worker` where we were started from is not ours.
+        argv = [sys.executable, "-P", "-m", self.module]
         log = self.settings.data_dir / "logs" / f"{self.name}.log"
         env = {**environment(self.settings), **self._env}
         return await Child.spawn(argv, log=log, death_signal=self.polite, env=env)

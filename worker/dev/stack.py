@@ -91,9 +91,10 @@ class Stack:
         await self._servers[name].stop()
 
     async def start(self, name: str) -> None:
-        """Start a part that was stopped or killed; return when it answers."""
+        """Start a part that was stopped or killed; return when it answers. One that runs is left alone."""
         await self._unwatch(name)
-        await self._servers[name].start(self._write_state)
+        if self.pid(name) is None:
+            await self._servers[name].start(self._write_state)
         if self._supervised:
             watch = supervise(self._servers[name], self._write_state, self._report)
             self._tasks[name] = asyncio.create_task(watch)
@@ -136,6 +137,7 @@ class Stack:
         ui_port = choose_port(self.settings, "temporal_ui_port", self._report)
         server = DevTemporal(cli, self.settings.data_dir, port, ui_port)
         await self._add(server)
+        self._report(f"Temporal's metrics are at {server.metrics_url}")
         self._learn(Addresses(temporal_address=server.address, temporal_ui_url=server.ui_url))
 
     async def _require_temporal(self) -> None:

@@ -46,10 +46,10 @@ class DevTemporal(Server):
         data_dir: Path,
         port: int | None = None,
         ui_port: int | None = None,
-        metrics_port: int | None = None,
     ) -> None:
         self.cli = cli
-        self.port, self.ui_port, self.metrics_port = port or free_port(), ui_port or free_port(), metrics_port
+        self.port, self.ui_port, self._metrics_port = port or free_port(), ui_port or free_port(), free_port()
+        data_dir = data_dir.absolute()  # the server works in its own folder
         self.database = data_dir / "temporal" / "temporal.db"
         self._version_file = self.database.with_name("version.json")
         self._log = data_dir / "logs" / "temporal.log"
@@ -63,6 +63,11 @@ class DevTemporal(Server):
     def ui_url(self) -> str:
         """The web interface."""
         return f"http://{LOOPBACK}:{self.ui_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """For Prometheus."""
+        return f"http://{LOOPBACK}:{self._metrics_port}/metrics"
 
     async def _spawn(self) -> Child:
         self.database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -80,8 +85,7 @@ class DevTemporal(Server):
         arguments += ["--namespace", NAMESPACE, "--log-level", "warn", "--db-filename", str(self.database)]
         # Without these each transaction is a full fsync of a rollback journal.
         arguments += ["--sqlite-pragma", "journal_mode=wal", "--sqlite-pragma", "synchronous=normal"]
-        if self.metrics_port:
-            arguments += ["--metrics-port", str(self.metrics_port)]
+        arguments += ["--metrics-port", str(self._metrics_port)]
         for name, value in DYNAMIC_CONFIG.items():
             arguments += ["--dynamic-config-value", f"{name}={value}"]
         return arguments

@@ -76,7 +76,7 @@ def read_version(path: Path) -> TemporalCli | None:
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r"temporal version (\S+) \(Server ([^,\s)]+)", said)
-    return TemporalCli(path, match[1], match[2]) if match else None
+    return TemporalCli(path.absolute(), match[1], match[2]) if match else None
 
 
 def _require_cli(path: Path) -> TemporalCli:
