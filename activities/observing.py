@@ -86,7 +86,7 @@ class ObservationActivities:
         await job.mirror.fetch()
         head, base_sha = await job.mirror.head(job.mission.branch), job.mission.context["git_sha"]
         bare = await self._trials.base(job, base_sha, log)
-        report = (await self._trials.test(job, "merged", head, base_sha, log, only=names)).report
+        report = await self._trials.test(job, "merged", head, base_sha, log, only=names)
         return report, _failing(names, bare, report)
 
     async def _judge(self, session: AsyncSession, seen: ObserveInput, trouble: tuple[str, ...] = ()) -> ObserveResult:

@@ -58,7 +58,7 @@ class TestingActivities:
         changes = await job.mirror.changed_files(task.base_sha, task.head_sha)
         bare = await self._trials.base(job, task.base_sha, log)
         before = await self._before(job, task, changes, bare, log)
-        after = (await self._trials.test(job, "patched", task.head_sha, task.base_sha, log)).report
+        after = await self._trials.test(job, "patched", task.head_sha, task.base_sha, log)
         gone = _gone(changes)
         flaky = await self._repeat(job, task, bare, after, gone, log)
         criteria = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria)
@@ -75,7 +75,7 @@ class TestingActivities:
         if not tests:
             return bare
         sha = await commit_only(job.mirror, task.base_sha, task.head_sha, tests, job.author)
-        return (await self._trials.test(job, "before", sha, task.base_sha, log)).report
+        return await self._trials.test(job, "before", sha, task.base_sha, log)
 
     async def _repeat(
         self, job: Job, task: StageInput, bare: TestReport, after: TestReport, gone: set[str], log: StageLog
@@ -87,8 +87,7 @@ class TestingActivities:
         sides: dict[str, list[TestReport]] = {"base": [], "patched": []}
         for _ in range(REPEATS):
             for tree, sha in (("base", task.base_sha), ("patched", task.head_sha)):
-                trial = await self._trials.test(job, tree, sha, task.base_sha, log, only=names)
-                sides[tree].append(trial.report)
+                sides[tree].append(await self._trials.test(job, tree, sha, task.base_sha, log, only=names))
         return settle(names, bare, sides["base"], sides["patched"])
 
     async def _stress(self, task: StageInput, log: StageLog) -> Verdict:

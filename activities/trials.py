@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from activities.benches import Benches, Job
 from activities.logs import StageLog
@@ -11,10 +10,12 @@ from activities.workbench.command import CommandRunner, OnOutput
 from activities.workbench.environments import Environment, Environments, EnvironmentSpec
 from activities.workbench.locks import exclusive
 from activities.workbench.scanners import Change, scan_sarif
-from activities.workbench.trials import Place, Trial, run_probe, run_stress, run_trial
+from activities.workbench.trees import remove_tree
+from activities.workbench.trials import Place, run_probe, run_stress, run_trial
 from models.contracts.missions import TestResult
 from models.domain.canonical import canonical_json, digest_of
 from models.domain.errors import StageFailed
+from models.domain.repo_config import Commands
 from models.domain.scanning import Scan
 from models.domain.stress import StressRun
 from models.domain.testing import TestReport
@@ -39,76 +40,75 @@ class Trials:
         if known is not None:
             await log.line(f"the tests of {base_sha[:12]} are known")
             return known
-        trial = await self.test(job, "base", base_sha, base_sha, log)
-        if not trial.report.stopped:
-            await self._remember(job, key, trial.report)
-        return trial.report
+        report = await self.test(job, "base", base_sha, base_sha, log)
+        # A run that was stopped, or that told nothing, says more about the moment than about the commit.
+        if not report.stopped and not report.trouble:
+            await self._remember(job, key, report)
+        return report
 
     async def test(
         self, job: Job, tree: str, sha: str, base_sha: str, log: StageLog, only: Sequence[str] = ()
-    ) -> Trial:
-        """Run the tests at `sha` in the checkout `tree`; a repeat of some tests uses the checkout as it is."""
+    ) -> TestReport:
+        """Run the tests at `sha` in a fresh checkout `tree`: what an earlier run left there must not count."""
         environment = await self._environment(job, base_sha, log.write)
-        async with self._alone(job):
+        async with self._alone(job) as lock:
             await log.line(f"testing {tree} at {sha[:12]}")
-            place = await self._place(job, tree, sha, environment, fresh=not only)
-            installed = _installed(job, tree, sha)
-            trial = await run_trial(self._runner, place, job.commands, log.write, only, installed=installed)
-            if not trial.report.trouble:
-                _mark_installed(job, tree, sha)
-            return trial
+            place = await self._place(job, tree, sha, environment, lock)
+            return (await run_trial(self._runner, place, _commands(job, environment), log.write, only)).report
 
     async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: StageLog) -> StressRun:
-        """Run the stress command at `sha`, after the tests have installed the project there."""
+        """Install the project at `sha` and run the stress command."""
         environment = await self._environment(job, base_sha, log.write)
-        async with self._alone(job):
+        async with self._alone(job) as lock:
             await log.line(f"stressing {tree} at {sha[:12]}")
-            place = await self._place(job, tree, sha, environment)
-            if job.commands.install and not _installed(job, tree, sha):
-                await self._install(job, place, log)
+            place = await self._place(job, tree, sha, environment, lock)
+            await self._install(place, _commands(job, environment), log)
             return await run_stress(self._runner, place, job.commands, log.write)
 
     async def probe(self, job: Job, sha: str) -> dict[str, float]:
         """Run the repository's probe at `sha`; returns values by metric id."""
         environment = await self._environment(job, job.mission.context["git_sha"], _unheard)
-        async with self._alone(job):
-            place = await self._place(job, "merged", sha, environment)
+        async with self._alone(job) as lock:
+            place = await self._place(job, "merged", sha, environment, lock)
             return await run_probe(self._runner, place, job.commands, _unheard)
 
     async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: StageLog) -> Scan:
         """Run the registered scanner at the base and at the patch."""
         environment = await self._environment(job, base_sha, log.write)
-        async with self._alone(job):
-            base = await self._place(job, "base", base_sha, environment)
-            head = await self._place(job, "patched", head_sha, environment)
+        async with self._alone(job) as lock:
+            base = await self._place(job, "base", base_sha, environment, lock)
+            head = await self._place(job, "patched", head_sha, environment, lock)
             line, seconds = job.commands.scan or "", job.commands.timeout
             return await scan_sarif(self._runner, base, head, line, seconds, change)
 
     @asynccontextmanager
-    async def _alone(self, job: Job) -> AsyncIterator[None]:
+    async def _alone(self, job: Job) -> AsyncIterator[int]:
         """Wait for a place among the commands of this host, and for an earlier try that still works in the bench."""
-        async with self._slots, exclusive(job.bench.root / ".commands"):
-            yield
+        async with self._slots, exclusive(job.bench.root / ".commands") as lock:
+            yield lock
 
     async def _environment(self, job: Job, base_sha: str, on_output: OnOutput) -> Environment:
         """Build, or find, the environment of a base commit."""
         tree = await job.bench.open("setup", base_sha)
-        spec = EnvironmentSpec(job.mission.workspace_id, job.commands.setup)
+        commands = job.commands
+        spec = EnvironmentSpec(job.mission.workspace_id, commands.setup, commands.test, commands.timeout)
         return await self._environments.ensure(spec, tree.path, on_output)
 
-    async def _install(self, job: Job, place: Place, log: StageLog) -> None:
-        command = place.command(job.commands.install or "", job.commands.timeout)
-        result = await self._runner.run(command, log.write)
+    async def _install(self, place: Place, commands: Commands, log: StageLog) -> None:
+        if not commands.install:
+            return
+        result = await self._runner.run(place.command(commands.install, commands.timeout), log.write)
         if not result.ok:
             raise StageFailed("install_failed", f"install ended with {result.stopped or result.exit_code}")
 
-    async def _place(self, job: Job, tree: str, sha: str, environment: Environment, *, fresh: bool = False) -> Place:
-        if fresh:
-            _marker(job, tree).unlink(missing_ok=True)
-        checkout = await job.bench.open(tree, sha, fresh=fresh)
-        out = job.bench.root / f"{tree}.out"
-        out.mkdir(exist_ok=True)
-        return Place(checkout.path, out, environment.mounts, environment.env)
+    async def _place(self, job: Job, tree: str, sha: str, environment: Environment, lock: int) -> Place:
+        """Make a checkout of `sha`, with folders of its own for reports and for what is installed from it."""
+        checkout = await job.bench.open(tree, sha, fresh=True)
+        out, site = job.bench.root / f"{tree}.out", job.bench.root / f"{tree}.site"
+        for folder in (out, site):
+            await remove_tree(folder, lock)
+            folder.mkdir()
+        return Place(checkout.path, out, environment.mounts_with(site), environment.env)
 
     async def _known(self, job: Job, key: str) -> TestReport | None:
         mission = job.mission
@@ -124,18 +124,10 @@ class Trials:
             await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
 
 
-def _marker(job: Job, tree: str) -> Path:
-    """Tells at which commit the project was installed in a checkout; beside it, where no command can write."""
-    return job.bench.root / f".{tree}.installed"
-
-
-def _installed(job: Job, tree: str, sha: str) -> bool:
-    marker = _marker(job, tree)
-    return marker.exists() and marker.read_text() == sha
-
-
-def _mark_installed(job: Job, tree: str, sha: str) -> None:
-    _marker(job, tree).write_text(sha)
+def _commands(job: Job, environment: Environment) -> Commands:
+    """The mission's commands; where none installs the project, the way that was recognised when it was set up."""
+    commands = job.commands
+    return commands if commands.install else commands.model_copy(update={"install": environment.install or None})
 
 
 def report_bytes(report: TestReport) -> bytes:
