@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from api import errors
 from api.auth import COOKIE
 from api.gateway import Gateway
+from api.ingest import Ingest
 from api.keyring import KeyRing
 from api.logs import RequestScope
 from api.registry import VERSIONS
@@ -83,7 +84,9 @@ def _lifespan(settings: Settings) -> Any:
             feed = Feed(db, settings.sse_heartbeat_seconds)
             feed.open()
             stack.push_async_callback(feed.close)
-            app.state.services = Services(settings, db, KeyRing(db), await Gateway.open(settings), feed, first_start)
+            app.state.services = Services(
+                settings, db, KeyRing(db), await Gateway.open(settings), feed, Ingest(db), first_start
+            )
             yield
 
     return lifespan

@@ -1,7 +1,7 @@
 """Doing a request at most once per Idempotency-Key (V-25), in two lines per route."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import Header, Request, Response
@@ -16,7 +16,6 @@ from models.store import idempotency
 from models.store.database import Database
 from models.store.idempotency import Answer
 
-T = TypeVar("T")
 KeyHeader = Annotated[
     str | None,
     Header(
@@ -35,20 +34,16 @@ class Once:
     def __init__(self, db: Database, workspace_id: str, status: int, request: idempotency.Request | None) -> None:
         self._db, self._workspace_id, self._status, self._request = db, workspace_id, status, request
 
-    async def commit(
-        self, change: Callable[[AsyncSession], Awaitable[T]], *, repeated: Callable[[T], T] | None = None
-    ) -> Response:
+    async def commit(self, change: Callable[[AsyncSession], Awaitable[Any]]) -> Response:
         """Make a change of rows; `change` gets the session and returns the answer's `data`.
 
-        Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer, or what
-        `repeated` makes of it where a repetition is told that it is one.
+        Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer.
         """
         async with self._db.workspace(self._workspace_id) as session:
             if known := await self._claim(session):
-                return _replay(known)
-            data = await change(session)
-            answer = Answer(self._status, envelope(data))
-            await self._settle(session, Answer(self._status, envelope(repeated(data))) if repeated else answer)
+                return replay(known)
+            answer = Answer(self._status, envelope(await change(session)))
+            await self._settle(session, answer)
         return _response(answer)
 
     async def command(self, act: Callable[[str], Awaitable[Any]]) -> Response:
@@ -58,7 +53,7 @@ class Once:
         """
         async with self._db.workspace(self._workspace_id) as session:
             if known := await self._claim(session):
-                return _replay(known)
+                return replay(known)
         answer = Answer(self._status, envelope(await act(self._request.key if self._request else uuid4().hex)))
         async with self._db.workspace(self._workspace_id) as session:
             await self._settle(session, answer)
@@ -96,7 +91,8 @@ def _response(answer: Answer) -> Response:
     return Response(answer.body, answer.status_code, media_type=JSONResponse.media_type)
 
 
-def _replay(answer: Answer) -> Response:
+def replay(answer: Answer) -> Response:
+    """Answer a repetition, and say that it is one."""
     response = _response(answer)
     response.headers["Idempotency-Replayed"] = "true"
     return response

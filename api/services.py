@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 
 from api.gateway import Gateway
+from api.ingest import Ingest
 from api.keyring import KeyRing
 from api.sse import Feed
 from models.settings import Settings
@@ -21,6 +22,7 @@ class Services:
     keys: KeyRing
     gateway: Gateway
     feed: Feed
+    ingest: Ingest
     first_start: asyncio.Task[None]
 
 

@@ -4,12 +4,11 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import Counter
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Db, Reader, Reporter
-from api.idempotency import KeyHeader, Once, identified_by
+from api.deps import Reader, Reporter
+from api.idempotency import KeyHeader, identified_by, replay
 from api.routing import router, unwrapped
 from api.services import services
 from api.sse import Stream, Wanted
@@ -17,26 +16,25 @@ from models.domain.errors import InvalidInput
 from models.domain.events import EventType
 from models.schemas.envelope import Success
 from models.schemas.events import EventAccepted, EventPost
-from models.store import events
-from models.store.events import Place
+from models.store.events import NewEvent, Place
+from models.store.idempotency import Answer
 
 routes = router("events")
 INGESTED = Counter("mission_control_events_ingested", "Events posted by clients.", ["type"])
 
 
 @routes.post("/events", status_code=202, response_model=Success[EventAccepted])
-async def post_event(request: Request, body: EventPost, call: Reporter, db: Db, key: KeyHeader = None) -> Response:
+async def post_event(request: Request, body: EventPost, call: Reporter, key: KeyHeader = None) -> Response:
     """Report a fact. It is stored when the answer comes; a repetition under its key is answered `deduped: true`."""
     body.require_small()
     key = _one_key(key, body.idempotency_key)
+    event = NewEvent(body.type, body.subject, call.actor, body.data)
     identified = await identified_by(request, call, key) if key else None
-
-    async def write(session: AsyncSession) -> EventAccepted:
-        place = await events.append(session, call.workspace_id, body.type, body.subject, call.actor, body.data)
-        INGESTED.labels(body.type.value).inc()
-        return EventAccepted(id=str(place))
-
-    return await Once(db, call.workspace_id, 202, identified).commit(write, repeated=_deduped)
+    stored = await services(request).ingest.write(call.workspace_id, event, identified)
+    if isinstance(stored, Answer):
+        return replay(stored)
+    INGESTED.labels(body.type.value).inc()
+    return JSONResponse({"success": True, "data": {"id": str(stored), "deduped": False}}, 202)
 
 
 @routes.get("/events", response_class=Response, responses=unwrapped("text/event-stream"))
@@ -62,10 +60,6 @@ def _one_key(header: str | None, body: str | None) -> str | None:
     if header and body and header != body:
         raise InvalidInput("two_idempotency_keys", "the header Idempotency-Key and idempotency_key differ; send one")
     return header or body
-
-
-def _deduped(answer: EventAccepted) -> EventAccepted:
-    return answer.model_copy(update={"deduped": True})
 
 
 def _place(value: str | None) -> Place | None:

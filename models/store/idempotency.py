@@ -1,12 +1,13 @@
 """What a request with an Idempotency-Key was answered (V-25), so that its repetition is answered the same."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, func, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlmodel import col, select
 
 from models.domain.errors import Conflict
 from models.tables.events import Idempotency
@@ -41,31 +42,76 @@ async def claim(session: AsyncSession, request: Request) -> Answer | None:
     Raises:
         Conflict: `idempotency_key_reused`, the key belongs to another request.
     """
-    row = {
-        "workspace_id": request.workspace_id,
-        "idempotency_key": request.key,
-        "route": request.route,
-        "digest": request.digest,
-    }
-    await session.execute(insert(Idempotency).values(**row).on_conflict_do_nothing())
-    known = await session.get_one(Idempotency, (request.workspace_id, request.key))
-    if (known.route, known.digest) != (request.route, request.digest):
-        raise Conflict(
-            "idempotency_key_reused",
-            f"the Idempotency-Key {request.key!r} was used for another request; take a new key for a new request",
+    known = (await claim_all(session, [request])).get(request.key)
+    if isinstance(known, Conflict):
+        raise known
+    return known
+
+
+async def claim_all(session: AsyncSession, requests: Sequence[Request]) -> dict[str, Answer | Conflict]:
+    """Take the keys of several requests of one workspace, each key once; what those get that were known before."""
+    taken = set(await session.scalars(_CLAIM, _columns(requests)))
+    others = {request.key: request for request in requests if request.key not in taken}
+    if not others:
+        return {}
+    rows = await session.scalars(
+        select(Idempotency).where(
+            Idempotency.workspace_id == requests[0].workspace_id, col(Idempotency.idempotency_key).in_(others)
         )
-    if known.status_code is None or known.response is None:
-        return None
-    return Answer(known.status_code, known.response.encode())
+    )
+    found = {row.idempotency_key: _known(others[row.idempotency_key], row) for row in rows}
+    return {key: known for key, known in found.items() if known}
 
 
 async def settle(session: AsyncSession, request: Request, answer: Answer) -> None:
     """Keep the answer for repetitions."""
-    await session.execute(
-        update(Idempotency)
-        .where(col(Idempotency.workspace_id) == request.workspace_id, col(Idempotency.idempotency_key) == request.key)
-        .values(status_code=answer.status_code, response=answer.body.decode())
-    )
+    await settle_all(session, [(request, answer)])
+
+
+async def settle_all(session: AsyncSession, answers: Sequence[tuple[Request, Answer]]) -> None:
+    """Keep the answers of several requests of one workspace."""
+    values = {
+        "workspace_id": answers[0][0].workspace_id,
+        "keys": [request.key for request, _ in answers],
+        "codes": [answer.status_code for _, answer in answers],
+        "bodies": [answer.body.decode() for _, answer in answers],
+    }
+    await session.execute(_SETTLE, values)
+
+
+# In the order of keys: two that claim the same ones wait for each other, and never in a circle.
+_CLAIM = text(
+    "INSERT INTO idempotency (workspace_id, idempotency_key, route, digest)"
+    " SELECT :workspace_id, key, route, digest"
+    " FROM unnest(CAST(:keys AS text[]), CAST(:routes AS text[]), CAST(:digests AS text[])) AS t (key, route, digest)"
+    " ORDER BY key ON CONFLICT DO NOTHING RETURNING idempotency_key"
+)
+_SETTLE = text(
+    "UPDATE idempotency SET status_code = t.code, response = t.body"
+    " FROM unnest(CAST(:keys AS text[]), CAST(:codes AS integer[]), CAST(:bodies AS text[])) AS t (key, code, body)"
+    " WHERE workspace_id = :workspace_id AND idempotency_key = t.key"
+)
+
+
+def _columns(requests: Sequence[Request]) -> dict[str, Any]:
+    return {
+        "workspace_id": requests[0].workspace_id,
+        "keys": [request.key for request in requests],
+        "routes": [request.route for request in requests],
+        "digests": [request.digest for request in requests],
+    }
+
+
+def _known(request: Request, row: Idempotency) -> Answer | Conflict | None:
+    """What a known key answers; None when its first request never came to an end."""
+    if (row.route, row.digest) != (request.route, request.digest):
+        return Conflict(
+            "idempotency_key_reused",
+            f"the Idempotency-Key {request.key!r} was used for another request; take a new key for a new request",
+        )
+    if row.status_code is None or row.response is None:
+        return None
+    return Answer(row.status_code, row.response.encode())
 
 
 async def forget_old(session: AsyncSession) -> int:
