@@ -9,6 +9,7 @@ from temporalio import activity
 from activities.benches import Benches, Job
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
+from models.configuration import config_hash as configuration_hash
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import CloseInput, HostQueue, PipelineContext, StageInput, StageRef
 from models.domain.canonical import digest_of
@@ -67,7 +68,7 @@ class ContextActivities:
             commands = await self._commands(job, base_sha)
         except (InvalidInput, NotFound, TooLarge) as error:
             raise StageFailed(error.code, error.message, **error.details) from None
-        config_hash = digest_of(commands.model_dump(mode="json"))
+        config_hash = self._config_hash(job, commands)
         context = await self._keep(job, base_sha, config_hash, commands)
         answer = await self._answer(job, base_sha, config_hash, commands)
         return Verdict(
@@ -78,6 +79,16 @@ class ContextActivities:
             git_sha=base_sha,
             config_hash=config_hash,
         )
+
+    def _config_hash(self, job: Job, commands: Commands) -> str:
+        """Name the rules the mission is judged by: the installation's configuration, the commands, and the target."""
+        rules = {
+            "configuration": configuration_hash(self._benches.settings.config_dir),
+            "commands": commands.model_dump(mode="json"),
+            "env": job.mission.env,
+            "protected": job.mission.protected,
+        }
+        return digest_of(rules)
 
     async def _commands(self, job: Job, base_sha: str) -> Commands:
         """Settle the commands: those registered, those of the file at the base, or what the files there show."""

@@ -1,17 +1,22 @@
 """The worker process: runs workflows, stage activities, and the work bound to this host."""
 
 import asyncio
+import os
 import signal
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
+from models.configuration import config_hash
 from models.settings import Settings
+from models.store import configuration
 from models.store.database import Database
+from models.store.events import Actor
 from worker.host import host_id
 from worker.interceptors import ErrorTranslator
 from worker.registry import Activities, Tools, control_activities, host_activities, shared_activities
@@ -54,6 +59,7 @@ async def run(settings: Settings) -> None:
         for worker in make_workers(settings, client, tools, host):
             await stack.enter_async_context(worker)
         await ensure_reconciler(client, settings)
+        await _note_configuration(db, settings)
         log.info("worker.ready", host=host, isolation=tools.runner.isolation.value)
         await stopped.wait()
         log.info("worker.stopping")
@@ -105,3 +111,12 @@ def _runtime(settings: Settings) -> Runtime | None:
         return None
     bind = f"{settings.api_host}:{settings.metrics_port}"
     return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=bind)))
+
+
+async def _note_configuration(db: Database, settings: Settings) -> None:
+    """Tell of a changed configuration; while Postgres is away, the next start does."""
+    try:
+        async with db.system() as session:
+            await configuration.note(session, config_hash(settings.config_dir), Actor("worker", f"start/{os.getpid()}"))
+    except SQLAlchemyError as error:
+        log.warning("configuration_not_noted", error=str(error).splitlines()[0])
