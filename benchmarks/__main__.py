@@ -1,0 +1,64 @@
+"""`make bench`: measures us against the bare stack, prints a table and writes JSON.
+
+`python -m benchmarks [NAME …] [--quick]`. Both sides of a comparison take turns on the same servers.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import pipeline
+from benchmarks.measure import Comparison, medians
+
+BENCHMARKS = {"pipeline": pipeline.run}
+RESULTS = Path(__file__).with_name("results")
+
+
+def main() -> None:
+    """Run what was asked for, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure us against the bare stack.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {min(unknown)!r}; known: {', '.join(BENCHMARKS)}")
+    console = Console()
+    found: list[Comparison] = []
+    for name in options.names or BENCHMARKS:
+        with console.status(f"measuring {name}"):
+            found += asyncio.run(BENCHMARKS[name](options.quick))
+    console.print(_table(found))
+    console.print(f"written to {_write(found, options.quick)}")
+
+
+def _table(found: list[Comparison]) -> Table:
+    table = Table(title="Ours over bare: medians of alternating rounds")
+    for heading in ("benchmark", "number", "ours", "bare", "ratio min / median / max", "goal"):
+        table.add_column(heading)
+    for one in found:
+        ours, bare, ratios = medians(one.ours), medians(one.bare), one.as_json()["ratios"]
+        for number in ours:
+            judged = number == one.goal.number
+            ratio = f"{ratios['min']:.2f} / {ratios['median']:.2f} / {ratios['max']:.2f}" if judged else ""
+            goal = f"{one.goal}: {'met' if one.is_met else 'not met'}" if judged else ""
+            table.add_row(one.name if judged else "", number, f"{ours[number]:.4g}", f"{bare[number]:.4g}", ratio, goal)
+    return table
+
+
+def _write(found: list[Comparison], quick: bool) -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    report: dict[str, Any] = {"cpus": os.cpu_count(), "quick": quick, "comparisons": [one.as_json() for one in found]}
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A worker process for benchmarks: the product's workflows over ports that answer at once, and the bare workflow."""
+
+import asyncio
+import signal
+from collections import defaultdict
+from contextlib import AsyncExitStack
+
+from temporalio.worker import Worker
+
+from activities.recording import StageRecorder
+from activities.workbench.signing import ServiceKey
+from benchmarks.bare_workflow import BareWorkflow, do_nothing
+from models.settings import Settings
+from models.store.database import Database
+from tests.fixtures.instant_ports import Script
+from tests.fixtures.workers import Crew
+from worker.main import ACTIVITIES_AT_ONCE, CACHED_WORKFLOWS, GRACE, HEARTBEATS_PASS, INTERCEPTORS, STICKY
+from workflows.client import connect
+
+BARE_QUEUE = "bare"
+WINDOW_SECONDS = 0.001
+"""One look at the world, and no waiting for the next."""
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM."""
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    async with AsyncExitStack() as stack:
+        client = await connect(settings)
+        db = Database.from_settings(settings)
+        stack.push_async_callback(db.close)
+        recorder = StageRecorder(db, ServiceKey.load_or_create(settings.signing_key))
+        scripts = defaultdict(lambda: Script(observation_seconds=WINDOW_SECONDS))
+        bare = Worker(
+            client,
+            task_queue=BARE_QUEUE,
+            workflows=[BareWorkflow],
+            activities=[do_nothing],
+            interceptors=INTERCEPTORS,
+            max_cached_workflows=CACHED_WORKFLOWS,
+            max_concurrent_activities=ACTIVITIES_AT_ONCE,
+            sticky_queue_schedule_to_start_timeout=STICKY,
+            max_heartbeat_throttle_interval=HEARTBEATS_PASS,
+            graceful_shutdown_timeout=GRACE,
+        )
+        await stack.enter_async_context(bare)
+        await Crew(client, recorder, scripts, stack, settings.task_queue_prefix).everyone()
+        await stopped.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(Settings()))
