@@ -93,7 +93,7 @@ def list_missions(
 def show(client: Client, mission_id: MissionId) -> None:
     """Show one mission: its package, its stages, where its evidence is."""
     mission = client.api.get(f"/missions/{mission_id}")
-    client.answer(mission, lambda: _described(mission, client.api.get(f"/missions/{mission_id}/stages")))
+    client.answer(mission, lambda: _described(mission, client.api.rows(f"/missions/{mission_id}/stages", None)))
 
 
 @client_command(app, "execute")

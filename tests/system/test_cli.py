@@ -92,7 +92,8 @@ def merged(cli: Cli, repository: str, mission_file: str) -> tuple[str, str]:
     filed = cli("mission", "create", "--repo", repository, "--file", mission_file, *patches, "--json")
     mission_id = str(json.loads(filed.stdout)["mission_id"])
     done = cli("mission", "execute", mission_id, "--watch")
-    assert done.returncode == 0, done.stdout + done.stderr
+    log = cli("mission", "logs", mission_id).stdout
+    assert done.returncode == 0, done.stdout + done.stderr + log
     return mission_id, done.stdout
 
 
