@@ -1,8 +1,10 @@
 """Connections to Postgres: as the app (one workspace at a time) or as the system (all of them)."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
 
 import structlog
 from psycopg import AsyncConnection
@@ -17,6 +19,7 @@ HINT_DELAY = 0.01
 """Seconds within which a commit with events is announced: NOTIFY inside the transaction would serialise commits."""
 
 _SESSION_KEY = "events_appended"
+_CLOCK_KEY = "clock"
 log = structlog.get_logger()
 
 
@@ -41,7 +44,8 @@ class Database:
     async def workspace(self, workspace_id: str) -> AsyncIterator[AsyncSession]:
         """Open a transaction that sees and writes one workspace; commits at the end, rolls back on an error."""
         async with AsyncSession(self._app, expire_on_commit=False, autoflush=False) as session, session.begin():
-            await session.execute(_SET_WORKSPACE, {"workspace": workspace_id})
+            opened = await session.execute(_SET_WORKSPACE, {"workspace": workspace_id})
+            session.info[_CLOCK_KEY] = (opened.one().clock, time.monotonic())
             yield session
         self._announce(session)
 
@@ -96,7 +100,14 @@ def mark_events(session: AsyncSession) -> None:
     session.info[_SESSION_KEY] = True
 
 
-_SET_WORKSPACE = text("SELECT set_config('app.workspace', :workspace, true)")
+def clock(session: AsyncSession) -> datetime:
+    """Tell the database's time of this moment: read when a workspace's transaction began, and carried on from there."""
+    read, at = session.info[_CLOCK_KEY]
+    now: datetime = read + timedelta(seconds=time.monotonic() - at)
+    return now
+
+
+_SET_WORKSPACE = text("SELECT set_config('app.workspace', :workspace, true), clock_timestamp() AS clock")
 _NOTIFY = text(f"NOTIFY {EVENT_CHANNEL}")
 
 
@@ -107,6 +118,7 @@ def _engine(url: str, role: str, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,  # overflow connections are closed after each use: under load that is one per request
         pool_timeout=10,
+        pool_use_lifo=True,  # the connection used last has its statements prepared and its caches warm
         pool_pre_ping=False,
         connect_args={"options": options, "connect_timeout": 5, "application_name": role},
     )

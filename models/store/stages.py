@@ -6,19 +6,20 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.contracts.missions import TestResult
 from models.contracts.pipeline import StageRef
-from models.domain.canonical import digest_of, sha256_digest
+from models.domain.canonical import canonical_json, digest_of, sha256_digest
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageStatus
 from models.store import blobs, events
+from models.store.database import clock, mark_events
 from models.store.events import Actor
-from models.tables.missions import EvidenceRow, Mission, RemediationRow, Stage, TestResultRow
+from models.tables.missions import Mission, Stage, TestResultRow
 
 WORKER = "worker"
 
@@ -94,41 +95,42 @@ async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> 
 
 async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
     """Open a stage's record, or find it: one that has ended is returned as it is and must not be done again."""
-    known = await load(session, ref)
-    if known is not None and known.ended_at is not None:
-        return known
-    log_id = str(uuid4())
-    values = {
-        "workspace_id": ref.workspace_id,
-        "mission_id": ref.mission_id,
-        "round": ref.round,
-        "candidate": ref.candidate,
-        "stage": ref.stage.value,
-        "position": ref.stage.order,
-        "status": StageStatus.RUNNING.value,
-        "attempt": attempt,
-        "reason": "",
-        "log_id": log_id,
-    }
-    statement = (
-        insert(Stage)
-        .values(**values)
-        .on_conflict_do_update(
-            constraint="stage_pkey", set_={"attempt": attempt, "log_id": log_id, "status": "running"}
-        )
-        .returning(Stage)
-    )
-    record = (await session.scalars(statement, execution_options={"populate_existing": True})).one()
-    await session.execute(
-        update(Mission)
-        .where(col(Mission.workspace_id) == ref.workspace_id, col(Mission.mission_id) == ref.mission_id)
-        .values(stage=ref.stage.value)
-    )
-    if known is None:
-        await tell(session, ref, EventType.STAGE_STARTED, {})
-    else:
-        await blobs.drop_log(session, ref.workspace_id, known.log_id)
+    values = {**_key(ref), "attempt": attempt, "log_id": str(uuid4()), "told": canonical_json(_place(ref)).decode()}
+    opened = await session.scalars(_BEGIN, values, execution_options={"populate_existing": True})
+    mark_events(session)
+    record = opened.one_or_none() or await load(session, ref)
+    assert record is not None  # noqa: S101  # it was opened now, or has ended before
     return record
+
+
+# One round trip: a stage that answers at once spends most of its time in them.
+_BEGIN = select(Stage).from_statement(
+    text(
+        """
+    WITH known AS (
+        SELECT log_id FROM stage WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND round = :round
+        AND candidate = :candidate AND stage = :stage
+    ), opened AS (
+        INSERT INTO stage (workspace_id, mission_id, round, candidate, stage, position, status, attempt, reason, log_id)
+        VALUES (:workspace_id, :mission_id, :round, :candidate, :stage, :position, 'running', :attempt, '', :log_id)
+        ON CONFLICT ON CONSTRAINT stage_pkey
+        DO UPDATE SET attempt = :attempt, log_id = :log_id, status = 'running' WHERE stage.ended_at IS NULL
+        RETURNING *
+    ), moved AS (
+        UPDATE mission SET stage = :stage WHERE workspace_id = :workspace_id AND mission_id = :mission_id
+        AND EXISTS (SELECT FROM opened) RETURNING correlation_id
+    ), dropped AS (
+        DELETE FROM log_chunk WHERE workspace_id = :workspace_id AND log_id IN (SELECT log_id FROM known)
+        AND EXISTS (SELECT FROM opened)
+    ), told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT :workspace_id, 'stage.started', 'mission', :mission_id, 'worker', correlation_id, CAST(:told AS jsonb)
+        FROM moved WHERE NOT EXISTS (SELECT FROM known)
+    )
+    SELECT * FROM opened
+    """
+    )
+)
 
 
 async def wait_for_decision(session: AsyncSession, record: Stage, decision_id: str) -> None:
@@ -146,19 +148,70 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
     """Close an open record: result, log, evidence, signature, history and event in the caller's transaction."""
     ref = ref_of(record)
     log_digest = await blobs.put(session, ref.workspace_id, ending.log) if ending.log is not None else None
-    await blobs.drop_log(session, ref.workspace_id, record.log_id)
-    ended_at: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    values = _signed(record, ending, log_digest, ended_at, sign)
-    changed = await session.execute(update(Stage).where(*is_of(ref), col(Stage.ended_at).is_(None)).values(**values))
-    if changed.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result has it
+    values = _signed(record, ending, log_digest, clock(session), sign)
+    if not (await session.execute(_END, _closing(record, ending, values))).scalar_one():
         finished = await load(session, ref)
         assert finished is not None  # noqa: S101  # the update matched no open row, so there is a closed one
         await session.refresh(finished)
         return dict(finished.result["answer"])
-    await _keep(session, ref, ending, log_digest)
-    duration = (ended_at - record.started_at).total_seconds()
-    await tell(session, ref, _EVENTS[ending.status], {"reason": ending.reason, "seconds": round(duration, 3)})
+    mark_events(session)
+    for item in ending.evidence:
+        await blobs.put(session, ref.workspace_id, item.content)
+    await _keep_tests(session, ref, ending.tests, log_digest)
     return ending.answer
+
+
+def _closing(record: Stage, ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
+    """Gather what the closing statement takes: the signed columns, and history, evidence and event made of them."""
+    ref, status = ref_of(record), ending.status.value
+    kept = [("log", values["log_digest"])] if values["log_digest"] else []
+    kept += [(item.kind, item.digest) for item in ending.evidence]
+    seconds = (values["ended_at"] - record.started_at).total_seconds()
+    told = _place(ref) | {"reason": ending.reason, "seconds": round(seconds, 3)}
+    return {
+        **_key(ref),
+        **values,
+        "result": canonical_json(values["result"]).decode(),
+        "log_id": record.log_id,
+        "entry": f"{ref.stage.value}/{ref.round}/{ref.candidate}",
+        "kinds": [kind for kind, _ in kept],
+        "digests": [digest for _, digest in kept],
+        "told_result": f"{status}: {ending.reason}" if ending.reason else status,
+        "type": _EVENTS[ending.status].value,
+        "told": canonical_json(told).decode(),
+    }
+
+
+# History and evidence have keys of their own, so a second try adds nothing.
+_END = text(
+    """
+    WITH closed AS (
+        UPDATE stage SET status = :status, reason = :reason, result = CAST(:result AS jsonb), git_sha = :git_sha,
+        config_hash = :config_hash, log_digest = :log_digest, digest = :digest, signature = :signature,
+        key_id = :key_id, ended_at = :ended_at
+        WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND round = :round AND candidate = :candidate
+        AND stage = :stage AND ended_at IS NULL RETURNING 1
+    ), dropped AS (
+        DELETE FROM log_chunk WHERE workspace_id = :workspace_id AND log_id = :log_id
+    ), kept AS (
+        INSERT INTO evidence (workspace_id, mission_id, evidence_id, kind, stage, digest)
+        SELECT :workspace_id, :mission_id, CAST(:entry AS text) || '/' || number - 1, kind, :stage, digest
+        FROM closed, unnest(CAST(:kinds AS text[]), CAST(:digests AS text[]))
+        WITH ORDINALITY AS t (kind, digest, number)
+        ON CONFLICT DO NOTHING
+    ), noted AS (
+        INSERT INTO remediation_event
+        (workspace_id, mission_id, entry_id, stage, actor, action, result, git_sha, config_hash)
+        SELECT :workspace_id, :mission_id, :entry, :stage, 'worker', :stage, :told_result, :git_sha, :config_hash
+        FROM closed ON CONFLICT DO NOTHING
+    ), told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT :workspace_id, :type, 'mission', :mission_id, 'worker', correlation_id, CAST(:told AS jsonb)
+        FROM closed, mission WHERE workspace_id = :workspace_id AND mission_id = :mission_id
+    )
+    SELECT count(*) FROM closed
+    """
+)
 
 
 def _signed(record: Stage, ending: Ending, log_digest: str | None, ended_at: datetime, sign: Sign) -> dict[str, Any]:
@@ -226,33 +279,6 @@ def ref_of(record: Stage) -> StageRef:
     )
 
 
-async def _keep(session: AsyncSession, ref: StageRef, ending: Ending, log_digest: str | None) -> None:
-    """Write history, tests and evidence rows; each has a key of its own, so a second try adds nothing."""
-    scope = {"workspace_id": ref.workspace_id, "mission_id": ref.mission_id}
-    entry = f"{ref.stage.value}/{ref.round}/{ref.candidate}"
-    kept = [("log", log_digest)] if log_digest else []
-    for item in ending.evidence:
-        kept.append((item.kind, await blobs.put(session, ref.workspace_id, item.content)))
-    if kept:
-        rows = [
-            {**scope, "evidence_id": f"{entry}/{n}", "kind": kind, "stage": ref.stage.value, "digest": digest}
-            for n, (kind, digest) in enumerate(kept)
-        ]
-        await session.execute(insert(EvidenceRow).values(rows).on_conflict_do_nothing())
-    history = {
-        **scope,
-        "entry_id": entry,
-        "stage": ref.stage.value,
-        "actor": WORKER,
-        "action": ref.stage.value,
-        "result": f"{ending.status.value}: {ending.reason}" if ending.reason else ending.status.value,
-        "git_sha": ending.git_sha,
-        "config_hash": ending.config_hash,
-    }
-    await session.execute(insert(RemediationRow).values(**history).on_conflict_do_nothing())
-    await _keep_tests(session, ref, ending.tests, log_digest)
-
-
 async def _keep_tests(session: AsyncSession, ref: StageRef, tests: tuple[TestResult, ...], log: str | None) -> None:
     rows = [
         {
@@ -275,11 +301,18 @@ async def _keep_tests(session: AsyncSession, ref: StageRef, tests: tuple[TestRes
 
 async def tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:
     """Write an event about a run of a stage."""
-    correlation = await _correlation(session, ref)
-    place = {"stage": ref.stage.value, "number": ref.stage.number, "round": ref.round, "candidate": ref.candidate}
-    await events.append(
-        session, ref.workspace_id, kind, subject(ref.mission_id), Actor(WORKER, correlation), place | data
-    )
+    actor = Actor(WORKER, await _correlation(session, ref))
+    await events.append(session, ref.workspace_id, kind, subject(ref.mission_id), actor, _place(ref) | data)
+
+
+def _place(ref: StageRef) -> dict[str, Any]:
+    """Say in an event which run of a stage it is about."""
+    return {"stage": ref.stage.value, "number": ref.stage.number, "round": ref.round, "candidate": ref.candidate}
+
+
+def _key(ref: StageRef) -> dict[str, Any]:
+    """Give the columns that name a run of a stage, and its place in the pipeline."""
+    return ref.model_dump(mode="json") | {"position": ref.stage.order}
 
 
 async def _correlation(session: AsyncSession, ref: StageRef) -> str:
