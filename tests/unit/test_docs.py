@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 
 from cli.main import app
+from models.domain.repo_config import RepoConfig, parse_repo_config
 from models.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,12 @@ def _targets() -> set[str]:
 @pytest.mark.parametrize("variable", sorted(_variables()))
 def test_every_setting_is_in_the_readme(variable: str) -> None:
     assert f"`{variable}`" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_s_example_of_a_repository_s_file_is_one() -> None:
+    example = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example
+    assert set(parse_repo_config(example[1].encode()).given) == set(RepoConfig.model_fields)
 
 
 def test_the_readme_names_no_setting_that_does_not_exist() -> None:
