@@ -10,6 +10,8 @@ from pathlib import Path
 from activities.workbench.tree import CHUNK, Tree
 from activities.workbench.view import SCRATCH_FOLDERS
 
+BYTES, ENTRIES = "--block-size=1", "--inodes"
+
 _LOOK_AT_LEAST_EVERY_SECONDS = 2.0
 _COST_SHARE = 20
 """Measuring folders takes at most one part in so many of the time."""
@@ -67,35 +69,39 @@ class DiskWatch:
         if not self._folders:
             return 0
         began = time.monotonic()
-        content, closed = await self._du("--block-size=1")
-        entries, _ = await self._du("--inodes")
+        content, closed = await usage(self._folders, BYTES)
+        entries, _ = await usage(self._folders, ENTRIES)
         self._measured_at = time.monotonic()
         self._cost = self._measured_at - began
         # A folder that a command closed to us may hide all that was written since it began.
         hidden = self._used_on_devices() - self._used_at_first if closed else 0
         return max(content + entries * _ENTRY, self._at_first + hidden)
 
-    async def _du(self, unit: str) -> tuple[int, bool]:
-        """The sum that `du` gives, and whether there were folders it could not enter (vanished ones are no matter)."""
-        process = await asyncio.create_subprocess_exec(
-            *("du", "--summarize", "--total", unit, "--", *map(str, self._folders)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_DU_ENVIRONMENT,
-        )
-        assert process.stdout  # noqa: S101  # asked for just above
-        assert process.stderr  # noqa: S101  # likewise
-        closed = False
-        try:
-            while complaints := await process.stderr.read(CHUNK):
-                closed = closed or b"Permission denied" in complaints
-            total = (await process.stdout.read()).splitlines()[-1]
-        except asyncio.CancelledError:
-            process.kill()
-            raise
-        finally:
-            await process.wait()
-        return int(total.split()[0]), closed
+
+async def usage(folders: Iterable[Path], unit: str) -> tuple[int, bool]:
+    """Sum up what folders hold, in `BYTES` or `ENTRIES`, and tell whether some would not be entered.
+
+    Links are not followed, and what vanishes meanwhile is no matter.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *("du", "--summarize", "--total", unit, "--", *map(str, folders)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=_DU_ENVIRONMENT,
+    )
+    assert process.stdout  # noqa: S101  # asked for just above
+    assert process.stderr  # noqa: S101  # likewise
+    closed = False
+    try:
+        while complaints := await process.stderr.read(CHUNK):
+            closed = closed or b"Permission denied" in complaints
+        total = (await process.stdout.read()).splitlines()[-1]
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    finally:
+        await process.wait()
+    return int(total.split()[0]), closed
 
 
 def _memory_folders_are_full(tree: Tree) -> bool:

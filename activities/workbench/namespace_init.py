@@ -66,14 +66,14 @@ def main() -> int:
 def _build(plan: Plan) -> None:
     root = plan["root"]
     _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
-    for folder in plan["folders"]:
-        os.mkdir(root + folder, 0o755)
     _make_devices(f"{root}/dev")
     os.mkdir(f"{root}/proc")
     _mount("proc", f"{root}/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     for folder in plan["scratch"]:
         os.makedirs(root + folder, exist_ok=True)
         _mount("tmpfs", root + folder, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=1777,size={plan['scratch_bytes']}")
+    for folder in plan["folders"]:
+        os.mkdir(root + folder, 0o755)
     for source, target, writable in plan["mounts"]:
         _bind(str(source), f"{root}{target}", writable=bool(writable))
     for text, name in plan["links"]:

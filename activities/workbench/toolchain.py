@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
 from activities.workbench.command import Mount
@@ -29,10 +29,11 @@ class Toolchain:
         mounts = tuple(mount for part in found for mount in part.mounts)
         return cls(mounts, tuple(entry for part in found for entry in part.path))
 
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        """What builds depend on, for the keys of built environments."""
-        return {"python": platform.python_version(), "machine": platform.machine(), "go": _go_env("GOVERSION")}
+
+@cache
+def versions() -> dict[str, str]:
+    """What builds depend on, for the keys of built environments."""
+    return {"python": platform.python_version(), "machine": platform.machine(), "go": _go_env("GOVERSION")}
 
 
 def _python() -> Toolchain:

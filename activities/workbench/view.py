@@ -51,10 +51,11 @@ class View:
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Folders that must be made so that there is something to mount on, parents first."""
-        taken = [*(mount.target for mount in self.mounts), *SCRATCH_FOLDERS, *MADE_BY_KERNEL]
-        wanted = {str(parent) for target in taken for parent in PurePosixPath(target).parents}
-        return tuple(sorted(folder for folder in wanted - {"/"} if not _inside(folder, taken)))
+        """Folders to make once there are root, `/dev` and scratch folders, so that all can be mounted."""
+        targets = [mount.target for mount in self.mounts]
+        wanted = {str(parent) for target in targets for parent in PurePosixPath(target).parents}
+        there = {"/", *SCRATCH_FOLDERS}
+        return tuple(sorted(folder for folder in wanted - there if not _inside(folder, [*targets, *MADE_BY_KERNEL])))
 
 
 def view_of(command: Command, slot: Slot, toolchain: Toolchain) -> View:

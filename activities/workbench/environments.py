@@ -1,0 +1,176 @@
+"""Built environments: one per workspace, lock files, set-up command and toolchain, shared by all worktrees.
+
+Each has a folder under `environments/`, named by its key. The set-up runs in it with network, once, from a checkout of
+the base commit; a file beside it says that it was finished, so one that was interrupted is built again from nothing.
+Afterwards it is only ever mounted read-only, and the project itself is not in it.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from activities.workbench.command import (
+    ENV,
+    SITE,
+    WORKSPACE,
+    Command,
+    CommandResult,
+    CommandRunner,
+    Isolation,
+    Limits,
+    Mount,
+    OnOutput,
+)
+from activities.workbench.disk import BYTES, usage
+from activities.workbench.locks import exclusive
+from activities.workbench.package_indexes import PackageIndexes
+from activities.workbench.setups import SCRIPT, Setup, setup_of
+from activities.workbench.trees import remove_tree
+from models.domain.canonical import digest_of
+from models.domain.errors import StageFailed
+
+GIGABYTE = 1024**3
+SETUP_LIMITS = Limits(memory=4 * GIGABYTE, processes=1024, disk=10 * GIGABYTE)
+"""Compilers and large packages need more than tests do."""
+
+KEPT_BYTES = 20 * GIGABYTE
+IDLE_SECONDS = 6 * 3600.0
+"""An environment that was used so lately may still be in use by a mission between two commands."""
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What decides about an environment besides the files of the base commit.
+
+    `setup` is the repository's own command, None to recognise one; `test` what will be run (None: pytest).
+    """
+
+    workspace_id: str
+    setup: str | None = None
+    test: str | None = None
+    seconds: float = 1800
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A built environment, and how to use it in a worktree."""
+
+    path: Path
+    key: str
+    seconds: float
+    """How long it took to build, whenever that was."""
+    from_cache: bool
+    install: str = ""
+    """The line that installs the project of a worktree into `/site`; empty when there is nothing to do."""
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """What every command in it sees."""
+        return (Mount(self.path, ENV), SCRIPT)
+
+    def mounts_with(self, site: Path) -> tuple[Mount, ...]:
+        """The same with one worktree's own folder for what is installed from it; the folder must exist."""
+        return (*self.mounts, Mount(site, SITE, writable=True))
+
+
+class _Built(BaseModel):
+    """What is written down when an environment is finished."""
+
+    seconds: float
+    bytes: int
+
+
+class Environments:
+    """The environments of this host, below `cache_dir`. Few of the worker's own `variables` are passed on."""
+
+    def __init__(self, cache_dir: Path, runner: CommandRunner, variables: Mapping[str, str] = os.environ) -> None:
+        self._folder = cache_dir / "environments"
+        self._runner = runner
+        self._indexes = PackageIndexes.known_to(variables)
+
+    async def ensure(self, spec: EnvironmentSpec, source: Path, on_output: OnOutput) -> Environment:
+        """Give the environment for the base checkout `source`, built now if there is none; the set-up writes in it.
+
+        Safe to repeat and to call from several processes at once: one builds, the others wait for it.
+
+        Raises:
+            StageFailed: `environment_failed`, the set-up did not succeed; its output says why.
+        """
+        setup = setup_of(source, spec.setup, spec.test)
+        key = self._key(spec, setup, source)
+        home = self._folder / key
+        async with exclusive(home) as lock:
+            built = _built(home)
+            from_cache = built is not None
+            if built is None:
+                await remove_tree(home / "env", lock)
+                built = await self._build(home, self._command(spec, setup, source, home / "env"), on_output)
+            _ready(home).touch()
+        if not from_cache:
+            await self.prune()
+        return Environment(home / "env", key, built.seconds, from_cache, setup.install, setup.env)
+
+    async def install(self, environment: Environment, worktree: Path, site: Path, on_output: OnOutput) -> CommandResult:
+        """Install the project of one worktree into its `site`, without network; a failure is a result."""
+        mounts = (Mount(worktree, WORKSPACE, writable=True), *environment.mounts_with(site))
+        return await self._runner.run(Command(environment.install or "true", mounts, environment.env), on_output)
+
+    async def prune(self, max_bytes: int = KEPT_BYTES, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Delete what was used longest ago until `max_bytes` are left; nothing that was used within `idle_seconds`."""
+        homes = [(_last_use(home), home) for home in self._folder.iterdir()]
+        kept = sum(built.bytes for _, home in homes if (built := _built(home)))
+        for used, home in sorted(homes):
+            built = _built(home)
+            if time.time() - used < idle_seconds or (built and kept <= max_bytes):
+                continue
+            kept -= built.bytes if built else 0
+            await self._delete(home, used)
+
+    async def _delete(self, home: Path, used: float) -> None:
+        async with exclusive(home) as lock:
+            # Somebody may have used it, or deleted it too, while we waited for it.
+            if _last_use(home) == used:
+                await remove_tree(home, lock)
+
+    def _key(self, spec: EnvironmentSpec, setup: Setup, source: Path) -> str:
+        facts = {"workspace": spec.workspace_id, "in_place": self._runner.isolation is Isolation.NONE}
+        return digest_of(facts | setup.facts(source)).removeprefix("sha256:")
+
+    def _command(self, spec: EnvironmentSpec, setup: Setup, source: Path, env: Path) -> Command:
+        own = (Mount(source, WORKSPACE, writable=True), Mount(env, ENV, writable=True), SCRIPT)
+        variables = {**self._indexes.variables, **setup.build_env}
+        limits = replace(SETUP_LIMITS, seconds=spec.seconds)
+        return Command(setup.line, (*own, *self._indexes.mounts), variables, network=True, limits=limits)
+
+    async def _build(self, home: Path, command: Command, on_output: OnOutput) -> _Built:
+        (home / "env").mkdir()
+        output = self._indexes.hidden(on_output)
+        result = await self._runner.run(command, output.write)
+        await output.close()
+        if not result.ok:
+            how = f"was stopped: {result.stopped}" if result.stopped else f"ended with exit code {result.exit_code}"
+            raise StageFailed("environment_failed", f"The set-up of the environment {how}; its output says why.")
+        size, _ = await usage([home / "env"], BYTES)
+        built = _Built(seconds=result.seconds, bytes=size)
+        draft = home / "ready.new"
+        draft.write_text(built.model_dump_json())
+        draft.replace(_ready(home))
+        return built
+
+
+def _ready(home: Path) -> Path:
+    """Written last: says that an environment is whole. Its time is that of the last use."""
+    return home / "ready.json"
+
+
+def _built(home: Path) -> _Built | None:
+    return _Built.model_validate_json(_ready(home).read_text()) if _ready(home).exists() else None
+
+
+def _last_use(home: Path) -> float:
+    return (_ready(home) if _ready(home).exists() else home).stat().st_mtime
