@@ -58,10 +58,11 @@ async def ask(
         "expires_at": func.mc_now() + expires_in if expires_in and verdict.needs_human else None,
         **approved,
     }
-    added = await session.execute(insert(Decision).values(**values).on_conflict_do_nothing())
+    statement = insert(Decision).values(**values).on_conflict_do_nothing().returning(col(Decision.decision_id))
+    is_new = (await session.execute(statement)).first() is not None
     decision = await session.get(Decision, (ref.workspace_id, name))
     assert decision is not None  # noqa: S101  # inserted or found: the key is ours
-    if added.rowcount:  # type: ignore[attr-defined]  # an INSERT's result has it
+    if is_new:
         told = EventType.DECISION_REQUESTED if verdict.needs_human else EventType.DECISION_APPROVED
         await _tell(session, decision, told, actor)
     return decision

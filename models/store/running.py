@@ -172,8 +172,8 @@ async def open_capa(session: AsyncSession, end: Conclusion, actor: Actor) -> Non
         "status": "open",
         "created_by": actor.name,
     }
-    added = await session.execute(insert(Capa).values(**row).on_conflict_do_nothing())
-    if added.rowcount:  # type: ignore[attr-defined]  # an INSERT's result has it
+    statement = insert(Capa).values(**row).on_conflict_do_nothing().returning(col(Capa.capa_id))
+    if (await session.execute(statement)).first() is not None:
         about = Subject(kind="capa", id=row["capa_id"])
         await events.append(
             session, ref.workspace_id, EventType.CAPA_CREATED, about, actor, {"mission_id": ref.mission_id}
@@ -190,8 +190,8 @@ async def _remember(session: AsyncSession, change: ControlRecord) -> bool:
         "action": change.action,
         "result": change.detail,
     }
-    added = await session.execute(insert(RemediationRow).values(**row).on_conflict_do_nothing())
-    return bool(added.rowcount)  # type: ignore[attr-defined]  # an INSERT's result has it
+    statement = insert(RemediationRow).values(**row).on_conflict_do_nothing().returning(col(RemediationRow.entry_id))
+    return (await session.execute(statement)).first() is not None
 
 
 async def _tell(

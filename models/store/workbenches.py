@@ -43,5 +43,6 @@ async def pass_fence(session: AsyncSession, workspace_id: str, repository_id: st
         .on_conflict_do_update(
             constraint="merge_fence_pkey", set_={"token": token}, where=col(MergeFence.token) <= token
         )
+        .returning(col(MergeFence.token))
     )
-    return bool((await session.execute(statement)).rowcount)  # type: ignore[attr-defined]  # an INSERT's result has it
+    return (await session.execute(statement)).first() is not None
