@@ -1,5 +1,6 @@
 """The commands that start something on this machine, or look at it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,6 +51,9 @@ def demo(
     Example:
       mission-control demo --yes --kill-worker --exit
     """
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask for the approval in: give it now", param_hint="--yes")
+    typer.secho("Mission Control: starting PostgreSQL, Temporal, a worker and the API", bold=True)
     from cli.demo.run import run_demo
     from cli.demo.scene import Wishes
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import IO, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 # Cc and Cf hold escapes, carriage returns and bidirectional overrides; Zl and Zp break lines; Cs cannot be written.
@@ -64,7 +64,8 @@ def word(value: object) -> Text:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A plain table; cells are text of a server or ready `Text`."""
-    made = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    headed = [Column(name, overflow="fold") for name in columns]
+    made = Table(*headed, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(line(cell)) for cell in row))
     return made
@@ -74,6 +75,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> Table:
     """Names and values, one pair a line; pairs without a value are left out."""
     made = Table.grid(padding=(0, 2))
     made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
     for name, value in pairs:
         if value not in (None, "", [], {}):
             made.add_row(name, value if isinstance(value, Text) else Text(safe(value)))

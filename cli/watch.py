@@ -186,7 +186,7 @@ def stage_row(stage: Json) -> Table:
     row = Table.grid(padding=(0, 2))
     for width in (2, 19, 8, 12):
         row.add_column(width=width, no_wrap=True)
-    row.add_column()
+    row.add_column(overflow="fold")
     row.add_row(
         Text(line(stage["number"]), justify="right"),
         Text(line(stage["stage"])),

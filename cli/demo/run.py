@@ -1,8 +1,8 @@
 """`mission-control demo`: the whole product in a folder of its own, and one mission from bug to merged commit."""
 
-import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -16,7 +16,6 @@ from cli.demo.scene import Wishes, play
 from cli.demo.world import git, make_repository
 from cli.text import console, duration, facts, line
 from cli.watch import OUTCOME_CODES, Json, ending
-from models.domain.errors import InvalidInput
 from models.settings import Settings
 from worker.dev.stack import Stack
 
@@ -29,8 +28,6 @@ def run_demo(settings: Settings, data_dir: Path | None, wishes: Wishes) -> int:
     Raises:
         MissionControlError: something is missing; the message says what.
     """
-    if not wishes.yes and not sys.stdin.isatty():
-        raise InvalidInput("no_terminal", "there is no terminal to ask for the approval in: give it with --yes")
     began = time.monotonic()
     out = console()
     folder = (data_dir or settings.data_dir / "demo").absolute()
@@ -41,9 +38,14 @@ def run_demo(settings: Settings, data_dir: Path | None, wishes: Wishes) -> int:
         mission = _show(portal, stack, out, place, wishes)
         out.print(Text(f"\n{duration(time.monotonic() - began)} from the command to here", style="dim"))
         if not wishes.leave:
-            out.print(Text("everything stays up; Ctrl-C stops it"))
-            threading.Event().wait()
+            _stay_up(out, folder)
     return OUTCOME_CODES[mission["outcome"]]
+
+
+def _stay_up(out: Console, folder: Path) -> None:
+    out.print(Text(f"everything stays up until Ctrl-C; look around with: export MC_DATA_DIR={folder}"))
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 def _apart(settings: Settings, folder: Path) -> Settings:
