@@ -6,36 +6,48 @@
 import argparse
 import asyncio
 import json
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import pipeline
+from benchmarks import fanout, ingest, listing, pipeline, waiting
 from benchmarks.measure import Comparison, medians
 
-BENCHMARKS = {"pipeline": pipeline.run}
+BENCHMARKS = {"pipeline": pipeline.run, "ingest": ingest.run, "fanout": fanout.run, "listing": listing.run}
+WAITING = "waiting"
 RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> None:
     """Run what was asked for, or all."""
+    known = [*BENCHMARKS, WAITING]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure us against the bare stack.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}; default: all")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(BENCHMARKS):
-        parser.error(f"there is no benchmark {min(unknown)!r}; known: {', '.join(BENCHMARKS)}")
+    if unknown := set(options.names) - set(known):
+        parser.error(f"there is no benchmark {min(unknown)!r}; known: {', '.join(known)}")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     console = Console()
     found: list[Comparison] = []
-    for name in options.names or BENCHMARKS:
+    waited: dict[str, float] = {}
+    for name in options.names or known:
         with console.status(f"measuring {name}"):
-            found += asyncio.run(BENCHMARKS[name](options.quick))
-    console.print(_table(found))
-    console.print(f"written to {_write(found, options.quick)}")
+            if name == WAITING:
+                waited = asyncio.run(waiting.run(options.quick))
+            else:
+                found += asyncio.run(BENCHMARKS[name](options.quick))
+    if found:
+        console.print(_table(found))
+    if waited:
+        console.print(_waiting_table(waited))
+    console.print(f"written to {_write(found, waited, quick=options.quick)}")
 
 
 def _table(found: list[Comparison]) -> Table:
@@ -52,10 +64,18 @@ def _table(found: list[Comparison]) -> Table:
     return table
 
 
-def _write(found: list[Comparison], quick: bool) -> Path:
+def _waiting_table(waited: dict[str, float]) -> Table:
+    table = Table("number", "value", title="Missions that wait for approval (shares are of one CPU)")
+    for name, value in waited.items():
+        table.add_row(name, f"{value:.4g}")
+    return table
+
+
+def _write(found: list[Comparison], waited: dict[str, float], *, quick: bool) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    report: dict[str, Any] = {"cpus": os.cpu_count(), "quick": quick, "comparisons": [one.as_json() for one in found]}
+    comparisons = [one.as_json() for one in found]
+    report: dict[str, Any] = {"cpus": os.cpu_count(), "quick": quick, "comparisons": comparisons, "waiting": waited}
     path.write_text(json.dumps(report, indent=2) + "\n")
     return path
 

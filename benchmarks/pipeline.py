@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 
 from benchmarks.bare_workflow import BareWorkflow
 from benchmarks.measure import Comparison, Goal, Meter, Numbers, alternate, percentile
-from benchmarks.servers import PREFIX, BenchWorker, serving
+from benchmarks.servers import PREFIX, BenchWorker, pid_of, serving
 from benchmarks.worker import BARE_QUEUE
 from models.contracts.pipeline import PipelineInput
 from models.domain.ids import mission_workflow_id
@@ -31,6 +31,7 @@ GOAL = Goal("runs_per_second", "higher", 0.8)
 OPERATOR = Actor("bench", "bench")
 
 Run = Callable[[], Awaitable[None]]
+MissionHandle = WorkflowHandle[CodingPipelineWorkflow, MissionOutcome]
 
 
 @dataclass
@@ -84,17 +85,18 @@ class Office:
     async def see_through(self, mission_id: str) -> None:
         """Start a mission and wait for its merge; its row is closed before its workflow is."""
         name = await self.start(mission_id)
-        outcome = await self.client.get_workflow_handle_for(CodingPipelineWorkflow.run, name).result()
+        handle: MissionHandle = self.client.get_workflow_handle_for(CodingPipelineWorkflow.run, name)
+        outcome = await handle.result()
         assert outcome is MissionOutcome.MERGED, outcome
 
 
 async def run(quick: bool) -> list[Comparison]:
     """Compare with many repositories, and with one, whose merge queue lets one merge at a time."""
     count, rounds = (40, 2) if quick else (100, 5)
-    async with serving("postgres", "temporal") as stack, BenchWorker("crew", stack.settings) as worker:
+    async with serving("postgres", "temporal") as stack, BenchWorker(stack.settings) as worker:
         client, db = await connect(stack.settings), Database.from_settings(stack.settings)
-        meter_of = {
-            "worker": worker.child and worker.child.pid,
+        meter_of: dict[str, int | None] = {
+            "worker": pid_of(worker),
             "temporal": stack.pid("temporal"),
             "postgres": stack.pid("postgres"),
         }

@@ -9,7 +9,9 @@ from pathlib import Path
 import structlog
 
 from models.settings import Settings
-from worker.dev.programs import Worker
+from worker.dev.ports import free_port
+from worker.dev.process import Server
+from worker.dev.programs import Program, Worker, is_ready
 from worker.dev.stack import Stack
 
 PREFIX = "bench-"
@@ -20,6 +22,10 @@ class BenchWorker(Worker):
     """`python -m benchmarks.worker`."""
 
     module = "benchmarks.worker"
+
+    def __init__(self, settings: Settings) -> None:
+        # The sandbox imports workflows anew for each run: from source, it would be the compiler that is measured.
+        super().__init__("bench-worker", settings, {"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @contextmanager
@@ -47,3 +53,40 @@ async def serving(*parts: str) -> AsyncIterator[Stack]:
     with scratch() as settings:
         async with Stack(settings, parts=parts, report=log.debug, supervised=False) as stack:
             yield stack
+
+
+def pid_of(server: Server) -> int:
+    """The process of a server that runs."""
+    assert server.child is not None
+    return server.child.pid
+
+
+class BareApi(Program):
+    """`python -m benchmarks.bare_api`, on a port of its own and the same database."""
+
+    module = "benchmarks.bare_api"
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = free_port()
+        super().__init__("bare-api", settings.model_copy(update={"api_port": self.port}))
+
+    async def _answers(self) -> bool:
+        return await is_ready(self.settings)
+
+
+def admin_key(settings: Settings) -> str:
+    """The key that the API made on its first start."""
+    return settings.key_file.read_text().strip()
+
+
+class FanoutServer(Program):
+    """`python -m benchmarks.fanout_server`: the API on a free port, and a bare socket server on the next."""
+
+    module = "benchmarks.fanout_server"
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = free_port()
+        super().__init__("fanout", settings.model_copy(update={"api_port": self.port}))
+
+    async def _answers(self) -> bool:
+        return await is_ready(self.settings)

@@ -12,7 +12,7 @@ from activities.workbench.signing import ServiceKey
 from benchmarks.bare_workflow import BareWorkflow, do_nothing
 from models.settings import Settings
 from models.store.database import Database
-from tests.fixtures.instant_ports import Script
+from tests.fixtures.instant_ports import Script, Scripts
 from tests.fixtures.workers import Crew
 from worker.main import ACTIVITIES_AT_ONCE, CACHED_WORKFLOWS, GRACE, HEARTBEATS_PASS, INTERCEPTORS, STICKY
 from workflows.client import connect
@@ -31,7 +31,7 @@ async def run(settings: Settings) -> None:
         db = Database.from_settings(settings)
         stack.push_async_callback(db.close)
         recorder = StageRecorder(db, ServiceKey.load_or_create(settings.signing_key))
-        scripts = defaultdict(lambda: Script(observation_seconds=WINDOW_SECONDS))
+        scripts: Scripts = defaultdict(lambda: Script(observation_seconds=WINDOW_SECONDS))
         bare = Worker(
             client,
             task_queue=BARE_QUEUE,
