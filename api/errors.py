@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from models.domain.errors import InvalidInput, MissionControlError, Unavailable
 
@@ -81,7 +82,19 @@ async def _http(request: Request, error: Exception) -> Response:
     message = _HTTP_MESSAGES.get(error.status_code, error.detail)
     response = failure(request.state.request_id, error.status_code, code, message)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_methods_here(request))
     return response
+
+
+def _methods_here(request: Request) -> list[str]:
+    """The methods that the path takes; the router names only those of the first route it meets there."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 async def _data(request: Request, error: Exception) -> Response:

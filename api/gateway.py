@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
@@ -26,10 +26,8 @@ from models.domain.ids import mission_workflow_id
 from models.domain.states import Severity
 from models.settings import Settings
 from workflows.client import connect
+from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.queues import control_queue
-
-if TYPE_CHECKING:
-    from workflows.coding_pipeline import CodingPipelineWorkflow
 
 RPC_TIMEOUT = timedelta(seconds=5)
 """How long a caller waits for a Temporal server that does not answer."""
@@ -41,7 +39,7 @@ class Gateway:
     """Temporal as the API sees it. Every call raises `Unavailable` (503) while the server or all workers are away."""
 
     def __init__(self, client: Client, queue: str) -> None:
-        self._client, self._queue = client, queue
+        self.client, self._queue = client, queue
 
     @classmethod
     async def open(cls, settings: Settings) -> "Gateway":
@@ -55,61 +53,62 @@ class Gateway:
             Conflict: `mission_already_ran`, for a mission runs once.
         """
         name = mission_workflow_id(mission.workspace_id, mission.mission_id)
-        with bound_contextvars(workflow_id=name):
-            async with _translated():
-                handle = await self._client.start_workflow(
-                    _pipeline().run,
-                    mission,
-                    id=name,
-                    task_queue=self._queue,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    priority=Priority(priority_key=severity.rank + 1, fairness_key=mission.workspace_id[:64]),
-                    static_summary=f"{severity.value} mission {mission.mission_id}",
-                    rpc_timeout=RPC_TIMEOUT,
-                )
+        bind_contextvars(workflow_id=name)
+        async with _translated():
+            handle = await self.client.start_workflow(
+                CodingPipelineWorkflow.run,
+                mission,
+                id=name,
+                task_queue=self._queue,
+                task_timeout=TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                priority=Priority(priority_key=severity.rank + 1, fairness_key=mission.workspace_id[:64]),
+                static_summary=f"{severity.value} mission {mission.mission_id}",
+                rpc_timeout=RPC_TIMEOUT,
+            )
         return handle.result_run_id or ""
 
     async def pause(self, workspace_id: str, mission_id: str, command: Command, key: str) -> ControlAnswer:
         """Hold a mission. `key` makes a repetition harmless, here and below."""
-        return await self._update(workspace_id, mission_id, _pipeline().pause, command, f"pause/{key}")
+        return await self._update(workspace_id, mission_id, CodingPipelineWorkflow.pause, command, f"pause/{key}")
 
     async def resume(self, workspace_id: str, mission_id: str, command: Command, key: str) -> ControlAnswer:
         """Let a paused mission go on."""
-        return await self._update(workspace_id, mission_id, _pipeline().resume, command, f"resume/{key}")
+        return await self._update(workspace_id, mission_id, CodingPipelineWorkflow.resume, command, f"resume/{key}")
 
     async def note(self, workspace_id: str, mission_id: str, note: Note, key: str) -> ControlAnswer:
         """Add a remark to a running mission."""
-        return await self._update(workspace_id, mission_id, _pipeline().note, note, f"note/{key}")
+        return await self._update(workspace_id, mission_id, CodingPipelineWorkflow.note, note, f"note/{key}")
 
     async def cancel(self, workspace_id: str, mission_id: str, command: CancelCommand, key: str) -> ControlAnswer:
         """End a mission early."""
-        return await self._update(workspace_id, mission_id, _pipeline().cancel, command, f"cancel/{key}")
+        return await self._update(workspace_id, mission_id, CodingPipelineWorkflow.cancel, command, f"cancel/{key}")
 
     async def decision_resolved(self, decision: DecisionRef) -> None:
         """Tell a waiting mission that a decision was answered; the reconciler repeats it until it is acknowledged."""
         name = mission_workflow_id(decision.ref.workspace_id, decision.ref.mission_id)
-        handle = self._client.get_workflow_handle(name)
-        with bound_contextvars(workflow_id=name):
-            async with _translated():
-                await handle.signal(_pipeline().decision_resolved, decision, rpc_timeout=RPC_TIMEOUT)
+        handle = self.client.get_workflow_handle(name)
+        bind_contextvars(workflow_id=name)
+        async with _translated():
+            await handle.signal(CodingPipelineWorkflow.decision_resolved, decision, rpc_timeout=RPC_TIMEOUT)
 
     async def answers(self) -> bool:
         """Whether the server answers now."""
         try:
-            return await self._client.service_client.check_health(timeout=timedelta(seconds=1))
+            return await self.client.service_client.check_health(timeout=timedelta(seconds=1))
         except (RPCError, RuntimeError):
             return False
 
     async def last_poll(self) -> datetime | None:
         """When a worker last asked for a mission's next step; None if none did lately, or the server is away."""
         question = DescribeTaskQueueRequest(
-            namespace=self._client.namespace,
+            namespace=self.client.namespace,
             task_queue=TaskQueue(name=self._queue),
             task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
         )
         try:
-            found = await self._client.workflow_service.describe_task_queue(question, timeout=timedelta(seconds=1))
+            found = await self.client.workflow_service.describe_task_queue(question, timeout=timedelta(seconds=1))
         except (RPCError, RuntimeError):
             return None
         times = [poller.last_access_time.ToDatetime(tzinfo=UTC) for poller in found.pollers]
@@ -124,16 +123,10 @@ class Gateway:
         update_id: str,
     ) -> ControlAnswer:
         name = mission_workflow_id(workspace_id, mission_id)
-        handle = self._client.get_workflow_handle(name)
-        with bound_contextvars(workflow_id=name):
-            async with _translated():
-                return await handle.execute_update(update, command, id=update_id, rpc_timeout=ANSWER_TIMEOUT)
-
-
-def _pipeline() -> "type[CodingPipelineWorkflow]":
-    from workflows.coding_pipeline import CodingPipelineWorkflow
-
-    return CodingPipelineWorkflow
+        handle = self.client.get_workflow_handle(name)
+        bind_contextvars(workflow_id=name)
+        async with _translated():
+            return await handle.execute_update(update, command, id=update_id, rpc_timeout=ANSWER_TIMEOUT)
 
 
 @asynccontextmanager

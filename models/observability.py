@@ -10,7 +10,7 @@ from structlog.typing import EventDict, Processor
 
 from models.settings import Settings
 
-_KEYS = re.compile(r"\bmc_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )\S+)")
+_KEYS = re.compile(r"\bmcs?_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )\S+)")
 """Our API keys, passwords in URLs, and bearer tokens, wherever in a line they stand."""
 
 

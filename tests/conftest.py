@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.servers"]
+pytest_plugins = ["tests.fixtures.logs", "tests.fixtures.servers"]
 
 
 @pytest.fixture(scope="session")

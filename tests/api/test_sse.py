@@ -118,6 +118,15 @@ class TestWatching:
             await tell(db, team.workspace_id, "ours")
             assert await watch.subjects(1) == ["ours"]
 
+    async def test_a_browser_watches_with_its_cookie(self, address: str, team: Team, db: Database) -> None:
+        async with httpx2.AsyncClient(timeout=PATIENCE) as browser:
+            await browser.post(f"{address}/api/v1/auth/session", json={"key": team.observer})
+            await tell(db, team.workspace_id, "x")
+            url = f"{address}/api/v1/events?after=0-0-0"
+            async with browser.stream("GET", url) as response, asyncio.timeout(PATIENCE):
+                event = await anext(aiter(httpx2.EventSource(response)))
+        assert json.loads(event.data)["subject"] == {"kind": "thing", "id": "x"}
+
     async def test_heartbeats_while_nothing_happens(self, address: str, team: Team) -> None:
         async with (
             httpx2.AsyncClient(headers={"X-API-Key": team.observer}) as client,

@@ -1,0 +1,49 @@
+"""Logs are lines of JSON, and hold no secret."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import structlog
+
+from tests.fixtures.logs import Lines
+
+KEY = "mc_" + "k" * 43
+Logged = Callable[[], Lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"key {KEY} refused", "key *** refused"),
+        ("mcs_" + "s" * 43, "***"),
+        ("postgresql+psycopg://app:hunter2@db/x failed", "postgresql+psycopg://***@db/x failed"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("mc_short and https://example.com/a@b stay", "mc_short and https://example.com/a@b stay"),
+    ],
+)
+def test_secrets_are_taken_out(logged: Logged, text: str, told: str) -> None:
+    lines = logged()
+    structlog.get_logger().warning("said", text=text)
+    assert lines()[0]["text"] == told
+
+
+def test_also_from_tracebacks_and_libraries(logged: Logged) -> None:
+    lines = logged()
+    try:
+        raise ValueError(f"no such key: {KEY}")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("somebody.else").exception("of theirs: %s", KEY)
+    ours, theirs = lines()
+    assert "ValueError" in ours["exception"]
+    assert "ValueError" in theirs["exception"]
+    assert KEY not in str((ours, theirs))
+
+
+def test_what_is_bound_is_in_each_line(logged: Logged) -> None:
+    lines = logged()
+    with structlog.contextvars.bound_contextvars(request_id="r", mission_id="m", workflow_id="w"):
+        structlog.get_logger().info("said")
+    (line,) = lines()
+    assert (line["request_id"], line["mission_id"], line["workflow_id"], line["level"]) == ("r", "m", "w", "info")
