@@ -3,6 +3,8 @@
 Started by the Temporal Schedule `reconciler` (see `worker.schedules`); overlapping passes are skipped.
 """
 
+import asyncio
+
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
@@ -25,8 +27,8 @@ class ReconcileWorkflow:
         signals = await workflow.execute_activity_method(ReconcileActivities.repeat_answers, **ONE_PASS)
         closed = await workflow.execute_activity_method(ReconcileActivities.close_ended, **ONE_PASS)
         leftovers = await workflow.execute_activity_method(ReconcileActivities.leftovers, **ONE_PASS)
-        swept = [await self._sweep(leftover) for leftover in leftovers]
         await workflow.execute_activity_method(ReconcileActivities.keep_house, **ONE_PASS)
+        swept = await asyncio.gather(*(self._sweep(leftover) for leftover in leftovers))
         return Reconciled(signals=signals, closed=closed, swept=sum(swept))
 
     async def _sweep(self, leftover: Leftover) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
@@ -18,7 +19,7 @@ from models.tables.workspaces import Repository
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.waiting import eventually
-from tests.fixtures.workers import World
+from tests.fixtures.workers import World, make_world
 from worker.dev.temporal_cli import find_temporal_cli
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
@@ -178,13 +179,32 @@ class TestQueueEndedByHand:
         assert after.script.tokens[0] > before.script.tokens[0]
 
 
-class TestContinueAsNew:
-    @pytest.fixture
-    async def small(self) -> AsyncIterator[Client]:
-        """A server that asks for a fresh start after a few events."""
-        cli = await find_temporal_cli(Settings(), lambda _: None)
-        settings = ["--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=40"]
-        async with await WorkflowEnvironment.start_local(
-            dev_server_existing_path=str(cli.path), dev_server_extra_args=settings
-        ) as environment:
-            yield environment.client
+@pytest.fixture
+async def forgetful(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """A world on a server that asks every workflow for a fresh start after 60 events."""
+    cli = await find_temporal_cli(Settings(), lambda _: None)
+    limit = "limit.historyCount.suggestContinueAsNew=60"
+    async with (
+        await WorkflowEnvironment.start_local(
+            dev_server_existing_path=str(cli.path),
+            dev_server_extra_args=["--dynamic-config-value", limit],
+            dev_server_log_level="error",
+        ) as environment,
+        make_world(database_url, environment.client.service_client.config.target_host, tmp_path / "key") as world,
+    ):
+        yield world
+
+
+async def test_a_queue_that_starts_afresh_forgets_nobody(forgetful: World) -> None:
+    repository = await forgetful.repository()
+    first, gate = await holder(forgetful, repository)
+    runs = [await forgetful.start(repository=repository) for _ in range(6)]
+    for run in runs:
+        await waits(forgetful, run, repository)
+    queue = queue_of(forgetful.client, repository)
+    started = (await queue.describe()).run_id
+    gate.set()
+    await all_merge(first, *runs)
+    assert (await queue.describe()).run_id != started
+    tokens = sorted(run.script.tokens[0] for run in [first, *runs])
+    assert tokens == [tokens[0] + n for n in range(7)]

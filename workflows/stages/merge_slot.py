@@ -39,9 +39,10 @@ async def merge_slot(mission: Pipeline) -> AsyncIterator[None]:
             raise SlotYielded
         mission.in_slot = True
         yield
-    finally:
-        mission.grant, mission.in_slot = None, False
+    except Exception:  # and no other: when the worker lets go of the workflow, there is nobody to tell
         await _give_back(mission)
+        raise
+    await _give_back(mission)
 
 
 async def _ask_until_granted(mission: Pipeline) -> None:
@@ -60,6 +61,7 @@ async def _ask_until_granted(mission: Pipeline) -> None:
 
 
 async def _give_back(mission: Pipeline) -> None:
+    mission.grant, mission.in_slot = None, False
     info = workflow.info()
     release = SlotRelease(workflow_id=info.workflow_id, run_id=info.run_id)
     await _tell(mission, lambda queue: queue.signal(MergeQueueWorkflow.release_slot, release))
