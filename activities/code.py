@@ -42,7 +42,7 @@ class CodeActivities:
             reason = f"checked out {tree.sha[:12]}"
             return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, reason, git_sha=tree.sha)
 
-        return StageResult.model_validate(await self._recorder.run(task.ref, work, failed))
+        return StageResult.model_validate(await self._recorder.run(task, work, failed))
 
     @activity.defn
     async def branch_and_patch(self, task: StageInput) -> StageResult:
@@ -51,7 +51,7 @@ class CodeActivities:
         async def work(log: StageLog, record: Stage) -> Verdict:
             return await self._patch(task)
 
-        return StageResult.model_validate(await self._recorder.run(task.ref, work, failed))
+        return StageResult.model_validate(await self._recorder.run(task, work, failed))
 
     @activity.defn
     async def close_workbench(self, task: CloseInput) -> None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.benches import Benches, Job
@@ -43,7 +44,7 @@ class ContextActivities:
             return await self._look(ref)
 
         data = await self._recorder.run(
-            ref, work, lambda reason: PipelineContext(status=StageStatus.FAILED, reason=reason)
+            task, work, lambda reason: PipelineContext(status=StageStatus.FAILED, reason=reason)
         )
         return PipelineContext.model_validate(data)
 
@@ -69,15 +70,22 @@ class ContextActivities:
         except (InvalidInput, NotFound, TooLarge) as error:
             raise StageFailed(error.code, error.message, **error.details) from None
         config_hash = self._config_hash(job, commands)
-        context = await self._keep(job, base_sha, config_hash, commands)
+        context = self._context(job, base_sha, config_hash)
+        chosen = commands.model_dump(mode="json")
+
+        async def also(session: AsyncSession) -> None:
+            mission = job.mission
+            await running.fill_context(session, mission.workspace_id, mission.mission_id, context, chosen)
+
         answer = await self._answer(job, base_sha, config_hash, commands)
         return Verdict(
             answer,
             StageStatus.PASSED,
             f"{job.mission.branch} is at {base_sha[:12]}",
-            details=context,
+            details=context | {"commands": chosen},
             git_sha=base_sha,
             config_hash=config_hash,
+            also=also,
         )
 
     def _config_hash(self, job: Job, commands: Commands) -> str:
@@ -99,19 +107,14 @@ class ContextActivities:
         override = RepoConfig.model_validate(job.mission.overrides) if job.mission.overrides else None
         return effective_commands(registered, file, detect(paths), override)
 
-    async def _keep(self, job: Job, base_sha: str, config_hash: str, commands: Commands) -> dict[str, Any]:
-        mission = job.mission
-        context = {
+    def _context(self, job: Job, base_sha: str, config_hash: str) -> dict[str, Any]:
+        return {
             "git_sha": base_sha,
             "config_hash": config_hash,
-            "env": mission.env,
-            "branch": mission.branch,
+            "env": job.mission.env,
+            "branch": job.mission.branch,
             "version": version("mission-control"),
         }
-        async with self._db.workspace(mission.workspace_id) as session:
-            chosen = commands.model_dump(mode="json")
-            await running.fill_context(session, mission.workspace_id, mission.mission_id, context, chosen)
-        return context | {"commands": chosen}
 
     async def _answer(self, job: Job, base_sha: str, config_hash: str, commands: Commands) -> PipelineContext:
         mission = job.mission

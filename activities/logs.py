@@ -1,7 +1,10 @@
 """A stage's log while it grows: readable by anyone who follows it, bounded, and free of host paths."""
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from activities.workbench.output import CappedLog
 from models.store import blobs
@@ -37,14 +40,15 @@ class StageLog:
         await self.write(f"[mission-control] {text}\n".encode())
 
     async def flush(self) -> None:
-        """Show what has come."""
+        """Show what has come. While Postgres is away nobody can follow, but the command goes on and the log is kept."""
         if not self._pending:
             return
         piece, self._pending = bytes(self._pending), bytearray()
         seq, self._seq = self._seq, self._seq + 1
         self._shown += len(piece)
-        async with self._db.workspace(self._workspace_id) as session:
-            await blobs.add_chunk(session, self._workspace_id, self._log_id, seq, piece)
+        with suppress(SQLAlchemyError):
+            async with self._db.workspace(self._workspace_id) as session:
+                await blobs.add_chunk(session, self._workspace_id, self._log_id, seq, piece)
 
     def content(self) -> bytes | None:
         """Give the capped whole, or None when nothing was written."""

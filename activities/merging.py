@@ -30,7 +30,7 @@ class MergeActivities:
         async def work(log: StageLog, record: Stage) -> Verdict:
             return await self._merge(task, record)
 
-        return MergeResult.model_validate(await self._recorder.run(task.ref, work, _failed))
+        return MergeResult.model_validate(await self._recorder.run(task, work, _failed))
 
     @activity.defn
     async def roll_back(self, task: MergeInput) -> MergeResult:
@@ -106,6 +106,8 @@ class MergeActivities:
     async def _pass_fence(self, job: Job, token: int) -> None:
         mission = job.mission
         async with self._benches.db.workspace(mission.workspace_id) as session:
+            if (await running.load(session, mission.workspace_id, mission.mission_id)).ended_at is not None:
+                raise MissionControlError("mission_ended", "the mission was closed from outside: it writes no more")
             passed = await workbenches.pass_fence(
                 session, mission.workspace_id, mission.repository_id, mission.branch, token
             )

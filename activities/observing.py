@@ -41,17 +41,20 @@ class ObservationActivities:
         """Run the repository's probe first, on the merged commit; then look."""
         async with heartbeating():
             job = await self._benches.open(seen.ref)
+            await self._benches.require_base(job, seen.merge_sha)
             measured: dict[str, float] = {}
-            trouble: tuple[str, ...] = ()
+            broken: tuple[str, ...] = ()
             try:
                 measured = await self._trials.probe(job, seen.merge_sha)
-            except StageFailed as broken:
-                trouble = (f"the probe failed: {broken.message}",)
+            except StageFailed as failure:
+                broken = (f"the probe ({failure.message[:200]})",)
             async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
                 now = await metric_windows.now(session)
                 samples = [Sample(metric_id=name, value=value, at=now) for name, value in measured.items()]
-                await metric_windows.add(session, seen.ref.workspace_id, seen.ref.mission_id, "probe", samples)
-                return await self._judge(session, seen, trouble)
+                await metric_windows.add(
+                    session, seen.ref.workspace_id, seen.ref.mission_id, f"probe/{seen.number}", samples
+                )
+                return await self._judge(session, seen, broken)
 
     @activity.defn
     async def finish(self, seen: ObserveInput) -> StageResult:
@@ -68,7 +71,7 @@ class ObservationActivities:
                 )
             return _finished(seen, report, failing, samples)
 
-        return StageResult.model_validate(await self._recorder.run(seen.ref, work, failed))
+        return StageResult.model_validate(await self._recorder.run(seen, work, failed))
 
     @activity.defn
     async def verify_rollback(self, task: StageInput) -> StageResult:
@@ -89,7 +92,7 @@ class ObservationActivities:
         report = await self._trials.test(job, "merged", head, base_sha, log, only=names)
         return report, _failing(names, bare, report)
 
-    async def _judge(self, session: AsyncSession, seen: ObserveInput, trouble: tuple[str, ...] = ()) -> ObserveResult:
+    async def _judge(self, session: AsyncSession, seen: ObserveInput, broken: tuple[str, ...] = ()) -> ObserveResult:
         """Two breaches of one metric in a row, or one error event, are an anomaly (V-09); it ends stage 10 here."""
         mission = await running.load(session, seen.ref.workspace_id, seen.ref.mission_id)
         record = await stages.load(session, seen.ref)
@@ -99,10 +102,9 @@ class ObservationActivities:
         errors = await metric_windows.error_events(
             session, mission.workspace_id, mission.subsystem_id, mission.merged_at or seen.started_at
         )
-        now = await _breached(session, mission)
-        anomaly = [f"{name} was outside its target twice in a row" for name in lasting(seen.breaches, now)]
-        anomaly += trouble
-        anomaly += [f"error in {mission.subsystem_id}: {message}" for message in errors]
+        now = (*await _breached(session, mission), *broken)
+        anomaly = [f"{name} was outside its target, or broken, twice in a row" for name in lasting(seen.breaches, now)]
+        anomaly += [f"error in {mission.subsystem_id}: {message[:200]}" for message in errors]
         if anomaly:
             verdict = Verdict(failed("; ".join(anomaly)), StageStatus.FAILED, "; ".join(anomaly))
             await self._recorder.close_in(session, record, verdict, None)

@@ -11,7 +11,7 @@ from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.workbench.signing import ServiceKey
 from models.contracts.missions import TestResult
-from models.contracts.pipeline import Payload, StageRef
+from models.contracts.pipeline import Payload, StageTask
 from models.domain.errors import StageFailed
 from models.domain.stages import StageStatus
 from models.store import stages
@@ -30,6 +30,7 @@ class Verdict:
     status: StageStatus
     reason: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
     git_sha: str | None = None
     config_hash: str | None = None
     tests: tuple[TestResult, ...] = ()
@@ -47,11 +48,12 @@ class StageRecorder:
     def __init__(self, db: Database, key: ServiceKey) -> None:
         self.db, self.key = db, key
 
-    async def run(self, ref: StageRef, work: Work, failed: Failure) -> dict[str, Any]:
+    async def run(self, task: StageTask, work: Work, failed: Failure) -> dict[str, Any]:
         """Do `work` unless the record says that it was done; `StageFailed` becomes a failed record.
 
         Returns the answer as data, so that a repeated call returns what the first one did.
         """
+        ref = task.ref
         async with heartbeating():
             async with self.db.workspace(ref.workspace_id) as session:
                 record = await stages.begin(session, ref, activity.info().attempt)
@@ -63,6 +65,7 @@ class StageRecorder:
                 except StageFailed as error:
                     details = {"code": error.code, **error.details}
                     verdict = Verdict(failed(error.message), StageStatus.FAILED, error.message, details)
+            verdict.inputs = task.model_dump(mode="json", exclude={"ref"})
             return await self.close(record, verdict, log.content())
 
     async def close(self, record: Stage, verdict: Verdict, log: bytes | None = None) -> dict[str, Any]:
@@ -79,6 +82,7 @@ class StageRecorder:
             reason=verdict.reason,
             answer=verdict.answer.model_dump(mode="json"),
             details=verdict.details,
+            inputs=verdict.inputs,
             git_sha=verdict.git_sha,
             config_hash=verdict.config_hash,
             log=log,

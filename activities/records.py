@@ -14,7 +14,7 @@ from models.domain.events import EventType
 from models.domain.metrics import Sample, unmet_targets
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import governance, metric_windows, running, stages
+from models.store import candidates, governance, metric_windows, running, stages
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 from models.tables.missions import Stage
@@ -63,6 +63,7 @@ class RecordActivities:
             if record.ended_at is None:
                 verdict = _ending(ref, end, end.revert_sha or end.merge_sha or None)
                 await self._recorder.close_in(session, record, verdict, None)
+            await candidates.record_outcomes(session, ref.workspace_id, ref.mission_id)
             await running.conclude(session, end)
 
     async def _close_open(self, session: AsyncSession, end: Conclusion) -> None:

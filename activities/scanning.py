@@ -1,7 +1,10 @@
 """Stage 4s: what the patch adds, seen by kept scanners (V-11). New high findings block, new medium ones ask a human."""
 
 import hashlib
+from dataclasses import replace
+from functools import partial
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.benches import Benches
@@ -10,10 +13,13 @@ from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from activities.trials import Trials
 from activities.workbench.scanners import read_change, scan_change
-from models.contracts.pipeline import StageInput, StageResult
+from models.contracts.pipeline import StageInput, StageRef, StageResult
 from models.domain.scanning import ScanReport, gather
-from models.domain.stages import StageStatus
+from models.domain.stages import StageName, StageStatus
+from models.store import blobs, candidates, stages
 from models.tables.missions import Stage
+
+REMOVED = "The patch holds a secret, so its text was removed. Take the secret out, and revoke it: it was sent to us."
 
 
 class ScanActivities:
@@ -29,9 +35,10 @@ class ScanActivities:
         """Run bandit and detect-secrets on the patch, and the repository's registered scanner if it has one."""
 
         async def work(log: StageLog, record: Stage) -> Verdict:
-            return _verdict(task, await self._scan(task, log))
+            report = await self._scan(task, log)
+            return replace(_verdict(task, report), also=partial(_withhold, task.ref) if report.secrets else None)
 
-        return StageResult.model_validate(await self._recorder.run(task.ref, work, failed))
+        return StageResult.model_validate(await self._recorder.run(task, work, failed))
 
     async def _scan(self, task: StageInput, log: StageLog) -> ScanReport:
         job = await self._benches.open(task.ref)
@@ -42,6 +49,15 @@ class ScanActivities:
         if job.commands.scan:
             scans.append(await self._trials.scan(job, task.base_sha, task.head_sha, change, log))
         return gather(*scans)
+
+
+async def _withhold(ref: StageRef, session: AsyncSession) -> None:
+    """Take away the patch as it was filed and as git made it: it holds a secret that must not stay in the database."""
+    filed = (await candidates.of_mission(session, ref.workspace_id, ref.mission_id))[ref.candidate]
+    made = await stages.load(session, ref.model_copy(update={"stage": StageName.BRANCH_AND_PATCH}))
+    digests = {filed.digest, made.result.get("diff") if made else None}
+    for digest in sorted(digest for digest in digests if digest):
+        await blobs.remove(session, digest, REMOVED)
 
 
 def _verdict(task: StageInput, report: ScanReport) -> Verdict:

@@ -7,6 +7,7 @@ from activities.code import failed
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from activities.trials import Trials, report_bytes, stored_results
+from activities.workbench.command import Isolation
 from activities.workbench.patching import commit_only
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import StageInput, StageResult
@@ -41,7 +42,7 @@ class TestingActivities:
         async def work(log: StageLog, record: Stage) -> Verdict:
             return await self._test(task, log)
 
-        return StageResult.model_validate(await self._recorder.run(task.ref, work, failed))
+        return StageResult.model_validate(await self._recorder.run(task, work, failed))
 
     @activity.defn
     async def stress_tests(self, task: StageInput) -> StageResult:
@@ -50,7 +51,7 @@ class TestingActivities:
         async def work(log: StageLog, record: Stage) -> Verdict:
             return await self._stress(task, log)
 
-        return StageResult.model_validate(await self._recorder.run(task.ref, work, failed))
+        return StageResult.model_validate(await self._recorder.run(task, work, failed))
 
     async def _test(self, task: StageInput, log: StageLog) -> Verdict:
         job = await self._benches.open(task.ref)
@@ -65,7 +66,7 @@ class TestingActivities:
         verdict = judge(
             bare, before, after, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, gone_files=gone
         )
-        return _judged(task, verdict, bare, before, after)
+        return _judged(task, verdict, bare, before, after, self._trials.isolation)
 
     async def _before(
         self, job: Job, task: StageInput, changes: PatchSummary, bare: TestReport, log: StageLog
@@ -117,7 +118,12 @@ def _summary(verdict: judging.Verdict) -> str:
 
 
 def _judged(
-    task: StageInput, verdict: judging.Verdict, bare: TestReport, before: TestReport, after: TestReport
+    task: StageInput,
+    verdict: judging.Verdict,
+    bare: TestReport,
+    before: TestReport,
+    after: TestReport,
+    isolation: Isolation,
 ) -> Verdict:
     status = StageStatus.PASSED if verdict.passed else StageStatus.FAILED
     reason = "; ".join(verdict.reasons) or _summary(verdict)
@@ -126,7 +132,7 @@ def _judged(
         StageResult(status=status, reason=reason[:2000]),
         status,
         reason,
-        details=verdict.model_dump(mode="json"),
+        details=verdict.model_dump(mode="json") | {"isolation": isolation.value},
         git_sha=task.head_sha,
         tests=tuple(result for run, report in runs for result in stored_results(run, report)),
         evidence=tuple(NewEvidence("test", report_bytes(report)) for _, report in runs),

@@ -31,6 +31,7 @@ class Trials:
     def __init__(self, benches: Benches, runner: CommandRunner, environments: Environments, at_once: int) -> None:
         self._benches, self._runner, self._environments = benches, runner, environments
         self._slots = asyncio.Semaphore(at_once)
+        self.isolation = runner.isolation
 
     async def base(self, job: Job, base_sha: str, log: StageLog) -> TestReport:
         """Give the test report of a base commit, run at most once per commit, commands and environment."""
@@ -92,7 +93,8 @@ class Trials:
         tree = await job.bench.open("setup", base_sha)
         commands = job.commands
         spec = EnvironmentSpec(job.mission.workspace_id, commands.setup, commands.test, commands.timeout)
-        return await self._environments.ensure(spec, tree.path, on_output)
+        async with self._slots:
+            return await self._environments.ensure(spec, tree.path, on_output)
 
     async def _install(self, place: Place, commands: Commands, log: StageLog) -> None:
         if not commands.install:

@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
 from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
-from models.contracts.pipeline import DecisionRef, PipelineInput
+from models.contracts.pipeline import TASK_TIMEOUT, DecisionRef, PipelineInput
 from models.domain.errors import Conflict, MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.states import Severity

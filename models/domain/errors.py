@@ -5,6 +5,7 @@ MissionControlError
 ├── NotFound                404  also for another workspace's object
 ├── Conflict                409  the state does not allow it now
 │   └── IllegalTransition   409
+├── Gone                    410  it was there, and was taken away for good
 ├── NotPermitted            403
 ├── Unauthenticated         401
 ├── TooLarge                413
@@ -50,6 +51,12 @@ class NotFound(MissionControlError):
     status = 404
 
 
+class Gone(MissionControlError):
+    """It was there and was taken away for good; the message says why."""
+
+    status = 410
+
+
 class Conflict(MissionControlError):
     """Right in itself, but not in the present state."""
 
@@ -86,6 +93,7 @@ class StageFailed(MissionControlError):
 
 
 class WorkbenchLost(MissionControlError):
-    """The worktree is gone: its host died or its folder was removed."""
+    """A worktree or commit is not on this host (any more): another try makes it again from what is stored."""
 
     status = 409
+    retryable = True

@@ -19,6 +19,7 @@ class EventType(StrEnum):
     MISSION_NOTED = "mission.noted"
     MISSION_CANCEL_REQUESTED = "mission.cancel_requested"
     MISSION_MERGED = "mission.merged"
+    MISSION_ROLLED_BACK = "mission.rolled_back"
     MISSION_OBSERVING = "mission.observing"
     MISSION_RESOLVED = "mission.resolved"
     MISSION_ESCALATED = "mission.escalated"

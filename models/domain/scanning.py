@@ -18,6 +18,9 @@ from models.domain.canonical import digest_of
 from models.domain.testing import presentable
 
 MAX_FINDINGS = 1000
+SECRETS = "detect-secrets"
+"""The scanner whose findings are secrets."""
+
 _SARIF_VERSION = "2.1.0"
 _MAX_TEXT = 300
 _HIGH_SCORE, _MEDIUM_SCORE = 7.0, 4.0
@@ -89,6 +92,11 @@ class ScanReport(Scan):
     def doubtful(self) -> tuple[Finding, ...]:
         """Findings that a human must decide on."""
         return self._of(Level.MEDIUM)
+
+    @property
+    def secrets(self) -> bool:
+        """Whether the patch surely holds a secret, so that its text must not be kept."""
+        return any(found.scanner == SECRETS for found in self.blocking)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -1,11 +1,12 @@
 """Bytes named by their digest, and logs that are still growing."""
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.canonical import sha256_digest
+from models.domain.errors import Gone
 from models.tables.missions import Blob, LogChunk
 
 
@@ -18,8 +19,21 @@ async def put(session: AsyncSession, workspace_id: str, content: bytes) -> str:
 
 
 async def get(session: AsyncSession, workspace_id: str, digest: str) -> bytes | None:
-    """Read kept bytes."""
-    return await session.scalar(select(Blob.content).where(Blob.workspace_id == workspace_id, Blob.digest == digest))
+    """Read kept bytes.
+
+    Raises:
+        Gone: `content_removed`, with the reason.
+    """
+    statement = select(Blob.content, Blob.removed).where(Blob.workspace_id == workspace_id, Blob.digest == digest)
+    found = (await session.execute(statement)).one_or_none()
+    if found and found.removed:
+        raise Gone("content_removed", found.removed)
+    return found.content if found else None
+
+
+async def remove(session: AsyncSession, digest: str, reason: str) -> None:
+    """Take kept bytes away for good; whoever asks for them, or keeps the same ones again, is told the reason."""
+    await session.execute(select(func.mc_remove_blob(digest, reason)))
 
 
 async def add_chunk(session: AsyncSession, workspace_id: str, log_id: str, seq: int, content: bytes) -> None:

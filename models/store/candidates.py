@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func
+from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -96,3 +96,24 @@ async def _next_number(session: AsyncSession, workspace_id: str, mission_id: str
         raise Conflict("mission_not_open", "the mission was started; candidates are taken only before that")
     statement = select(func.count()).where(Candidate.workspace_id == workspace_id, Candidate.mission_id == mission_id)
     return (await session.execute(statement)).scalar_one()
+
+
+async def record_outcomes(session: AsyncSession, workspace_id: str, mission_id: str) -> None:
+    """Say of each candidate that was tried how it fared, and why one failed; the latest round counts."""
+    await session.execute(_RECORD_OUTCOMES, {"workspace_id": workspace_id, "mission_id": mission_id})
+
+
+_RECORD_OUTCOMES = text(
+    """
+    UPDATE candidate SET outcome = tried.status, reason = tried.reason
+    FROM (
+        SELECT DISTINCT ON (candidate) candidate, CASE status WHEN 'failed' THEN 'failed' ELSE 'passed' END AS status,
+        CASE status WHEN 'failed' THEN stage || ': ' || reason END AS reason
+        FROM stage WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND ended_at IS NOT NULL
+        AND stage IN ('branch_and_patch', 'run_tests', 'security_scan', 'stress_tests')
+        ORDER BY candidate, round DESC, position DESC
+    ) AS tried
+    WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND number = tried.candidate
+    AND outcome IS DISTINCT FROM tried.status
+    """
+)

@@ -120,5 +120,6 @@ def _engine(url: str, role: str, pool_size: int) -> AsyncEngine:
         pool_timeout=10,
         pool_use_lifo=True,  # the connection used last has its statements prepared and its caches warm
         pool_pre_ping=False,
+        hide_parameters=True,  # they hold patches, logs and digests of keys; errors travel to histories and logs
         connect_args={"options": options, "connect_timeout": 5, "application_name": role},
     )

@@ -64,7 +64,7 @@ async def _insert(
     rows = [
         {
             "workspace_id": workspace_id,
-            "observation_id": f"{mission_id}/{source}/{phase or 'live'}/{sample.metric_id}/{sample.at.isoformat()}",
+            "observation_id": f"{mission_id}/{source}/{sample.metric_id}/{sample.at.isoformat() if phase else number}",
             "metric_id": sample.metric_id,
             "value": sample.value,
             "at": sample.at,
@@ -72,7 +72,7 @@ async def _insert(
             "phase": phase,
             "source": source,
         }
-        for sample in found
+        for number, sample in enumerate(found)
     ]
     if rows:
         await session.execute(insert(MetricSample).on_conflict_do_nothing(), rows)

@@ -22,6 +22,7 @@ def migrate(url: str, revision: str = "head") -> str:
         with engine.begin() as connection:
             _run(connection, revision)
             _notice_restore(connection)
+            _make_partitions(connection)
             return _current(connection)
 
 
@@ -46,6 +47,12 @@ def _run(connection: Connection, revision: str) -> None:
 
 def _current(connection: Connection) -> str:
     return MigrationContext.configure(connection).get_current_revision() or "base"
+
+
+def _make_partitions(connection: Connection) -> None:
+    """Have this month's event partition before the first event comes, also after a long time off."""
+    if _current(connection) != "base":
+        connection.execute(text("SELECT mc_event_partitions(3)"))
 
 
 def _notice_restore(connection: Connection) -> None:

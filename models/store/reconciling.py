@@ -1,7 +1,10 @@
 """What the reconciler reads across all workspaces."""
 
+from typing import Any
+
 from sqlalchemy import and_, func, or_, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import load_only
 from sqlmodel import col, select
 
 from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
@@ -40,6 +43,9 @@ def _reference(decision: Decision) -> DecisionRef:
     return DecisionRef(ref=ref, decision_id=decision.decision_id)
 
 
+_KEYS: Any = (Mission.workspace_id, Mission.mission_id, Mission.correlation_id)
+
+
 async def running(session: AsyncSession) -> list[Mission]:
     """List missions that should have a running workflow: also those whose workflow was started and did nothing yet."""
     statement = (
@@ -50,6 +56,7 @@ async def running(session: AsyncSession) -> list[Mission]:
                 and_(col(Mission.status) == MissionStatus.OPEN.value, col(Mission.run_id).is_not(None)),
             )
         )
+        .options(load_only(*_KEYS))
         .order_by(col(Mission.created_at))
         .limit(50_000)
     )
@@ -73,7 +80,12 @@ async def close_open_stages(session: AsyncSession, workspace_id: str, mission_id
         await session.execute(
             update(Stage)
             .where(*stages.is_of(ref))
-            .values(status=StageStatus.FAILED.value, reason=reason, ended_at=func.clock_timestamp())
+            .values(
+                status=StageStatus.FAILED.value,
+                reason=reason,
+                result={"answer": {"status": StageStatus.FAILED.value, "reason": reason}},
+                ended_at=func.clock_timestamp(),
+            )
         )
         await stages.tell(session, ref, EventType.STAGE_FAILED, {"reason": reason})
 

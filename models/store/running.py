@@ -94,12 +94,22 @@ async def record_merge(session: AsyncSession, workspace_id: str, mission_id: str
 
 
 async def record_revert(session: AsyncSession, workspace_id: str, mission_id: str, revert_sha: str) -> None:
-    """Note the commit that took the merge back."""
-    await session.execute(
+    """Note the commit that took the merge back; doing it again changes nothing."""
+    statement = (
         update(Mission)
-        .where(col(Mission.workspace_id) == workspace_id, col(Mission.mission_id) == mission_id)
+        .where(
+            col(Mission.workspace_id) == workspace_id,
+            col(Mission.mission_id) == mission_id,
+            col(Mission.revert_sha).is_distinct_from(revert_sha),
+        )
         .values(revert_sha=revert_sha)
+        .returning(col(Mission.correlation_id))
     )
+    correlation = (await session.execute(statement)).scalar_one_or_none()
+    if correlation is not None:
+        data = {"revert_sha": revert_sha}
+        actor = Actor(WORKER, correlation)
+        await _tell(session, workspace_id, mission_id, EventType.MISSION_ROLLED_BACK, actor, data)
 
 
 async def record_control(session: AsyncSession, change: ControlRecord) -> None:

@@ -14,6 +14,7 @@ from sqlmodel import col, select
 from models.contracts.missions import TestResult
 from models.contracts.pipeline import StageRef
 from models.domain.canonical import canonical_json, digest_of, sha256_digest
+from models.domain.errors import MissionControlError
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageStatus
 from models.store import blobs, events
@@ -32,6 +33,13 @@ _EVENTS = {
 
 Sign = Callable[[bytes], tuple[str, str]]
 """Signs bytes; the signature, and the id of the key."""
+
+
+class Superseded(MissionControlError):
+    """This try of a stage is not the latest any more: what it found is not recorded."""
+
+    status = 409
+    retryable = True
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Ending:
     reason: str
     answer: dict[str, Any]
     details: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
     git_sha: str | None = None
     config_hash: str | None = None
     log: bytes | None = None
@@ -153,6 +162,8 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
         finished = await load(session, ref)
         assert finished is not None  # noqa: S101  # the update matched no open row, so there is a closed one
         await session.refresh(finished)
+        if finished.ended_at is None:
+            raise Superseded("stage_superseded", f"a later try of {ref.stage.value} has begun")
         return dict(finished.result["answer"])
     mark_events(session)
     for item in ending.evidence:
@@ -190,7 +201,7 @@ _END = text(
         config_hash = :config_hash, log_digest = :log_digest, digest = :digest, signature = :signature,
         key_id = :key_id, ended_at = :ended_at
         WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND round = :round AND candidate = :candidate
-        AND stage = :stage AND ended_at IS NULL RETURNING 1
+        AND stage = :stage AND ended_at IS NULL AND log_id = :log_id RETURNING 1
     ), dropped AS (
         DELETE FROM log_chunk WHERE workspace_id = :workspace_id AND log_id = :log_id
     ), kept AS (
@@ -218,7 +229,13 @@ def _signed(record: Stage, ending: Ending, log_digest: str | None, ended_at: dat
     values: dict[str, Any] = {
         "status": ending.status.value,
         "reason": ending.reason,
-        "result": {"answer": ending.answer, **ending.details},
+        # What is kept is signed by its digests; inputs and answer by their content.
+        "result": {
+            **ending.details,
+            "answer": ending.answer,
+            "inputs": ending.inputs,
+            "evidence": [item.digest for item in ending.evidence],
+        },
         "git_sha": ending.git_sha,
         "config_hash": ending.config_hash,
         "log_digest": log_digest,
