@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PURE = [
-    *(ROOT / "workflows").rglob("*.py"),
-    *(ROOT / "models/domain").glob("*.py"),
-    *(ROOT / "models/contracts").glob("*.py"),
-]
+WORKFLOWS = sorted((ROOT / "workflows").rglob("*.py"))
+STORE = sorted((ROOT / "models/store").glob("*.py"))
+PURE = [*WORKFLOWS, *sorted((ROOT / "models/domain").glob("*.py")), *sorted((ROOT / "models/contracts").glob("*.py"))]
 FORBIDDEN = {"datetime.now", "datetime.utcnow", "date.today", "uuid.uuid4", "uuid4", "time.time", "time.sleep", "open"}
 FORBIDDEN_MODULES = {"random", "os.environ"}
 
@@ -33,9 +31,7 @@ def test_pure_code_reads_no_clock_no_chance_and_no_file(path: Path) -> None:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_name_activities_and_messages_by_reference(path: Path) -> None:
     for name, call in calls(path):
-        if name.endswith(
-            (".execute_activity", ".execute_activity_method", ".execute_local_activity_method", ".signal")
-        ):
+        if name.endswith(("execute_activity", "execute_activity_method", "execute_local_activity_method", ".signal")):
             assert not isinstance(call.args[0], ast.Constant), f"{name} is given a string"
 
 
