@@ -20,6 +20,7 @@ from api.routes import (
 )
 
 NOUNS: tuple[ModuleType, ...] = (
+    events,
     status,
     metrics,
     repositories,
@@ -30,10 +31,9 @@ NOUNS: tuple[ModuleType, ...] = (
     queue,
     decisions,
     capa,
-    events,
     session,
 )
-"""Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`."""
+"""Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""
 
 VERSIONS: dict[str, tuple[APIRouter, ...]] = {
     "v1": tuple(noun.routes for noun in NOUNS),
