@@ -15,7 +15,7 @@ from activities.workbench.patching import Applied, apply_diff, apply_ref, commit
 from activities.workbench.signing import ServiceKey
 from activities.workbench.worktrees import Workbench
 from models.contracts.pipeline import StageInput, StageRef
-from models.domain.errors import NotFound, StageFailed, WorkbenchLost
+from models.domain.errors import Gone, NotFound, StageFailed, WorkbenchLost
 from models.domain.repo_config import Commands
 from models.domain.repositories import check_url
 from models.settings import Settings
@@ -130,5 +130,8 @@ class Benches:
         """Read the stage's candidate, with its diff if it is one."""
         async with self.db.workspace(ref.workspace_id) as session:
             found = (await candidates.of_mission(session, ref.workspace_id, ref.mission_id))[ref.candidate]
-            diff = await blobs.get(session, ref.workspace_id, found.digest) if found.digest else None
+            try:
+                diff = await blobs.get(session, ref.workspace_id, found.digest) if found.digest else None
+            except Gone as error:
+                raise StageFailed(error.code, error.message) from None
         return found, diff

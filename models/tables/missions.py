@@ -163,12 +163,13 @@ class RemediationRow(SQLModel, table=True):
 
 
 class Blob(SQLModel, table=True):
-    """Bytes named by their digest: diffs, logs, reports."""
+    """Bytes named by their digest: diffs, logs, reports. `removed` says why the bytes were taken away."""
 
     workspace_id: str = key()
     digest: str = key()
     size: int
     content: bytes = binary()
+    removed: str | None = None
     created_at: Time = now()
 
 

@@ -45,6 +45,7 @@ CREATE TABLE blob (
     digest text NOT NULL,
     size INTEGER NOT NULL,
     content BYTEA NOT NULL,
+    removed text,
     created_at timestamptz DEFAULT now() NOT NULL,
     PRIMARY KEY (workspace_id, digest)
 );
@@ -412,6 +413,15 @@ BEGIN
         END IF;
     END LOOP;
 END $$;
+
+-- Stored bytes never change. What held a secret may lose them, and a mark says why: nothing else is granted on blob.
+CREATE FUNCTION mc_remove_blob(name text, why text) RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = public AS $$
+    UPDATE blob SET content = '', removed = why
+    WHERE workspace_id = current_setting('app.workspace', true) AND digest = name AND removed IS NULL
+$$;
+REVOKE ALL ON FUNCTION mc_remove_blob(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION mc_remove_blob(text, text) TO mission_control_app;
 
 CREATE FUNCTION mc_drop_event_partitions(before date) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public AS $$
