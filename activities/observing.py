@@ -85,11 +85,14 @@ class ObservationActivities:
         return StageResult(status=StageStatus.PASSED, reason="the tests pass after the rollback")
 
     async def _retest(self, job: Job, log: StageLog, names: Sequence[str]) -> tuple[TestReport, list[str]]:
-        """Run the named tests, or all where none is named, on the branch as it is now; name what fails."""
+        """Test the branch as it is now; name what fails of the named tests, or of all where none is named.
+
+        The whole command is run: names may be mere endings of ids, and do not say where their tests live.
+        """
         await job.mirror.fetch()
         head, base_sha = await job.mirror.head(job.mission.branch), job.mission.context["git_sha"]
         bare = await self._trials.base(job, base_sha, log)
-        report = await self._trials.test(job, "merged", head, base_sha, log, only=names)
+        report = await self._trials.test(job, "merged", head, base_sha, log)
         return report, _failing(names, bare, report)
 
     async def _judge(self, session: AsyncSession, seen: ObserveInput, broken: tuple[str, ...] = ()) -> ObserveResult:
