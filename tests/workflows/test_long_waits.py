@@ -1,0 +1,54 @@
+"""Waits that last hours, on a server whose clock skips them."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from temporalio.testing import WorkflowEnvironment
+
+from models.domain.states import DecisionStatus, MissionOutcome
+from tests.fixtures.instant_ports import Script
+from tests.fixtures.runs import Run
+from tests.fixtures.time_skipping import time_skipping
+from tests.fixtures.workers import World, make_world
+
+
+@pytest.fixture(scope="module")
+async def clock() -> AsyncIterator[WorkflowEnvironment]:
+    """The server, and the hands of its clock."""
+    async with time_skipping() as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+async def world(
+    clock: WorkflowEnvironment, database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    address = clock.client.service_client.config.target_host
+    async with make_world(database_url, address, tmp_path_factory.mktemp("keys") / "key") as made:
+        yield made
+
+
+async def outcome(clock: WorkflowEnvironment, run: Run) -> MissionOutcome:
+    """Skip to the end of a mission."""
+    return MissionOutcome(await clock.client.get_workflow_handle(run.handle.id, result_type=str).result())
+
+
+async def test_nothing_is_merged_without_an_answer_for_a_day(clock: WorkflowEnvironment, world: World) -> None:
+    run = await world.start(requires_governance_approval=True)
+    question = await run.question()
+    await clock.sleep(timedelta(hours=24))
+    assert (await run.question()).decision_id == question.decision_id
+    assert run.script.tokens == []
+    await run.answer(question, DecisionStatus.APPROVED)
+    assert await outcome(clock, run) is MissionOutcome.MERGED
+
+
+async def test_a_mission_observes_for_its_whole_window(clock: WorkflowEnvironment, world: World) -> None:
+    run = await world.start(Script(observation_seconds=1800))
+    await run.becomes("observing")
+    await clock.sleep(timedelta(minutes=29))
+    assert (await run.row()).status == "observing"
+    assert run.script.looks >= 28
+    assert await outcome(clock, run) is MissionOutcome.MERGED
+    assert run.script.looks == 30
