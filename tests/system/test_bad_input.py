@@ -133,18 +133,6 @@ class TestRefusedAtTheDoor:
             body = request(shared) | {"workspace_repo_path": str(place)}
             await refused(product, body, 422, "repository_outside_roots")
 
-    async def test_what_belongs_to_another_workspace(self, product: Product, shared: Repo) -> None:
-        mission = await product.file(shared, execute=False, patch_candidates=[])
-        product.rows(
-            "INSERT INTO workspace (workspace_id, slug, name) VALUES ('other', 'other', 'Other') RETURNING slug"
-        )
-        product.rows(_MOVE, mission)
-        for method, path in (("GET", ""), ("POST", "/execute"), ("POST", "/cancel"), ("GET", "/evidence")):
-            answer = await product.api.request(
-                method, f"/missions/{mission}{path}", json={} if method == "POST" else None
-            )
-            assert answer.status_code == 404, (path, answer.text)
-
     async def test_an_idempotency_key_reused(self, product: Product, shared: Repo) -> None:
         key = {"Idempotency-Key": "once"}
         first = await product.api.post("/missions", json=request(shared), headers=key)
@@ -158,10 +146,6 @@ class TestRefusedAtTheDoor:
         mission = await product.file(shared, execute=False, patch_candidates=[])
         answer = await product.api.post(f"/missions/{mission}/execute", json={})
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "no_candidate")
-
-
-_OTHER = "INSERT INTO workspace (workspace_id, slug, name) VALUES ('other', 'other', 'Other') RETURNING slug"
-_MOVE = "UPDATE mission SET workspace_id = 'other' WHERE mission_id = %s RETURNING mission_id"
 
 
 class TestFailsInItsStage:

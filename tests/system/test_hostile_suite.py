@@ -97,7 +97,7 @@ async def test_what_looks_for_secrets_and_servers_finds_none(product: Product) -
     await product.pending_decision(other)
     looks = f"""\
 env; cat {" ".join(map(str, places))} /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'
-ls {settings.data_dir}/workbenches/default/{other} {held.path} && echo FOUND-WORKTREE
+ls {settings.data_dir}/workbenches/default/{other} {held.path} 2>/dev/null && echo FOUND-WORKTREE
 python3 - <<'P'
 import socket
 for address in {[*(("127.0.0.1", port) for port in ports), ("1.1.1.1", 53)]}:
