@@ -107,6 +107,7 @@ def measure(port: int, opening: bytes, stamps: Path, seconds: float) -> Numbers:
         for place, at in reader.arrivals()
         if at_hand.get(place, 0) > began
     ]
+    assert late, f"nothing arrived at port {port}: {len(at_hand)} events were at hand"
     return {
         "p50_ms": percentile(late, 0.5),
         "p99_ms": percentile(late, 0.99),

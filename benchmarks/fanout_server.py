@@ -6,6 +6,7 @@ Both note in a file when an event was at hand, by the clock that all processes o
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -48,7 +49,11 @@ class BareServer:
 
     async def serve(self, port: int) -> None:
         """Send `PER_SECOND` events to whoever is connected, for ever."""
-        await asyncio.start_server(self._join, "127.0.0.1", port)
+        server = await asyncio.start_server(self._join, "127.0.0.1", port)
+        async with server:
+            await self._tick()
+
+    async def _tick(self) -> None:
         number, began = 0, time.monotonic()
         while True:
             await asyncio.sleep(max(began + number / PER_SECOND - time.monotonic(), 0))
@@ -58,15 +63,19 @@ class BareServer:
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)
-        await reader.read()
-        self._clients.discard(writer)
-        writer.close()
+        try:
+            with suppress(ConnectionError):
+                await reader.read()
+        finally:
+            self._clients.discard(writer)
+            writer.close()
 
     def _send(self, number: int) -> None:
         self._stamps.write(f"0-0-{number} {time.monotonic_ns()}\n")
         frame = b"id: 0-0-%d\ndata: %b\n\n" % (number, PADDING)
         for client in self._clients:
-            client.write(frame)
+            if not client.is_closing():
+                client.write(frame)
 
 
 async def run(settings: Settings) -> None:
