@@ -54,13 +54,13 @@ class ReconcileActivities:
     @activity.defn
     async def leftovers(self) -> list[Leftover]:
         """List workbenches of ended missions that nobody closed."""
-        async with self._db.system() as session:
+        async with heartbeating(), self._db.system() as session:
             return await reconciling.open_workbenches_of_ended(session)
 
     @activity.defn
     async def keep_house(self) -> None:
         """Make the coming months' event partitions, and let go of what is past its retention."""
-        async with self._db.system() as session:
+        async with heartbeating(), self._db.system() as session:
             await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
 
     async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:

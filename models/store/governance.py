@@ -39,9 +39,7 @@ async def ask(
 ) -> Decision:
     """Put a question, or find it already put. Where no human is needed it is answered at once by the policy."""
     name = decision_id(ref, kind, repeat)
-    # The policy's own answer comes back with the question: there is nobody left to tell.
-    known = {name: func.mc_now() for name in ("resolved_at", "acknowledged_at")} | {"resolved_by": POLICY}
-    approved = {} if verdict.needs_human else known
+    approved = {} if verdict.needs_human else {"resolved_by": POLICY, "resolved_at": func.mc_now()}
     values = {
         "workspace_id": ref.workspace_id,
         "decision_id": name,
