@@ -45,7 +45,7 @@ async def run(settings: Settings) -> None:
             graceful_shutdown_timeout=GRACE,
         )
         await stack.enter_async_context(bare)
-        await Crew(client, recorder, scripts, stack, settings.task_queue_prefix).everyone()
+        await Crew(settings, client, recorder, scripts, stack, settings.task_queue_prefix).everyone()
         await stopped.wait()
 
 
