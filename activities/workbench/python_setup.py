@@ -40,9 +40,9 @@ module, _, attributes = name.partition(":")
 backend = importlib.import_module(module)
 for attribute in filter(None, attributes.split(".")):
     backend = getattr(backend, attribute)
-kinds = ("get_requires_for_build_editable", "get_requires_for_build_wheel")
-needs = {need for kind in kinds for need in getattr(backend, kind, list)()}
-open(answer, "w").write(json.dumps(sorted(needs)))
+ask_for_wheel = getattr(backend, "get_requires_for_build_wheel", list)
+ask = getattr(backend, "get_requires_for_build_editable", ask_for_wheel)
+open(answer, "w").write(json.dumps(ask()))
 """
 
 
@@ -129,7 +129,9 @@ class Environment:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.python = path / "bin/python"
-        self.uv = shutil.which("uv")
+        # The toolchain's own: a project may bring another with it, and have it before us on the path.
+        others = [place for place in os.get_exec_path() if not Path(place).is_relative_to(path)]
+        self.uv = shutil.which("uv", path=os.pathsep.join(others))
 
     @property
     def packages(self) -> Path:
@@ -170,7 +172,8 @@ class Environment:
         run([*start, *arguments], self._variables())
 
     def _variables(self) -> dict[str, str]:
-        shared = {"UV_LINK_MODE": "copy", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+        # Compiled now, for it is read-only later: else every run would compile all it imports.
+        shared = {"UV_LINK_MODE": "copy", "UV_COMPILE_BYTECODE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         if not self.workshop.exists():
             return shared
         places = {"TMPDIR": "tmp", "UV_CACHE_DIR": "uv", "PIP_CACHE_DIR": "pip"}
@@ -231,8 +234,9 @@ def _install_backend(project: Project, environment: Environment) -> None:
     name, path, requires = project.backend
     if requires:
         environment.install(requires)
-    answer = environment.workshop / "needs.json"
-    run([str(environment.python), "-P", "-c", _ASK_BACKEND, str(answer), name, json.dumps(path)], {})
+    answer, ask = environment.workshop / "needs.json", environment.workshop / "ask_backend.py"
+    ask.write_text(_ASK_BACKEND)
+    run([str(environment.python), str(ask), str(answer), name, json.dumps(path)], {})
     if more := json.loads(answer.read_text()):
         environment.install(more)
 

@@ -37,7 +37,10 @@ _LOOK_AGAIN_SECONDS = 0.01
 def runtime_folder() -> Path:
     """One place per host and user, whatever data folders its workers have: uids must not be given out twice."""
     folder = _RUNTIME if os.geteuid() == 0 else Path(tempfile.gettempdir()) / f"mission-control-{os.geteuid()}"
-    folder.mkdir(mode=_SHARED_BY_SLOTS, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=_SHARED_BY_SLOTS, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable("sandbox_unavailable", f"{folder} cannot be made ({error}); make it writable.") from error
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise Unavailable("sandbox_unavailable", f"{folder} belongs to somebody else; remove it and start again.")
     return folder
@@ -103,7 +106,8 @@ class Slot:
 
     async def _give_back(self, owners: Sequence[tuple[str, int, int]]) -> None:
         for folder, uid, gid in owners:
-            await _chown(folder, uid, gid)
+            if Path(folder).exists():
+                await _chown(folder, uid, gid)
 
     async def recover(self) -> None:
         """Give back what a holder that died had lent."""
@@ -112,7 +116,7 @@ class Slot:
         for group in self._recorded("groups"):
             release(Path(group))
         await self.evict()
-        await self._give_back([lent for lent in self._recorded("lent") if Path(lent[0]).exists()])
+        await self._give_back(self._recorded("lent"))
         await self.clear()
 
     async def evict(self) -> None:
@@ -165,7 +169,11 @@ class Slots:
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[Slot]:
-        """Hold the lowest free slot; raises `Unavailable` when all are taken."""
+        """Hold the lowest free slot; raises `Unavailable` when all are taken.
+
+        Other slots are swept first: what a dead worker had lent may be about to be lent again.
+        """
+        await self.sweep()
         for number in range(SLOTS):
             with self._locked(number) as slot:
                 if slot is not None:
@@ -180,8 +188,8 @@ class Slots:
 
     async def sweep(self) -> None:
         """Give back what workers that died have left behind."""
-        for folder in self._folder.iterdir():
-            with self._locked(int(folder.name)) as slot:
+        for scratch in self._folder.glob("*/scratch"):
+            with self._locked(int(scratch.parent.name)) as slot:
                 if slot is not None:
                     await slot.recover()
 

@@ -31,7 +31,7 @@ def python() -> str:
 @pytest.mark.timeout(400)
 def test_a_normal_user_has_the_same_sandbox(python: str) -> None:
     files = [str(REPOSITORY / "tests/activities" / name) for name in FILES]
-    run = [*AS_NOBODY, python, "-m", "pytest", "-q", *files]
+    run = [*AS_NOBODY, python, "-m", "pytest", "-q", "-k", "not at_any_moment", *files]
     result = subprocess.run(run, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-10_000:] + result.stderr[-2_000:]
 
