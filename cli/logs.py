@@ -1,4 +1,4 @@
-"""What a stage's commands printed, also while they still print."""
+"""What a mission's commands printed, also while they still print."""
 
 import codecs
 import time
@@ -9,26 +9,28 @@ import typer
 
 from cli.client import Api
 from cli.errors import Refused, Unreachable
-from cli.text import safe
+from cli.text import line, safe
 
+LOOK_SECONDS = 1.0
 RECONNECT_SECONDS = 2.0
+
+Json = dict[str, Any]
 
 
 def show_log(api: Api, mission_id: str, stage: str | None, *, follow: bool) -> None:
-    """Print a stage's log; of the latest stage that has one, unless `stage` names another."""
-    found = _stage(api, mission_id, stage)
-    path = f"/missions/{mission_id}/stages/{found['stage']}/log"
-    place = {"round": found["round"], "candidate": found["candidate"]}
-    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-    for piece in _pieces(api, path, place, follow=follow):
-        typer.echo(safe(decode(piece)), nl=False)
-    typer.echo(safe(decode(b"", True)), nl=False)
+    """Print a stage's log, or without `stage` that of the latest which has one; `follow` goes on while it grows.
+
+    With `follow` and without `stage`, all stages follow one another until the mission has ended.
+    """
+    if stage:
+        _print(api, mission_id, api.get(f"/missions/{mission_id}/stages/{stage}"), follow=follow)
+    elif follow:
+        _follow_all(api, mission_id)
+    else:
+        _print(api, mission_id, _latest(api, mission_id), follow=False)
 
 
-def _stage(api: Api, mission_id: str, wanted: str | None) -> dict[str, Any]:
-    if wanted:
-        found: dict[str, Any] = api.get(f"/missions/{mission_id}/stages/{wanted}")
-        return found
+def _latest(api: Api, mission_id: str) -> Json:
     stages = api.rows(f"/missions/{mission_id}/stages", None)
     with_log = [stage for stage in stages if stage["status"] == "running" or stage["log_digest"]]
     if not with_log:
@@ -36,12 +38,36 @@ def _stage(api: Api, mission_id: str, wanted: str | None) -> dict[str, Any]:
     return with_log[-1]
 
 
-def _pieces(api: Api, path: str, place: dict[str, int], *, follow: bool) -> Iterator[bytes]:
+def _follow_all(api: Api, mission_id: str) -> None:
+    shown: set[tuple[object, ...]] = set()
+    while True:
+        ended = api.get(f"/missions/{mission_id}")["outcome"]
+        for stage in api.rows(f"/missions/{mission_id}/stages", None):
+            key = (stage["round"], stage["candidate"], stage["stage"])
+            if key not in shown:
+                shown.add(key)
+                typer.secho(f"{line(stage['number'])} {line(stage['stage'])}", bold=True, err=True)
+                _print(api, mission_id, stage, follow=True)
+        if ended:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _print(api: Api, mission_id: str, stage: Json, *, follow: bool) -> None:
+    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+    for piece in _pieces(api, mission_id, stage, follow=follow):
+        typer.echo(safe(decode(piece)), nl=False)
+    typer.echo(safe(decode(b"", True)), nl=False)
+
+
+def _pieces(api: Api, mission_id: str, stage: Json, *, follow: bool) -> Iterator[bytes]:
     """The log's bytes, each once: a connection that breaks is taken up where it broke."""
+    path = f"/missions/{mission_id}/stages/{stage['stage']}/log"
+    place = {"round": stage["round"], "candidate": stage["candidate"], "follow": "true" if follow else None}
     offset = 0
     while True:
         try:
-            with api.stream(path, offset=offset, follow="true" if follow else None, **place) as pieces:
+            with api.stream(path, offset=offset, **place) as pieces:
                 for piece in pieces:
                     offset += len(piece)
                     yield piece

@@ -57,7 +57,7 @@ def create(
     body = package.from_file(file) if file else {}
     given = package.Options(repo, branch, severity, subsystem, symptom, must_pass, patch, ref, approve_needed, window)
     mission = client.api.post("/missions", package.merged(body, given), key=str(uuid4()))
-    return _go_on(client, mission, execute or watch, watch)
+    return _filed(client, mission, execute, watch)
 
 
 @client_command(app, "list")
@@ -99,7 +99,7 @@ def show(client: Client, mission_id: MissionId) -> None:
 @client_command(app, "execute")
 def execute(client: Client, mission_id: MissionId, watch: Watch = False) -> int | None:
     """Start a mission that was filed."""
-    return _go_on(client, {"mission_id": mission_id}, True, watch)
+    return _tell(client, _start(client, mission_id), watch)
 
 
 @client_command(app, "watch")
@@ -176,18 +176,29 @@ def cancel(
 def retry(client: Client, mission_id: MissionId, execute: bool = True, watch: Watch = False) -> int | None:
     """File an ended mission again, as a new one, and start it."""
     mission = client.api.post(f"/missions/{mission_id}/retry", key=str(uuid4()))
-    return _go_on(client, mission, execute or watch, watch)
+    return _filed(client, mission, execute, watch)
 
 
-def _go_on(client: Client, mission: dict[str, Any], execute: bool, watch: bool) -> int | None:
+def _filed(client: Client, mission: dict[str, Any], execute: bool, watch: bool) -> int | None:
+    """Go on with a new mission as its filer wishes."""
+    if not (execute or watch):
+        return _tell(client, mission, watch=False)
+    # Said before it is started: what was filed must not be lost when the start is refused.
+    typer.echo(f"{mission['mission_id']} is filed", err=True)
+    return _tell(client, _start(client, mission["mission_id"]), watch)
+
+
+def _start(client: Client, mission_id: str) -> dict[str, Any]:
+    client.api.post(f"/missions/{mission_id}/execute", {"mission_type": "coding"}, key=str(uuid4()))
+    started: dict[str, Any] = client.api.get(f"/missions/{mission_id}")
+    return started
+
+
+def _tell(client: Client, mission: dict[str, Any], watch: bool) -> int | None:
     from cli.watch import follow
 
-    mission_id = mission["mission_id"]
-    if execute:
-        client.api.post(f"/missions/{mission_id}/execute", {"mission_type": "coding"}, key=str(uuid4()))
-        mission = client.api.get(f"/missions/{mission_id}")
     if watch:
-        return follow(client.api, mission_id, as_json=client.as_json)
+        return follow(client.api, mission["mission_id"], as_json=client.as_json)
     client.answer(mission, lambda: _described(mission, []))
     return None
 
