@@ -157,7 +157,9 @@ class Stream:
     """One client's stream: replay from its last place, then live, and back to replay whenever it falls behind."""
 
     def __init__(self, feed: Feed, workspace_id: str, wanted: Wanted, after: Place | None) -> None:
-        self._feed, self._workspace_id, self._wanted, self._place = feed, workspace_id, wanted, after
+        self._feed, self._workspace_id, self._wanted = feed, workspace_id, wanted
+        # From the request on, not from the first byte read: a client looks at the state as soon as the answer begins.
+        self._place = feed.standing if after is None else after
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """What goes over the wire."""
@@ -172,8 +174,6 @@ class Stream:
 
     async def _replay(self, upto: Place) -> AsyncIterator[bytes]:
         """Send from the table what lies between the client's place and where the feed was joined."""
-        if self._place is None:
-            self._place = upto
         if gap := await self._skip_what_is_too_old(self._place, upto):
             yield gap
         while self._place < upto:
@@ -202,7 +202,7 @@ class Stream:
         while not (watcher.behind or self._feed.closed):
             frames = await watcher.take()
             # A client may come from another process whose tail was ahead of ours.
-            if frames and self._place is not None and frames[0].place <= self._place:
+            if frames and frames[0].place <= self._place:
                 frames = [frame for frame in frames if frame.place > self._place]
             if frames:
                 self._place = frames[-1].place
