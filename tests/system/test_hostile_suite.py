@@ -21,17 +21,17 @@ cat > /out/junit.xml <<X
 X
 """
 STOPPED = {
-    "hangs": ("trap '' TERM; while :; do sleep 60 & wait; done", "timeout"),
+    "hangs": ("trap '' TERM; while :; do sleep 60 & wait; done", "longer than"),
     "forks for ever": ("bomb() { bomb & bomb & wait; }; bomb 2>/dev/null", "processes"),
-    "fills the disk": ("cat /dev/zero > fill; sleep 60", "disk"),
-    "prints a gigabyte": ("yes | head -c 1000000000", "output"),
+    "fills the disk": ("cat /dev/zero > fill; sleep 60", "wrote more than"),
+    "prints a gigabyte": ("yes | head -c 1000000000", "printed more than"),
     "sends an XML bomb": (BOMB, "junit"),
+    "kills its parent, and all it can": ("(kill -9 $PPID; kill -9 1; kill -9 -1) 2>/dev/null; sleep 60", "the patch"),
 }
 """What it does, and the word for it that the evidence must hold."""
 
 STAYS = """\
 (setsid sh -c 'trap "" TERM HUP; while :; do sleep 61 & wait; done' >/dev/null 2>&1 &)
-(kill -9 $PPID; kill -9 1; kill -9 -1) 2>/dev/null
 echo 'test: "true"' > .mission-control.yaml
 """
 
