@@ -5,6 +5,7 @@ mission: the base commit comes from the origin, the mission's own commit is made
 same SHA.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from activities.workbench.patching import Applied, apply_diff, apply_ref, commit
 from activities.workbench.signing import ServiceKey
 from activities.workbench.worktrees import Workbench
 from models.contracts.pipeline import StageInput, StageRef
-from models.domain.errors import Gone, NotFound, StageFailed, WorkbenchLost
+from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, WorkbenchLost
 from models.domain.repo_config import Commands
 from models.domain.repositories import check_url
 from models.settings import Settings
@@ -65,6 +66,11 @@ class Benches:
         mirrors = self.settings.cache_dir / "mirrors" / workspace_id
         mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self.git)
         return Job(mission, repository, mirror, Workbench(self.folder(workspace_id, mission_id), mirror, self.git))
+
+    async def forget(self, workspace_id: str, mission_id: str) -> None:
+        """Let go of a mission's commits in the mirror; one whose repository is no longer allowed keeps them."""
+        with suppress(InvalidInput):
+            await (await self.job(workspace_id, mission_id)).mirror.forget(workspace_id, mission_id)
 
     def folder(self, workspace_id: str, mission_id: str) -> Path:
         """Name a mission's folder on this host."""

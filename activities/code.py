@@ -58,6 +58,7 @@ class CodeActivities:
         """Remove all that the mission has on this host."""
         async with heartbeating():
             await clear(self._benches.folder(task.workspace_id, task.mission_id))
+            await self._benches.forget(task.workspace_id, task.mission_id)
             async with self._benches.db.workspace(task.workspace_id) as session:
                 await workbenches.close_on(session, task.workspace_id, task.mission_id, self._benches.host)
 

@@ -121,6 +121,16 @@ class Mirror:
             (self.path / f"{ref}.lock").unlink(missing_ok=True)
             await self.git("update-ref", ref, sha, hold=lock)
 
+    async def forget(self, workspace_id: str, mission_id: str) -> None:
+        """Hold a mission's commits no longer; git removes them when it next clears up."""
+        if not (self.path / "HEAD").exists():
+            return
+        async with exclusive(self.path) as lock:
+            prefix = f"refs/mission-control/{workspace_id}/{mission_id}/"
+            listed = await self.git("for-each-ref", "--format=delete %(refname)", prefix)
+            if listed.out:
+                await self.git("update-ref", "--stdin", stdin=listed.out, hold=lock)
+
     async def read_file(self, sha: str, path: str, max_bytes: int) -> bytes | None:
         """A file's content at a commit; None when there is no such path.
 

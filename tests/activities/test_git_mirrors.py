@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from activities.workbench.git import GitError
+from activities.workbench.git import Git, GitError
 from activities.workbench.mirrors import Mirror
 from models.domain.errors import InvalidInput, NotFound, TooLarge, WorkbenchLost
 from models.domain.repositories import RepositoryUrl
-from tests.fixtures.git_repos import Repo
+from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.workbenches import Bench, make_bench
 
 FETCH = """
@@ -221,3 +221,16 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+async def test_a_missions_commits_are_let_go(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "origin")
+    mirror = Mirror(tmp_path / "mirror", RepositoryUrl(str(repo.path), repo.path), Git(tmp_path / "home"))
+    await mirror.forget("default", "m1")
+    await mirror.fetch()
+    for mission in ("m1", "m2"):
+        await mirror.keep("default", mission, repo.sha())
+    for _ in range(2):
+        await mirror.forget("default", "m1")
+    refs = (await mirror.git("for-each-ref", "--format=%(refname)", "refs/mission-control")).text
+    assert refs == f"refs/mission-control/default/m2/{repo.sha()}"
