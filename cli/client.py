@@ -1,6 +1,5 @@
 """The product's own client of its HTTP API."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -97,7 +96,7 @@ class Api:
             answer = response.json()
             return {"data": answer["data"]}
         except (ValueError, KeyError, TypeError):
-            raise self._stranger() from None
+            raise _stranger(response) from None
 
     def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
         with self._reaching():
@@ -120,9 +119,6 @@ class Api:
                 f"the connection to {self.url} failed ({error or type(error).__name__}); try again"
             ) from error
 
-    def _stranger(self) -> Unreachable:
-        return Unreachable(f"what answers at {self.url} is not Mission Control; check --url or MC_API_URL")
-
 
 def _place(path: str) -> str:
     """Our own paths are below the API's version; the API's links begin with it."""
@@ -133,13 +129,21 @@ def _given(params: dict[str, object]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
 
-def _refusal(response: httpx2.Response) -> Refused:
-    """Read the error envelope; a proxy's page has none, and then the status must do."""
+def _refusal(response: httpx2.Response) -> Exception:
+    """Read the error envelope; what has none does not come from us."""
     try:
         error = response.json()["error"]
         return Refused(error["code"], error["message"], error["requestId"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return Refused("http_error", f"HTTP {response.status_code}")
+    except (ValueError, KeyError, TypeError):
+        return _stranger(response)
+
+
+def _stranger(response: httpx2.Response) -> Unreachable:
+    place = f"{response.url.scheme}://{response.url.netloc.decode()}"
+    return Unreachable(
+        f"what answers at {place} (HTTP {response.status_code}) is not Mission Control, or a proxy before it; "
+        "check --url or MC_API_URL"
+    )
 
 
 def connect(settings: Settings, url: str | None, key: str | None) -> Api:

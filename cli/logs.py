@@ -1,8 +1,9 @@
 """What a mission's commands printed, also while they still print."""
 
 import codecs
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -17,17 +18,21 @@ RECONNECT_SECONDS = 2.0
 Json = dict[str, Any]
 
 
-def show_log(api: Api, mission_id: str, stage: str | None, *, follow: bool) -> None:
+Write = Callable[[Json, str], None]
+
+
+def show_log(api: Api, mission_id: str, stage: str | None, *, follow: bool, as_json: bool) -> None:
     """Print a stage's log, or without `stage` that of the latest which has one; `follow` goes on while it grows.
 
     With `follow` and without `stage`, all stages follow one another until the mission has ended.
     """
+    write = _write_json if as_json else _write_text
     if stage:
-        _print(api, mission_id, api.get(f"/missions/{mission_id}/stages/{stage}"), follow=follow)
+        _print(api, mission_id, api.get(f"/missions/{mission_id}/stages/{stage}"), write, follow=follow)
     elif follow:
-        _follow_all(api, mission_id)
+        _follow_all(api, mission_id, write)
     else:
-        _print(api, mission_id, _latest(api, mission_id), follow=False)
+        _print(api, mission_id, _latest(api, mission_id), write, follow=False)
 
 
 def _latest(api: Api, mission_id: str) -> Json:
@@ -38,7 +43,7 @@ def _latest(api: Api, mission_id: str) -> Json:
     return with_log[-1]
 
 
-def _follow_all(api: Api, mission_id: str) -> None:
+def _follow_all(api: Api, mission_id: str, write: Write) -> None:
     shown: set[tuple[object, ...]] = set()
     while True:
         ended = api.get(f"/missions/{mission_id}")["outcome"]
@@ -47,17 +52,27 @@ def _follow_all(api: Api, mission_id: str) -> None:
             if key not in shown:
                 shown.add(key)
                 typer.secho(f"{line(stage['number'])} {line(stage['stage'])}", bold=True, err=True)
-                _print(api, mission_id, stage, follow=True)
+                _print(api, mission_id, stage, write, follow=True)
         if ended:
             return
         time.sleep(LOOK_SECONDS)
 
 
-def _print(api: Api, mission_id: str, stage: Json, *, follow: bool) -> None:
+def _print(api: Api, mission_id: str, stage: Json, write: Write, *, follow: bool) -> None:
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     for piece in _pieces(api, mission_id, stage, follow=follow):
-        typer.echo(safe(decode(piece)), nl=False)
-    typer.echo(safe(decode(b"", True)), nl=False)
+        write(stage, decode(piece))
+    write(stage, decode(b"", True))
+
+
+def _write_text(stage: Json, text: str) -> None:
+    typer.echo(safe(text), nl=False)
+
+
+def _write_json(stage: Json, text: str) -> None:
+    place = {name: stage[name] for name in ("stage", "number", "round", "candidate")}
+    if text:
+        typer.echo(json.dumps(place | {"text": text}))
 
 
 def _pieces(api: Api, mission_id: str, stage: Json, *, follow: bool) -> Iterator[bytes]:

@@ -129,7 +129,7 @@ def logs(
     """
     from cli.logs import show_log
 
-    show_log(client.api, mission_id, stage, follow=follow)
+    show_log(client.api, mission_id, stage, follow=follow, as_json=client.as_json)
 
 
 @client_command(app, "note")

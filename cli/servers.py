@@ -61,18 +61,23 @@ def demo(
         raise typer.Exit(run_demo(load(), data_dir, Wishes(yes, kill_worker, leave)))
 
 
-def doctor() -> None:
-    """Check every part and say how to mend what is wrong."""
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")] = False) -> None:
+    """Check every part and say how to mend what is wrong; exit code 1 if anything is."""
     import asyncio
+    import json
+    from dataclasses import asdict
 
     from cli.text import console, table, word
     from worker.dev.doctor import check
 
-    with told():
+    with told(as_json=as_json):
         checks = asyncio.run(check(load()))
-    rows = [(c.name, word("passed" if c.ok else "failed"), c.detail, c.mend) for c in checks]
-    console().print(table(("part", "state", "found", "how to mend it"), rows))
-    raise typer.Exit(0 if all(c.ok for c in checks) else 1)
+    if as_json:
+        typer.echo(json.dumps([asdict(found) for found in checks], indent=2))
+    else:
+        rows = [(c.name, word("passed" if c.ok else "failed"), c.detail, c.mend) for c in checks]
+        console().print(table(("part", "state", "found", "how to mend it"), rows))
+    raise typer.Exit(0 if all(found.ok for found in checks) else 1)
 
 
 def api() -> None:

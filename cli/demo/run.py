@@ -31,11 +31,10 @@ def run_demo(settings: Settings, data_dir: Path | None, wishes: Wishes) -> int:
     began = time.monotonic()
     out = console()
     folder = (data_dir or settings.data_dir / "demo").absolute()
-    place = make_repository(folder / "repositories")
     stack = Stack(_apart(settings, folder), report=lambda text: out.print(Text(f"· {line(text)}", style="dim")))
     # The servers live in a thread with an event loop; this one may wait for the keyboard.
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack):
-        mission = _show(portal, stack, out, place, wishes)
+        mission = _show(portal, stack, out, wishes)
         out.print(Text(f"\n{duration(time.monotonic() - began)} from the command to here", style="dim"))
         if not wishes.leave:
             _stay_up(out, folder)
@@ -57,13 +56,15 @@ def _apart(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update=ports | own | servers | keys)
 
 
-def _show(portal: BlockingPortal, stack: Stack, out: Console, place: Path, wishes: Wishes) -> Json:
+def _show(portal: BlockingPortal, stack: Stack, out: Console, wishes: Wishes) -> Json:
     def kill() -> None:
         out.print(
             Text(f"\nSIGKILL to the worker, process {stack.pid('worker')}, in the middle of its tests", style="red")
         )
         portal.call(stack.kill, "worker")
 
+    # Only now: whoever holds the data folder may still work on the repository of an earlier demo.
+    place = make_repository(stack.settings.data_dir / "repositories")
     out.print(Text(f"\nthe repository {place}, at {git(place, 'log', '-1', '--format=%h %s')}"))
     with connect(stack.settings, None, None) as api:
         mission = play(api, out, str(place), wishes, kill)

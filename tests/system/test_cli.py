@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -115,6 +118,8 @@ class TestAMission:
         assert mission_id in cli("mission", "list", "--status", "resolved").stdout
         assert mission_id not in cli("mission", "list", "--status", "open").stdout
         assert "test_rounds_half_a_cent_away_from_zero" in cli("mission", "logs", mission_id, "--stage", "4").stdout
+        followed = [json.loads(row) for row in cli("mission", "logs", mission_id, "-f", "--json").stdout.splitlines()]
+        assert {"run_tests", "stress_tests", "observe"} <= {piece["stage"] for piece in followed}
 
     def test_watching_what_has_ended_tells_it_all_again(self, merged: tuple[str, str], cli: Cli) -> None:
         again = cli("mission", "watch", merged[0], "--json")
@@ -244,6 +249,14 @@ class TestBadInput:
         assert done.returncode == 3
         assert "mission-control up" in done.stderr
 
+    def test_somebody_else_there(self, cli: Cli) -> None:
+        with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as stranger:
+            threading.Thread(target=stranger.serve_forever, daemon=True).start()
+            done = cli("mission", "list", "--url", f"http://127.0.0.1:{stranger.server_port}")
+            stranger.shutdown()
+        assert done.returncode == 3
+        assert "is not Mission Control" in done.stderr
+
     def test_a_setting_that_cannot_be_right_is_named(self, cli: Cli) -> None:
         done = cli("mission", "list", MC_COMMANDS_AT_ONCE="many")
         assert done.returncode == 2
@@ -255,11 +268,17 @@ class TestBadInput:
         mission_id = file_mission(cli, repository, mission_file)
         words = [*PROGRAM, "mission", "watch", mission_id, "--json"]
         watch = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
-        time.sleep(1)  # it prints nothing while the mission waits to be started
+        wait_for(psutil.Process(watch.pid).net_connections)  # it prints nothing while the mission waits to be started
         watch.send_signal(signal.SIGINT)
         _, complaint = watch.communicate(timeout=10)
         assert watch.returncode == 130
         assert "Traceback" not in complaint
+
+
+def test_doctor_finds_what_runs(cli: Cli, stack: Stack) -> None:
+    found = json.loads(cli("doctor", "--json").stdout)
+    assert {"worker", "api"} <= {part["name"] for part in found if part["ok"]}
+    assert stack.settings.api_url in cli("doctor").stdout
 
 
 class TestLists:

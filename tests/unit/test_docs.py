@@ -9,16 +9,11 @@ from typer.main import get_command
 
 from cli.main import app
 from models.domain.repo_config import RepoConfig, parse_repo_config
-from models.settings import Settings
+from worker.dev.programs import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md", "docs/runbook.md")]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-
-
-def _variables() -> Iterator[str]:
-    for name, field in Settings.model_fields.items():
-        yield field.validation_alias if isinstance(field.validation_alias, str) else f"MC_{name.upper()}"
 
 
 def _commands() -> Iterator[tuple[str, str]]:
@@ -31,7 +26,7 @@ def _targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("variable", sorted(_variables()))
+@pytest.mark.parametrize("variable", sorted(variables().values()))
 def test_every_setting_is_in_the_readme(variable: str) -> None:
     assert f"`{variable}`" in (ROOT / "README.md").read_text()
 
@@ -44,7 +39,7 @@ def test_the_readme_s_example_of_a_repository_s_file_is_one() -> None:
 
 def test_the_readme_names_no_setting_that_does_not_exist() -> None:
     named = set(re.findall(r"`(MC_[A-Z_]+)`", (ROOT / "README.md").read_text()))
-    assert named <= set(_variables())
+    assert named <= set(variables().values())
 
 
 @pytest.mark.parametrize(("document", "line"), sorted(set(_commands())))
