@@ -26,6 +26,7 @@ migrate: $(READY) ## Bring the database of DATABASE_URL to the newest schema
 	@$(BIN)/mission-control migrate
 
 test: check ## Run the checks and all tests; ARGS="tests/unit -k word" for some
+	@$(BIN)/python -m worker.dev.fetch
 	$(BIN)/pytest $(ARGS)
 
 chaos: $(READY) ## Kill random processes under running missions and see that none is harmed; ARGS="--seed N"
