@@ -46,6 +46,7 @@ class Mission:
         self.slot_number = 0
         self.grant: SlotGrant | None = None
         self.in_slot = False
+        self.is_merging = False
         self.closing = False
         self.is_paused = False
         self.canceled: CancelCommand | None = None
@@ -120,7 +121,6 @@ class Mission:
         """End the story when somebody asked for it, unless it is already ending."""
         if self.canceled is None or not self.wants_out:
             return
-        # Who canceled before the merge, and was overtaken by it, wanted no merge.
         keeps = not self.merge_sha or self.canceled.merged == "keep"
         outcome = MissionOutcome.CANCELED if keeps else MissionOutcome.ROLLED_BACK
         why = self.canceled.reason or f"canceled by {self.canceled.actor}"
@@ -167,7 +167,12 @@ class Mission:
 
     @workflow.update
     async def cancel(self, command: CancelCommand) -> ControlAnswer:
-        """End the mission: clean up before the merge; keep the merge or take it back after it."""
+        """End the mission: clean up before the merge; keep the merge or take it back after it.
+
+        While it merges nobody knows which of the two it will be: that is waited for, then asked again.
+        """
+        await self.wait_until(lambda: not self.is_merging)
+        self.validate_cancel(command)
         if self.canceled is not None:
             return self._answer("already")
         effect = self._accept_cancel(command)

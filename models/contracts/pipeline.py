@@ -78,7 +78,6 @@ class PipelineContext(Payload):
     severity: Severity = Severity.MEDIUM
     created_at: datetime | None = None
     candidates: int = 0
-    read_only: bool = False
     has_stress: bool = False
     has_probe: bool = False
     observation_seconds: float = 1800

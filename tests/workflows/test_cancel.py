@@ -23,6 +23,11 @@ async def at(world: World, stage: StageName, **options: float) -> tuple[Run, asy
     return run, gate
 
 
+def type_of(refusal: WorkflowUpdateFailedError) -> str | None:
+    assert isinstance(refusal.cause, ApplicationError)
+    return refusal.cause.type
+
+
 async def observing(world: World) -> Run:
     """A mission that has merged, and observes for ever."""
     run = await world.start(Script(observation_seconds=3600))
@@ -62,11 +67,11 @@ class TestBeforeTheMerge:
         assert await run.outcome() is MissionOutcome.CANCELED
 
     async def test_twice_is_said_so(self, world: World) -> None:
-        run, gate = await at(world, StageName.MERGE)
-        assert (await run.cancel()).effect == "cleans_up"
-        assert (await run.cancel()).effect == "already"
+        run, gate = await at(world, StageName.MERGE, observing=3600)
+        cancels = [asyncio.create_task(run.cancel("keep")) for _ in range(2)]
+        await run.note("the cancels have come, and wait")
         gate.set()
-        assert await run.outcome() is MissionOutcome.ROLLED_BACK
+        assert sorted([(await cancel).effect for cancel in cancels]) == ["already", "keeps_merge"]
 
 
 class TestAfterTheMerge:
@@ -74,8 +79,7 @@ class TestAfterTheMerge:
         run = await observing(world)
         with pytest.raises(WorkflowUpdateFailedError) as refused:
             await run.cancel()
-        assert isinstance(refused.value.cause, ApplicationError)
-        assert refused.value.cause.type == "merged_choice_required"
+        assert type_of(refused.value) == "merged_choice_required"
         assert (await run.snapshot()).canceling is False
         await run.cancel("keep")
 
@@ -100,12 +104,35 @@ class TestAfterTheMerge:
         row, [capa] = await run.row(), await run.capas()
         assert (row.outcome, row.revert_sha, capa.cause) == (outcome, reverted, "changed my mind")
 
-    async def test_who_was_overtaken_by_the_merge_wanted_none(self, world: World) -> None:
+
+class TestWhileItMerges:
+    async def test_who_did_not_choose_is_asked_to_once_it_has_merged(self, world: World) -> None:
         run, gate = await at(world, StageName.MERGE, observing=3600)
-        await run.cancel()
+        cancel = asyncio.create_task(run.cancel())
+        await run.note("the cancel has come, and waits")
         gate.set()
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await cancel
+        assert type_of(refused.value) == "merged_choice_required"
+        assert (await run.snapshot()).canceling is False
+        await run.cancel("keep")
+
+    async def test_who_chose_gets_what_they_chose(self, world: World) -> None:
+        run, gate = await at(world, StageName.MERGE, observing=3600)
+        cancel = asyncio.create_task(run.cancel("roll_back"))
+        await run.note("the cancel has come, and waits")
+        gate.set()
+        assert (await cancel).effect == "rolls_back"
         assert await run.outcome() is MissionOutcome.ROLLED_BACK
-        assert (await run.row()).revert_sha is not None
+
+    async def test_a_merge_that_fails_is_cleaned_up(self, world: World) -> None:
+        run, gate = await at(world, StageName.MERGE)
+        run.script.failing[StageName.MERGE] = 1
+        cancel = asyncio.create_task(run.cancel())
+        await run.note("the cancel has come, and waits")
+        gate.set()
+        assert (await cancel).effect == "cleans_up"
+        assert await run.outcome() is MissionOutcome.FAILED
 
 
 class TestByTemporalsTools:

@@ -5,7 +5,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.merging import MergeActivities
-    from models.contracts.pipeline import GovernanceAnswer, MergeInput
+    from models.contracts.pipeline import GovernanceAnswer, MergeInput, MergeResult
     from models.domain.stages import StageName
     from models.domain.states import DecisionStatus
 
@@ -43,14 +43,22 @@ async def _merge_in_slot(mission: Pipeline) -> GovernanceAnswer | None:
                 if answer.status is DecisionStatus.PENDING:
                     return answer
                 await heed(mission, answer)
-            task = merge_input(mission, StageName.MERGE)
-            result = await mission.on_host(MergeActivities.merge, task, stoppable=False)
+            result = await _try_to_merge(mission)
             if not result.moved_to:
                 break
             mission.round += 1
         mission.require(result)
         mission.merge_sha = result.merge_sha
         return None
+
+
+async def _try_to_merge(mission: Pipeline) -> MergeResult:
+    mission.is_merging = True
+    try:
+        task = merge_input(mission, StageName.MERGE)
+        return await mission.on_host(MergeActivities.merge, task, stoppable=False)
+    finally:
+        mission.is_merging = False
 
 
 def merge_input(mission: Pipeline, stage: StageName) -> MergeInput:

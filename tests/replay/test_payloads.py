@@ -1,0 +1,160 @@
+"""What crosses Temporal is readable by the versions before and after: the form of every payload is pinned.
+
+A mission may run for days, so a payload that one version wrote is read by the next. A new field has a default, and
+none is renamed or retyped; what is written then changes below, and the histories show that the old form is still read.
+"""
+
+import inspect
+from datetime import UTC, datetime
+
+import pytest
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from models.contracts import controls, merge_queue, pipeline, reconciling
+from models.contracts.controls import CancelCommand, Command, ControlAnswer, MissionSnapshot, Note
+from models.contracts.merge_queue import MergeQueueState, QueueRef, SlotGrant, SlotRelease, SlotRequest
+from models.contracts.pipeline import (
+    CloseInput,
+    Conclusion,
+    ControlRecord,
+    DecisionRef,
+    GovernanceAnswer,
+    GovernanceInput,
+    HostQueue,
+    MergeInput,
+    MergeResult,
+    ObserveInput,
+    ObserveResult,
+    Payload,
+    PipelineContext,
+    PipelineInput,
+    StageInput,
+    StageRef,
+    StageResult,
+    StageTask,
+)
+from models.contracts.reconciling import Leftover, Reconciled
+from models.domain.approval import Binding
+from models.domain.stages import StageName, StageStatus
+from models.domain.states import DecisionStatus, MissionOutcome, Severity
+
+NOON = datetime(2025, 1, 10, 12, tzinfo=UTC)
+REF = StageRef(workspace_id="w", mission_id="m", stage=StageName.RUN_TESTS, round=1, candidate=2)
+REF_JSON = '{"workspace_id":"w","mission_id":"m","stage":"run_tests","round":1,"candidate":2}'
+BINDING = Binding(patch_id="p", config_hash="c", policy_version="v")
+BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v"}'
+REQUEST = SlotRequest(workflow_id="i", run_id="r", number=3, rank=1, created_at=NOON)
+REQUEST_JSON = '{"workflow_id":"i","run_id":"r","number":3,"rank":1,"created_at":"2025-01-10T12:00:00Z"}'
+
+GOLDEN: list[tuple[Payload, str]] = [
+    (
+        PipelineInput(workspace_id="w", mission_id="m", started_by="anna", correlation_id="c"),
+        '{"workspace_id":"w","mission_id":"m","started_by":"anna","correlation_id":"c"}',
+    ),
+    (REF, REF_JSON),
+    (
+        StageInput(ref=REF, base_sha="b", head_sha="h", merge_sha="m"),
+        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","merge_sha":"m"}}',
+    ),
+    (
+        StageResult(status=StageStatus.PASSED, reason="r", head_sha="h", patch_id="p"),
+        '{"status":"passed","reason":"r","head_sha":"h","patch_id":"p"}',
+    ),
+    (
+        PipelineContext(
+            status=StageStatus.PASSED, repository_id="r", branch="main", severity=Severity.LOW, created_at=NOON
+        ),
+        '{"status":"passed","reason":"","repository_id":"r","branch":"main","base_sha":"","config_hash":"",'
+        '"host_queue":"","severity":"low","created_at":"2025-01-10T12:00:00Z","candidates":0,'
+        '"has_stress":false,"has_probe":false,"observation_seconds":1800.0,"poll_seconds":60.0}',
+    ),
+    (
+        GovernanceInput(ref=REF, base_sha="b", head_sha="h", patch_id="p", config_hash="c", approved=BINDING),
+        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","patch_id":"p","config_hash":"c","approved":{BINDING_JSON}}}',
+    ),
+    (
+        GovernanceAnswer(decision_id="d", status=DecisionStatus.PENDING, expires_at=NOON, binding=BINDING),
+        f'{{"decision_id":"d","status":"pending","reason":"","expires_at":"2025-01-10T12:00:00Z","binding":{BINDING_JSON}}}',
+    ),
+    (
+        DecisionRef(ref=REF, decision_id="d", detail="x", repeat=2),
+        f'{{"ref":{REF_JSON},"decision_id":"d","detail":"x","repeat":2}}',
+    ),
+    (
+        MergeInput(ref=REF, base_sha="b", head_sha="h", token=7, merge_sha="m"),
+        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","token":7,"merge_sha":"m"}}',
+    ),
+    (
+        MergeResult(status=StageStatus.SKIPPED, moved_to="n"),
+        '{"status":"skipped","reason":"","merge_sha":"","moved_to":"n","conflict":false}',
+    ),
+    (
+        ObserveInput(ref=REF, merge_sha="m", started_at=NOON, number=2, breaches=("p95",)),
+        f'{{"ref":{REF_JSON},"merge_sha":"m","started_at":"2025-01-10T12:00:00Z","number":2,"breaches":["p95"]}}',
+    ),
+    (ObserveResult(breaches=("p95",), anomaly="a"), '{"breaches":["p95"],"anomaly":"a"}'),
+    (
+        Conclusion(ref=REF, outcome=MissionOutcome.FAILED, reason="r", failed_stage=StageName.MERGE),
+        f'{{"ref":{REF_JSON},"outcome":"failed","reason":"r","failed_stage":"merge","merge_sha":"","revert_sha":"",'
+        '"capa":true,"decision_id":""}',
+    ),
+    (
+        ControlRecord(workspace_id="w", mission_id="m", key="k", version=1, action="pause", actor="olga"),
+        '{"workspace_id":"w","mission_id":"m","key":"k","version":1,"action":"pause","actor":"olga","detail":"",'
+        '"correlation_id":""}',
+    ),
+    (CloseInput(workspace_id="w", mission_id="m"), '{"workspace_id":"w","mission_id":"m"}'),
+    (HostQueue(name="q"), '{"name":"q"}'),
+    (Command(actor="olga", correlation_id="c", reason="r"), '{"actor":"olga","correlation_id":"c","reason":"r"}'),
+    (Note(actor="olga", text="t"), '{"actor":"olga","correlation_id":"","reason":"","text":"t"}'),
+    (
+        CancelCommand(actor="olga", merged="roll_back"),
+        '{"actor":"olga","correlation_id":"","reason":"","merged":"roll_back"}',
+    ),
+    (
+        ControlAnswer(effect="stops_command", stage=StageName.RUN_TESTS, paused=True),
+        '{"effect":"stops_command","stage":"run_tests","paused":true}',
+    ),
+    (
+        MissionSnapshot(stage=StageName.MERGE, outcome=MissionOutcome.MERGED),
+        '{"stage":"merge","round":0,"candidate":0,"paused":false,"canceling":false,"merge_sha":"","decision_id":"",'
+        '"outcome":"merged","notes":0}',
+    ),
+    (QueueRef(repository_id="r", branch="main"), '{"repository_id":"r","branch":"main"}'),
+    (SlotRelease(workflow_id="i", run_id="r"), '{"workflow_id":"i","run_id":"r"}'),
+    (REQUEST, REQUEST_JSON),
+    (SlotGrant(queue_id="q", number=3, token=7), '{"queue_id":"q","number":3,"token":7}'),
+    (
+        MergeQueueState(token=7, holder=REQUEST, waiting=(REQUEST,)),
+        f'{{"token":7,"holder":{REQUEST_JSON},"waiting":[{REQUEST_JSON}]}}',
+    ),
+    (
+        Leftover(host="h", task=CloseInput(workspace_id="w", mission_id="m")),
+        '{"host":"h","task":{"workspace_id":"w","mission_id":"m"}}',
+    ),
+    (Reconciled(signals=1, closed=2, swept=3), '{"signals":1,"closed":2,"swept":3}'),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), GOLDEN, ids=lambda value: type(value).__name__)
+class TestGolden:
+    async def test_it_is_written_so(self, value: Payload, text: str) -> None:
+        [written] = await pydantic_data_converter.encode([value])
+        assert written.data.decode() == text
+
+    async def test_it_is_read_back(self, value: Payload, text: str) -> None:
+        assert type(value).model_validate_json(text) == value
+
+    async def test_a_field_of_a_later_version_is_passed_over(self, value: Payload, text: str) -> None:
+        later = text[:-1] + ',"of_a_later_version":1}'
+        assert type(value).model_validate_json(later) == value
+
+
+def test_every_payload_is_pinned() -> None:
+    known = {
+        kind
+        for module in (pipeline, controls, merge_queue, reconciling)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Payload)
+    }
+    assert {type(value) for value, _ in GOLDEN} == known - {Payload, StageTask}
