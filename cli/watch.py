@@ -47,6 +47,10 @@ class View(Protocol):
         """The connection is gone and will be tried again."""
         ...
 
+    def quiet(self) -> None:
+        """Others write now, or nothing more will come."""
+        ...
+
 
 def follow(api: Api, mission_id: str, *, as_json: bool = False) -> int:
     """Show a mission until it ends; the exit code that tells its outcome."""
@@ -64,13 +68,16 @@ def watch(api: Api, mission_id: str, view: View) -> Json:
     """Tell `view` what happens until the mission has ended; the mission as it is then."""
     shown: set[tuple[object, ...]] = set()
     mission: Json = {}
-    for mission, stages in _states(api, mission_id, view.lost):
-        for stage in stages:
-            key = (stage["round"], stage["candidate"], stage["stage"])
-            if stage["status"] in ENDED and key not in shown:
-                shown.add(key)
-                view.stage_ended(stage)
-        view.now(mission, next((s for s in stages if s["status"] not in ENDED), None))
+    try:
+        for mission, stages in _states(api, mission_id, view.lost):
+            for stage in stages:
+                key = (stage["round"], stage["candidate"], stage["stage"])
+                if stage["status"] in ENDED and key not in shown:
+                    shown.add(key)
+                    view.stage_ended(stage)
+            view.now(mission, next((s for s in stages if s["status"] not in ENDED), None))
+    finally:
+        view.quiet()
     return mission
 
 
@@ -109,6 +116,9 @@ class JsonLines:
     def lost(self, message: str) -> None:
         """Say so where it is not taken for data."""
         typer.echo(message, err=True)
+
+    def quiet(self) -> None:
+        """Nothing moves here."""
 
 
 class StageLines:

@@ -1,5 +1,6 @@
 """`mission-control demo`: the whole product in a folder of its own, and one mission from bug to merged commit."""
 
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -32,6 +33,8 @@ def run_demo(settings: Settings, data_dir: Path | None, wishes: Wishes) -> int:
     out = console()
     folder = (data_dir or settings.data_dir / "demo").absolute()
     stack = Stack(_apart(settings, folder), report=lambda text: out.print(Text(f"· {line(text)}", style="dim")))
+    for polite in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(polite, signal.default_int_handler)
     # The servers live in a thread with an event loop; this one may wait for the keyboard.
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack):
         mission = _show(portal, stack, out, wishes)
