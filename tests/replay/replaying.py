@@ -44,10 +44,10 @@ def events(name: str) -> Iterator[dict[str, Any]]:
     yield from json.loads((FOLDER / f"{name}.json").read_text())["events"]
 
 
-async def replay(name: str, workflows: tuple[type, ...] = WORKFLOWS) -> None:
+async def replay(history: WorkflowHistory, workflows: tuple[type, ...] = WORKFLOWS) -> None:
     """Replay a history as a production worker would, sandbox and all; raises when today's workflow differs."""
     replayer = Replayer(workflows=workflows, data_converter=pydantic_data_converter, interceptors=INTERCEPTORS)
-    await replayer.replay_workflow(load(name))
+    await replayer.replay_workflow(history)
 
 
 async def fingerprint(name: str) -> list[str]:
@@ -99,7 +99,7 @@ class Asked(Interceptor):
 
 
 def _activity(asked: StartActivityInput) -> str:
-    queue = "control" if asked.task_queue is None else asked.task_queue.partition("-")[2].partition("-")[0]
+    queue = next((kind for kind in ("host", "workbench") if kind in (asked.task_queue or "")), "control")
     limits = {
         "taken": asked.schedule_to_start_timeout,
         "done": asked.start_to_close_timeout,
@@ -113,7 +113,7 @@ def _activity(asked: StartActivityInput) -> str:
 async def replay_all() -> None:
     """Replay every history: what a process with another hash seed is started for."""
     for name in names():
-        await replay(name)
+        await replay(load(name))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from models.domain.stages import StageName, StageStatus
@@ -15,6 +15,7 @@ from models.domain.states import DecisionStatus
 from models.store import workbenches
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
+from tests.fixtures.waiting import eventually, until
 from tests.fixtures.workers import Crew, World
 from workflows.reconcile import ReconcileWorkflow
 
@@ -121,6 +122,7 @@ async def paused(world: World) -> Kept:
     run = await world.start(Script(blocks={StageName.RUN_TESTS: gate}))
     await run.working_on(StageName.RUN_TESTS)
     await run.pause()
+    await until(lambda: run.script.stopped == [StageName.RUN_TESTS])
     gate.set()
     await run.resume()
     return await ended(run)
@@ -197,9 +199,14 @@ async def queue_ended_by_hand(world: World) -> Kept:
     run = await world.start(repository=repository)
     await world.waits(run, repository)
     await world.queue(repository).terminate()
+    await eventually(lambda: runs(world.queue(repository)))
     gate.set()
     await first.outcome()
     return await ended(run)
+
+
+async def runs(workflow: Kept) -> bool:
+    return (await workflow.describe()).status is WorkflowExecutionStatus.RUNNING
 
 
 @scenario("coding_pipeline")
