@@ -117,13 +117,17 @@ class Box:
         )
 
 
+NICE = 10
+"""Foreign commands take what the product leaves: a fork bomb must not starve the heartbeats, nor whoever ends it."""
+
+
 def fenced(argv: tuple[str, ...], cage: Cage, limits: Limits, others: int) -> tuple[str, ...]:
     """Put the limits around a launch. `others` is how many tasks of the same user are no part of it."""
     walls = ["--core=0", f"--fsize={_at_most(resource.RLIMIT_FSIZE, limits.disk)}"]
     if cage.pids is None:
         tasks = _WALL * (limits.processes + LAUNCHER_TASKS) + others
         walls.append(f"--nproc={_at_most(resource.RLIMIT_NPROC, tasks)}")
-    fence = ("prlimit", *walls, "--", *argv)
+    fence = ("nice", "-n", str(NICE), "prlimit", *walls, "--", *argv)
     if not cage.entrances:
         return fence
     return ("/bin/sh", "-c", _ENTER, "sh", *map(str, cage.entrances), "--", *fence)
