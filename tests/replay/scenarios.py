@@ -62,7 +62,7 @@ async def green(world: World) -> Kept:
 
 @scenario("coding_pipeline")
 async def stress_and_probe(world: World) -> Kept:
-    return await ended(await world.start(Script(has_stress=True, has_probe=True)))
+    return await ended(await world.start(Script(has_stress=True, has_probe=True, observation_seconds=0.01)))
 
 
 @scenario("coding_pipeline")

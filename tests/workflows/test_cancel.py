@@ -18,7 +18,7 @@ from tests.fixtures.workers import World
 async def at(world: World, stage: StageName, **options: float) -> tuple[Run, asyncio.Event]:
     """A mission that does a stage until the event is set."""
     gate = asyncio.Event()
-    run = await world.start(Script(blocks={stage: gate}, observation_seconds=options.get("observing", 0.01)))
+    run = await world.start(Script(blocks={stage: gate}, observation_seconds=options.get("observing", 0)))
     await run.working_on(stage)
     return run, gate
 

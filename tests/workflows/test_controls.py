@@ -86,7 +86,7 @@ class TestPause:
 
     async def test_the_end_of_the_window_is_held(self, world: World) -> None:
         gate = asyncio.Event()
-        run = await world.start(Script(blocks={StageName.MERGE: gate}))
+        run = await world.start(Script(blocks={StageName.MERGE: gate}, observation_seconds=0.01))
         await run.working_on(StageName.MERGE)
         await run.pause()
         gate.set()

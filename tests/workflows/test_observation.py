@@ -18,7 +18,7 @@ async def test_the_window_lasts_as_long_as_the_mission_says(world: World) -> Non
 
 
 async def test_a_probe_runs_on_the_missions_host(world: World) -> None:
-    run = await world.start(Script(has_probe=True))
+    run = await world.start(Script(has_probe=True, observation_seconds=0.01))
     assert await run.outcome() is MissionOutcome.MERGED
     assert run.script.looks == 1
 
