@@ -1,6 +1,5 @@
 """What a merge queue asks of the world: to exist, and whether a holder still lives."""
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +12,8 @@ from activities.heartbeats import heartbeating
 from models.contracts.merge_queue import MergeQueueState, QueueRef, SlotRequest
 from models.contracts.pipeline import TASK_TIMEOUT
 from models.domain.ids import merge_queue_workflow_id
+from models.store import workbenches
+from models.store.database import Database
 
 QueueRun = Callable[[Any, MergeQueueState], Awaitable[None]]
 """The queue workflow's run method: handed in, because activities sit below workflows."""
@@ -21,19 +22,18 @@ QueueRun = Callable[[Any, MergeQueueState], Awaitable[None]]
 class MergeQueueActivities:
     """Talks to Temporal on behalf of queues and missions."""
 
-    def __init__(self, client: Client, queue_run: QueueRun, task_queue: str) -> None:
-        self._client, self._queue_run, self._task_queue = client, queue_run, task_queue
+    def __init__(self, db: Database, client: Client, queue_run: QueueRun, task_queue: str) -> None:
+        self._db, self._client, self._queue_run, self._task_queue = db, client, queue_run, task_queue
 
     @activity.defn
     async def ensure_queue(self, queue: QueueRef) -> None:
-        """Start the queue's workflow unless it runs.
-
-        A new queue counts its tokens on from the clock, in milliseconds: above all that a queue before it gave out.
-        """
+        """Start the queue's workflow unless it runs; a new one's tokens are above all that an earlier one gave out."""
         async with heartbeating():
+            async with self._db.system() as session:
+                token = await workbenches.first_token(session)
             await self._client.start_workflow(
                 self._queue_run,
-                MergeQueueState(token=time.time_ns() // 1_000_000),
+                MergeQueueState(token=token),
                 id=merge_queue_workflow_id(queue.repository_id, queue.branch),
                 task_queue=self._task_queue,
                 task_timeout=TASK_TIMEOUT,

@@ -7,15 +7,15 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.concluding import conclude
 from activities.heartbeats import heartbeating
+from activities.recording import StageRecorder
 from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import governance, reconciling, running
-from models.store.database import Database
-from models.store.events import Actor
+from models.store import governance, reconciling, running, stages
 from models.tables.missions import Mission
 
 RECONCILER = "reconciler"
@@ -29,8 +29,9 @@ Signal = Callable[[Any, DecisionRef], Awaitable[None] | None]
 class ReconcileActivities:
     """One method per thing that can be left undone."""
 
-    def __init__(self, db: Database, client: Client, decision_resolved: Signal) -> None:
-        self._db, self._client, self._decision_resolved = db, client, decision_resolved
+    def __init__(self, recorder: StageRecorder, client: Client, decision_resolved: Signal) -> None:
+        self._recorder, self._db = recorder, recorder.db
+        self._client, self._decision_resolved = client, decision_resolved
 
     @activity.defn
     async def repeat_answers(self) -> int:
@@ -81,14 +82,9 @@ class ReconcileActivities:
         if reason is None:
             return 0
         async with self._db.workspace(mission.workspace_id) as session:
-            end = _terminated(await running.load(session, mission.workspace_id, mission.mission_id), reason)
-            if not await running.conclude(session, end):
-                return 0
-            actor = Actor(RECONCILER, mission.correlation_id)
-            for name in await reconciling.pending_decisions(session, mission.workspace_id, mission.mission_id):
-                await governance.withdraw(session, mission.workspace_id, name, actor)
-            await reconciling.close_open_stages(session, mission.workspace_id, mission.mission_id, reason)
-        return 1
+            whole = await running.load(session, mission.workspace_id, mission.mission_id)
+            ref = await stages.last_ref(session, mission.workspace_id, mission.mission_id, StageName.RESOLVE)
+            return int(await conclude(self._recorder, session, _terminated(whole, ref, reason), RECONCILER))
 
     async def _why_ended(self, mission: Mission) -> str | None:
         """Ask for the latest run: an engineer may have reset the workflow to an earlier point."""
@@ -103,11 +99,11 @@ class ReconcileActivities:
         return f"its workflow ended in Temporal as {status.name.lower()}"
 
 
-def _terminated(mission: Mission, reason: str) -> Conclusion:
+def _terminated(mission: Mission, ref: StageRef, reason: str) -> Conclusion:
     """Close the mission. A merge that nobody observed to the end, or that may have happened, calls for a look."""
     doubt = _UNOBSERVED if mission.merge_sha else _UNCERTAIN if mission.stage == StageName.MERGE.value else ""
     return Conclusion(
-        ref=StageRef(workspace_id=mission.workspace_id, mission_id=mission.mission_id, stage=StageName.RESOLVE),
+        ref=ref,
         outcome=MissionOutcome.TERMINATED,
         reason=f"{reason}{doubt}",
         merge_sha=mission.merge_sha or "",

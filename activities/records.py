@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
+from activities.concluding import conclude
 from activities.recording import StageRecorder, Verdict
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
@@ -13,9 +14,7 @@ from models.domain.canonical import canonical_json
 from models.domain.events import EventType
 from models.domain.metrics import Sample, unmet_targets
 from models.domain.stages import StageStatus
-from models.domain.states import MissionOutcome
-from models.store import candidates, governance, metric_windows, running, stages
-from models.store.events import Actor
+from models.store import metric_windows, running, stages
 from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
@@ -52,26 +51,8 @@ class RecordActivities:
     @activity.defn
     async def conclude(self, end: Conclusion) -> None:
         """Stage 11: close the mission, with its CAPA where it did not end well, and whatever it left open."""
-        ref = end.ref
-        async with self._db.workspace(ref.workspace_id) as session:
-            mission = await running.load(session, ref.workspace_id, ref.mission_id)
-            if end.decision_id:
-                actor = Actor(stages.WORKER, mission.correlation_id)
-                await governance.withdraw(session, ref.workspace_id, end.decision_id, actor)
-            await self._close_open(session, end)
-            record = await stages.begin(session, ref, activity.info().attempt)
-            if record.ended_at is None:
-                verdict = _ending(ref, end, end.revert_sha or end.merge_sha or None)
-                await self._recorder.close_in(session, record, verdict, None)
-            await candidates.record_outcomes(session, ref.workspace_id, ref.mission_id)
-            await running.conclude(session, end)
-
-    async def _close_open(self, session: AsyncSession, end: Conclusion) -> None:
-        """A stage that the mission's end broke off has failed, for the reason that the mission ended."""
-        for record in await stages.open_of(session, end.ref.workspace_id, end.ref.mission_id):
-            if record.stage != end.ref.stage.value:
-                answer = StageResult(status=StageStatus.FAILED, reason=end.reason)
-                await self._recorder.close_in(session, record, Verdict(answer, answer.status, end.reason), None)
+        async with self._db.workspace(end.ref.workspace_id) as session:
+            await conclude(self._recorder, session, end, stages.WORKER)
 
     async def _record(self, ref: StageRef, judge: Judge) -> StageResult:
         """Open, judge and close a stage in one transaction."""
@@ -135,10 +116,3 @@ async def _collect(session: AsyncSession, record: Stage) -> Verdict:
     reason = "" if targets else "the mission has no metric targets"
     evidence = (NewEvidence("metric", canonical_json(details)),)
     return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, reason, details, evidence=evidence)
-
-
-def _ending(ref: StageRef, end: Conclusion, sha: str | None) -> Verdict:
-    good = end.outcome is MissionOutcome.MERGED
-    status = StageStatus.PASSED
-    details = {"outcome": end.outcome.value, "action": "resolve" if good else "escalate", "revert_sha": end.revert_sha}
-    return Verdict(StageResult(status=status, reason=end.reason), status, end.reason, details, git_sha=sha)

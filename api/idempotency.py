@@ -33,6 +33,8 @@ class Once:
 
     def __init__(self, db: Database, workspace_id: str, status: int, request: idempotency.Request | None) -> None:
         self._db, self._workspace_id, self._status, self._request = db, workspace_id, status, request
+        self.is_repeated = False
+        """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
     async def commit(self, change: Callable[[AsyncSession], Awaitable[Any]]) -> Response:
         """Make a change of rows; `change` gets the session and returns the answer's `data`.
@@ -60,7 +62,11 @@ class Once:
         return _response(answer)
 
     async def _claim(self, session: AsyncSession) -> Answer | None:
-        return await idempotency.claim(session, self._request) if self._request else None
+        if self._request is None:
+            return None
+        claim = await idempotency.claim(session, self._request)
+        self.is_repeated = not claim.is_new
+        return claim.answer
 
     async def _settle(self, session: AsyncSession, answer: Answer) -> None:
         if self._request:

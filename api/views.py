@@ -1,8 +1,9 @@
 """How stored things are shown: a page of rows, and a mission with the addresses that belong to it."""
 
+from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.schemas import links
@@ -17,9 +18,14 @@ View = TypeVar("View", bound=BaseModel)
 
 
 def page_of(view: type[View], found: Rows[Any]) -> Success[Page[View]]:
-    """Show each row as `view`, which takes a row's attributes."""
-    items = [view.model_validate(row) for row in found.rows]
-    return Success(data=Page(items=items, next_cursor=found.next_cursor))
+    """Show each row, an object or its columns, as `view`."""
+    items = _items(view).validate_python(found.rows, from_attributes=True)
+    return Success.model_construct(data=Page.model_construct(items=items, next_cursor=found.next_cursor))
+
+
+@cache
+def _items(view: type[View]) -> TypeAdapter[list[View]]:
+    return TypeAdapter(list[view])  # type: ignore[valid-type]  # a type that is known at run time
 
 
 async def mission_view(session: AsyncSession, mission: Mission, settings: Settings) -> MissionView:

@@ -60,8 +60,8 @@ def control_activities(tools: Tools, control: str) -> Activities:
     """Short activities that only talk to Postgres and Temporal."""
     records = RecordActivities(tools.recorder)
     governance = GovernanceActivities(tools.recorder)
-    queue = MergeQueueActivities(tools.client, MergeQueueWorkflow.run, control)
-    reconcile = ReconcileActivities(tools.recorder.db, tools.client, CodingPipelineWorkflow.decision_resolved)
+    queue = MergeQueueActivities(tools.recorder.db, tools.client, MergeQueueWorkflow.run, control)
+    reconcile = ReconcileActivities(tools.recorder, tools.client, CodingPipelineWorkflow.decision_resolved)
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
         records.skip_stress,

@@ -31,19 +31,23 @@ async def execute_mission(
     require_assignee(mission, call)
 
     async def start(_: str) -> MissionStarted:
+        if not (once.is_repeated and mission.run_id):  # else we died after the start, and before its answer
+            await begin()
+        links = mission_links(mission, settings)
+        return MissionStarted(mission_id=mission.mission_id, run_id=mission.run_id or "", links=links)
+
+    async def begin() -> None:
         async with db.workspace(call.workspace_id) as session:
             await missions.require_ready(session, mission)
-        begin = PipelineInput(
+        package = PipelineInput(
             workspace_id=call.workspace_id,
             mission_id=mission.mission_id,
             started_by=call.principal.name,
             correlation_id=call.request_id,
         )
-        mission.run_id = await gateway.start(begin, Severity(mission.severity))
+        mission.run_id = await gateway.start(package, Severity(mission.severity))
         async with db.workspace(call.workspace_id) as session:
             await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id)
-        links = mission_links(mission, settings)
-        return MissionStarted(mission_id=mission.mission_id, run_id=mission.run_id, links=links)
 
     return await once.command(start)
 

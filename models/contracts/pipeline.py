@@ -156,7 +156,6 @@ class Conclusion(StageTask):
     merge_sha: str = ""
     revert_sha: str = ""
     capa: bool = True
-    decision_id: str = ""
 
 
 class ControlRecord(Payload):

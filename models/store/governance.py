@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlmodel import col, select
 
 from models.contracts.pipeline import StageRef
 from models.domain.approval import Binding, MergeVerdict
@@ -75,6 +75,16 @@ async def expire(session: AsyncSession, workspace_id: str, name: str, actor: Act
 async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
     """Cancel a pending decision whose subject is gone; return it as it is now."""
     return await _close(session, _pending(workspace_id, name), DecisionStatus.CANCELED, workspace_id, name, actor)
+
+
+async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
+    """List a mission's open questions."""
+    statement = select(Decision.decision_id).where(
+        Decision.workspace_id == workspace_id,
+        Decision.mission_id == mission_id,
+        Decision.status == DecisionStatus.PENDING.value,
+    )
+    return list(await session.scalars(statement))
 
 
 async def acknowledge(session: AsyncSession, workspace_id: str, name: str) -> None:

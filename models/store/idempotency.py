@@ -34,29 +34,46 @@ class Answer:
     body: bytes
 
 
-async def claim(session: AsyncSession, request: Request) -> Answer | None:
-    """Take the key for this request; the answer if it was given before.
+@dataclass(frozen=True)
+class Claim:
+    """What a key was taken for: a new request, or one that was made before, with its answer if it got one."""
 
-    A concurrent request with the key waits here until this transaction ends. None means: do it, then `settle`.
+    is_new: bool
+    answer: Answer | None = None
+
+
+async def claim(session: AsyncSession, request: Request) -> Claim:
+    """Take the key for this request; without an answer: do it, then `settle`.
+
+    A concurrent request with the key waits here until this transaction ends.
 
     Raises:
         Conflict: `idempotency_key_reused`, the key belongs to another request.
     """
-    known = (await claim_all(session, [request])).get(request.key)
+    if await _take(session, [request]):
+        return Claim(is_new=True)
+    known = (await _find(session, {request.key: request})).get(request.key)
     if isinstance(known, Conflict):
         raise known
-    return known
+    return Claim(is_new=False, answer=known)
 
 
 async def claim_all(session: AsyncSession, requests: Sequence[Request]) -> dict[str, Answer | Conflict]:
     """Take the keys of several requests of one workspace, each key once; what those get that were known before."""
-    taken = set(await session.scalars(_CLAIM, _columns(requests)))
+    taken = await _take(session, requests)
     others = {request.key: request for request in requests if request.key not in taken}
-    if not others:
-        return {}
+    return await _find(session, others) if others else {}
+
+
+async def _take(session: AsyncSession, requests: Sequence[Request]) -> set[str]:
+    return set(await session.scalars(_CLAIM, _columns(requests)))
+
+
+async def _find(session: AsyncSession, others: dict[str, Request]) -> dict[str, Answer | Conflict]:
+    workspace_id = next(iter(others.values())).workspace_id
     rows = await session.scalars(
         select(Idempotency).where(
-            Idempotency.workspace_id == requests[0].workspace_id, col(Idempotency.idempotency_key).in_(others)
+            Idempotency.workspace_id == workspace_id, col(Idempotency.idempotency_key).in_(others)
         )
     )
     found = {row.idempotency_key: _known(others[row.idempotency_key], row) for row in rows}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -28,5 +29,10 @@ async def fetch(
 
 def matching(table: type[Row], workspace_id: str, filters: Mapping[str, object]) -> SelectOfScalar[Row]:
     """Select a workspace's rows whose columns equal the filters."""
+    return select(table).where(*conditions(table, workspace_id, filters))
+
+
+def conditions(table: type[Row], workspace_id: str, filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
+    """Find a workspace's rows whose columns equal the filters, as the conditions of a WHERE clause."""
     wanted = {"workspace_id": workspace_id} | {name: value for name, value in filters.items() if value is not None}
-    return select(table).where(*(getattr(table, name) == value for name, value in wanted.items()))
+    return [getattr(table, name) == value for name, value in wanted.items()]

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import load_only
 from sqlmodel import col, insert, select
 
 from models.domain import ids
@@ -27,7 +26,7 @@ SORTS: Mapping[str, tuple[Any, ...]] = {
 }
 """Orders of the list, each served by an index. By severity, the most urgent and then the oldest come first."""
 
-_SUMMARY = load_only(*(getattr(Mission, name) for name in (*MissionSummary.model_fields, "severity_rank", "seq")))
+_SUMMARY = tuple(getattr(Mission, name) for name in (*MissionSummary.model_fields, "severity_rank", "seq"))
 _COPIED = (
     "repository_id",
     "subsystem_id",
@@ -97,10 +96,10 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
 
 async def list_page(
     session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
-) -> Rows[Mission]:
-    """Read one page of the missions whose columns have the wanted values."""
-    statement = lists.matching(Mission, workspace_id, filters).options(_SUMMARY)
-    return await pagination.fetch(session, statement, SORTS[page.sort.field], page)
+) -> Rows[dict[str, Any]]:
+    """Read one page of the summaries of missions whose columns have the wanted values."""
+    statement = select(*_SUMMARY).where(*lists.conditions(Mission, workspace_id, filters))
+    return await pagination.fetch_columns(session, statement, SORTS[page.sort.field], page)
 
 
 def is_waiting(mission: Mission) -> bool:

@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from sqlalchemy import and_, func, or_, text, update
+from sqlalchemy import and_, or_, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 from sqlmodel import col, select
 
 from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
-from models.domain.events import EventType
-from models.domain.stages import StageName, StageStatus
+from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionStatus
-from models.store import stages
-from models.tables.missions import Decision, Mission, Stage, Workbench
+from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
 _ENDED = (MissionStatus.RESOLVED.value, MissionStatus.ESCALATED.value)
@@ -61,33 +59,6 @@ async def running(session: AsyncSession) -> list[Mission]:
         .limit(50_000)
     )
     return list(await session.scalars(statement))
-
-
-async def pending_decisions(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
-    """List a mission's open questions."""
-    statement = select(Decision.decision_id).where(
-        Decision.workspace_id == workspace_id,
-        Decision.mission_id == mission_id,
-        Decision.status == DecisionStatus.PENDING.value,
-    )
-    return list(await session.scalars(statement))
-
-
-async def close_open_stages(session: AsyncSession, workspace_id: str, mission_id: str, reason: str) -> None:
-    """Close stages that were running when their workflow was ended; unsigned, because nobody saw how they ended."""
-    for record in await stages.open_of(session, workspace_id, mission_id):
-        ref = stages.ref_of(record)
-        await session.execute(
-            update(Stage)
-            .where(*stages.is_of(ref))
-            .values(
-                status=StageStatus.FAILED.value,
-                reason=reason,
-                result={"answer": {"status": StageStatus.FAILED.value, "reason": reason}},
-                ended_at=func.clock_timestamp(),
-            )
-        )
-        await stages.tell(session, ref, EventType.STAGE_FAILED, {"reason": reason})
 
 
 async def open_workbenches_of_ended(session: AsyncSession) -> list[Leftover]:

@@ -24,13 +24,12 @@ _CONTROL_EVENTS = {
 }
 
 
-async def load(session: AsyncSession, workspace_id: str, mission_id: str) -> Mission:
-    """Read a mission that must be there."""
-    return (
-        await session.scalars(
-            select(Mission).where(Mission.workspace_id == workspace_id, Mission.mission_id == mission_id)
-        )
-    ).one()
+async def load(session: AsyncSession, workspace_id: str, mission_id: str, *, for_update: bool = False) -> Mission:
+    """Read a mission that must be there; `for_update` keeps others from changing it until the transaction ends."""
+    statement = select(Mission).where(Mission.workspace_id == workspace_id, Mission.mission_id == mission_id)
+    if for_update:
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    return (await session.scalars(statement)).one()
 
 
 async def load_repository(session: AsyncSession, mission: Mission) -> Repository:
@@ -133,7 +132,7 @@ async def record_control(session: AsyncSession, change: ControlRecord) -> None:
     await _tell(session, change.workspace_id, change.mission_id, kind, actor, {"detail": change.detail})
 
 
-async def conclude(session: AsyncSession, end: Conclusion) -> bool:
+async def conclude(session: AsyncSession, end: Conclusion, closer: str) -> bool:
     """Close the mission: status, outcome, CAPA and event; False when it was closed before."""
     ref = end.ref
     resolved = end.outcome is MissionOutcome.MERGED
@@ -150,7 +149,7 @@ async def conclude(session: AsyncSession, end: Conclusion) -> bool:
     )
     if correlation is None:
         return False
-    actor = Actor(WORKER, correlation)
+    actor = Actor(closer, correlation)
     if end.capa:
         await open_capa(session, end, actor)
     kind = EventType.MISSION_RESOLVED if resolved else EventType.MISSION_ESCALATED

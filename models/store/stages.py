@@ -16,7 +16,7 @@ from models.contracts.pipeline import StageRef
 from models.domain.canonical import canonical_json, digest_of, sha256_digest
 from models.domain.errors import MissionControlError
 from models.domain.events import EventType, Subject
-from models.domain.stages import StageStatus
+from models.domain.stages import StageName, StageStatus
 from models.store import blobs, events
 from models.store.database import clock, mark_events
 from models.store.events import Actor
@@ -100,6 +100,18 @@ async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> 
         .order_by(col(Stage.started_at))
     )
     return list(await session.scalars(statement))
+
+
+async def last_ref(session: AsyncSession, workspace_id: str, mission_id: str, stage: StageName) -> StageRef:
+    """Name a stage's run in the round and with the candidate that the mission came to."""
+    statement = (
+        select(Stage.round, Stage.candidate)
+        .where(Stage.workspace_id == workspace_id, Stage.mission_id == mission_id)
+        .order_by(col(Stage.round).desc(), col(Stage.started_at).desc())
+        .limit(1)
+    )
+    number, candidate = (await session.execute(statement)).one_or_none() or (0, 0)
+    return StageRef(workspace_id=workspace_id, mission_id=mission_id, stage=stage, round=number, candidate=candidate)
 
 
 async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:

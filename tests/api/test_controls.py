@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 from temporalio.worker import Worker
 
 from activities.governance import GovernanceActivities
@@ -55,7 +56,7 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
     control = control_queue(settings.task_queue_prefix)
     instant = InstantPorts(recorder, control)
     records, governance = RecordActivities(recorder), GovernanceActivities(recorder)
-    queue = MergeQueueActivities(client, MergeQueueWorkflow.run, control)
+    queue = MergeQueueActivities(db, client, MergeQueueWorkflow.run, control)
     activities = [
         *instant.activities(),
         records.skip_stress,
@@ -119,6 +120,10 @@ def in_tests(mission: Mission) -> bool:
     return bool(mission["stage"] == "run_tests")
 
 
+def in_any_state(_: Mission) -> bool:
+    return True
+
+
 class TestExecute:
     async def test_runs_to_the_merge(self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts) -> None:
         started = await say(api, mission, "execute", mission_type="coding")
@@ -148,6 +153,18 @@ class TestExecute:
         first, second = [await api.post(place, json={}, headers=headers) for _ in range(2)]
         assert (first.status_code, first.json()) == (second.status_code, second.json())
         await when(api, mission, ended)
+
+    async def test_a_repetition_after_a_crash_finds_the_mission_started(
+        self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts, db: Database, team: Team
+    ) -> None:
+        place, headers = f"{mission['links']['self']}/execute", {"Idempotency-Key": "crash"}
+        first = await api.post(place, json={}, headers=headers)
+        for moment in (in_any_state, ended):
+            await when(api, mission, moment)
+            async with db.workspace(team.workspace_id) as session:  # as if we had died before the answer was stored
+                await session.execute(text("UPDATE idempotency SET status_code = NULL, response = NULL"))
+            again = await api.post(place, json={}, headers=headers)
+            assert (again.status_code, again.json()) == (202, first.json())
 
     async def test_not_without_a_candidate(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         assert refusal(await say(api, await filed(api, repo), "execute")) == (409, "no_candidate")

@@ -5,9 +5,12 @@ import asyncio
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 
+from activities.workbench.signing import verify
+from models.domain.canonical import digest_of
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
 from models.store import missions, running, workbenches
+from models.store.stages import signed_content
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.workers import Crew, World
@@ -28,10 +31,16 @@ class TestTerminated:
         row, stage = await run.row(), await run.stage(StageName.RUN_TESTS)
         assert (row.status, row.outcome) == ("escalated", MissionOutcome.TERMINATED)
         assert row.reason == "its workflow ended in Temporal as terminated"
-        assert (stage.status, stage.reason, stage.signature) == (StageStatus.FAILED, row.reason, None)
+        assert (stage.status, stage.reason) == (StageStatus.FAILED, row.reason)
+        end = await run.stage(StageName.RESOLVE)
+        assert (end.status, end.reason, end.result["outcome"]) == (StageStatus.PASSED, row.reason, "terminated")
+        for record in (stage, end):
+            signed = digest_of(signed_content(record.model_dump()))
+            assert verify(world.crew.recorder.key.public_openssh, signed.encode(), record.signature or "")
         assert await run.capas() == []
-        told = [event["type"] for event in await run.events()][-2:]
-        assert told == ["mission.escalated", "stage.failed"]
+        told = [(event["type"], event["actor"]) for event in await run.events()][-4:]
+        assert told[0][0] == "stage.failed"
+        assert told[-1] == ("mission.escalated", "reconciler")
 
     async def test_a_second_pass_finds_nothing(self, world: World) -> None:
         run = await at(world, StageName.PULL_CODE)

@@ -98,7 +98,6 @@ async def _conclude(mission: Pipeline, end: MissionEnds) -> None:
         merge_sha=mission.merge_sha,
         revert_sha=mission.revert_sha,
         capa=end.capa,
-        decision_id=mission.decision_id,
     )
     await workflow.execute_local_activity_method(RecordActivities.conclude, conclusion, **RECORD)
 
