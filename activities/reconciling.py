@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -12,11 +13,14 @@ from activities.heartbeats import heartbeating
 from activities.recording import StageRecorder
 from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
+from models.domain.errors import MissionControlError
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
 from models.store import governance, reconciling, running, stages
 from models.tables.missions import Mission
+
+log = structlog.get_logger()
 
 RECONCILER = "reconciler"
 RUNNING_MISSIONS = "WorkflowType = 'CodingPipelineWorkflow' AND ExecutionStatus = 'Running'"
@@ -50,7 +54,7 @@ class ReconcileActivities:
             alive = (
                 {workflow.id async for workflow in self._client.list_workflows(RUNNING_MISSIONS)} if missions else set()
             )
-            return sum([await self._close_if_ended(mission) for mission in missions if _name(mission) not in alive])
+            return sum([await self._try_to_close(mission) for mission in missions if _name(mission) not in alive])
 
     @activity.defn
     async def leftovers(self) -> list[Leftover]:
@@ -70,11 +74,20 @@ class ReconcileActivities:
             await self._client.get_workflow_handle(name).signal(self._decision_resolved, decision)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+                log.warning("answer_not_told", decision=decision.decision_id, error=error.message)
+                return 0
             async with self._db.workspace(workspace_id) as session:
                 await governance.acknowledge(session, workspace_id, decision.decision_id)
             return 0
         return 1
+
+    async def _try_to_close(self, mission: Mission) -> int:
+        """Leave a mission that cannot be closed now to the next pass: it keeps no other open."""
+        try:
+            return await self._close_if_ended(mission)
+        except (RPCError, MissionControlError) as error:
+            log.warning("mission_not_closed", workflow_id=_name(mission), error=error.message)
+            return 0
 
     async def _close_if_ended(self, mission: Mission) -> int:
         """Ask Temporal itself, because Visibility lags; then close the row with the reason that it gives."""

@@ -19,6 +19,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
+from api.sdk_metrics import sdk_metrics
 from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
 from models.contracts.pipeline import TASK_TIMEOUT, DecisionRef, PipelineInput
 from models.domain.errors import Conflict, MissionControlError, Unavailable
@@ -44,7 +45,8 @@ class Gateway:
     @classmethod
     async def open(cls, settings: Settings) -> "Gateway":
         """Make a gateway; it connects with its first call, so that the API starts without Temporal."""
-        return cls(await connect(settings, lazy=True), control_queue(settings.task_queue_prefix))
+        client = await connect(settings, runtime=sdk_metrics().runtime, lazy=True)
+        return cls(client, control_queue(settings.task_queue_prefix))
 
     async def start(self, mission: PipelineInput, severity: Severity) -> str:
         """Start a mission's workflow, or find it running; its run id.

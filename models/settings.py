@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     host_id: str | None = None
     sandbox: Literal["auto", "bubblewrap", "namespaces", "none"] = "auto"
     commands_at_once: int = Field(default=2, ge=1, le=256)
+    metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

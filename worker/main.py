@@ -18,7 +18,7 @@ from models.store import configuration
 from models.store.database import Database
 from models.store.events import Actor
 from worker.host import host_id
-from worker.interceptors import ErrorTranslator
+from worker.interceptors import AroundActivities
 from worker.registry import Activities, Tools, control_activities, host_activities, shared_activities
 from worker.schedules import ensure_reconciler
 from workflows.client import connect
@@ -30,7 +30,7 @@ from workflows.reconcile import ReconcileWorkflow
 log = structlog.get_logger()
 
 WORKFLOWS = (CodingPipelineWorkflow, MergeQueueWorkflow, ReconcileWorkflow)
-INTERCEPTORS = (ErrorTranslator(),)
+INTERCEPTORS = (AroundActivities(),)
 
 STICKY = timedelta(seconds=2)
 """After a worker was killed, its cached workflows are offered to others this soon (the SDK waits 10 s)."""
@@ -109,7 +109,7 @@ def activity_worker(client: Client, queue: str, activities: Activities) -> Worke
 def _runtime(settings: Settings) -> Runtime | None:
     if settings.metrics_port is None:
         return None
-    bind = f"{settings.api_host}:{settings.metrics_port}"
+    bind = f"{settings.metrics_host}:{settings.metrics_port}"
     return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=bind)))
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import and_, or_, text
+from sqlalchemy import and_, func, or_, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 from sqlmodel import col, select
@@ -14,16 +14,24 @@ from models.domain.states import DecisionStatus, MissionStatus
 from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
+SELDOM, ONE_PASS = 600, 15
+"""Seconds: how often an old answer is told again, and a little more than lies between two passes."""
+
 _ENDED = (MissionStatus.RESOLVED.value, MissionStatus.ESCALATED.value)
 _RUNNING = (MissionStatus.IN_PROGRESS.value, MissionStatus.OBSERVING.value)
 
 
 async def unacknowledged(session: AsyncSession) -> list[tuple[str, DecisionRef]]:
-    """List answered decisions whose workflow has not said that it knows."""
+    """List answered decisions whose workflow has not said that it knows, and that are due to be told again.
+
+    At first each pass tells them, after ten minutes one pass in ten minutes: a workflow takes 10,000 signals at most.
+    """
+    age = func.extract("epoch", func.mc_now() - col(Decision.resolved_at))
     statement = (
         select(Decision)
         .where(Decision.status != DecisionStatus.PENDING.value, col(Decision.acknowledged_at).is_(None))
         .where(col(Decision.mission_id).is_not(None))
+        .where(or_(age < SELDOM, func.mod(age, SELDOM) < ONE_PASS))
         .order_by(col(Decision.resolved_at))
         .limit(BATCH)
     )

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, text, update
+import structlog
+from sqlalchemy import ColumnElement, event, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -23,6 +24,7 @@ from models.store.events import Actor
 from models.tables.missions import Mission, Stage, TestResultRow
 
 WORKER = "worker"
+log = structlog.get_logger()
 
 _EVENTS = {
     StageStatus.PASSED: EventType.STAGE_PASSED,
@@ -170,7 +172,8 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
     ref = ref_of(record)
     log_digest = await blobs.put(session, ref.workspace_id, ending.log) if ending.log is not None else None
     values = _signed(record, ending, log_digest, clock(session), sign)
-    if not (await session.execute(_END, _closing(record, ending, values))).scalar_one():
+    told = (await session.execute(_END, _closing(record, ending, values))).one_or_none()
+    if told is None:
         finished = await load(session, ref)
         assert finished is not None  # noqa: S101  # the update matched no open row, so there is a closed one
         await session.refresh(finished)
@@ -181,7 +184,15 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
     for item in ending.evidence:
         await blobs.put(session, ref.workspace_id, item.content)
     await _keep_tests(session, ref, ending.tests, log_digest)
+    _log_when_committed(session, ref, ending, told.correlation_id)
     return ending.answer
+
+
+def _log_when_committed(session: AsyncSession, ref: StageRef, ending: Ending, correlation_id: str) -> None:
+    """Tell the log of a stage's end once it is a fact; the correlation id is the request's that filed the mission."""
+    line = {"mission_id": ref.mission_id, "stage": ref.stage.value, "round": ref.round, "candidate": ref.candidate}
+    line |= {"status": ending.status.value, "reason": ending.reason[:200], "correlation_id": correlation_id}
+    event.listen(session.sync_session, "after_commit", lambda _: log.info("stage_ended", **line), once=True)
 
 
 def _closing(record: Stage, ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +243,8 @@ _END = text(
         SELECT :workspace_id, :type, 'mission', :mission_id, 'worker', correlation_id, CAST(:told AS jsonb)
         FROM closed, mission WHERE workspace_id = :workspace_id AND mission_id = :mission_id
     )
-    SELECT count(*) FROM closed
+    SELECT (SELECT correlation_id FROM mission WHERE workspace_id = :workspace_id AND mission_id = :mission_id)
+    FROM closed
     """
 )
 

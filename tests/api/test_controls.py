@@ -25,7 +25,7 @@ from tests.fixtures.instant_ports import InstantPorts
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.servers import TemporalServer
 from tests.fixtures.stages import service_key
-from worker.interceptors import ErrorTranslator
+from worker.interceptors import AroundActivities
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
@@ -71,7 +71,7 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
         queue.has_ended,
     ]
     workflows = [CodingPipelineWorkflow, MergeQueueWorkflow]
-    options: dict[str, Any] = {"activities": activities, "interceptors": [ErrorTranslator()]}
+    options: dict[str, Any] = {"activities": activities, "interceptors": [AroundActivities()]}
     async with (
         Worker(client, task_queue=control, workflows=workflows, **options),
         Worker(client, task_queue=workbench_queue(control), **options),

@@ -92,6 +92,10 @@ class TestMetrics:
         ):
             assert line in answer.text
 
+    async def test_numbers_of_the_sdk(self, client: Caller, team: Team) -> None:
+        await client(team.admin).get("/api/v1/status")  # asks Temporal
+        assert "temporal_request_total{" in (await client(None).get("/metrics")).text
+
 
 class TestVersions:
     @pytest.mark.parametrize("version", ["v1", "v2"])

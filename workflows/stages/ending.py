@@ -36,8 +36,9 @@ async def close(mission: Pipeline, end: MissionEnds) -> MissionOutcome:
 
 
 def unforeseen(mission: Pipeline, error: FailureError) -> MissionEnds:
-    """A part of ours that broke for good fails the mission."""
-    return MissionEnds(MissionOutcome.FAILED, _cause(error), mission.stage)
+    """A part of ours that broke for good fails the mission; whether it merged then only the branch can tell."""
+    doubt = "; look for its Mission-Id among the branch's commits" if mission.stage is StageName.MERGE else ""
+    return MissionEnds(MissionOutcome.FAILED, f"{_cause(error)}{doubt}", mission.stage)
 
 
 async def _roll_back(mission: Pipeline, end: MissionEnds) -> MissionEnds:
