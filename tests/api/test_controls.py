@@ -136,6 +136,13 @@ class TestExecute:
         stages = (await api.get(mission["links"]["stages"])).json()["data"]["items"]
         assert [stage["number"] for stage in stages] == ["1", "2", "3", "4", "4s", "5", "6", "7", "8", "9", "10", "11"]
 
+    async def test_the_sdk_counts_its_calls(
+        self, api: httpx2.AsyncClient, mission: Mission, client: Caller, ports: InstantPorts
+    ) -> None:
+        await say(api, mission, "execute")
+        assert 'operation="StartWorkflowExecution"' in (await client(None).get("/metrics")).text
+        await when(api, mission, ended)
+
     async def test_not_twice(self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts) -> None:
         gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
         await say(api, mission, "execute")

@@ -96,7 +96,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     (
         Conclusion(ref=REF, outcome=MissionOutcome.FAILED, reason="r", failed_stage=StageName.MERGE),
         f'{{"ref":{REF_JSON},"outcome":"failed","reason":"r","failed_stage":"merge","merge_sha":"","revert_sha":"",'
-        '"capa":true,"decision_id":""}',
+        '"capa":true}',
     ),
     (
         ControlRecord(workspace_id="w", mission_id="m", key="k", version=1, action="pause", actor="olga"),
