@@ -38,7 +38,7 @@ class ContextActivities:
     async def fetch_context(self, task: StageInput) -> PipelineContext:
         """Start the mission and settle what it works with; this host takes it."""
         ref = task.ref
-        await self._start(ref)
+        await self._start(ref, task.first_run_id or activity.info().workflow_run_id or "")
 
         async def work(log: StageLog, record: Stage) -> Verdict:
             return await self._look(ref)
@@ -53,8 +53,7 @@ class ContextActivities:
         """Become the host of a mission whose own is gone."""
         return HostQueue(name=self._host_queue)
 
-    async def _start(self, ref: StageRef) -> None:
-        run_id = activity.info().workflow_run_id or ""
+    async def _start(self, ref: StageRef, run_id: str) -> None:
         async with self._db.workspace(ref.workspace_id) as session:
             await running.start(session, ref.workspace_id, ref.mission_id, run_id)
             mission = await running.load(session, ref.workspace_id, ref.mission_id)

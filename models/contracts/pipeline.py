@@ -44,11 +44,15 @@ class StageTask(Payload):
 
 
 class StageInput(StageTask):
-    """Asks an activity to do a stage on a base commit, with the mission's commit where there is one."""
+    """Asks an activity to do a stage on a base commit, with the mission's commit where there is one.
+
+    `first_run_id` names the workflow's first run: it stays when an engineer resets the workflow.
+    """
 
     base_sha: str = ""
     head_sha: str = ""
     merge_sha: str = ""
+    first_run_id: str = ""
 
 
 class StageResult(Payload):
