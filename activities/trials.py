@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from activities.benches import Benches, Job
 from activities.logs import StageLog
+from activities.recording import outlasting
 from activities.workbench.command import CommandRunner, OnOutput
 from activities.workbench.environments import Environment, Environments, EnvironmentSpec
 from activities.workbench.locks import exclusive
@@ -117,13 +118,18 @@ class Trials:
         async with self._benches.db.workspace(mission.workspace_id) as session:
             digest = await base_results.find(session, mission.workspace_id, mission.repository_id, key)
             content = await blobs.get(session, mission.workspace_id, digest) if digest else None
-        return TestReport.model_validate_json(content) if content else None
+        return await asyncio.to_thread(TestReport.model_validate_json, content) if content else None
 
     async def _remember(self, job: Job, key: str, report: TestReport) -> None:
         mission = job.mission
-        async with self._benches.db.workspace(mission.workspace_id) as session:
-            digest = await blobs.put(session, mission.workspace_id, report_bytes(report))
-            await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
+        content = await asyncio.to_thread(report_bytes, report)
+
+        async def keep() -> None:
+            async with self._benches.db.workspace(mission.workspace_id) as session:
+                digest = await blobs.put(session, mission.workspace_id, content)
+                await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
+
+        await outlasting(keep)
 
 
 def _commands(job: Job, environment: Environment) -> Commands:
