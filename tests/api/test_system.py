@@ -14,6 +14,7 @@ from api.routing import Route, router
 from models.schemas.envelope import Success
 from models.settings import Settings
 from models.store.database import Database
+from models.store.migrate import expected_revision
 from tests.fixtures.api import Caller, Team, running
 from tests.fixtures.servers import PostgresServer
 
@@ -44,7 +45,7 @@ class TestHealth:
     async def test_alive_and_ready_without_temporal(self, client: Caller) -> None:
         assert (await client(None).get("/healthz")).json() == {"success": True, "data": {"status": "ok"}}
         ready = (await client(None).get("/readyz")).json()["data"]
-        assert ready == {"database": "ok", "migrations": "0001", "temporal": "unavailable"}
+        assert ready == {"database": "ok", "migrations": expected_revision(), "temporal": "unavailable"}
 
     async def test_not_ready_before_the_migrations(self, postgres_server: PostgresServer, settings: Settings) -> None:
         empty = settings.model_copy(update={"database_url": SecretStr(postgres_server.create_database())})
