@@ -129,18 +129,18 @@ class StageRecorder:
 
 
 async def outlasting(act: Callable[[], Awaitable[T]]) -> T:
-    """Do a transaction that may run twice again while Postgres is away; any other error is the caller's at once."""
+    """Do a transaction that may run twice again where Postgres cut it off; any other error is the caller's at once."""
     until, pause = time.monotonic() + PATIENCE, 0.1
     while True:
         try:
             return await act()
         except (DBAPIError, NoConnection) as error:
-            if not _is_away(error) or time.monotonic() > until:
+            if not _was_cut_off(error) or time.monotonic() > until:
                 raise
-            log.warning("postgres_away", error=str(error).splitlines()[0])
+            log.warning("transaction_cut_off", error=str(error).splitlines()[0])
         await asyncio.sleep(pause)
         pause = min(2 * pause, 2.0)
 
 
-def _is_away(error: DBAPIError | NoConnection) -> bool:
+def _was_cut_off(error: DBAPIError | NoConnection) -> bool:
     return isinstance(error, OperationalError | NoConnection) or error.connection_invalidated

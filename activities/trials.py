@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import accumulate
 
 from activities.benches import Benches, Job
 from activities.logs import StageLog
@@ -22,8 +23,8 @@ from models.domain.stress import StressRun
 from models.domain.testing import TestReport
 from models.store import base_results, blobs
 
-MAX_STORED_RESULTS = 20_000
-"""Test cases kept as rows of one run; the report in evidence holds all."""
+MAX_STORED_RESULTS, MAX_STORED_BYTES = 20_000, 4 * 1024 * 1024
+"""Test cases kept as rows of one run, and the bytes of their names; the report in evidence holds all."""
 
 
 class Trials:
@@ -149,8 +150,13 @@ def stored_results(run: str, report: TestReport) -> tuple[TestResult, ...]:
         TestResult.model_validate(
             {"name": case.id, "outcome": case.outcome.value, "duration_ms": case.seconds * 1000, "run": run}
         )
-        for case in report.cases[:MAX_STORED_RESULTS]
+        for case in report.cases[: _stored(report)]
     )
+
+
+def _stored(report: TestReport) -> int:
+    sizes = accumulate(len(case.id.encode()) for case in report.cases[:MAX_STORED_RESULTS])
+    return sum(size <= MAX_STORED_BYTES for size in sizes)
 
 
 async def _unheard(data: bytes) -> None:

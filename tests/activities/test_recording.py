@@ -14,11 +14,13 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
+from activities.trials import stored_results
 from activities.workbench.signing import ServiceKey
 from models.contracts.missions import TestResult
 from models.contracts.pipeline import StageInput, StageRef, StageResult
 from models.domain.canonical import digest_of
 from models.domain.stages import StageName, StageStatus
+from models.domain.testing import Outcome, Source, TestCase, TestReport
 from models.store import blobs, stages
 from models.store.database import Database
 from models.store.stages import NewEvidence
@@ -122,7 +124,7 @@ async def test_a_restart_at_the_end_repeats_the_closing_alone(
     assert len(tries) == 1
     assert len(beats) >= 2
     said = [line["event"] for line in lines()]
-    assert "postgres_away" in said
+    assert "transaction_cut_off" in said
     assert said.count("stage_ended") == 1
     assert await rows(db, task, "SELECT status FROM stage") == [("passed",)]
     assert await rows(db, task, "SELECT count(*) FROM event WHERE type = 'stage.passed'") == [(1,)]
@@ -177,3 +179,9 @@ async def test_a_large_suite_is_recorded_in_order_and_signed(
     assert record.log_digest is not None
     signed = stages.signed_content({name: getattr(record, name) for name in stages.SIGNED_FIELDS})
     assert record.digest == digest_of(signed)
+
+
+@pytest.mark.parametrize(("length", "stored"), [(100, 20_000), (2000, 2097)])
+def test_as_many_results_are_stored_as_one_short_transaction_takes(length: int, stored: int) -> None:
+    cases = [TestCase(id="x" * length, outcome=Outcome.PASSED)] * 30_000
+    assert len(stored_results("after", TestReport(source=Source.JUNIT, cases=tuple(cases)))) == stored
