@@ -1,5 +1,6 @@
 """Stage 10: looks at the world after the merge, and tests the merged branch once more at the end of the window."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -69,7 +70,7 @@ class ObservationActivities:
                 await metric_windows.snapshot(
                     session, seen.ref.workspace_id, seen.ref.mission_id, "after_merge", samples
                 )
-            return _finished(seen, report, failing, samples)
+            return await asyncio.to_thread(_finished, seen, report, failing, samples)
 
         return StageResult.model_validate(await self._recorder.run(seen, work, failed))
 
@@ -93,7 +94,7 @@ class ObservationActivities:
         head, base_sha = await job.mirror.head(job.mission.branch), job.mission.context["git_sha"]
         bare = await self._trials.base(job, base_sha, log)
         report = await self._trials.test(job, "merged", head, base_sha, log)
-        return report, _failing(names, bare, report)
+        return report, await asyncio.to_thread(_failing, names, bare, report)
 
     async def _judge(self, session: AsyncSession, seen: ObserveInput, broken: tuple[str, ...] = ()) -> ObserveResult:
         """Two breaches of one metric in a row, or one error event, are an anomaly (V-09); it ends stage 10 here."""
@@ -159,9 +160,8 @@ def _failing(names: Sequence[str], bare: TestReport, report: TestReport) -> list
         return [f"the test command, with exit code {report.exit_code}"] if worse else []
     if not names:
         return list(suspects(bare, report))
-    return [name for name in names if not _passes(name, report)]
+    return [name for name, ids in resolve(names, report.by_id).items() if not _pass(ids, report)]
 
 
-def _passes(name: str, report: TestReport) -> bool:
-    ids = resolve([name], report.by_id)[name]
+def _pass(ids: Sequence[str], report: TestReport) -> bool:
     return len(ids) == 1 and worst(report.by_id[ids[0]]) == Outcome.PASSED.value

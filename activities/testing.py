@@ -1,5 +1,7 @@
 """Stages 4 and 5: the tests at the base, at the base with the patch's tests, and at the patch; then the stress runs."""
 
+import asyncio
+
 from temporalio import activity
 
 from activities.benches import Benches, Job
@@ -63,10 +65,12 @@ class TestingActivities:
         gone = _gone(changes)
         flaky = await self._repeat(job, task, bare, after, gone, log)
         criteria = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria)
-        verdict = judge(
-            bare, before, after, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, gone_files=gone
+        runs = (bare, before, after)
+        # Reports are hostile until proven otherwise, and large: meanwhile the loop must heartbeat.
+        verdict = await asyncio.to_thread(
+            judge, *runs, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, gone_files=gone
         )
-        return _judged(task, verdict, bare, before, after, self._trials.isolation)
+        return await asyncio.to_thread(_judged, task, verdict, *runs, self._trials.isolation)
 
     async def _before(
         self, job: Job, task: StageInput, changes: PatchSummary, bare: TestReport, log: StageLog
@@ -82,7 +86,7 @@ class TestingActivities:
         self, job: Job, task: StageInput, bare: TestReport, after: TestReport, gone: set[str], log: StageLog
     ) -> tuple[Flaky, ...]:
         """Repeat on both sides what passed and now fails, to tell the flaky from the broken."""
-        names = suspects(bare, after, gone)
+        names = await asyncio.to_thread(suspects, bare, after, gone)
         if not names or len(names) > MAX_REPEATED:
             return ()
         sides: dict[str, list[TestReport]] = {"base": [], "patched": []}

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import accumulate
 
 from activities.benches import Benches, Job
 from activities.logs import StageLog
+from activities.recording import outlasting
 from activities.workbench.command import CommandRunner, OnOutput
 from activities.workbench.environments import Environment, Environments, EnvironmentSpec
 from activities.workbench.locks import exclusive
@@ -21,8 +23,8 @@ from models.domain.stress import StressRun
 from models.domain.testing import TestReport
 from models.store import base_results, blobs
 
-MAX_STORED_RESULTS = 20_000
-"""Test cases kept as rows of one run; the report in evidence holds all."""
+MAX_STORED_RESULTS, MAX_STORED_BYTES = 20_000, 4 * 1024 * 1024
+"""Test cases kept as rows of one run, and the bytes of their names; the report in evidence holds all."""
 
 
 class Trials:
@@ -117,13 +119,18 @@ class Trials:
         async with self._benches.db.workspace(mission.workspace_id) as session:
             digest = await base_results.find(session, mission.workspace_id, mission.repository_id, key)
             content = await blobs.get(session, mission.workspace_id, digest) if digest else None
-        return TestReport.model_validate_json(content) if content else None
+        return await asyncio.to_thread(TestReport.model_validate_json, content) if content else None
 
     async def _remember(self, job: Job, key: str, report: TestReport) -> None:
         mission = job.mission
-        async with self._benches.db.workspace(mission.workspace_id) as session:
-            digest = await blobs.put(session, mission.workspace_id, report_bytes(report))
-            await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
+        content = await asyncio.to_thread(report_bytes, report)
+
+        async def keep() -> None:
+            async with self._benches.db.workspace(mission.workspace_id) as session:
+                digest = await blobs.put(session, mission.workspace_id, content)
+                await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
+
+        await outlasting(keep)
 
 
 def _commands(job: Job, environment: Environment) -> Commands:
@@ -143,8 +150,13 @@ def stored_results(run: str, report: TestReport) -> tuple[TestResult, ...]:
         TestResult.model_validate(
             {"name": case.id, "outcome": case.outcome.value, "duration_ms": case.seconds * 1000, "run": run}
         )
-        for case in report.cases[:MAX_STORED_RESULTS]
+        for case in report.cases[: _stored(report)]
     )
+
+
+def _stored(report: TestReport) -> int:
+    sizes = accumulate(len(case.id.encode()) for case in report.cases[:MAX_STORED_RESULTS])
+    return sum(size <= MAX_STORED_BYTES for size in sizes)
 
 
 async def _unheard(data: bytes) -> None:

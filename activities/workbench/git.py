@@ -175,7 +175,7 @@ class Git:
 def redact(text: str) -> str:
     """Take credentials out of URLs and paths of this machine out of what git printed."""
     text = re.sub(r"file://[^\s'\"]+", "<path>", text)
-    text = re.sub(r"([a-z+]+://)[^/@\s]+@", r"\1", text)
+    text = re.sub(r"://[^/@\s]+@", "://", text)
     text = re.sub(r"(['\"])/[^'\"\n]*\1", r"\1<path>\1", text)
     return re.sub(r"(?<![\w:/.~<>*+-])/[^\s'\":,;]+", "<path>", text)
 

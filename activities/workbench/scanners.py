@@ -22,7 +22,7 @@ from activities.workbench.reports import clear, read_files
 from activities.workbench.scan_worker import ANSWER, TASK
 from activities.workbench.trials import Place
 from models.domain.errors import StageFailed
-from models.domain.scanning import Finding, Scan, ScannerRun, Skipped, blamed, parse_sarif
+from models.domain.scanning import MAX_RESULTS, Finding, Scan, ScannerRun, Skipped, blamed, parse_sarif
 
 SECONDS = 300.0
 """For both scanners together: they take a second for most patches, and half a minute for the largest allowed."""
@@ -99,7 +99,7 @@ async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes) -> S
         }
         (folder / TASK).write_text(json.dumps(task))
         answer = await _work(folder)
-    found = blamed(_findings(answer["head"]), _findings(answer["base"]), change.added, change.renamed)
+    found = await asyncio.to_thread(_blamed_in, answer, change)
     no_python = () if python else (Skipped(name="bandit", reason="the patch changes no Python file"),)
     scanners = tuple(ScannerRun.model_validate(scanner) for scanner in answer["scanners"])
     return Scan(findings=found, scanners=scanners, skipped=no_python)
@@ -117,7 +117,7 @@ async def scan_sarif(
     """
     before = await _sarif_of(runner, base, line, seconds, "base")
     after = await _sarif_of(runner, head, line, seconds, "patch")
-    found = blamed(after[1], before[1], change.added, change.renamed)
+    found = await asyncio.to_thread(blamed, after[1], before[1], change.added, change.renamed)
     return Scan(findings=found, scanners=tuple(after[0]))
 
 
@@ -222,8 +222,9 @@ def _error_in(said: bytes) -> str:
     return f" ({found[-1].decode()})" if found else ""
 
 
-def _findings(found: list[dict[str, Any]]) -> list[Finding]:
-    return [Finding.model_validate(one) for one in found]
+def _blamed_in(answer: dict[str, Any], change: Change) -> tuple[Finding, ...]:
+    head, base = ([Finding.model_validate(one) for one in answer[side]] for side in ("head", "base"))
+    return blamed(head, base, change.added, change.renamed)
 
 
 async def _sarif_of(
@@ -237,13 +238,23 @@ async def _sarif_of(
     if not files:
         code = f"it ended with code {result.exit_code}"
         raise StageFailed("scan_failed", f"The registered scanner left no {OUT}/*.sarif at the {where}; {code}.")
-    logs = [_parsed(name, data) for name, data in files.items()]
-    return [scanner for scanners, _ in logs for scanner in scanners], [one for _, found in logs for one in found]
+    return await asyncio.to_thread(_parsed, files)
 
 
-def _parsed(name: str, data: bytes) -> tuple[list[ScannerRun], list[Finding]]:
+def _parsed(files: Mapping[str, bytes]) -> tuple[list[ScannerRun], list[Finding]]:
+    """Read all logs of one run of a scanner: its results are bounded together."""
+    scanners: list[ScannerRun] = []
+    found: list[Finding] = []
+    for name, data in files.items():
+        more = _parsed_one(name, data, MAX_RESULTS - len(found))
+        scanners += more[0]
+        found += more[1]
+    return scanners, found
+
+
+def _parsed_one(name: str, data: bytes, room: int) -> tuple[list[ScannerRun], list[Finding]]:
     try:
-        return parse_sarif(data, WORKSPACE)
+        return parse_sarif(data, WORKSPACE, room)
     except ValueError as error:
         raise StageFailed("scan_failed", f"The registered scanner's {name!r} cannot be read: {error}.") from None
 

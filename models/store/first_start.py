@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from models.domain.errors import Unavailable
 from models.domain.principals import Role
@@ -41,12 +40,15 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
 
 
 async def keep_trying_first_start(db: Database, settings: Settings) -> None:
-    """`ensure_first_admin`, as often as it takes: a database may come, or be migrated, after us."""
+    """`ensure_first_admin`, as often as it takes: a database may come, or be migrated, after us.
+
+    No error ends it, because whoever sees it end takes the key for written.
+    """
     while True:
         try:
             return await ensure_first_admin(db, settings)
-        except (SQLAlchemyError, Unavailable) as error:
-            log.warning("first_start_waits", error=str(error).splitlines()[0])
+        except Exception as error:
+            log.warning("first_start_waits", error=f"{type(error).__name__}: {error}".splitlines()[0])
             await asyncio.sleep(AGAIN_SECONDS)
 
 

@@ -14,6 +14,8 @@ from models.domain.states import DecisionStatus, MissionStatus
 from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
+OF_ONE_HOST = 50
+"""Leftovers that a host is asked for in one pass: one that is gone costs each pass this much."""
 SELDOM, ONE_PASS = 600, 15
 """Seconds: how often an old answer is told again, and a little more than lies between two passes."""
 
@@ -70,28 +72,35 @@ async def running(session: AsyncSession) -> list[Mission]:
 
 
 async def open_workbenches_of_ended(session: AsyncSession) -> list[Leftover]:
-    """List workbenches still open though their mission has ended."""
-    statement = (
-        select(Workbench)
+    """List workbenches still open though their mission has ended: of each host some, as one may be gone for good.
+
+    Which ones is left to chance: those that cannot be cleared must not stand before the others in every pass.
+    """
+    place = func.row_number().over(partition_by=col(Workbench.host), order_by=func.random())
+    left = (
+        select(Workbench, place.label("place"))
         .join(
             Mission,
             (col(Mission.workspace_id) == col(Workbench.workspace_id))
             & (col(Mission.mission_id) == col(Workbench.mission_id)),
         )
         .where(col(Workbench.closed_at).is_(None), col(Mission.status).in_(_ENDED))
-        .limit(BATCH)
+        .subquery()
     )
+    chosen = select(left.c.host, left.c.workspace_id, left.c.mission_id)
+    statement = chosen.where(left.c.place <= OF_ONE_HOST).order_by(left.c.place).limit(BATCH)
     return [
         Leftover(host=row.host, task=CloseInput(workspace_id=row.workspace_id, mission_id=row.mission_id))
-        for row in await session.scalars(statement)
+        for row in await session.execute(statement)
     ]
 
 
 async def keep_house(session: AsyncSession, retention_days: int) -> None:
-    """Make partitions ahead, drop those wholly past retention, forget old idempotency keys."""
+    """Make partitions ahead, drop those wholly past retention, forget old idempotency keys and sessions."""
     await session.execute(text("SELECT mc_event_partitions(3)"))
     await session.execute(
         text("SELECT mc_drop_event_partitions((mc_now() - make_interval(days => :days))::date)"),
         {"days": retention_days},
     )
     await session.execute(text("DELETE FROM idempotency WHERE created_at < mc_now() - interval '2 days'"))
+    await session.execute(text("DELETE FROM browser_session WHERE expires_at < mc_now()"))

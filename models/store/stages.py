@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
 import structlog
 from sqlalchemy import ColumnElement, event, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -21,7 +21,7 @@ from models.domain.stages import StageName, StageStatus
 from models.store import blobs, events
 from models.store.database import clock, mark_events
 from models.store.events import Actor
-from models.tables.missions import Mission, Stage, TestResultRow
+from models.tables.missions import Mission, Stage
 
 WORKER = "worker"
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class NewEvidence:
     kind: str
     content: bytes
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The name under which it is kept."""
         return sha256_digest(self.content)
@@ -182,7 +182,7 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
         return dict(finished.result["answer"])
     mark_events(session)
     for item in ending.evidence:
-        await blobs.put(session, ref.workspace_id, item.content)
+        await blobs.put(session, ref.workspace_id, item.content, item.digest)
     await _keep_tests(session, ref, ending.tests, log_digest)
     _log_when_committed(session, ref, ending, told.correlation_id)
     return ending.answer
@@ -321,23 +321,27 @@ def ref_of(record: Stage) -> StageRef:
 
 
 async def _keep_tests(session: AsyncSession, ref: StageRef, tests: tuple[TestResult, ...], log: str | None) -> None:
-    rows = [
-        {
-            "workspace_id": ref.workspace_id,
-            "mission_id": ref.mission_id,
-            "run": test.run,
-            "round": ref.round,
-            "candidate": ref.candidate,
-            "ordinal": ordinal,
-            "name": test.name,
-            "outcome": test.outcome,
-            "duration_ms": test.duration_ms,
-            "log_digest": log,
-        }
-        for ordinal, test in enumerate(tests)
-    ]
-    if rows:
-        await session.execute(insert(TestResultRow).on_conflict_do_nothing(), rows)
+    """Keep results by one statement: a large suite has tens of thousands, and the closing transaction seconds."""
+    columns = {
+        "runs": [test.run for test in tests],
+        "names": [test.name for test in tests],
+        "outcomes": [test.outcome for test in tests],
+        "durations": [test.duration_ms for test in tests],
+    }
+    if tests:
+        await session.execute(_KEEP_TESTS, {**_key(ref), **columns, "log_digest": log})
+
+
+_KEEP_TESTS = text(
+    """
+    INSERT INTO test_result
+    (workspace_id, mission_id, run, round, candidate, ordinal, name, outcome, duration_ms, log_digest)
+    SELECT :workspace_id, :mission_id, run, :round, :candidate, number - 1, name, outcome, duration_ms, :log_digest
+    FROM unnest(CAST(:runs AS text[]), CAST(:names AS text[]), CAST(:outcomes AS text[]), CAST(:durations AS float8[]))
+    WITH ORDINALITY AS t (run, name, outcome, duration_ms, number)
+    ON CONFLICT DO NOTHING
+    """
+)
 
 
 async def tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:

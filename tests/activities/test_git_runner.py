@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import re
 from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from activities.workbench.git import Git, GitError, redact
 from activities.workbench.locks import exclusive
@@ -136,6 +139,17 @@ async def test_lock_on_a_folder_that_was_removed_meanwhile(tmp_path: Path) -> No
 )
 def test_redaction(said: str, shown: str) -> None:
     assert redact(said) == shown
+
+
+def test_redacting_hostile_words_takes_no_time() -> None:
+    words = "a" * 1_000_000
+    assert redact(words) == words
+    assert redact(f"{words}://ada:pw@example.com") == f"{words}://example.com"
+
+
+@given(st.text("a:/@+ '.", max_size=30))
+def test_no_credentials_are_left_in_a_url(said: str) -> None:
+    assert not re.search(r"[a-z+]+://[^/@\s]+@", redact(said))
 
 
 def running_on(file: Path) -> bool:

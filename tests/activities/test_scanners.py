@@ -218,11 +218,16 @@ class TestSarif:
             ("exit 2", "left no /out/*.sarif at the base; it ended with code 2"),
             ("echo '{}' > /out/a.sarif", "'a.sarif' cannot be read: it is not SARIF 2.1.0"),
             ("sleep 60", "was stopped at the base: timeout"),
+            (
+                "cp log /out/a.sarif; cp log /out/b.sarif",
+                "'b.sarif' cannot be read: with it, there are more than 25000",
+            ),
         ],
     )
     async def test_a_scanner_that_fails_is_never_silence(
         self, sandbox: Sandbox, places: tuple[Place, Place], line: str, said: str
     ) -> None:
+        (places[0].tree / "log").write_text(self.log(*range(13_000)))
         with pytest.raises(StageFailed) as failed:
             await scan_sarif(sandbox, *places, line, 1, Change(()))
         assert said in failed.value.message

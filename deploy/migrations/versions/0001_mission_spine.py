@@ -21,6 +21,7 @@ def downgrade() -> None:
         " AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version' AND NOT relispartition"
         " LOOP EXECUTE format('DROP TABLE %I CASCADE', name); END LOOP; END $$;"
         "DROP FUNCTION mc_now, mc_epoch, mc_stage_is_final, mc_event_partitions, mc_drop_event_partitions;"
+        "DROP FUNCTION mc_remove_blob;"
         "RESET ROLE;"
     )
 
