@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from models.contracts.search_attributes import SearchAttribute
 from worker.dev.programs import variables
-from worker.dev.temporal import DYNAMIC_CONFIG, SEARCH_ATTRIBUTES
+from worker.dev.temporal import DYNAMIC_CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.temporal.yml").read_text())
@@ -78,7 +79,7 @@ def test_temporal_is_configured_as_on_one_machine() -> None:
 
 def test_the_namespace_gets_our_search_attributes() -> None:
     script = (ROOT / "deploy/temporal/setup-namespace.sh").read_text()
-    assert f"in {' '.join(SEARCH_ATTRIBUTES)};" in script
+    assert f"in {' '.join(SearchAttribute)};" in script
 
 
 @pytest.mark.parametrize("script", [*ROOT.glob("deploy/*/*.sh"), ROOT / "deploy/setup.sh", ROOT / ".ci/run"])
