@@ -43,10 +43,6 @@ class EventType(StrEnum):
     SUBSYSTEM_REPORT = "subsystem.report"
 
 
-INGESTIBLE = frozenset({EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT})
-"""What a client may post; all else is written only with the fact it tells of."""
-
-
 class Subject(BaseModel):
     """What an event is about."""
 

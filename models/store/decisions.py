@@ -8,7 +8,7 @@ from sqlmodel import col, select
 
 from models.domain.errors import Conflict, MissionControlError, NotFound, NotPermitted
 from models.domain.events import EventType, Subject
-from models.domain.states import DecisionStatus
+from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.schemas.pagination import PageRequest
 from models.store import events, lists, pagination
 from models.store.events import Actor
@@ -49,7 +49,7 @@ async def resolve(
         .where(
             col(Decision.workspace_id) == workspace_id,
             col(Decision.decision_id) == decision_id,
-            col(Decision.status) == DecisionStatus.PENDING.value,
+            col(Decision.status).in_(sources(DECISION_TRANSITIONS, answer)),
             or_(col(Decision.expires_at).is_(None), col(Decision.expires_at) > func.mc_now()),
             col(Decision.requested_by) != actor.name,
         )

@@ -11,6 +11,7 @@ from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionStatus
+from models.store import idempotency
 from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
@@ -86,4 +87,4 @@ async def keep_house(session: AsyncSession, retention_days: int) -> None:
         text("SELECT mc_drop_event_partitions((mc_now() - make_interval(days => :days))::date)"),
         {"days": retention_days},
     )
-    await session.execute(text("DELETE FROM idempotency WHERE created_at < mc_now() - interval '2 days'"))
+    await idempotency.forget_old(session)
