@@ -1,7 +1,7 @@
 """Runs a mission's commands on this host: in its checkouts, in the environment built from its base commit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from activities.benches import Benches, Job
@@ -137,13 +137,14 @@ def report_bytes(report: TestReport) -> bytes:
     return canonical_json(report.model_dump(mode="json"))
 
 
-def stored_results(run: str, report: TestReport) -> tuple[TestResult, ...]:
-    """Turn a report's cases into the rows that a mission keeps (MISS-15)."""
+def stored_results(run: str, report: TestReport, wanted: Collection[str] = ()) -> tuple[TestResult, ...]:
+    """Turn a report's cases into the rows that a mission keeps (MISS-15): of very many at least the `wanted` ones."""
+    cases = sorted(report.cases, key=lambda case: case.id not in wanted)
     return tuple(
         TestResult.model_validate(
             {"name": case.id, "outcome": case.outcome.value, "duration_ms": case.seconds * 1000, "run": run}
         )
-        for case in report.cases[:MAX_STORED_RESULTS]
+        for case in cases[:MAX_STORED_RESULTS]
     )
 
 

@@ -153,5 +153,6 @@ def _media_type(content: bytes) -> str:
 
 def _view(stage: Stage) -> StageView:
     fields = {name: getattr(stage, name) for name in StageView.model_fields if hasattr(stage, name)}
+    fields["inputs"] = stage.result.get("inputs") or stage.inputs  # before its end: which answer it waits for
     own = links.stage(stage.mission_id, stage.stage, stage.round, stage.candidate)
     return StageView.model_validate(fields | {"number": StageName(stage.stage).number, "links": own})
