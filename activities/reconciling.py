@@ -19,7 +19,7 @@ from models.domain.errors import Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import configuration, governance, reconciling, running, stages
+from models.store import configuration, governance, reconciling, running, signing_keys, stages
 from models.store.events import Actor
 from models.tables.missions import Mission
 
@@ -70,6 +70,7 @@ class ReconcileActivities:
         async with heartbeating(), self._db.system() as session:
             await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
             await self._note_configuration(session)
+            await self._publish_key(session)
 
     async def _note_configuration(self, session: AsyncSession) -> None:
         """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""
@@ -78,7 +79,12 @@ class ReconcileActivities:
         except Unavailable as error:
             activity.logger.warning("configuration_not_noted: %s", error.message)
             return
-        await configuration.note(session, found, Actor(RECONCILER, f"reconcile/{activity.info().workflow_run_id}"))
+        await configuration.note(session, found, _this_pass())
+
+    async def _publish_key(self, session: AsyncSession) -> None:
+        """Let readers verify what this worker signs."""
+        key = self._recorder.key
+        await signing_keys.publish(session, key.key_id, key.public_openssh, _this_pass())
 
     async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:
         name = mission_workflow_id(workspace_id, decision.ref.mission_id)
@@ -113,6 +119,10 @@ class ReconcileActivities:
         if status in (WorkflowExecutionStatus.RUNNING, None):
             return None
         return f"its workflow ended in Temporal as {status.name.lower()}"
+
+
+def _this_pass() -> Actor:
+    return Actor(RECONCILER, f"reconcile/{activity.info().workflow_run_id}")
 
 
 def _terminated(mission: Mission, ref: StageRef, reason: str) -> Conclusion:

@@ -96,6 +96,7 @@ async def get_evidence(
         tests, total = await packages.test_results(session, mission, limit, offset)
         samples = await packages.samples(session, mission, SAMPLES)
     view = EvidenceView(
+        workspace_id=mission.workspace_id,
         mission_id=mission.mission_id,
         stages=tuple(_view(stage) for stage in stages),
         evidence=tuple(stored),

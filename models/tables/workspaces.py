@@ -65,3 +65,13 @@ class Installation(SQLModel, table=True):
     epoch: int
     system_identifier: str
     config_hash: str | None = None
+
+
+class SigningKey(SQLModel, table=True):
+    """The public half of a key that signs records and commits, in OpenSSH form."""
+
+    __tablename__ = "signing_key"
+
+    key_id: str = key()
+    public_key: str
+    created_at: Time = now()

@@ -13,7 +13,7 @@ from activities.workbench.signing import verify
 from models.domain.canonical import digest_of
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
-from models.store import missions, running, workbenches
+from models.store import missions, running, signing_keys, workbenches
 from models.store.stages import signed_content
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
@@ -159,6 +159,16 @@ async def reconciled_until(crew: Crew, done: "asyncio.Future[list[MissionOutcome
     while not done.done():
         closed.append((await crew.reconcile()).closed)
     return closed
+
+
+async def test_the_key_that_signs_is_published_once(world: World) -> None:
+    for _ in range(2):
+        await world.crew.reconcile()
+    async with world.db.workspace(world.workspace_id) as session:
+        [published] = await signing_keys.all_of_them(session)
+        told = await session.execute(text("SELECT subject_id FROM event WHERE type = 'signing_key.added'"))
+    assert (published.key_id, published.public_key) == (world.key.key_id, world.key.public_openssh)
+    assert list(told.scalars()) == [world.key.key_id]
 
 
 async def test_an_edited_configuration_is_told_of(world: World, tmp_path: Path) -> None:
