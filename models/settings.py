@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     Built once in each entry point and passed down.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MC_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MC_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     database_app_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_APP_URL")

@@ -71,6 +71,14 @@ def test_the_image_holds_every_package() -> None:
     assert all((ROOT / source).exists() for source in copied)
 
 
+def test_the_image_knows_what_it_was_built_from() -> None:
+    dockerfile = (ROOT / "deploy/Dockerfile").read_text()
+    for name in ("MC_GIT_SHA", "MC_GIT_BRANCH"):
+        assert f'{name}=""' in dockerfile, "an argument of the build"
+        assert f"{name}=${name}" in dockerfile, "a setting of what runs"
+        assert all(name in service["build"]["args"] for service in OURS.values())
+
+
 def test_temporal_is_configured_as_on_one_machine() -> None:
     entries = yaml.safe_load((ROOT / "deploy/temporal/dynamic-config.yaml").read_text())
     told = {name: str(entry[0]["value"]).lower() for name, entry in entries.items()}

@@ -14,6 +14,7 @@ PROGRAM = Path(sys.executable).with_name("mission-control")
     ("command", "given", "named"),
     [
         ("api", {}, "DATABASE_URL"),
+        ("api", {"DATABASE_URL": ""}, "DATABASE_URL"),
         ("worker", {}, "DATABASE_URL"),
         ("migrate", {}, "DATABASE_URL"),
         ("worker", {"MC_HOST_ID": "not a name"}, "MC_HOST_ID"),
