@@ -7,11 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 from sqlmodel import col, select
 
-from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
+from models.contracts.pipeline import CloseInput, DecisionRef
 from models.contracts.reconciling import Leftover
-from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionStatus
-from models.store import idempotency
+from models.store import decisions, idempotency
 from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
@@ -28,18 +27,7 @@ async def unacknowledged(session: AsyncSession) -> list[tuple[str, DecisionRef]]
         .order_by(col(Decision.resolved_at))
         .limit(BATCH)
     )
-    return [(decision.workspace_id, _reference(decision)) for decision in await session.scalars(statement)]
-
-
-def _reference(decision: Decision) -> DecisionRef:
-    ref = StageRef(
-        workspace_id=decision.workspace_id,
-        mission_id=decision.mission_id or "",
-        stage=StageName.GOVERNANCE,
-        round=decision.round,
-        candidate=decision.candidate,
-    )
-    return DecisionRef(ref=ref, decision_id=decision.decision_id)
+    return [(decision.workspace_id, decisions.reference(decision)) for decision in await session.scalars(statement)]
 
 
 _KEYS: Any = (Mission.workspace_id, Mission.mission_id, Mission.correlation_id)

@@ -35,7 +35,7 @@ def commands(section: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(STARTS)) + "\n"
 
 
-def reaching(port: int) -> str:
+def reaching(port: int | None) -> str:
     """The commands that reach a server, on the port that `up` said."""
     return commands("Reaching the embedded PostgreSQL").replace("PGPORT=5433", f"PGPORT={port}")
 

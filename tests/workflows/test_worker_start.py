@@ -33,8 +33,13 @@ def told(process: subprocess.Popen[str], last: str) -> list[dict[str, str]]:
 
 def settings_of(database_url: str, address: str, folder: Path) -> Settings:
     """Settings of an installation of the test's own."""
-    own = {"data_dir": folder, "cache_dir": folder, "task_queue_prefix": f"{folder.name}-"}
-    return Settings(DATABASE_URL=database_url, TEMPORAL_ADDRESS=address, **own)
+    return Settings(
+        DATABASE_URL=database_url,
+        TEMPORAL_ADDRESS=address,
+        data_dir=folder,
+        cache_dir=folder,
+        task_queue_prefix=f"{folder.name}-",
+    )
 
 
 def test_it_names_its_steps(database_url: str, temporal_server: TemporalServer, tmp_path: Path) -> None:
