@@ -40,4 +40,4 @@ def _ending(end: Conclusion) -> Verdict:
     good, status = end.outcome is MissionOutcome.MERGED, StageStatus.PASSED
     details = {"outcome": end.outcome.value, "action": "resolve" if good else "escalate", "revert_sha": end.revert_sha}
     sha = end.revert_sha or end.merge_sha or None
-    return Verdict(StageResult(status=status, reason=end.reason), status, end.reason, details, git_sha=sha)
+    return Verdict(StageResult(status=status, reason=end.reason), status, end.reason, details, end.inputs, git_sha=sha)

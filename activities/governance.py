@@ -181,4 +181,5 @@ def _verdict(decision: Decision, answer: GovernanceAnswer) -> Verdict:
             "reasons": decision.reasons,
             "resolved_by": decision.resolved_by,
         },
+        inputs={"decision_id": decision.decision_id, "binding": decision.binding},
     )

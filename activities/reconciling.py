@@ -1,9 +1,11 @@
 """What the reconciler does: it compares Postgres with Temporal, and Postgres says in the end what is true."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -11,13 +13,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.concluding import conclude
 from activities.heartbeats import heartbeating
 from activities.recording import StageRecorder
+from models.configuration import config_hash
 from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
-from models.domain.errors import MissionControlError
+from models.domain.errors import MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import governance, reconciling, running, stages
+from models.store import configuration, governance, reconciling, running, signing_keys, stages
+from models.store.events import Actor
 from models.tables.missions import Mission
 
 log = structlog.get_logger()
@@ -33,9 +37,10 @@ Signal = Callable[[Any, DecisionRef], Awaitable[None] | None]
 class ReconcileActivities:
     """One method per thing that can be left undone."""
 
-    def __init__(self, recorder: StageRecorder, client: Client, decision_resolved: Signal) -> None:
+    def __init__(self, recorder: StageRecorder, client: Client, decision_resolved: Signal, config_dir: Path) -> None:
         self._recorder, self._db = recorder, recorder.db
         self._client, self._decision_resolved = client, decision_resolved
+        self._config_dir = config_dir
 
     @activity.defn
     async def repeat_answers(self) -> int:
@@ -64,9 +69,25 @@ class ReconcileActivities:
 
     @activity.defn
     async def keep_house(self) -> None:
-        """Make the coming months' event partitions, and let go of what is past its retention."""
+        """Make the coming months' event partitions, let go of what is past its retention, tell of new configuration."""
         async with heartbeating(), self._db.system() as session:
             await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
+            await self._note_configuration(session)
+            await self._publish_key(session)
+
+    async def _note_configuration(self, session: AsyncSession) -> None:
+        """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""
+        try:
+            found = config_hash(self._config_dir)
+        except Unavailable as error:
+            activity.logger.warning("configuration_not_noted: %s", error.message)
+            return
+        await configuration.note(session, found, _this_pass())
+
+    async def _publish_key(self, session: AsyncSession) -> None:
+        """Let readers verify what this worker signs."""
+        key = self._recorder.key
+        await signing_keys.publish(session, key.key_id, key.public_openssh, _this_pass())
 
     async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:
         name = mission_workflow_id(workspace_id, decision.ref.mission_id)
@@ -110,6 +131,10 @@ class ReconcileActivities:
         if status in (WorkflowExecutionStatus.RUNNING, None):
             return None
         return f"its workflow ended in Temporal as {status.name.lower()}"
+
+
+def _this_pass() -> Actor:
+    return Actor(RECONCILER, f"reconcile/{activity.info().workflow_run_id}")
 
 
 def _terminated(mission: Mission, ref: StageRef, reason: str) -> Conclusion:

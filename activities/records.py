@@ -9,7 +9,7 @@ from temporalio import activity
 from activities.concluding import conclude
 from activities.recording import StageRecorder, Verdict
 from models.contracts.missions import AcceptanceCriteria
-from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
+from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageResult
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
 from models.domain.metrics import Sample, unmet_targets
@@ -30,17 +30,17 @@ class RecordActivities:
     @activity.defn
     async def skip_stress(self, task: StageInput) -> StageResult:
         """Record that there is no stress command, so nothing was stressed (V-10)."""
-        return await self._record(task.ref, _skip)
+        return await self._record(task, _skip)
 
     @activity.defn
     async def publish_diagnostics(self, task: StageInput) -> StageResult:
         """Store one report of all that the stages found (PIPE-06, V-77)."""
-        return await self._record(task.ref, _publish)
+        return await self._record(task, _publish)
 
     @activity.defn
     async def collect_metrics(self, task: StageInput) -> StageResult:
         """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
-        return await self._record(task.ref, _collect)
+        return await self._record(task, _collect)
 
     @activity.defn
     async def record_control(self, change: ControlRecord) -> None:
@@ -54,13 +54,14 @@ class RecordActivities:
         async with self._db.workspace(end.ref.workspace_id) as session:
             await conclude(self._recorder, session, end, stages.WORKER)
 
-    async def _record(self, ref: StageRef, judge: Judge) -> StageResult:
+    async def _record(self, task: StageInput, judge: Judge) -> StageResult:
         """Open, judge and close a stage in one transaction."""
-        async with self._db.workspace(ref.workspace_id) as session:
-            record = await stages.begin(session, ref, activity.info().attempt)
+        async with self._db.workspace(task.ref.workspace_id) as session:
+            record = await stages.begin(session, task.ref, activity.info().attempt)
             if record.ended_at is not None:
                 return StageResult.model_validate(record.result["answer"])
             verdict = await judge(session, record)
+            verdict.inputs = task.inputs
             return StageResult.model_validate(await self._recorder.close_in(session, record, verdict, None))
 
 
@@ -102,7 +103,9 @@ async def _collect(session: AsyncSession, record: Stage) -> Verdict:
     samples: list[Sample] = []
     for target in targets:
         since = now - timedelta(minutes=target.rolling_window_minutes)
-        samples += await metric_windows.samples(session, record.workspace_id, target.metric_id, since)
+        samples += await metric_windows.samples(
+            session, record.workspace_id, target.metric_id, since, record.mission_id
+        )
     unmet = unmet_targets(targets, samples, now)
     details = {
         "targets": [target.model_dump(mode="json") for target in targets],
@@ -110,9 +113,7 @@ async def _collect(session: AsyncSession, record: Stage) -> Verdict:
         "unmet": [shortfall.model_dump(mode="json") for shortfall in unmet],
     }
     await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", samples)
-    if unmet:
-        reason = "; ".join(str(shortfall) for shortfall in unmet)
-        return Verdict(StageResult(status=StageStatus.FAILED, reason=reason), StageStatus.FAILED, reason, details)
-    reason = "" if targets else "the mission has no metric targets"
+    status = StageStatus.FAILED if unmet else StageStatus.PASSED
+    reason = "; ".join(map(str, unmet)) or ("" if targets else "the mission has no metric targets")
     evidence = (NewEvidence("metric", canonical_json(details)),)
-    return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, reason, details, evidence=evidence)
+    return Verdict(StageResult(status=status, reason=reason), status, reason, details, evidence=evidence)

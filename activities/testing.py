@@ -14,7 +14,7 @@ from activities.workbench.patching import commit_only
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import StageInput, StageResult
 from models.domain import judging
-from models.domain.judging import Flaky, judge, settle, suspects
+from models.domain.judging import MAX_REPEATED, Flaky, judge, settle, suspects, unrepeated
 from models.domain.patches import ChangeKind, PatchSummary, split_test_files
 from models.domain.stages import StageStatus
 from models.domain.stress import compare_stress
@@ -23,9 +23,6 @@ from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
 REPEATS = 2
-MAX_REPEATED = 50
-"""Suspects that are repeated; a patch that breaks more is judged by its first run."""
-
 _LEAVES = (ChangeKind.DELETED, ChangeKind.RENAMED)
 
 
@@ -63,13 +60,15 @@ class TestingActivities:
         before = await self._before(job, task, changes, bare, log)
         after = await self._trials.test(job, "patched", task.head_sha, task.base_sha, log)
         gone = _gone(changes)
-        flaky = await self._repeat(job, task, bare, after, gone, log)
+        names = await asyncio.to_thread(suspects, bare, after, gone)
+        flaky = await self._repeat(job, task, bare, names, log)
         criteria = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria)
         runs = (bare, before, after)
         # Reports are hostile until proven otherwise, and large: meanwhile the loop must heartbeat.
         verdict = await asyncio.to_thread(
             judge, *runs, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, gone_files=gone
         )
+        verdict = verdict.model_copy(update={"notes": verdict.notes + unrepeated(names)})
         return await asyncio.to_thread(_judged, task, verdict, *runs, self._trials.isolation)
 
     async def _before(
@@ -83,10 +82,9 @@ class TestingActivities:
         return await self._trials.test(job, "before", sha, task.base_sha, log)
 
     async def _repeat(
-        self, job: Job, task: StageInput, bare: TestReport, after: TestReport, gone: set[str], log: StageLog
+        self, job: Job, task: StageInput, bare: TestReport, names: tuple[str, ...], log: StageLog
     ) -> tuple[Flaky, ...]:
         """Repeat on both sides what passed and now fails, to tell the flaky from the broken."""
-        names = await asyncio.to_thread(suspects, bare, after, gone)
         if not names or len(names) > MAX_REPEATED:
             return ()
         sides: dict[str, list[TestReport]] = {"base": [], "patched": []}
@@ -132,12 +130,13 @@ def _judged(
     status = StageStatus.PASSED if verdict.passed else StageStatus.FAILED
     reason = "; ".join(verdict.reasons) or _summary(verdict)
     runs = (("base", bare), ("before", before), ("after", after))
+    wanted = {found.id for found in verdict.must_pass}
     return Verdict(
         StageResult(status=status, reason=reason[:2000]),
         status,
         reason,
         details=verdict.model_dump(mode="json") | {"isolation": isolation.value},
         git_sha=task.head_sha,
-        tests=tuple(result for run, report in runs for result in stored_results(run, report)),
+        tests=tuple(result for run, report in runs for result in stored_results(run, report, wanted)),
         evidence=tuple(NewEvidence("test", report_bytes(report)) for _, report in runs),
     )

@@ -1,7 +1,7 @@
 """Runs a mission's commands on this host: in its checkouts, in the environment built from its base commit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from itertools import accumulate
 
@@ -20,7 +20,7 @@ from models.domain.errors import StageFailed
 from models.domain.repo_config import Commands
 from models.domain.scanning import Scan
 from models.domain.stress import StressRun
-from models.domain.testing import TestReport
+from models.domain.testing import TestCase, TestReport
 from models.store import base_results, blobs
 
 MAX_STORED_RESULTS, MAX_STORED_BYTES = 20_000, 4 * 1024 * 1024
@@ -144,18 +144,19 @@ def report_bytes(report: TestReport) -> bytes:
     return canonical_json(report.model_dump(mode="json"))
 
 
-def stored_results(run: str, report: TestReport) -> tuple[TestResult, ...]:
-    """Turn a report's cases into the rows that a mission keeps (MISS-15)."""
+def stored_results(run: str, report: TestReport, wanted: Collection[str] = ()) -> tuple[TestResult, ...]:
+    """Turn a report's cases into the rows that a mission keeps (MISS-15): of very many at least the `wanted` ones."""
+    cases = sorted(report.cases, key=lambda case: case.id not in wanted)
     return tuple(
         TestResult.model_validate(
             {"name": case.id, "outcome": case.outcome.value, "duration_ms": case.seconds * 1000, "run": run}
         )
-        for case in report.cases[: _stored(report)]
+        for case in cases[: _stored(cases)]
     )
 
 
-def _stored(report: TestReport) -> int:
-    sizes = accumulate(len(case.id.encode()) for case in report.cases[:MAX_STORED_RESULTS])
+def _stored(cases: Sequence[TestCase]) -> int:
+    sizes = accumulate(len(case.id.encode()) for case in cases[:MAX_STORED_RESULTS])
     return sum(size <= MAX_STORED_BYTES for size in sizes)
 
 

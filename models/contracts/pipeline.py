@@ -1,6 +1,7 @@
 """What the coding pipeline's workflow and activities say to each other: ids, SHAs and verdicts, never logs or diffs."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -41,6 +42,11 @@ class StageTask(Payload):
     """Base of what a stage's activity is asked: it names the run of the stage."""
 
     ref: StageRef
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the stage's record says that it was asked."""
+        return self.model_dump(mode="json", exclude={"ref"})
 
 
 class StageInput(StageTask):

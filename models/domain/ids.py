@@ -1,10 +1,7 @@
 """Business ids: what things are called in Postgres is what they are called in Temporal."""
 
-import re
 from datetime import date
 from urllib.parse import quote
-
-MISSION_ID = re.compile(r"mission_\d{8}_\d{3,}")
 
 
 def mission_id(day: date, number: int) -> str:

@@ -89,6 +89,17 @@ def suspects(bare: TestReport, after: TestReport, gone_files: Collection[str] = 
     return tuple(found.id for found in _regressions(bare, after) if not _excused(found, gone_files))
 
 
+MAX_REPEATED = 50
+"""Suspects that are repeated; a patch that breaks more is judged by its first run."""
+
+
+def unrepeated(names: Collection[str]) -> tuple[str, ...]:
+    """Say in the evidence that the suspects were too many to repeat; nothing where they were not."""
+    if len(names) <= MAX_REPEATED:
+        return ()
+    return (f"{len(names)} tests newly fail, more than the {MAX_REPEATED} that are repeated: flaky ones count, too",)
+
+
 def settle(
     names: Iterable[str], bare: TestReport, bare_repeats: Sequence[TestReport], after_repeats: Sequence[TestReport]
 ) -> tuple[Flaky, ...]:

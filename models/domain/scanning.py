@@ -95,11 +95,6 @@ class ScanReport(Scan):
         return self._of(Level.HIGH)
 
     @property
-    def doubtful(self) -> tuple[Finding, ...]:
-        """Findings that a human must decide on."""
-        return self._of(Level.MEDIUM)
-
-    @property
     def secrets(self) -> bool:
         """Whether the patch surely holds a secret, so that its text must not be kept."""
         return any(found.scanner == SECRETS for found in self.blocking)

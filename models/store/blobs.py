@@ -1,6 +1,6 @@
 """Bytes named by their digest, and logs that are still growing."""
 
-from sqlalchemy import delete, func
+from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -59,11 +59,3 @@ async def chunks(session: AsyncSession, workspace_id: str, log_id: str, after: i
         .order_by(col(LogChunk.seq))
     )
     return [(row.seq, row.content) for row in await session.execute(statement)]
-
-
-async def drop_log(session: AsyncSession, workspace_id: str, log_id: str | None) -> None:
-    """Remove the pieces of a log whose whole is kept, or whose attempt died."""
-    if log_id is not None:
-        await session.execute(
-            delete(LogChunk).where(col(LogChunk.workspace_id) == workspace_id, col(LogChunk.log_id) == log_id)
-        )

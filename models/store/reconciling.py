@@ -7,10 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 from sqlmodel import col, select
 
-from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
+from models.contracts.pipeline import CloseInput, DecisionRef
 from models.contracts.reconciling import Leftover
-from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionStatus
+from models.store import decisions, idempotency
 from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
@@ -37,18 +37,7 @@ async def unacknowledged(session: AsyncSession) -> list[tuple[str, DecisionRef]]
         .order_by(col(Decision.resolved_at))
         .limit(BATCH)
     )
-    return [(decision.workspace_id, _reference(decision)) for decision in await session.scalars(statement)]
-
-
-def _reference(decision: Decision) -> DecisionRef:
-    ref = StageRef(
-        workspace_id=decision.workspace_id,
-        mission_id=decision.mission_id or "",
-        stage=StageName.GOVERNANCE,
-        round=decision.round,
-        candidate=decision.candidate,
-    )
-    return DecisionRef(ref=ref, decision_id=decision.decision_id)
+    return [(decision.workspace_id, decisions.reference(decision)) for decision in await session.scalars(statement)]
 
 
 _KEYS: Any = (Mission.workspace_id, Mission.mission_id, Mission.correlation_id)
@@ -102,5 +91,5 @@ async def keep_house(session: AsyncSession, retention_days: int) -> None:
         text("SELECT mc_drop_event_partitions((mc_now() - make_interval(days => :days))::date)"),
         {"days": retention_days},
     )
-    await session.execute(text("DELETE FROM idempotency WHERE created_at < mc_now() - interval '2 days'"))
+    await idempotency.forget_old(session)
     await session.execute(text("DELETE FROM browser_session WHERE expires_at < mc_now()"))

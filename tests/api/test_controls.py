@@ -153,6 +153,25 @@ class TestExecute:
         await when(api, mission, ended)
         assert refusal(await say(api, mission, "execute")) == (409, "illegal_transition")
 
+    async def test_of_two_at_once_one_starts_it(
+        self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
+    ) -> None:
+        answers = await asyncio.gather(*(say(api, mission, "execute") for _ in range(2)))
+        assert sorted(answer.status_code for answer in answers) == [202, 409]
+        assert [refusal(answer)[1] for answer in answers if answer.status_code == 409] == ["already_running"]
+        assert (await when(api, mission, ended))["outcome"] == "merged"
+
+    async def test_a_start_whose_answer_was_lost_is_found_by_its_repetition(
+        self, api: httpx2.AsyncClient, mission: Mission, db: Database, team: Team
+    ) -> None:
+        place, headers = f"{mission['links']['self']}/execute", {"Idempotency-Key": "lost"}
+        first = await api.post(place, json={}, headers=headers)
+        async with db.workspace(team.workspace_id) as session:  # as if we had died right after the start
+            await session.execute(text("UPDATE idempotency SET status_code = NULL, response = NULL"))
+            await session.execute(text("UPDATE mission SET run_id = NULL"))
+        again = await api.post(place, json={}, headers=headers)
+        assert (again.status_code, again.json()["data"]["run_id"]) == (202, first.json()["data"]["run_id"])
+
     async def test_a_repetition_is_answered_the_same(
         self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
     ) -> None:

@@ -1,5 +1,7 @@
 """Health, readiness, numbers, versions, docs; and what works while Temporal is away."""
 
+from collections.abc import Callable
+
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -16,6 +18,7 @@ from models.settings import Settings
 from models.store.database import Database
 from models.store.migrate import expected_revision
 from tests.fixtures.api import Caller, Team, running
+from tests.fixtures.logs import Lines
 from tests.fixtures.servers import PostgresServer
 
 PUT_RIGHT = "UPDATE installation SET system_identifier = (pg_control_system()).system_identifier"
@@ -39,6 +42,15 @@ def asgi(application: FastAPI, key: str = "") -> httpx2.AsyncClient:
     """A client of an application of the test's own."""
     transport = httpx2.ASGITransport(application, raise_app_exceptions=False)
     return httpx2.AsyncClient(transport=transport, base_url="http://test", headers={"X-API-Key": key} if key else {})
+
+
+async def test_it_names_the_steps_of_its_start(settings: Settings, logged: Callable[[], Lines]) -> None:
+    lines = logged()
+    async with running(create_app(settings)):
+        told = lines()
+    steps = [line["step"] for line in told if line["event"] == "boot.done"]
+    assert steps == ["database", "first_start", "temporal", "events"]
+    assert told[-1]["event"] == "api.ready"
 
 
 class TestHealth:

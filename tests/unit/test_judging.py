@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.judging import Flaky, Verdict, judge, resolve, settle, suspects
+from models.domain.judging import MAX_REPEATED, Flaky, Verdict, judge, resolve, settle, suspects, unrepeated
 from models.domain.testing import Outcome, Source, TestCase, TestReport, normal_id
 
 P, F, E, S = Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.SKIPPED
@@ -353,3 +353,10 @@ class TestAlways:
         assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
         stored: Mapping[str, object] = as_report(bare).model_dump(mode="json")
         assert TestReport.model_validate(stored).by_id == as_report(bare).by_id
+
+
+def test_too_many_suspects_to_repeat_are_told_of() -> None:
+    names = [f"tests/test_many.py::test_{number}" for number in range(MAX_REPEATED + 1)]
+    assert unrepeated(names[1:]) == ()
+    [note] = unrepeated(names)
+    assert note.startswith("51 tests newly fail")

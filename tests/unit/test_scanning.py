@@ -78,7 +78,7 @@ class TestReport:
 
     def test_high_blocks_and_medium_asks(self) -> None:
         report = gather(Scan(findings=(finding(3), finding(4, level=Level.MEDIUM))))
-        assert (report.blocking, report.doubtful) == ((finding(3),), (finding(4, level=Level.MEDIUM),))
+        assert (report.blocking, report.counts["medium"]) == ((finding(3),), 1)
         assert report.reason == "1 new high finding(s): a.py:3 bad (R1)"
         assert gather(Scan(findings=(finding(4, level=Level.MEDIUM),))).reason == ""
 

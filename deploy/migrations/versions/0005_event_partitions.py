@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0002"
+revision = "0005"
+down_revision = "0004"
 
 # The table is filled before it becomes a partition, because Postgres makes none for rows that the default one holds.
 # Rows are deleted through the parent: partitions have row-level security and no policy. Whoever writes meanwhile waits
