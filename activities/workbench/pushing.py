@@ -68,18 +68,6 @@ async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
         await _explain(mirror, branch, old, new, pushed)
 
 
-async def publish_branch(mirror: Mirror, branch: str, sha: str) -> None:
-    """Make the working branch of a mission point to its commit in the origin, for people to look at; safe to repeat.
-
-    Raises:
-        TargetMoved, TargetDirty, PushRefused, GitError: as `push`.
-    """
-    await mirror.fetch()
-    old = await _head(mirror, branch)
-    if old != sha:
-        await push(mirror, branch, old, sha)
-
-
 async def _head(mirror: Mirror, branch: str) -> str:
     """Where the branch was at the last fetch, "" if there is none."""
     try:
