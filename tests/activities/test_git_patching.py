@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from activities.workbench.commits import Mission
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_only, commit_patch
 from models.domain.errors import NotFound, StageFailed, WorkbenchLost
 from models.domain.patches import ChangeKind, inspect_patch, split_test_files
