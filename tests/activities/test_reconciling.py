@@ -1,7 +1,5 @@
 """What the reconciler's activities put right against a real Temporal server that knows none of these missions."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from temporalio.testing import ActivityEnvironment
 
@@ -20,10 +18,10 @@ from workflows.coding_pipeline import CodingPipelineWorkflow
 
 
 @pytest.fixture
-async def reconciler(shop: Shop, temporal_server: TemporalServer) -> AsyncIterator[ReconcileActivities]:
+async def reconciler(shop: Shop, temporal_server: TemporalServer) -> ReconcileActivities:
     """The reconciler of an installation."""
     client = await connect(Settings(TEMPORAL_ADDRESS=temporal_server.address))
-    yield ReconcileActivities(shop.host().recorder, client, CodingPipelineWorkflow.decision_resolved)
+    return ReconcileActivities(shop.host().recorder, client, CodingPipelineWorkflow.decision_resolved)
 
 
 async def closed(reconciler: ReconcileActivities) -> int:
