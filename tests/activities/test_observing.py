@@ -5,9 +5,12 @@ import pytest
 from activities.logs import LOOKS_KEPT
 from models.contracts.pipeline import Conclusion, ObserveResult, RollbackCheck
 from models.domain.errors import MissionControlError
+from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
 from models.domain.testing import TestReport
+from models.store import events
+from models.store.events import Actor
 from tests.fixtures.product import CHECK
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
@@ -19,6 +22,12 @@ CRITERIA = {
     "must_pass_tests": ["calc::adds"],
     "metric_targets": [{"metric_id": "search.p95", "comparator": "<", "target": 10}],
 }
+
+
+async def error_in(case: Case, subsystem: str, message: str) -> None:
+    async with case.db.workspace(case.workspace_id) as session:
+        about, actor = Subject(kind="subsystem", id=subsystem), Actor("monitor", "request-3")
+        await events.append(session, case.workspace_id, EventType.SUBSYSTEM_ERROR, about, actor, {"message": message})
 
 
 async def probed(case: Case, number: int, breaches: tuple[str, ...] = (), **info: int) -> ObserveResult:
@@ -66,6 +75,19 @@ class TestProbe:
         for number in (1, 2, 2 + LOOKS_KEPT):
             await probed(case, number)
         assert (await case.log(OBSERVE)).count("look") == 1
+
+
+class TestLook:
+    async def test_an_error_of_the_subsystem_ends_the_stage_once(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        assert await do(case.host.observing.look, await case.look(1)) == ObserveResult()
+        await error_in(case, "calc", "division by zero")
+        await error_in(case, "search", "not ours")
+        answers = [await do(case.host.observing.look, await case.look(2), attempt=attempt) for attempt in (1, 2)]
+        assert {answer.anomaly for answer in answers} == {"error in calc: division by zero"}
+        record = await case.record(OBSERVE)
+        assert (record.status, "isolation" in record.result) == (StageStatus.FAILED, False)
+        assert await case.told("stage.failed") == 1
 
 
 class TestFinish:
