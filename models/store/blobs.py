@@ -1,6 +1,6 @@
 """Bytes named by their digest, and logs that are still growing."""
 
-from sqlalchemy import func
+from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -59,3 +59,18 @@ async def chunks(session: AsyncSession, workspace_id: str, log_id: str, after: i
         .order_by(col(LogChunk.seq))
     )
     return [(row.seq, row.content) for row in await session.execute(statement)]
+
+
+async def printed(session: AsyncSession, workspace_id: str, log_id: str | None) -> bytes | None:
+    """Join what a growing log has so far; None when that is nothing."""
+    pieces = await chunks(session, workspace_id, log_id or "")
+    return b"".join(content for _, content in pieces) or None
+
+
+async def forget_chunks(session: AsyncSession, workspace_id: str, log_id: str, before: int) -> None:
+    """Drop a growing log's pieces before a number, to bound what grows for as long as somebody watches."""
+    await session.execute(
+        delete(LogChunk).where(
+            col(LogChunk.workspace_id) == workspace_id, col(LogChunk.log_id) == log_id, col(LogChunk.seq) < before
+        )
+    )
