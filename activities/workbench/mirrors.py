@@ -7,6 +7,7 @@ that nothing stored in the mirror can send us elsewhere.
 
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Unpack
 from uuid import uuid4
@@ -24,7 +25,7 @@ UPLOAD_PACK = "git -c 'safe.directory=*' upload-pack"
 _BRANCHES = "refs/remotes/origin"
 _REFSPECS = (f"+refs/heads/*:{_BRANCHES}/*", "+refs/tags/*:refs/tags/*")
 _HEX = frozenset("0123456789abcdef")
-_SCRATCH_SECONDS = 3600
+_SCRATCH, _SCRATCH_SECONDS = "scratch-", 3600
 
 
 class Mirror:
@@ -173,7 +174,7 @@ class Mirror:
 
     def scratch_index(self) -> Path:
         """A path for an index file of one's own; what a killed process leaves behind is cleared by a later fetch."""
-        return self.path / f"scratch-{uuid4().hex}"
+        return self.path / f"{_SCRATCH}{uuid4().hex}"
 
     async def _diff(self, base: str, head: str, *flags: str) -> bytes:
         plain = ("-r", "-p", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color")
@@ -228,17 +229,23 @@ class Mirror:
         await self._fetch(lock)
 
     def _wipe(self) -> None:
-        """Empty the folder but keep it: the lock is on it."""
+        """Empty the folder but keep it, for the lock is on it; and the indexes in use, for no patch fits an empty one."""
         for entry in self.path.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            if not entry.name.startswith(_SCRATCH):
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def _clean(self) -> None:
-        """Take away what a killed writer left. We hold the lock, so a git lock file here has no living owner."""
+        """Take away what a killed writer left. We hold the lock, so a git lock file here has no living owner.
+
+        Only scratch indexes, and git's locks on those, are used without it: they go when they are old.
+        """
         for pattern in ("*.lock", "objects/pack/tmp_*", "objects/pack/*.keep"):
             for stale in self.path.glob(pattern):
-                stale.unlink(missing_ok=True)
+                if not stale.name.startswith(_SCRATCH):
+                    stale.unlink(missing_ok=True)
         for incoming in self.path.glob("objects/tmp_objdir-*"):
             shutil.rmtree(incoming, ignore_errors=True)
-        for index in self.path.glob("scratch-*"):
-            if time.time() - index.stat().st_mtime > _SCRATCH_SECONDS:
-                index.unlink(missing_ok=True)
+        for index in self.path.glob(f"{_SCRATCH}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - index.stat().st_mtime > _SCRATCH_SECONDS:
+                    index.unlink()

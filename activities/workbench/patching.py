@@ -19,6 +19,13 @@ from models.domain.patches import PatchSummary, check_changes, check_links, insp
 
 _MAX_REASON = 2000
 _NOT_APPLIED = (1, 128)
+_NOT_THE_PATCH = (
+    "fatal: ",
+    "error: unable to read index file",
+    "error: Unable to write new index file",
+    "error: unable to create backing store for newly created file ",
+)
+"""What `git apply` says with exit code 128 about this host; with this code it also refuses a patch it cannot read."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ def _verdicts() -> Iterator[None]:
 def _refuse_unapplied(result: GitResult) -> None:
     if result.code == 0:
         return
-    if "fatal:" in result.err:
+    if result.code != 1 and any(line.startswith(_NOT_THE_PATCH) for line in result.err.splitlines()):
         raise GitError("git apply failed.", stderr=result.err)
     reason = "\n".join(line.removeprefix("error: ") for line in result.err.splitlines())[:_MAX_REASON]
     if "beyond a symbolic link" in reason or "invalid path" in reason:
