@@ -229,7 +229,7 @@ class Mirror:
         await self._fetch(lock)
 
     def _wipe(self) -> None:
-        """Empty the folder but keep it, for the lock is on it; and the indexes in use, for no patch fits an empty one."""
+        """Empty the folder but keep it, for the lock is on it; and indexes in use, for no patch fits an empty one."""
         for entry in self.path.iterdir():
             if not entry.name.startswith(_SCRATCH):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
