@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 import resource
-import shutil
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from activities.workbench.cleanup import dying_with_us
 from models.domain.errors import StageFailed, Unavailable
 
 LOCAL_SECONDS = 120.0
@@ -117,9 +117,8 @@ class Git:
         self.home = home
         self._scratch = home / "tmp"
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        setpriv = shutil.which("setpriv")
-        # When we are killed, git must not work on unseen; TERM lets it take its lock files away.
-        self._prefix = (setpriv, "--pdeathsig", "TERM", "git") if setpriv else ("git",)
+        # TERM lets it take its lock files away.
+        self._prefix = (*dying_with_us("TERM"), "git")
 
     async def run(
         self,
