@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from activities.benches import Benches, Job
 from activities.logs import StageLog
@@ -90,11 +91,15 @@ class Trials:
 
     async def _environment(self, job: Job, base_sha: str, on_output: OnOutput) -> Environment:
         """Build, or find, the environment of a base commit."""
-        tree = await job.bench.open("setup", base_sha)
+        source = await job.bench.open("source", base_sha)
         commands = job.commands
         spec = EnvironmentSpec(job.mission.workspace_id, commands.setup, commands.test, commands.timeout)
+
+        async def fresh() -> Path:
+            return (await job.bench.open("setup", base_sha, fresh=True)).path
+
         async with self._slots:
-            return await self._environments.ensure(spec, tree.path, on_output)
+            return await self._environments.ensure(spec, source.path, fresh, on_output)
 
     async def _install(self, place: Place, commands: Commands, log: StageLog) -> None:
         if not commands.install:

@@ -71,7 +71,7 @@ async def scanner_of(worker: psutil.Process) -> psutil.Process | None:
     """The process that a worker scans with, once there is one."""
     for child in worker.children():
         with suppress(psutil.Error):
-            if "activities.workbench.scan_worker" in child.cmdline():
+            if child.cmdline()[1:4] == ["-I", "-m", "activities.workbench.scan_worker"]:
                 return child
     return None
 
