@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from activities.workbench.commits import Mission as Author
-from activities.workbench.git import Git
+from activities.workbench.git import Git, GitError
 from activities.workbench.mirrors import Mirror
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_patch
 from activities.workbench.signing import ServiceKey
@@ -84,10 +84,10 @@ class Benches:
         return job
 
     async def require_base(self, job: Job, base_sha: str) -> None:
-        """Have the base commit here, fetched if need be."""
+        """Have the base commit here, fetched if need be, into a mirror that is made if this host has none."""
         try:
             await job.mirror.require(base_sha)
-        except WorkbenchLost:
+        except (WorkbenchLost, GitError):
             await job.mirror.fetch()
             await job.mirror.require(base_sha)
 

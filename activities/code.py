@@ -46,7 +46,7 @@ class CodeActivities:
 
     @activity.defn
     async def branch_and_patch(self, task: StageInput) -> StageResult:
-        """Stage 3: apply the candidate to the base, and commit it on the mission's branch."""
+        """Stage 3: apply the candidate to the base, as a signed commit that only this installation holds (ADR 13)."""
 
         async def work(log: StageLog, record: Stage) -> Verdict:
             return await self._patch(task)

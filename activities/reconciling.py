@@ -120,6 +120,7 @@ def _terminated(mission: Mission, ref: StageRef, reason: str) -> Conclusion:
         outcome=MissionOutcome.TERMINATED,
         reason=f"{reason}{doubt}",
         merge_sha=mission.merge_sha or "",
+        revert_sha=mission.revert_sha or "",
         capa=bool(doubt),
     )
 

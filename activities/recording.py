@@ -66,6 +66,7 @@ class StageRecorder:
                     details = {"code": error.code, **error.details}
                     verdict = Verdict(failed(error.message), StageStatus.FAILED, error.message, details)
             verdict.inputs = task.model_dump(mode="json", exclude={"ref"})
+            verdict.details |= {"isolation": log.isolation} if log.isolation else {}
             return await self.close(record, verdict, log.content())
 
     async def close(self, record: Stage, verdict: Verdict, log: bytes | None = None) -> dict[str, Any]:

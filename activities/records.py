@@ -2,17 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.concluding import conclude
 from activities.recording import StageRecorder, Verdict
-from models.contracts.missions import AcceptanceCriteria
+from models.contracts.missions import AcceptanceCriteria, MetricTarget
 from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
-from models.domain.metrics import Sample, unmet_targets
+from models.domain.metrics import Sample, Shortfall, unmet_targets
 from models.domain.stages import StageStatus
 from models.store import metric_windows, running, stages
 from models.store.stages import NewEvidence
@@ -74,6 +75,8 @@ async def _publish(session: AsyncSession, record: Stage) -> Verdict:
     report = {
         "mission_id": record.mission_id,
         "round": record.round,
+        # As they stand now: stage 7 looks once more, and its record gives the verdict.
+        "metrics": (await _measured(session, record)).details,
         "stages": [
             {
                 "stage": stage.stage,
@@ -96,6 +99,31 @@ async def _publish(session: AsyncSession, record: Stage) -> Verdict:
 
 
 async def _collect(session: AsyncSession, record: Stage) -> Verdict:
+    found = await _measured(session, record)
+    await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", found.samples)
+    status = StageStatus.FAILED if found.unmet else StageStatus.PASSED
+    reason = "" if found.targets else "the mission has no metric targets"
+    reason = "; ".join(str(shortfall) for shortfall in found.unmet) or reason
+    answer = StageResult(status=status, reason=reason)
+    evidence = (NewEvidence("metric", canonical_json(found.details)),)
+    return Verdict(answer, status, reason, found.details, evidence=evidence)
+
+
+class _Measured(NamedTuple):
+    """A mission's targets, the samples at hand in their windows, and what these do not prove."""
+
+    targets: tuple[MetricTarget, ...]
+    samples: list[Sample]
+    unmet: list[Shortfall]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """All of it, as a record shows it."""
+        return {name: [one.model_dump(mode="json") for one in found] for name, found in self._asdict().items()}
+
+
+async def _measured(session: AsyncSession, record: Stage) -> _Measured:
+    """Hold the acceptance targets against what was measured until now."""
     mission = await running.load(session, record.workspace_id, record.mission_id)
     targets = AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
     now: datetime = await metric_windows.now(session)
@@ -103,16 +131,4 @@ async def _collect(session: AsyncSession, record: Stage) -> Verdict:
     for target in targets:
         since = now - timedelta(minutes=target.rolling_window_minutes)
         samples += await metric_windows.samples(session, record.workspace_id, target.metric_id, since)
-    unmet = unmet_targets(targets, samples, now)
-    details = {
-        "targets": [target.model_dump(mode="json") for target in targets],
-        "samples": [sample.model_dump(mode="json") for sample in samples],
-        "unmet": [shortfall.model_dump(mode="json") for shortfall in unmet],
-    }
-    await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", samples)
-    if unmet:
-        reason = "; ".join(str(shortfall) for shortfall in unmet)
-        return Verdict(StageResult(status=StageStatus.FAILED, reason=reason), StageStatus.FAILED, reason, details)
-    reason = "" if targets else "the mission has no metric targets"
-    evidence = (NewEvidence("metric", canonical_json(details)),)
-    return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, reason, details, evidence=evidence)
+    return _Measured(targets, samples, unmet_targets(targets, samples, now))

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from activities.benches import Benches, Job
-from activities.logs import StageLog
-from activities.workbench.command import CommandRunner, OnOutput
+from activities.logs import Log
+from activities.workbench.command import CommandRunner
 from activities.workbench.environments import Environment, Environments, EnvironmentSpec
 from activities.workbench.locks import exclusive
 from activities.workbench.scanners import Change, scan_sarif
@@ -32,11 +32,10 @@ class Trials:
     def __init__(self, benches: Benches, runner: CommandRunner, environments: Environments, at_once: int) -> None:
         self._benches, self._runner, self._environments = benches, runner, environments
         self._slots = asyncio.Semaphore(at_once)
-        self.isolation = runner.isolation
 
-    async def base(self, job: Job, base_sha: str, log: StageLog) -> TestReport:
+    async def base(self, job: Job, base_sha: str, log: Log) -> TestReport:
         """Give the test report of a base commit, run at most once per commit, commands and environment."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         key = digest_of([base_sha, environment.key, job.commands.model_dump(mode="json"), self._runner.isolation.value])
         known = await self._known(job, key)
         if known is not None:
@@ -49,34 +48,34 @@ class Trials:
         return report
 
     async def test(
-        self, job: Job, tree: str, sha: str, base_sha: str, log: StageLog, only: Sequence[str] = ()
+        self, job: Job, tree: str, sha: str, base_sha: str, log: Log, only: Sequence[str] = ()
     ) -> TestReport:
         """Run the tests at `sha` in a fresh checkout `tree`: what an earlier run left there must not count."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         async with self._alone(job) as lock:
             await log.line(f"testing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, lock)
             return (await run_trial(self._runner, place, _commands(job, environment), log.write, only)).report
 
-    async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: StageLog) -> StressRun:
+    async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: Log) -> StressRun:
         """Install the project at `sha` and run the stress command."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         async with self._alone(job) as lock:
             await log.line(f"stressing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, lock)
             await self._install(place, _commands(job, environment), log)
             return await run_stress(self._runner, place, job.commands, log.write)
 
-    async def probe(self, job: Job, sha: str) -> dict[str, float]:
+    async def probe(self, job: Job, sha: str, log: Log) -> dict[str, float]:
         """Run the repository's probe at `sha`; returns values by metric id."""
-        environment = await self._environment(job, job.mission.context["git_sha"], _unheard)
+        environment = await self._environment(job, job.mission.context["git_sha"], log)
         async with self._alone(job) as lock:
             place = await self._place(job, "merged", sha, environment, lock)
-            return await run_probe(self._runner, place, job.commands, _unheard)
+            return await run_probe(self._runner, place, job.commands, log.write)
 
-    async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: StageLog) -> Scan:
+    async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: Log) -> Scan:
         """Run the registered scanner at the base and at the patch."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         async with self._alone(job) as lock:
             base = await self._place(job, "base", base_sha, environment, lock)
             head = await self._place(job, "patched", head_sha, environment, lock)
@@ -89,8 +88,9 @@ class Trials:
         async with self._slots, exclusive(job.bench.root / ".commands") as lock:
             yield lock
 
-    async def _environment(self, job: Job, base_sha: str, on_output: OnOutput) -> Environment:
-        """Build, or find, the environment of a base commit."""
+    async def _environment(self, job: Job, base_sha: str, log: Log) -> Environment:
+        """Build, or find, the environment of a base commit; all that runs for a stage begins here."""
+        log.isolation = self._runner.isolation.value
         source = await job.bench.open("source", base_sha)
         commands = job.commands
         spec = EnvironmentSpec(job.mission.workspace_id, commands.setup, commands.test, commands.timeout)
@@ -99,9 +99,9 @@ class Trials:
             return (await job.bench.open("setup", base_sha, fresh=True)).path
 
         async with self._slots:
-            return await self._environments.ensure(spec, source.path, fresh, on_output)
+            return await self._environments.ensure(spec, source.path, fresh, log.write)
 
-    async def _install(self, place: Place, commands: Commands, log: StageLog) -> None:
+    async def _install(self, place: Place, commands: Commands, log: Log) -> None:
         if not commands.install:
             return
         result = await self._runner.run(place.command(commands.install, commands.timeout), log.write)
@@ -150,7 +150,3 @@ def stored_results(run: str, report: TestReport) -> tuple[TestResult, ...]:
         )
         for case in report.cases[:MAX_STORED_RESULTS]
     )
-
-
-async def _unheard(data: bytes) -> None:
-    """Let output go."""

@@ -22,8 +22,8 @@ from models.domain.errors import StageFailed, Unavailable
 
 LOCAL_SECONDS = 120.0
 """For commands that touch only this machine."""
-TRANSFER_SECONDS = 900.0
-"""For fetches and pushes, also of large repositories."""
+TRANSFER_SECONDS = 540.0
+"""For fetches and pushes, also of large repositories: less than an activity may take, so that git's end is heard of."""
 
 _MAX_OUTPUT = 256 * 1024**2
 _MAX_FILE = 16 * 1024**3

@@ -54,7 +54,9 @@ class Mirror:
             await self._prepare(lock)
             try:
                 await self._fetch(lock)
-            except GitError:
+            except GitError as error:
+                if error.code == "git_timeout":
+                    raise
                 await self.git("ls-remote", "--quiet", *self._origin(), "HEAD", timeout=TRANSFER_SECONDS)
                 await self._fetch_again(lock)
 

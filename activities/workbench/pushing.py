@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
 from activities.workbench.locks import exclusive
 from activities.workbench.mirrors import Mirror
+from activities.workbench.origins import UNAUTHORIZED, UNKNOWN_KEY
 from models.domain.errors import Conflict, NotFound, NotPermitted
 from models.domain.repositories import check_ref_name
 
@@ -20,14 +21,6 @@ _WAIT_SECONDS = 120.0
 _RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead receive-pack"
 _DIRTY = ("has unstaged changes", "has staged changes", "Could not update working tree")
 _LOCKED = ("File exists", "Up-to-date check failed")
-_UNAUTHORIZED = (
-    "Authentication failed",
-    "could not read Username",
-    "could not read Password",
-    "Permission denied",
-    "Host key verification failed",
-    "The requested URL returned error: 403",
-)
 _RACED = ("stale info", "failed to update ref", "incorrect old value", "cannot lock ref", "failed to lock")
 
 
@@ -68,18 +61,6 @@ async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
         raise
     if pushed.code:
         await _explain(mirror, branch, old, new, pushed)
-
-
-async def publish_branch(mirror: Mirror, branch: str, sha: str) -> None:
-    """Make the working branch of a mission point to its commit in the origin, for people to look at; safe to repeat.
-
-    Raises:
-        TargetMoved, TargetDirty, PushRefused, GitError: as `push`.
-    """
-    await mirror.fetch()
-    old = await _head(mirror, branch)
-    if old != sha:
-        await push(mirror, branch, old, sha)
 
 
 async def _head(mirror: Mirror, branch: str) -> str:
@@ -153,7 +134,7 @@ async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitR
     Returns if the push had arrived after all and only its answer was lost.
     """
     said = _rejection(pushed)
-    if any(word in pushed.err for word in _UNAUTHORIZED):
+    if any(word in pushed.err for word in (*UNAUTHORIZED, UNKNOWN_KEY)):
         raise PushRefused("push_unauthorized", "The origin does not accept our credentials for this branch.")
     await mirror.fetch()
     head = await _head(mirror, branch)

@@ -65,6 +65,15 @@ class StageResult(Payload):
         return self.status is StageStatus.FAILED
 
 
+class RollbackCheck(StageResult):
+    """What the tests said of the branch after a rollback; log and report by the digests under which they are kept."""
+
+    tests: dict[str, int] = {}
+    log_digest: str = ""
+    report_digest: str = ""
+    isolation: str = ""
+
+
 class PipelineContext(Payload):
     """What stage 1 found out, as far as the order of the later stages depends on it."""
 
@@ -156,6 +165,7 @@ class Conclusion(StageTask):
     merge_sha: str = ""
     revert_sha: str = ""
     capa: bool = True
+    check: RollbackCheck | None = None
 
 
 class ControlRecord(Payload):

@@ -20,8 +20,3 @@ def mission_workflow_id(workspace_id: str, mission: str) -> str:
 def merge_queue_workflow_id(repository_id: str, branch: str) -> str:
     """Name the merge queue of one branch; the branch is quoted, because it may hold slashes."""
     return f"merge-queue/{repository_id}/{quote(branch, safe='')}"
-
-
-def working_branch(mission: str) -> str:
-    """Name the branch a mission works on."""
-    return f"mission-control/{mission}"

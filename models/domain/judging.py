@@ -5,8 +5,8 @@ Three runs are compared: `bare`, the base commit; `before`, the base with the pa
 - A must-pass test fails in `before` (or is absent, or cannot run) and passes in `after`. One that passes in `before`
   proves nothing; with `pass_to_pass` it need not.
 - Nothing that passed in `bare` fails, is skipped or is missing in `after`. A missing test is excused only where the
-  patch deletes or renames its file: that a human is asked about anyway. Ids of Go tests name no file and are never
-  excused.
+  patch deletes or renames the test file that held it: that a human is asked about. Ids of Go tests name no file and
+  are never excused.
 - Results are compared as multisets by id: with several cases of one id, neither may fewer pass nor more fail.
 - A test that newly fails is repeated on both sides, and is flaky when the same code then says otherwise. A repeat that
   did not run it says nothing.
@@ -113,7 +113,7 @@ def judge(
 
     Args:
         flaky: what `settle` found among the `suspects`; these are named and not counted.
-        gone_files: files that the patch deletes or renames.
+        gone_files: test files that the patch deletes or renames, each of which asks a human.
     """
     found = Findings(reasons=tuple(_useless(bare, before, after, must_pass)))
     if not found.reasons and after.source is Source.EXIT_CODE:

@@ -52,9 +52,16 @@ async def chunks(session: AsyncSession, workspace_id: str, log_id: str, after: i
     return [(row.seq, row.content) for row in await session.execute(statement)]
 
 
-async def drop_log(session: AsyncSession, workspace_id: str, log_id: str | None) -> None:
-    """Remove the pieces of a log whose whole is kept, or whose attempt died."""
-    if log_id is not None:
-        await session.execute(
-            delete(LogChunk).where(col(LogChunk.workspace_id) == workspace_id, col(LogChunk.log_id) == log_id)
+async def printed(session: AsyncSession, workspace_id: str, log_id: str | None) -> bytes | None:
+    """Join what a growing log has so far; None when that is nothing."""
+    pieces = await chunks(session, workspace_id, log_id or "")
+    return b"".join(content for _, content in pieces) or None
+
+
+async def forget_chunks(session: AsyncSession, workspace_id: str, log_id: str, before: int) -> None:
+    """Drop a growing log's pieces before a number, to bound what grows for as long as somebody watches."""
+    await session.execute(
+        delete(LogChunk).where(
+            col(LogChunk.workspace_id) == workspace_id, col(LogChunk.log_id) == log_id, col(LogChunk.seq) < before
         )
+    )

@@ -37,7 +37,7 @@ async def samples(session: AsyncSession, workspace_id: str, metric_id: str, sinc
 
 
 async def add(session: AsyncSession, workspace_id: str, mission_id: str, source: str, found: list[Sample]) -> None:
-    """Keep samples that a mission's probe read; a repeated look has the same ids and adds nothing."""
+    """Keep samples that a mission's own command measured; a repeated run has the same ids and adds nothing."""
     await _insert(session, workspace_id, mission_id, source, None, found)
 
 

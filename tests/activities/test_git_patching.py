@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from activities.workbench import mirrors
-from activities.workbench.commits import Mission
 from activities.workbench.git import GitError
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_only, commit_patch
 from activities.workbench.plumbing import own_index
-from activities.workbench.pushing import publish_branch
 from models.domain.errors import NotFound, StageFailed, WorkbenchLost
 from models.domain.patches import ChangeKind, inspect_patch, split_test_files
 from tests.fixtures.workbenches import DATE, FIX, MISSION, Bench, make_bench
@@ -348,14 +346,3 @@ class TestCommitOnly:
         base, head = await bench.topic()
         before = await commit_only(bench.mirror, base, head, [], MISSION)
         assert not (await bench.mirror.changed_files(base, before)).files
-
-
-class TestPublishBranch:
-    async def test_published_once_and_moved_later(self, bench: Bench) -> None:
-        branch = f"mission-control/{MISSION.mission_id}"
-        _, first = await bench.topic()
-        _, second = await bench.topic(Mission("acme", "mission_20250110_002"))
-        for sha in (first, first, second):
-            await publish_branch(bench.mirror, branch, sha)
-            assert bench.origin.sha(branch) == sha
-        assert bench.origin.git("status", "--porcelain") == b""

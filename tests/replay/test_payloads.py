@@ -28,6 +28,7 @@ from models.contracts.pipeline import (
     Payload,
     PipelineContext,
     PipelineInput,
+    RollbackCheck,
     StageInput,
     StageRef,
     StageResult,
@@ -59,6 +60,11 @@ GOLDEN: list[tuple[Payload, str]] = [
     (
         StageResult(status=StageStatus.PASSED, reason="r", head_sha="h", patch_id="p"),
         '{"status":"passed","reason":"r","head_sha":"h","patch_id":"p"}',
+    ),
+    (
+        RollbackCheck(status=StageStatus.PASSED, tests={"passed": 2}, log_digest="l", report_digest="r", isolation="i"),
+        '{"status":"passed","reason":"","head_sha":"","patch_id":"","tests":{"passed":2},"log_digest":"l",'
+        '"report_digest":"r","isolation":"i"}',
     ),
     (
         PipelineContext(
@@ -96,7 +102,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     (
         Conclusion(ref=REF, outcome=MissionOutcome.FAILED, reason="r", failed_stage=StageName.MERGE),
         f'{{"ref":{REF_JSON},"outcome":"failed","reason":"r","failed_stage":"merge","merge_sha":"","revert_sha":"",'
-        '"capa":true,"decision_id":""}',
+        '"capa":true,"check":null}',
     ),
     (
         ControlRecord(workspace_id="w", mission_id="m", key="k", version=1, action="pause", actor="olga"),

@@ -10,7 +10,6 @@ from models.domain.ids import (
     merge_queue_workflow_id,
     mission_id,
     mission_workflow_id,
-    working_branch,
 )
 
 
@@ -35,4 +34,3 @@ def test_two_branches_never_share_a_queue(one: str, other: str) -> None:
 
 def test_a_branchs_slashes_do_not_make_folders() -> None:
     assert merge_queue_workflow_id("r", "release/1.0") == "merge-queue/r/release%2F1.0"
-    assert working_branch("mission_20250110_001") == "mission-control/mission_20250110_001"

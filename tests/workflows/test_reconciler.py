@@ -65,6 +65,7 @@ class TestTerminated:
         row, [capa] = await run.row(), await run.capas()
         assert (row.outcome, row.merge_sha) == (MissionOutcome.TERMINATED, merged.merge_sha)
         assert "which nobody observed" in capa.cause
+        assert (row.severity, capa.severity) == ("high", "critical")
 
     async def test_so_does_a_merge_that_may_have_happened(self, world: World) -> None:
         run = await at(world, StageName.MERGE)

@@ -72,10 +72,10 @@ async def _verify(mission: Pipeline) -> str:
     """Test the branch without our merge; return what is wrong with it."""
     task = mission.task(StageName.RESOLVE).model_copy(update={"head_sha": mission.revert_sha})
     try:
-        verified = await mission.with_host(ObservationActivities.verify_rollback, task, host_commands)
+        mission.check = await mission.with_host(ObservationActivities.verify_rollback, task, host_commands)
     except ActivityError as error:
         return _cause(error)
-    return verified.reason if verified.failed else ""
+    return mission.check.reason if mission.check.failed else ""
 
 
 async def _close_workbench(mission: Pipeline) -> None:
@@ -99,6 +99,7 @@ async def _conclude(mission: Pipeline, end: MissionEnds) -> None:
         merge_sha=mission.merge_sha,
         revert_sha=mission.revert_sha,
         capa=end.capa,
+        check=mission.check,
     )
     await workflow.execute_local_activity_method(RecordActivities.conclude, conclusion, **RECORD)
 
