@@ -24,6 +24,8 @@ UPLOAD_PACK = "git -c 'safe.directory=*' upload-pack"
 
 _BRANCHES = "refs/remotes/origin"
 _REFSPECS = (f"+refs/heads/*:{_BRANCHES}/*", "+refs/tags/*:refs/tags/*")
+_FETCH = ("--quiet", "--no-tags", "--no-write-fetch-head")
+_NOT_THERE = ("not our ref", "unadvertised object")
 _HEX = frozenset("0123456789abcdef")
 _SCRATCH, _SCRATCH_SECONDS = "scratch-", 3600
 
@@ -110,6 +112,27 @@ class Mirror:
             raise WorkbenchLost(
                 "commit_lost", f"The commit {sha[:12]} is not on this host; the stage that made it repeats."
             )
+
+    async def bring(self, sha: str) -> None:
+        """Have a commit here to which no branch may lead any more.
+
+        Raises:
+            NotFound: `commit_not_found`, the origin has it no more.
+            GitError: the origin cannot be read now.
+        """
+        if await self._commit_of(sha) is not None:
+            return
+        async with exclusive(self.path) as lock:
+            await self._prepare(lock)
+            try:
+                await self.git("fetch", *_FETCH, *self._origin(), sha, timeout=TRANSFER_SECONDS, hold=lock)
+            except GitError as error:
+                if any(word in error.stderr for word in _NOT_THERE):
+                    message = (
+                        f"The repository has the commit {sha[:12]} no more: push it again, then retry the mission."
+                    )
+                    raise NotFound("commit_not_found", message) from None
+                raise
 
     async def contains(self, head: str, sha: str) -> bool:
         """Whether `sha` is an ancestor of `head`, or the same commit."""
@@ -204,7 +227,7 @@ class Mirror:
         await self._git.run("init", "--quiet", "--bare", "--template=", "-b", "main", str(self.path), hold=lock)
 
     async def _fetch(self, lock: int) -> None:
-        flags = ("--quiet", "--prune", "--no-tags", "--force", "--update-shallow", "--no-write-fetch-head")
+        flags = (*_FETCH, "--prune", "--force", "--update-shallow")
         await self.git("fetch", *flags, *self._origin(), *_REFSPECS, timeout=TRANSFER_SECONDS, hold=lock)
 
     async def _fetch_again(self, lock: int) -> None:

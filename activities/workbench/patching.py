@@ -6,7 +6,7 @@ its way into a commit. The worktree is checked out from the finished commit.
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from activities.workbench.commits import Draft, Mission, commit
@@ -30,12 +30,16 @@ _NOT_THE_PATCH = (
 
 @dataclass(frozen=True)
 class Applied:
-    """A candidate on its base: the tree it makes, what changes, and the id an approval binds."""
+    """A candidate on its base: the tree it makes, what changes, and the id an approval binds.
+
+    `source` is the commit that a ref named.
+    """
 
     base: str
     tree: str
     summary: PatchSummary
     patch_id: str
+    source: str = ""
 
 
 async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
@@ -59,22 +63,26 @@ async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
     return await _checked(mirror, base, tree)
 
 
-async def apply_ref(mirror: Mirror, base: str, ref: str) -> Applied:
+async def apply_ref(mirror: Mirror, base: str, ref: str, known: str = "") -> Applied:
     """Bring what a branch, tag or commit changed since it left `base`'s history onto `base`, as a merge would.
 
+    Args:
+        known: the commit that the ref named when it was first applied, if it was: a branch may have moved since.
+
     Raises:
-        NotFound: `ref_not_found`.
+        NotFound: `ref_not_found`, or `commit_not_found` for one that was known.
         StageFailed: `patch_does_not_apply` naming the files in conflict, `patch_empty`, or a code of `inspect_patch`.
     """
     await mirror.require(base)
-    source = await mirror.resolve(ref)
+    source = known or await mirror.resolve(ref)
+    await mirror.bring(source)
     if (await mirror.git("merge-base", base, source, ok=(0, 1))).code:
         raise StageFailed("patch_does_not_apply", f"{ref!r} has no history in common with the target branch.")
     merged = await merge_trees(mirror, base, source)
     if merged.conflicts:
         files = ", ".join(merged.conflicts[:10])
         raise StageFailed("patch_does_not_apply", f"{ref!r} conflicts with the target branch in: {files}.")
-    return await _checked(mirror, base, merged.tree)
+    return replace(await _checked(mirror, base, merged.tree), source=source)
 
 
 async def commit_patch(
