@@ -7,6 +7,7 @@ that nothing stored in the mirror can send us elsewhere.
 
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Unpack
@@ -81,7 +82,7 @@ class Mirror:
         Raises:
             NotFound: `branch_not_found`.
         """
-        sha = await self._commit_of(f"{_BRANCHES}/{check_ref_name(branch)}")
+        sha = await self._settled([f"{_BRANCHES}/{check_ref_name(branch)}"])
         if sha is None:
             raise NotFound("branch_not_found", f"The repository has no branch {branch!r}.")
         return sha
@@ -97,10 +98,10 @@ class Mirror:
         places = [f"{_BRANCHES}/{short}"] * (not name.startswith("refs/tags/"))
         places += [f"refs/tags/{short}"] * (not name.startswith("refs/heads/"))
         places += [name] * (len(name) >= 7 and set(name) <= _HEX)
-        for place in places:
-            if (sha := await self._commit_of(place)) is not None:
-                return sha
-        raise NotFound("ref_not_found", f"The repository has no branch, tag or commit {ref!r}.")
+        sha = await self._settled(places)
+        if sha is None:
+            raise NotFound("ref_not_found", f"The repository has no branch, tag or commit {ref!r}.")
+        return sha
 
     async def require(self, sha: str) -> None:
         """Make sure a commit is here.
@@ -208,6 +209,20 @@ class Mirror:
     def _origin(self) -> tuple[str, ...]:
         local = ("--upload-pack", UPLOAD_PACK) if self.url.path else ()
         return (*local, "--", self.url.url)
+
+    async def _settled(self, places: Sequence[str]) -> str | None:
+        """The commit of the first place that has one; None only when nobody is making the mirror anew."""
+        if (sha := await self._first_of(places)) is None:
+            async with exclusive(self.path):
+                sha = await self._first_of(places)
+        return sha
+
+    async def _first_of(self, places: Sequence[str]) -> str | None:
+        """The commit of the first place that has one."""
+        for place in places:
+            if (sha := await self._commit_of(place)) is not None:
+                return sha
+        return None
 
     async def _commit_of(self, name: str) -> str | None:
         found = await self.git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", ok=(0, 1))
