@@ -58,7 +58,7 @@ class Mirror:
             try:
                 await self._fetch(lock)
             except GitError as error:
-                if error.code == "git_timeout":
+                if error.code == "git_timeout":  # once more would be longer than an activity may take
                     raise
                 await self.git("ls-remote", "--quiet", *self._origin(), "HEAD", timeout=TRANSFER_SECONDS)
                 await self._fetch_again(lock)
