@@ -20,7 +20,7 @@ from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, Work
 from models.domain.repo_config import Commands
 from models.domain.repositories import check_url
 from models.settings import Settings
-from models.store import blobs, candidates, running, workbenches
+from models.store import blobs, candidates, running, stages, workbenches
 from models.store.database import Database
 from models.tables.missions import Candidate, Mission
 from models.tables.workspaces import Repository
@@ -112,8 +112,10 @@ class Benches:
         candidate, diff = await self.candidate(task.ref)
         if diff is not None:
             return await apply_diff(job.mirror, task.base_sha, diff)
+        async with self.db.workspace(task.ref.workspace_id) as session:
+            known = await stages.source_of(session, task.ref)
         try:
-            return await apply_ref(job.mirror, task.base_sha, candidate.ref or "")
+            return await apply_ref(job.mirror, task.base_sha, candidate.ref or "", known)
         except NotFound as error:
             raise StageFailed(error.code, error.message) from None
 

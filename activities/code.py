@@ -76,6 +76,7 @@ class CodeActivities:
             "files": [asdict(file) for file in applied.summary.files[:MAX_FILES_SHOWN]],
             "diff": NewEvidence("log", diff).digest,
             "patch_id": applied.patch_id,
+            "source": applied.source,
         }
         answer = StageResult(status=StageStatus.PASSED, head_sha=head_sha, patch_id=applied.patch_id)
         added, removed, count = applied.summary.added, applied.summary.removed, len(applied.summary.files)

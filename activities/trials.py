@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from itertools import accumulate
+from pathlib import Path
 
 from activities.benches import Benches, Job
 from activities.logs import Log
@@ -92,11 +93,15 @@ class Trials:
     async def _environment(self, job: Job, base_sha: str, log: Log) -> Environment:
         """Build, or find, the environment of a base commit; all that runs for a stage begins here."""
         log.isolation = self._runner.isolation.value
-        tree = await job.bench.open("setup", base_sha)
+        source = await job.bench.open("source", base_sha)
         commands = job.commands
         spec = EnvironmentSpec(job.mission.workspace_id, commands.setup, commands.test, commands.timeout)
+
+        async def fresh() -> Path:
+            return (await job.bench.open("setup", base_sha, fresh=True)).path
+
         async with self._slots:
-            return await self._environments.ensure(spec, tree.path, log.write)
+            return await self._environments.ensure(spec, source.path, fresh, log.write)
 
     async def _install(self, place: Place, commands: Commands, log: Log) -> None:
         if not commands.install:

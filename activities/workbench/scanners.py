@@ -9,17 +9,20 @@ import json
 import os
 import re
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from activities.workbench.cleanup import dying_with_us, undisturbed
 from activities.workbench.command import OUT, WORKSPACE, CommandRunner
 from activities.workbench.git import Git
+from activities.workbench.locks import exclusive
 from activities.workbench.reports import clear, read_files
 from activities.workbench.scan_worker import ANSWER, TASK
+from activities.workbench.trees import remove_tree
 from activities.workbench.trials import Place
 from models.domain.errors import StageFailed
 from models.domain.scanning import MAX_RESULTS, Finding, Scan, ScannerRun, Skipped, blamed, parse_sarif
@@ -78,11 +81,12 @@ async def read_change(git: Git, git_dir: Path, base_sha: str, head_sha: str) -> 
     return Change(tuple(_changed_files(raw.out.decode("utf-8", "replace"), sections)))
 
 
-async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes) -> Scan:
+async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes, folder: Path) -> Scan:
     """Run bandit on the changed Python files and detect-secrets on all added lines, in one process.
 
     Args:
         salt: keys the fingerprints, so that nobody can try out secrets against them.
+        folder: holds what is scanned while it is; in the workbench, which is cleared whatever happens to us.
 
     Raises:
         StageFailed: `scan_failed`, when a scanner crashed or took too long.
@@ -90,15 +94,13 @@ async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes) -> S
     files = [file for file in change.files if file.may_be_python]
     blobs = await _blobs(git, git_dir, [sha for file in files for sha in (file.head, file.base) if sha])
     python = [file for file in files if _is_python(file, blobs[file.head])]
-    with tempfile.TemporaryDirectory(prefix="scan-") as name:
-        folder = Path(name)
+    async with _emptied(folder) as lock:
         task = {
-            "salt": salt.hex(),
             "python": [_lay_out(folder, number, file, blobs) for number, file in enumerate(python)],
             "added": {file.path: list(file.added.items()) for file in change.files},
         }
         (folder / TASK).write_text(json.dumps(task))
-        answer = await _work(folder)
+        answer = await _work(folder, salt, lock)
     found = await asyncio.to_thread(_blamed_in, answer, change)
     no_python = () if python else (Skipped(name="bandit", reason="the patch changes no Python file"),)
     scanners = tuple(ScannerRun.model_validate(scanner) for scanner in answer["scanners"])
@@ -191,19 +193,39 @@ def _lay_out(folder: Path, number: int, file: ChangedFile, blobs: Mapping[str, b
     }
 
 
-async def _work(folder: Path) -> dict[str, Any]:
+@asynccontextmanager
+async def _emptied(folder: Path) -> AsyncIterator[int]:
+    """Hold an empty folder of our own, and leave it empty: what is scanned may be secret. Gives the lock on it."""
+    async with exclusive(folder) as lock:
+        folder.chmod(0o700)
+        await _empty(folder, lock)
+        try:
+            yield lock
+        finally:
+            await undisturbed(_empty(folder, lock))
+
+
+async def _empty(folder: Path, lock: int) -> None:
+    for entry in list(folder.iterdir()):
+        await remove_tree(entry, lock)
+
+
+async def _work(folder: Path, salt: bytes, lock: int) -> dict[str, Any]:
     """Run the worker, alone with its folder: no variable of ours, and so no secret of ours, goes along."""
     process = await asyncio.create_subprocess_exec(
+        *dying_with_us("KILL"),
         *(sys.executable, "-I", "-m", "activities.workbench.scan_worker", str(folder)),
         cwd=folder,
         env={"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"},
-        stdin=DEVNULL,
+        stdin=PIPE,
         stdout=DEVNULL,
         stderr=PIPE,
+        start_new_session=True,
+        pass_fds=(lock,),
     )
     try:
         async with asyncio.timeout(SECONDS):
-            _, said = await process.communicate()
+            _, said = await process.communicate(salt)
     except TimeoutError:
         raise StageFailed("scan_failed", f"The scanners took longer than {SECONDS:g} s and were stopped.") from None
     finally:

@@ -104,6 +104,24 @@ async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> 
     return list(await session.scalars(statement))
 
 
+async def source_of(session: AsyncSession, ref: StageRef) -> str:
+    """Name the commit that a candidate's ref led to when it was first applied; "" if it was not yet, or is a diff."""
+    source = col(Stage.result)["source"].astext
+    statement = (
+        select(source)
+        .where(
+            Stage.workspace_id == ref.workspace_id,
+            Stage.mission_id == ref.mission_id,
+            Stage.candidate == ref.candidate,
+            Stage.stage == StageName.BRANCH_AND_PATCH.value,
+            source.is_not(None),
+        )
+        .order_by(col(Stage.round))
+        .limit(1)
+    )
+    return await session.scalar(statement) or ""
+
+
 async def last_ref(session: AsyncSession, workspace_id: str, mission_id: str, stage: StageName) -> StageRef:
     """Name a stage's run in the round and with the candidate that the mission came to."""
     statement = (

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from activities.workbench.git import Git, GitError, redact
 from activities.workbench.locks import exclusive
+from models.domain.errors import StageFailed
 from tests.fixtures.git_repos import make_repo
 
 
@@ -70,9 +71,9 @@ async def test_other_transports_are_off(git: Git, url: str) -> None:
 
 async def test_too_much_output_is_cut_off(git: Git, tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "repo", {"f": "x" * 100_000})
-    with pytest.raises(GitError) as failed:
+    with pytest.raises(StageFailed) as failed:
         await git.run("show", "HEAD:f", git_dir=repo.path / ".git", max_output=1000)
-    assert failed.value.code == "git_too_much"
+    assert failed.value.code == "change_too_large"
 
 
 async def test_much_input_and_output_at_once(git: Git) -> None:
