@@ -71,7 +71,7 @@ async def fails(product: Product, repo: Repo, *, stage: str, saying: str, **body
 def left_nothing(product: Product, mission: str) -> None:
     """No worktree, process, branch or question outlives a mission."""
     assert not (product.stack.settings.data_dir / "workbenches/default" / mission).exists()
-    assert [words for words in product.strays() if mission in words] == []
+    assert product.strays(mission) == []
     assert product.rows("SELECT * FROM decision WHERE mission_id = %s AND status = 'pending'", mission) == []
     assert product.rows("SELECT * FROM workbench WHERE mission_id = %s AND closed_at IS NULL", mission) == []
 

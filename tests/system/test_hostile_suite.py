@@ -55,7 +55,7 @@ def hostile(product: Product, line: str, timeout: str = "8s") -> Repo:
 def left_nothing(product: Product, mission: str) -> None:
     """Neither process, worktree nor scratch outlives the mission, and the product's own parts live."""
     assert not (product.stack.settings.data_dir / "workbenches/default" / mission).exists()
-    assert [words for words in product.strays() if mission in words] == []
+    assert product.strays(mission) == []
     assert [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "61"]] == []
     assert all(product.stack.pid(part) for part in ("postgres", "temporal", "worker", "api"))
 
