@@ -29,13 +29,6 @@ async def product(server_dir: Path) -> AsyncIterator[Product]:
         yield product
 
 
-async def approve(product: Product, decision_id: str) -> None:
-    """Answer as the operator."""
-    body = {"decision": "approve", "explanation": "looks right"}
-    answer = await product.api.post(f"/decisions/{decision_id}/resolve", json=body)
-    assert answer.status_code == 200, answer.text
-
-
 async def test_the_api_killed_while_an_approval_waits(product: Product) -> None:
     repo = product.repo()
     mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
@@ -43,7 +36,7 @@ async def test_the_api_killed_while_an_approval_waits(product: Product) -> None:
     await product.stack.kill("api")
     progress = Progress(product, [mission])
     await product.stack.start("api")
-    await approve(product, decision)
+    await product.resolve(decision, "approve")
     await progress.resumes()
     assert (await product.ended(mission))["outcome"] == "merged"
     product.assert_unharmed(mission, repo)
@@ -54,7 +47,7 @@ async def test_an_answer_given_while_no_worker_runs(product: Product) -> None:
     mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
     decision = await product.pending_decision(mission)
     await product.stack.kill("worker")
-    await approve(product, decision)
+    await product.resolve(decision, "approve")
     progress = Progress(product, [mission])
     await product.stack.start("worker")
     await progress.resumes()
