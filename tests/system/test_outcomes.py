@@ -11,6 +11,7 @@ import pytest
 from tests.fixtures.gates import GATE, Gate, gates
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.product import CHECK, FILES, FIX, Product, running
+from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -114,9 +115,10 @@ def story(product: Product, name: str, files: dict[str, str] | None = None, **co
 
 
 class TestAnomalies:
-    async def test_what_the_world_shows_is_taken_back(self, product: Product) -> None:
+    async def test_what_the_world_shows_for_long_is_taken_back(self, product: Product) -> None:
         await asyncio.gather(
             two_posted_breaches(product),
+            one_breach(product),
             an_error_event(product),
             a_probe_that_breaches(product),
             a_probe_that_breaks(product),
@@ -145,6 +147,18 @@ async def two_posted_breaches(product: Product) -> None:
     await it.measure(500)
     await it.is_taken_back("breaches was outside its target", tree)
     assert it.stage("observe")["status"] == "failed"
+
+
+async def one_breach(product: Product) -> None:
+    it = story(product, "blip")
+    await it.measure(50)
+    await it.file(2 * WINDOW, criteria=it.bound)
+    await product.observing(it.mission)
+    await it.measure(500)
+    sql = "SELECT 1 FROM stage WHERE mission_id = %s AND stage = 'observe'"
+    await until(lambda: bool(product.rows(sql, it.mission)))  # the first look opens the record
+    await it.measure(-1000)  # and the mean is within its bound again
+    await it.merges()
 
 
 async def an_error_event(product: Product) -> None:

@@ -40,6 +40,7 @@ async def test_the_api_killed_while_an_approval_waits(product: Product) -> None:
     await progress.resumes()
     assert (await product.ended(mission))["outcome"] == "merged"
     product.assert_unharmed(mission, repo)
+    await product.no_strays()
 
 
 async def test_an_answer_given_while_no_worker_runs(product: Product) -> None:
@@ -53,6 +54,7 @@ async def test_an_answer_given_while_no_worker_runs(product: Product) -> None:
     await progress.resumes()
     assert (await product.ended(mission))["outcome"] == "merged"
     product.assert_unharmed(mission, repo)
+    await product.no_strays()
 
 
 @pytest.mark.parametrize("server", ["postgres", "temporal"])
