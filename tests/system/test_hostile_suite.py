@@ -51,7 +51,7 @@ async def product(server_dir: Path) -> AsyncIterator[Product]:
         yield product
 
 
-def hostile(product: Product, line: str, timeout: str = "8s") -> Repo:
+def hostile(product: Product, line: str, timeout: str = "60s") -> Repo:
     """Make a repository whose test command does that, only where the patch is applied."""
     check = f"grep -q 'a + b' calc.txt || exec sh sound.sh\n{line}\n"
     config = f"{FILES['.mission-control.yaml']}timeout: {timeout}\n"
@@ -69,11 +69,12 @@ def left_nothing(product: Product, mission: str) -> None:
 async def test_what_uses_everything_up_is_stopped_and_named_while_others_go_on(product: Product) -> None:
     before = {part: product.stack.pid(part) for part in ("postgres", "temporal", "worker", "api")}
     sound = product.repo()
-    missions = {name: await product.file(hostile(product, line)) for name, (line, _) in STOPPED.items()}
+    limits = dict.fromkeys(STOPPED, "100s") | {"hangs": "8s"}  # each of the others is to meet its own limit first
+    missions = {name: await product.file(hostile(product, line, limits[name])) for name, (line, _) in STOPPED.items()}
     other = await product.file(sound)
     ends: dict[str, dict[str, Any]] = {}
     for name, mission in missions.items():
-        ends[name] = await product.ended(mission, 120)
+        ends[name] = await product.ended(mission, 200)
     assert (await product.ended(other))["outcome"] == "merged"
     product.assert_unharmed(other, sound)
     for name, ended in ends.items():
@@ -153,7 +154,7 @@ async def test_what_looks_for_secrets_and_servers_finds_none(product: Product) -
     looks = search(product, other, held)
     seen = looks.on_the_host()
     assert [hit for hit in looks.finds(product) if hit not in seen] == [], "the search itself finds nothing"
-    mission = await product.file(hostile(product, f"{looks.script(('1.1.1.1', 53))}. ./sound.sh", "60s"))
+    mission = await product.file(hostile(product, f"{looks.script(('1.1.1.1', 53))}. ./sound.sh"))
     ended = await product.ended(mission)
     log = (await product.api.get(f"/missions/{mission}/stages/4/log")).text
     [record] = [record for record in product.stages(mission) if record["stage"] == "run_tests"]
