@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from models.domain.stages import StageName
+from tests.fixtures.gates import GATED, Gate, HeldPush, gates
 from tests.fixtures.product import Latches, Product, running
+from tests.fixtures.progress import Progress
 from tests.fixtures.waiting import until
 from workflows.client import connect
 
@@ -27,22 +29,18 @@ async def product(server_dir: Path) -> AsyncIterator[Product]:
         yield product
 
 
-async def approve(product: Product, decision_id: str) -> None:
-    """Answer as the operator."""
-    body = {"decision": "approve", "explanation": "looks right"}
-    answer = await product.api.post(f"/decisions/{decision_id}/resolve", json=body)
-    assert answer.status_code == 200, answer.text
-
-
 async def test_the_api_killed_while_an_approval_waits(product: Product) -> None:
     repo = product.repo()
     mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
     decision = await product.pending_decision(mission)
     await product.stack.kill("api")
+    progress = Progress(product, [mission])
     await product.stack.start("api")
-    await approve(product, decision)
+    await product.resolve(decision, "approve")
+    await progress.resumes()
     assert (await product.ended(mission))["outcome"] == "merged"
     product.assert_unharmed(mission, repo)
+    await product.no_strays()
 
 
 async def test_an_answer_given_while_no_worker_runs(product: Product) -> None:
@@ -50,34 +48,27 @@ async def test_an_answer_given_while_no_worker_runs(product: Product) -> None:
     mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
     decision = await product.pending_decision(mission)
     await product.stack.kill("worker")
-    await approve(product, decision)
+    await product.resolve(decision, "approve")
+    progress = Progress(product, [mission])
     await product.stack.start("worker")
+    await progress.resumes()
     assert (await product.ended(mission))["outcome"] == "merged"
     product.assert_unharmed(mission, repo)
+    await product.no_strays()
 
 
-async def test_postgres_killed_while_stages_are_recorded(product: Product) -> None:
-    repos = [product.repo() for _ in range(3)]
-    missions = [await product.file(repo) for repo in repos]
+@pytest.mark.parametrize("server", ["postgres", "temporal"])
+async def test_a_server_killed_in_mid_run(product: Product, server: str) -> None:
+    missions = {await product.file(repo): repo for repo in [product.repo() for _ in range(3)]}
     sql = "SELECT count(*) AS n FROM stage WHERE mission_id = ANY(%s)"
-    await until(lambda: product.rows(sql, missions)[0]["n"] >= 4, 60)
-    await product.stack.kill("postgres")
-    await product.stack.start("postgres")
-    for mission, repo in zip(missions, repos, strict=True):
+    await until(lambda: product.rows(sql, list(missions))[0]["n"] >= 4, 60)
+    await product.stack.kill(server)
+    await product.stack.start(server)
+    await Progress(product, missions).resumes()
+    for mission, repo in missions.items():
         assert (await product.ended(mission))["outcome"] == "merged"
         product.assert_unharmed(mission, repo)
-
-
-async def test_temporal_killed_in_mid_run(product: Product) -> None:
-    repos = [product.repo() for _ in range(3)]
-    missions = [await product.file(repo) for repo in repos]
-    sql = "SELECT count(*) AS n FROM stage WHERE mission_id = ANY(%s)"
-    await until(lambda: product.rows(sql, missions)[0]["n"] >= 4, 60)
-    await product.stack.kill("temporal")
-    await product.stack.start("temporal")
-    for mission, repo in zip(missions, repos, strict=True):
-        assert (await product.ended(mission))["outcome"] == "merged"
-        product.assert_unharmed(mission, repo)
+    await product.no_strays()
 
 
 async def test_two_workers_at_once_do_each_stage_once(product: Product) -> None:
@@ -128,13 +119,48 @@ async def swept(product: Product, mission: str) -> None:
         await asyncio.sleep(0.5)
 
 
-async def test_a_workflow_terminated_by_hand_is_closed_and_gives_back_what_it_held(product: Product) -> None:
-    repo = product.repo()
-    mission = await product.file(repo, trust_requirements={"requires_governance_approval": True})
-    await product.pending_decision(mission)
+async def terminate(product: Product, mission: str) -> None:
+    """End a mission's workflow as with Temporal's own tools, and see the reconciler close it and clear up."""
     client = await connect(product.stack.settings)
     await client.get_workflow_handle(f"mission/default/{mission}").terminate(reason="by hand")
     ended = await product.ended(mission, 60)
     assert (ended["status"], ended["outcome"]) == ("escalated", "terminated")
     await swept(product, mission)
+    assert not (product.stack.settings.data_dir / "workbenches" / "default" / mission).exists()
+
+
+async def test_a_mission_terminated_while_it_waits_gives_back_its_worktree(product: Product) -> None:
+    mission = await product.file(product.repo(), trust_requirements={"requires_governance_approval": True})
+    await product.pending_decision(mission)
+    await terminate(product, mission)
     assert product.rows("SELECT status FROM decision WHERE mission_id = %s", mission) == [{"status": "canceled"}]
+    assert product.strays(mission) == []
+
+
+async def test_a_mission_terminated_while_its_command_runs_gives_back_its_processes(product: Product) -> None:
+    async with gates(product) as gate:
+        mission = await product.file(product.repo(GATED), execute=False)
+        gate.held.add(Gate(mission, "base", "test"))
+        await product.execute(mission)
+        await until(lambda: gate.stands_at(Gate(mission, "base", "test")), 60)
+        assert product.strays(mission), "the search for strays sees no command"
+        await terminate(product, mission)
+        assert product.strays(mission) == []
+
+
+async def test_a_mission_terminated_in_the_merge_slot_gives_back_the_slot(product: Product) -> None:
+    repo = product.repo()
+    push = HeldPush(repo)
+    mission = await product.file(repo)
+    await until(push.is_there, 60)
+    proven = {"must_pass_tests": ["calc::stands"], "pass_to_pass": True}
+    next_one = await product.file(repo, patch={"more.txt": "more\n"}, criteria=proven)
+    client = await connect(product.stack.settings)
+    await client.get_workflow_handle(f"mission/default/{mission}").terminate(reason="by hand")
+    ended = await product.ended(mission, 60)
+    assert (ended["outcome"], "look for its Mission-Id" in ended["reason"]) == ("terminated", True)
+    push.lift()
+    assert (await product.ended(next_one))["outcome"] == "merged"
+    await swept(product, mission)
+    assert len(product.rows("SELECT * FROM capa WHERE mission_id = %s", mission)) == 1
+    await product.no_strays()
