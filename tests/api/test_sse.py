@@ -122,7 +122,7 @@ class TestWatching:
         async with httpx2.AsyncClient(timeout=PATIENCE) as browser:
             await browser.post(f"{address}/api/v1/auth/session", json={"key": team.observer})
             await tell(db, team.workspace_id, "x")
-            url = f"{address}/api/v1/events?after=0-0-0"
+            url = f"{address}/api/v1/events?after=0-0-0&subject=x"
             async with browser.stream("GET", url) as response, asyncio.timeout(PATIENCE):
                 event = await anext(aiter(httpx2.EventSource(response)))
         assert json.loads(event.data)["subject"] == {"kind": "thing", "id": "x"}
