@@ -45,7 +45,7 @@ fmt: $(READY) ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-openapi: $(READY) ## Write the committed OpenAPI document and event schema anew
+openapi: $(READY) ## Write the committed OpenAPI document, event schema and state machines anew
 	$(BIN)/python -m api.openapi
 
 lock: $(READY) ## Pin the newest allowed version of every package in requirements.lock

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from activities.workbench.commits import Mission as Author
-from activities.workbench.git import Git
+from activities.workbench.git import Git, GitError
 from activities.workbench.mirrors import Mirror
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_patch
 from activities.workbench.signing import ServiceKey
@@ -20,7 +20,7 @@ from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, Work
 from models.domain.repo_config import Commands
 from models.domain.repositories import check_url
 from models.settings import Settings
-from models.store import blobs, candidates, running, workbenches
+from models.store import blobs, candidates, running, stages, workbenches
 from models.store.database import Database
 from models.tables.missions import Candidate, Mission
 from models.tables.workspaces import Repository
@@ -84,10 +84,10 @@ class Benches:
         return job
 
     async def require_base(self, job: Job, base_sha: str) -> None:
-        """Have the base commit here, fetched if need be."""
+        """Have the base commit here, fetched if need be, into a mirror that is made if this host has none."""
         try:
             await job.mirror.require(base_sha)
-        except WorkbenchLost:
+        except (WorkbenchLost, GitError):
             await job.mirror.fetch()
             await job.mirror.require(base_sha)
 
@@ -112,8 +112,10 @@ class Benches:
         candidate, diff = await self.candidate(task.ref)
         if diff is not None:
             return await apply_diff(job.mirror, task.base_sha, diff)
+        async with self.db.workspace(task.ref.workspace_id) as session:
+            known = await stages.source_of(session, task.ref)
         try:
-            return await apply_ref(job.mirror, task.base_sha, candidate.ref or "")
+            return await apply_ref(job.mirror, task.base_sha, candidate.ref or "", known)
         except NotFound as error:
             raise StageFailed(error.code, error.message) from None
 

@@ -46,7 +46,7 @@ class CodeActivities:
 
     @activity.defn
     async def branch_and_patch(self, task: StageInput) -> StageResult:
-        """Stage 3: apply the candidate to the base, and commit it on the mission's branch."""
+        """Stage 3: apply the candidate to the base, as a signed commit that only this installation holds (ADR 13)."""
 
         async def work(log: StageLog, record: Stage) -> Verdict:
             return await self._patch(task)
@@ -76,6 +76,7 @@ class CodeActivities:
             "files": [asdict(file) for file in applied.summary.files[:MAX_FILES_SHOWN]],
             "diff": NewEvidence("log", diff).digest,
             "patch_id": applied.patch_id,
+            "source": applied.source,
         }
         answer = StageResult(status=StageStatus.PASSED, head_sha=head_sha, patch_id=applied.patch_id)
         added, removed, count = applied.summary.added, applied.summary.removed, len(applied.summary.files)

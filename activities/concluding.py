@@ -1,14 +1,17 @@
 """Closing a mission: stage 11's record, and whatever the mission left open, in one transaction with its row."""
 
+from typing import Any
+
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
-from models.contracts.pipeline import Conclusion, StageResult
+from models.contracts.pipeline import Conclusion, RollbackCheck, StageResult
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import candidates, governance, running, stages
+from models.store import blobs, candidates, governance, running, stages
 from models.store.events import Actor
+from models.store.stages import NewEvidence
 
 
 async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusion, closer: str) -> bool:
@@ -23,7 +26,8 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
     await _close_open(recorder, session, end)
     record = await stages.begin(session, ref, activity.info().attempt)
     if record.ended_at is None:
-        await recorder.close_in(session, record, _ending(end), None)
+        log, report = await _kept(session, end)
+        await recorder.close_in(session, record, _ending(end, report), log)
     await candidates.record_outcomes(session, ref.workspace_id, ref.mission_id)
     return await running.conclude(session, end, closer)
 
@@ -33,11 +37,27 @@ async def _close_open(recorder: StageRecorder, session: AsyncSession, end: Concl
     for record in await stages.open_of(session, end.ref.workspace_id, end.ref.mission_id):
         if stages.ref_of(record) != end.ref:
             answer = StageResult(status=StageStatus.FAILED, reason=end.reason)
-            await recorder.close_in(session, record, Verdict(answer, answer.status, end.reason), None)
+            printed = await blobs.printed(session, record.workspace_id, record.log_id)
+            await recorder.close_in(session, record, Verdict(answer, answer.status, end.reason), printed)
 
 
-def _ending(end: Conclusion) -> Verdict:
+async def _kept(session: AsyncSession, end: Conclusion) -> tuple[bytes | None, bytes | None]:
+    """Read the log and the report of the tests after the rollback, which become evidence of stage 11."""
+    digests = (end.check.log_digest, end.check.report_digest) if end.check else ("", "")
+    log, report = [await blobs.get(session, end.ref.workspace_id, digest) if digest else None for digest in digests]
+    return log, report
+
+
+def _ending(end: Conclusion, report: bytes | None) -> Verdict:
     good, status = end.outcome is MissionOutcome.MERGED, StageStatus.PASSED
     details = {"outcome": end.outcome.value, "action": "resolve" if good else "escalate", "revert_sha": end.revert_sha}
+    tested = _tested(end.check) if end.check else {}
+    answer = StageResult(status=status, reason=end.reason)
+    evidence = (NewEvidence("test", report),) if report else ()
     sha = end.revert_sha or end.merge_sha or None
-    return Verdict(StageResult(status=status, reason=end.reason), status, end.reason, details, git_sha=sha)
+    return Verdict(answer, status, end.reason, details | tested, end.inputs, git_sha=sha, evidence=evidence)
+
+
+def _tested(check: RollbackCheck) -> dict[str, Any]:
+    """Say in stage 11's record what the tests after the rollback showed."""
+    return {"after_rollback": check.reason, "tests": check.tests, "isolation": check.isolation}

@@ -9,6 +9,7 @@ from temporalio import activity
 from activities.recording import StageRecorder, Verdict
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, StageRef
 from models.domain.approval import Binding, MergeFacts, MergeVerdict, Risk, assess_merge
+from models.domain.errors import MissionControlError
 from models.domain.patches import TouchedLaw
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
@@ -30,10 +31,12 @@ class GovernanceActivities:
         """Judge the merge, and put it to a human where the verdict says so; asking twice puts one question."""
         ref = question.ref
         async with self._db.workspace(ref.workspace_id) as session:
+            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+            if mission.ended_at is not None:
+                raise MissionControlError("mission_ended", "the mission was closed from outside: it asks no more")
             record = await stages.begin(session, ref, activity.info().attempt)
             if record.ended_at is not None:
                 return GovernanceAnswer.model_validate(record.result["answer"])
-            mission = await running.load(session, ref.workspace_id, ref.mission_id)
             verdict, shown = await self._assess(session, question, mission)
             decision = await governance.ask(
                 session,
@@ -41,7 +44,7 @@ class GovernanceActivities:
                 "governance",
                 verdict,
                 shown,
-                Binding(patch_id=question.patch_id, config_hash=question.config_hash),
+                _binding(question, verdict),
                 expires_in=_expiry(mission),
                 actor=Actor(stages.WORKER, mission.correlation_id),
             )
@@ -120,8 +123,7 @@ class GovernanceActivities:
             "facts": facts.model_dump(mode="json"),
         }
         verdict = assess_merge(facts)
-        binding = Binding(patch_id=question.patch_id, config_hash=question.config_hash)
-        if verdict.needs_human and question.approved == binding:
+        if verdict.needs_human and question.approved and question.approved.covers(_binding(question, verdict)):
             kept = MergeVerdict(needs_human=False, risk=verdict.risk, reasons=(*verdict.reasons, _STANDS))
             return kept, shown
         return verdict, shown
@@ -131,6 +133,10 @@ class GovernanceActivities:
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
             await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+
+
+def _binding(question: GovernanceInput, verdict: MergeVerdict) -> Binding:
+    return Binding(patch_id=question.patch_id, config_hash=question.config_hash, reasons=verdict.reasons)
 
 
 _STANDS = "an earlier approval binds the same patch, configuration and policy: it stands"
@@ -148,8 +154,13 @@ def _answer(decision: Decision) -> GovernanceAnswer:
         status=status,
         reason=_reason(decision, status),
         expires_at=decision.expires_at if status is DecisionStatus.PENDING else None,
-        binding=Binding.model_validate(decision.binding) if decision.binding else None,
+        binding=Binding.model_validate(decision.binding) if _binds(decision) else None,
     )
+
+
+def _binds(decision: Decision) -> bool:
+    """Whether a later round may rest on it: only on what a human saw, never on what the policy let pass."""
+    return bool(decision.binding) and decision.resolved_by not in (None, governance.POLICY)
 
 
 def _reason(decision: Decision, status: DecisionStatus) -> str:
@@ -170,4 +181,5 @@ def _verdict(decision: Decision, answer: GovernanceAnswer) -> Verdict:
             "reasons": decision.reasons,
             "resolved_by": decision.resolved_by,
         },
+        inputs={"decision_id": decision.decision_id, "binding": decision.binding},
     )

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from types import TracebackType
+from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,11 +17,49 @@ LIVE_BYTES = 4 * 1024 * 1024
 """What can be followed live; the stored log keeps its head and its tail."""
 
 
+LOOK_BYTES = 4 * 1024
+"""What is kept of one look at the world: its last words."""
+LOOKS_KEPT = 256
+
+
+class Log(Protocol):
+    """Where a command's output goes; whoever runs the command says in `isolation` how it was kept apart."""
+
+    isolation: str
+
+    async def write(self, data: bytes) -> None:
+        """Take output as it comes."""
+
+    async def line(self, text: str) -> None:
+        """Say something of our own in between."""
+
+
+class LookLog:
+    """Holds the last words of one look, until they are kept together with what it saw."""
+
+    def __init__(self) -> None:
+        self.isolation = ""
+        self._capped = CappedLog(head=0, tail=LOOK_BYTES)
+
+    async def write(self, data: bytes) -> None:
+        """Take output as it comes."""
+        self._capped.write(data)
+
+    async def line(self, text: str) -> None:
+        """Say something of our own in between."""
+        await self.write(_own(text))
+
+    def content(self) -> bytes:
+        """Give the last words."""
+        return self._capped.content()
+
+
 class StageLog:
     """Takes a command's output, shows it in pieces while it comes, and holds the capped whole for the record."""
 
     def __init__(self, db: Database, workspace_id: str, log_id: str) -> None:
         self._db, self._workspace_id, self._log_id = db, workspace_id, log_id
+        self.isolation = ""
         self._capped = CappedLog()
         self._pending = bytearray()
         self._seq = 0
@@ -37,7 +76,7 @@ class StageLog:
 
     async def line(self, text: str) -> None:
         """Say something of our own in between."""
-        await self.write(f"[mission-control] {text}\n".encode())
+        await self.write(_own(text))
 
     async def flush(self) -> None:
         """Show what has come. While Postgres is away nobody can follow, but the command goes on and the log is kept."""
@@ -69,3 +108,7 @@ class StageLog:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
+
+
+def _own(text: str) -> bytes:
+    return f"[mission-control] {text}\n".encode()

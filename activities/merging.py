@@ -7,7 +7,7 @@ from activities.benches import Benches, Job
 from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
-from activities.workbench.merging import MergeConflict, Merged, RevertConflict, merge, revert
+from activities.workbench.merging import MergeConflict, Merged, RevertConflict, find_earlier, merge, revert
 from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
 from models.contracts.pipeline import MergeInput, MergeResult, StageInput
 from models.domain.canonical import digest_of
@@ -15,6 +15,10 @@ from models.domain.errors import MissionControlError, NotFound, StageFailed, Una
 from models.domain.stages import StageStatus
 from models.store import running, stages, workbenches
 from models.tables.missions import Stage
+
+
+class SlotLost(MissionControlError):
+    """The fence refuses our token: it let a younger one pass."""
 
 
 class MergeActivities:
@@ -61,9 +65,8 @@ class MergeActivities:
         job = await self._benches.open(ref)
         stage = StageInput(ref=ref, base_sha=task.base_sha, head_sha=task.head_sha)
         await self._benches.require_head(job, stage)
-        await self._pass_fence(job, task.token)
         try:
-            merged = await self._push(job, task, record, await self._evidence(task))
+            merged = await self._merge_or_find(job, task, record)
         except TargetMoved as moved:
             return _moved(job, moved.head)
         answer = MergeResult(status=StageStatus.PASSED, merge_sha=merged.sha)
@@ -80,6 +83,17 @@ class MergeActivities:
             git_sha=merged.sha,
             also=also,
         )
+
+    async def _merge_or_find(self, job: Job, task: MergeInput, record: Stage) -> Merged:
+        """Merge under the fence; where it refuses, an earlier try of ours may have passed it, merged, and died."""
+        try:
+            await self._pass_fence(job, task.token)
+        except SlotLost:
+            found = await find_earlier(job.mirror, job.mission.branch, task.base_sha, job.author, self._benches.key)
+            if found is None:
+                raise
+            return found
+        return await self._push(job, task, record, await self._evidence(task))
 
     async def _push(self, job: Job, task: MergeInput, record: Stage, evidence: str) -> Merged:
         try:
@@ -112,7 +126,7 @@ class MergeActivities:
                 session, mission.workspace_id, mission.repository_id, mission.branch, token
             )
         if not passed:
-            raise MissionControlError("slot_lost", "another mission has been given the merge slot since")
+            raise SlotLost("slot_lost", "another mission has been given the merge slot since")
 
 
 def _moved(job: Job, head: str) -> Verdict:

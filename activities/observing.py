@@ -1,5 +1,6 @@
 """Stage 10: looks at the world after the merge, and tests the merged branch once more at the end of the window."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -9,17 +10,17 @@ from temporalio import activity
 from activities.benches import Benches, Job
 from activities.code import failed
 from activities.heartbeats import heartbeating
-from activities.logs import StageLog
+from activities.logs import LOOKS_KEPT, LookLog, StageLog
 from activities.recording import StageRecorder, Verdict
 from activities.trials import Trials, report_bytes, stored_results
 from models.contracts.missions import AcceptanceCriteria, MetricTarget
-from models.contracts.pipeline import ObserveInput, ObserveResult, StageInput, StageResult
-from models.domain.errors import StageFailed
+from models.contracts.pipeline import ObserveInput, ObserveResult, RollbackCheck, StageInput, StageRef, StageResult
+from models.domain.errors import MissionControlError, StageFailed
 from models.domain.judging import resolve, suspects
 from models.domain.metrics import Sample, breaches, lasting, unmet_targets
 from models.domain.stages import StageStatus
 from models.domain.testing import Outcome, TestReport, worst
-from models.store import metric_windows, running, stages
+from models.store import blobs, metric_windows, running, stages
 from models.store.stages import NewEvidence
 from models.tables.missions import Mission, Stage
 
@@ -44,23 +45,28 @@ class ObservationActivities:
             await self._benches.require_base(job, seen.merge_sha)
             measured: dict[str, float] = {}
             broken: tuple[str, ...] = ()
+            log = LookLog()
+            await log.line(f"look {seen.number}")
             try:
-                measured = await self._trials.probe(job, seen.merge_sha)
+                measured = await self._trials.probe(job, seen.merge_sha, log)
             except StageFailed as failure:
                 broken = (f"the probe ({failure.message[:200]})",)
+                await log.line(failure.message)
             async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
                 now = await metric_windows.now(session)
                 samples = [Sample(metric_id=name, value=value, at=now) for name, value in measured.items()]
                 await metric_windows.add(
                     session, seen.ref.workspace_id, seen.ref.mission_id, f"probe/{seen.number}", samples
                 )
-                return await self._judge(session, seen, broken)
+                return await self._judge(session, seen, broken, log)
 
     @activity.defn
     async def finish(self, seen: ObserveInput) -> StageResult:
-        """End the window: the must-pass tests run again on the branch as it is now."""
+        """End the window: the must-pass tests run again on the branch as it is now, and the log goes on."""
+        looks = await self._looks(seen)
 
         async def work(log: StageLog, record: Stage) -> Verdict:
+            await log.write(looks)
             job = await self._benches.open(seen.ref)
             names = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria).must_pass_tests
             report, failing = await self._retest(job, log, names)
@@ -69,20 +75,42 @@ class ObservationActivities:
                 await metric_windows.snapshot(
                     session, seen.ref.workspace_id, seen.ref.mission_id, "after_merge", samples
                 )
-            return _finished(seen, report, failing, samples)
+            return await asyncio.to_thread(_finished, seen, report, failing, samples)
 
         return StageResult.model_validate(await self._recorder.run(seen, work, failed))
 
     @activity.defn
-    async def verify_rollback(self, task: StageInput) -> StageResult:
-        """Test the branch after the rollback; stage 11's record says how that went."""
+    async def verify_rollback(self, task: StageInput) -> RollbackCheck:
+        """Test the branch after the rollback; log and report are kept for the end of stage 11, which begins here."""
+        ref = task.ref
         async with heartbeating():
-            job = await self._benches.open(task.ref)
-            log = StageLog(self._recorder.db, task.ref.workspace_id, f"rollback/{task.ref.mission_id}")
-            _, failing = await self._retest(job, log, ())
-        if failing:
-            return failed(f"failing after the rollback: {', '.join(failing[:20])}")
-        return StageResult(status=StageStatus.PASSED, reason="the tests pass after the rollback")
+            job = await self._benches.open(ref)
+            async with self._recorder.db.workspace(ref.workspace_id) as session:
+                record = await stages.begin(session, ref, activity.info().attempt)
+            if record.ended_at is not None:
+                raise MissionControlError("mission_ended", "the mission was closed from outside: nothing is tested")
+            report: TestReport | None = None
+            async with StageLog(self._recorder.db, ref.workspace_id, record.log_id or "") as log:
+                try:
+                    report, failing = await self._retest(job, log, ())
+                except StageFailed as error:
+                    failing = [error.message]
+            return await self._checked(ref, log, report, failing)
+
+    async def _checked(
+        self, ref: StageRef, log: StageLog, report: TestReport | None, failing: Sequence[str]
+    ) -> RollbackCheck:
+        """Keep what the tests after a rollback left, and say how they went."""
+        content = {"log_digest": log.content(), "report_digest": report_bytes(report) if report else None}
+        async with self._recorder.db.workspace(ref.workspace_id) as session:
+            kept = {name: await blobs.put(session, ref.workspace_id, data) for name, data in content.items() if data}
+        return RollbackCheck(
+            status=StageStatus.FAILED if failing else StageStatus.PASSED,
+            reason=f"failing after the rollback: {', '.join(failing[:20])}" if failing else "the tests pass",
+            tests=report.counts if report else {},
+            isolation=log.isolation,
+            **kept,
+        )
 
     async def _retest(self, job: Job, log: StageLog, names: Sequence[str]) -> tuple[TestReport, list[str]]:
         """Test the branch as it is now; name what fails of the named tests, or of all where none is named.
@@ -93,15 +121,25 @@ class ObservationActivities:
         head, base_sha = await job.mirror.head(job.mission.branch), job.mission.context["git_sha"]
         bare = await self._trials.base(job, base_sha, log)
         report = await self._trials.test(job, "merged", head, base_sha, log)
-        return report, _failing(names, bare, report)
+        return report, await asyncio.to_thread(_failing, names, bare, report)
 
-    async def _judge(self, session: AsyncSession, seen: ObserveInput, broken: tuple[str, ...] = ()) -> ObserveResult:
+    async def _looks(self, seen: ObserveInput) -> bytes:
+        """Read what the looks printed, before the last try of the stage drops the pieces of those before it."""
+        async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
+            record = await stages.load(session, seen.ref)
+            return await blobs.printed(session, seen.ref.workspace_id, record.log_id) or b"" if record else b""
+
+    async def _judge(
+        self, session: AsyncSession, seen: ObserveInput, broken: tuple[str, ...] = (), log: LookLog | None = None
+    ) -> ObserveResult:
         """Two breaches of one metric in a row, or one error event, are an anomaly (V-09); it ends stage 10 here."""
         mission = await running.load(session, seen.ref.workspace_id, seen.ref.mission_id)
         record = await stages.load(session, seen.ref)
         record = record or await stages.begin(session, seen.ref, activity.info().attempt)
         if record.ended_at is not None:
             return ObserveResult(anomaly=record.reason)
+        if log is not None:
+            await _keep(session, record, seen.number, log)
         errors = await metric_windows.error_events(
             session, mission.workspace_id, mission.subsystem_id, mission.merged_at or seen.started_at
         )
@@ -109,9 +147,18 @@ class ObservationActivities:
         anomaly = [f"{name} was outside its target, or broken, twice in a row" for name in lasting(seen.breaches, now)]
         anomaly += [f"error in {mission.subsystem_id}: {message[:200]}" for message in errors]
         if anomaly:
-            verdict = Verdict(failed("; ".join(anomaly)), StageStatus.FAILED, "; ".join(anomaly))
-            await self._recorder.close_in(session, record, verdict, None)
+            details = {"isolation": log.isolation} if log else {}
+            verdict = Verdict(failed("; ".join(anomaly)), StageStatus.FAILED, "; ".join(anomaly), details)
+            printed = await blobs.printed(session, record.workspace_id, record.log_id)
+            await self._recorder.close_in(session, record, verdict, printed)
         return ObserveResult(breaches=now, anomaly="; ".join(anomaly))
+
+
+async def _keep(session: AsyncSession, record: Stage, number: int, log: LookLog) -> None:
+    """Add a look's last words to the stage's log; of a long window it holds the latest looks."""
+    log_id = record.log_id or ""
+    await blobs.add_chunk(session, record.workspace_id, log_id, number, log.content())
+    await blobs.forget_chunks(session, record.workspace_id, log_id, before=number - LOOKS_KEPT + 1)
 
 
 async def _breached(session: AsyncSession, mission: Mission) -> tuple[str, ...]:
@@ -159,9 +206,8 @@ def _failing(names: Sequence[str], bare: TestReport, report: TestReport) -> list
         return [f"the test command, with exit code {report.exit_code}"] if worse else []
     if not names:
         return list(suspects(bare, report))
-    return [name for name in names if not _passes(name, report)]
+    return [name for name, ids in resolve(names, report.by_id).items() if not _pass(ids, report)]
 
 
-def _passes(name: str, report: TestReport) -> bool:
-    ids = resolve([name], report.by_id)[name]
+def _pass(ids: Sequence[str], report: TestReport) -> bool:
     return len(ids) == 1 and worst(report.by_id[ids[0]]) == Outcome.PASSED.value

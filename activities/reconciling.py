@@ -1,8 +1,11 @@
 """What the reconciler does: it compares Postgres with Temporal, and Postgres says in the end what is true."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -10,13 +13,18 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.concluding import conclude
 from activities.heartbeats import heartbeating
 from activities.recording import StageRecorder
+from models.configuration import config_hash
 from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
+from models.domain.errors import MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import governance, reconciling, running, stages
+from models.store import configuration, governance, reconciling, running, signing_keys, stages
+from models.store.events import Actor
 from models.tables.missions import Mission
+
+log = structlog.get_logger()
 
 RECONCILER = "reconciler"
 RUNNING_MISSIONS = "WorkflowType = 'CodingPipelineWorkflow' AND ExecutionStatus = 'Running'"
@@ -29,9 +37,10 @@ Signal = Callable[[Any, DecisionRef], Awaitable[None] | None]
 class ReconcileActivities:
     """One method per thing that can be left undone."""
 
-    def __init__(self, recorder: StageRecorder, client: Client, decision_resolved: Signal) -> None:
+    def __init__(self, recorder: StageRecorder, client: Client, decision_resolved: Signal, config_dir: Path) -> None:
         self._recorder, self._db = recorder, recorder.db
         self._client, self._decision_resolved = client, decision_resolved
+        self._config_dir = config_dir
 
     @activity.defn
     async def repeat_answers(self) -> int:
@@ -50,7 +59,7 @@ class ReconcileActivities:
             alive = (
                 {workflow.id async for workflow in self._client.list_workflows(RUNNING_MISSIONS)} if missions else set()
             )
-            return sum([await self._close_if_ended(mission) for mission in missions if _name(mission) not in alive])
+            return sum([await self._try_to_close(mission) for mission in missions if _name(mission) not in alive])
 
     @activity.defn
     async def leftovers(self) -> list[Leftover]:
@@ -60,9 +69,25 @@ class ReconcileActivities:
 
     @activity.defn
     async def keep_house(self) -> None:
-        """Make the coming months' event partitions, and let go of what is past its retention."""
+        """Make the coming months' event partitions, let go of what is past its retention, tell of new configuration."""
         async with heartbeating(), self._db.system() as session:
             await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
+            await self._note_configuration(session)
+            await self._publish_key(session)
+
+    async def _note_configuration(self, session: AsyncSession) -> None:
+        """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""
+        try:
+            found = config_hash(self._config_dir)
+        except Unavailable as error:
+            activity.logger.warning("configuration_not_noted: %s", error.message)
+            return
+        await configuration.note(session, found, _this_pass())
+
+    async def _publish_key(self, session: AsyncSession) -> None:
+        """Let readers verify what this worker signs."""
+        key = self._recorder.key
+        await signing_keys.publish(session, key.key_id, key.public_openssh, _this_pass())
 
     async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:
         name = mission_workflow_id(workspace_id, decision.ref.mission_id)
@@ -70,11 +95,20 @@ class ReconcileActivities:
             await self._client.get_workflow_handle(name).signal(self._decision_resolved, decision)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+                log.warning("answer_not_told", decision=decision.decision_id, error=error.message)
+                return 0
             async with self._db.workspace(workspace_id) as session:
                 await governance.acknowledge(session, workspace_id, decision.decision_id)
             return 0
         return 1
+
+    async def _try_to_close(self, mission: Mission) -> int:
+        """Leave a mission that cannot be closed now to the next pass: it keeps no other open."""
+        try:
+            return await self._close_if_ended(mission)
+        except (RPCError, MissionControlError) as error:
+            log.warning("mission_not_closed", workflow_id=_name(mission), error=error.message)
+            return 0
 
     async def _close_if_ended(self, mission: Mission) -> int:
         """Ask Temporal itself, because Visibility lags; then close the row with the reason that it gives."""
@@ -99,6 +133,10 @@ class ReconcileActivities:
         return f"its workflow ended in Temporal as {status.name.lower()}"
 
 
+def _this_pass() -> Actor:
+    return Actor(RECONCILER, f"reconcile/{activity.info().workflow_run_id}")
+
+
 def _terminated(mission: Mission, ref: StageRef, reason: str) -> Conclusion:
     """Close the mission. A merge that nobody observed to the end, or that may have happened, calls for a look."""
     doubt = _UNOBSERVED if mission.merge_sha else _UNCERTAIN if mission.stage == StageName.MERGE.value else ""
@@ -107,6 +145,7 @@ def _terminated(mission: Mission, ref: StageRef, reason: str) -> Conclusion:
         outcome=MissionOutcome.TERMINATED,
         reason=f"{reason}{doubt}",
         merge_sha=mission.merge_sha or "",
+        revert_sha=mission.revert_sha or "",
         capa=bool(doubt),
     )
 

@@ -1,9 +1,14 @@
 """Does a stage and records it in the same breath, however often it is asked to."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+import structlog
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
@@ -14,10 +19,17 @@ from models.contracts.missions import TestResult
 from models.contracts.pipeline import Payload, StageTask
 from models.domain.errors import StageFailed
 from models.domain.stages import StageStatus
-from models.store import stages
+from models.store import blobs, stages
 from models.store.database import Database
 from models.store.stages import Ending, NewEvidence
 from models.tables.missions import Stage
+
+PATIENCE = 300.0
+"""Seconds for which a stage that is done waits for Postgres, before all its work is thrown away and done again."""
+MAX_REASON = 20_000
+
+T = TypeVar("T")
+log = structlog.get_logger()
 
 Also = Callable[[AsyncSession], Awaitable[None]]
 
@@ -65,11 +77,30 @@ class StageRecorder:
                 except StageFailed as error:
                     details = {"code": error.code, **error.details}
                     verdict = Verdict(failed(error.message), StageStatus.FAILED, error.message, details)
-            verdict.inputs = task.model_dump(mode="json", exclude={"ref"})
+            verdict.inputs = task.inputs
+            verdict.details |= {"isolation": log.isolation} if log.isolation else {}
             return await self.close(record, verdict, log.content())
 
     async def close(self, record: Stage, verdict: Verdict, log: bytes | None = None) -> dict[str, Any]:
-        """Sign and close an open record."""
+        """Sign and close an open record: what is large first, so that the transaction that counts is a short one.
+
+        What is kept for a record that is never closed has no name by which anyone could ask for it; the next try finds
+        the same bytes kept.
+        """
+        for item in verdict.evidence:
+            await self._keep(record.workspace_id, item)
+        return await outlasting(lambda: self._close(record, verdict, log))
+
+    async def _keep(self, workspace_id: str, item: NewEvidence) -> None:
+        if len(item.content) >= blobs.LARGE:
+            digest = await asyncio.to_thread(lambda: item.digest)
+            await outlasting(lambda: self._put(workspace_id, item.content, digest))
+
+    async def _put(self, workspace_id: str, content: bytes, digest: str) -> None:
+        async with self.db.workspace(workspace_id) as session:
+            await blobs.put(session, workspace_id, content, digest)
+
+    async def _close(self, record: Stage, verdict: Verdict, log: bytes | None) -> dict[str, Any]:
         async with self.db.workspace(record.workspace_id) as session:
             return await self.close_in(session, record, verdict, log)
 
@@ -79,7 +110,7 @@ class StageRecorder:
         """Sign and close an open record in a transaction that also does something else."""
         ending = Ending(
             status=verdict.status,
-            reason=verdict.reason,
+            reason=verdict.reason[:MAX_REASON],
             answer=verdict.answer.model_dump(mode="json"),
             details=verdict.details,
             inputs=verdict.inputs,
@@ -96,3 +127,21 @@ class StageRecorder:
 
     def _sign(self, payload: bytes) -> tuple[str, str]:
         return self.key.sign(payload), self.key.key_id
+
+
+async def outlasting(act: Callable[[], Awaitable[T]]) -> T:
+    """Do a transaction that may run twice again where Postgres cut it off; any other error is the caller's at once."""
+    until, pause = time.monotonic() + PATIENCE, 0.1
+    while True:
+        try:
+            return await act()
+        except (DBAPIError, NoConnection) as error:
+            if not _was_cut_off(error) or time.monotonic() > until:
+                raise
+            log.warning("transaction_cut_off", error=str(error).splitlines()[0])
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def _was_cut_off(error: DBAPIError | NoConnection) -> bool:
+    return isinstance(error, OperationalError | NoConnection) or error.connection_invalidated

@@ -2,17 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.concluding import conclude
 from activities.recording import StageRecorder, Verdict
-from models.contracts.missions import AcceptanceCriteria
-from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
+from models.contracts.missions import AcceptanceCriteria, MetricTarget
+from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageResult
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
-from models.domain.metrics import Sample, unmet_targets
+from models.domain.metrics import Sample, Shortfall, unmet_targets
 from models.domain.stages import StageStatus
 from models.store import metric_windows, running, stages
 from models.store.stages import NewEvidence
@@ -30,17 +31,17 @@ class RecordActivities:
     @activity.defn
     async def skip_stress(self, task: StageInput) -> StageResult:
         """Record that there is no stress command, so nothing was stressed (V-10)."""
-        return await self._record(task.ref, _skip)
+        return await self._record(task, _skip)
 
     @activity.defn
     async def publish_diagnostics(self, task: StageInput) -> StageResult:
         """Store one report of all that the stages found (PIPE-06, V-77)."""
-        return await self._record(task.ref, _publish)
+        return await self._record(task, _publish)
 
     @activity.defn
     async def collect_metrics(self, task: StageInput) -> StageResult:
         """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
-        return await self._record(task.ref, _collect)
+        return await self._record(task, _collect)
 
     @activity.defn
     async def record_control(self, change: ControlRecord) -> None:
@@ -54,13 +55,14 @@ class RecordActivities:
         async with self._db.workspace(end.ref.workspace_id) as session:
             await conclude(self._recorder, session, end, stages.WORKER)
 
-    async def _record(self, ref: StageRef, judge: Judge) -> StageResult:
+    async def _record(self, task: StageInput, judge: Judge) -> StageResult:
         """Open, judge and close a stage in one transaction."""
-        async with self._db.workspace(ref.workspace_id) as session:
-            record = await stages.begin(session, ref, activity.info().attempt)
+        async with self._db.workspace(task.ref.workspace_id) as session:
+            record = await stages.begin(session, task.ref, activity.info().attempt)
             if record.ended_at is not None:
                 return StageResult.model_validate(record.result["answer"])
             verdict = await judge(session, record)
+            verdict.inputs = task.inputs
             return StageResult.model_validate(await self._recorder.close_in(session, record, verdict, None))
 
 
@@ -74,6 +76,8 @@ async def _publish(session: AsyncSession, record: Stage) -> Verdict:
     report = {
         "mission_id": record.mission_id,
         "round": record.round,
+        # As they stand now: stage 7 looks once more, and its record gives the verdict.
+        "metrics": (await _measured(session, record)).details,
         "stages": [
             {
                 "stage": stage.stage,
@@ -96,23 +100,38 @@ async def _publish(session: AsyncSession, record: Stage) -> Verdict:
 
 
 async def _collect(session: AsyncSession, record: Stage) -> Verdict:
+    found = await _measured(session, record)
+    await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", found.samples)
+    status = StageStatus.FAILED if found.unmet else StageStatus.PASSED
+    reason = "" if found.targets else "the mission has no metric targets"
+    reason = "; ".join(str(shortfall) for shortfall in found.unmet) or reason
+    answer = StageResult(status=status, reason=reason)
+    evidence = (NewEvidence("metric", canonical_json(found.details)),)
+    return Verdict(answer, status, reason, found.details, evidence=evidence)
+
+
+class _Measured(NamedTuple):
+    """A mission's targets, the samples at hand in their windows, and what these do not prove."""
+
+    targets: tuple[MetricTarget, ...]
+    samples: list[Sample]
+    unmet: list[Shortfall]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """All of it, as a record shows it."""
+        return {name: [one.model_dump(mode="json") for one in found] for name, found in self._asdict().items()}
+
+
+async def _measured(session: AsyncSession, record: Stage) -> _Measured:
+    """Hold the acceptance targets against what was measured until now."""
     mission = await running.load(session, record.workspace_id, record.mission_id)
     targets = AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
     now: datetime = await metric_windows.now(session)
     samples: list[Sample] = []
     for target in targets:
         since = now - timedelta(minutes=target.rolling_window_minutes)
-        samples += await metric_windows.samples(session, record.workspace_id, target.metric_id, since)
-    unmet = unmet_targets(targets, samples, now)
-    details = {
-        "targets": [target.model_dump(mode="json") for target in targets],
-        "samples": [sample.model_dump(mode="json") for sample in samples],
-        "unmet": [shortfall.model_dump(mode="json") for shortfall in unmet],
-    }
-    await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", samples)
-    if unmet:
-        reason = "; ".join(str(shortfall) for shortfall in unmet)
-        return Verdict(StageResult(status=StageStatus.FAILED, reason=reason), StageStatus.FAILED, reason, details)
-    reason = "" if targets else "the mission has no metric targets"
-    evidence = (NewEvidence("metric", canonical_json(details)),)
-    return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, reason, details, evidence=evidence)
+        samples += await metric_windows.samples(
+            session, record.workspace_id, target.metric_id, since, record.mission_id
+        )
+    return _Measured(targets, samples, unmet_targets(targets, samples, now))

@@ -1,5 +1,10 @@
 """Stages 4 and 5: the tests at the base, at the base with the patch's tests, and at the patch; then the stress runs."""
 
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.benches import Benches, Job
@@ -7,23 +12,21 @@ from activities.code import failed
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from activities.trials import Trials, report_bytes, stored_results
-from activities.workbench.command import Isolation
 from activities.workbench.patching import commit_only
 from models.contracts.missions import AcceptanceCriteria
-from models.contracts.pipeline import StageInput, StageResult
+from models.contracts.pipeline import StageInput, StageRef, StageResult
 from models.domain import judging
-from models.domain.judging import Flaky, judge, settle, suspects
-from models.domain.patches import ChangeKind, PatchSummary, split_test_files
+from models.domain.judging import MAX_REPEATED, Flaky, judge, settle, suspects, unrepeated
+from models.domain.metrics import Sample
+from models.domain.patches import ChangeKind, PatchSummary, split_test_files, touches
 from models.domain.stages import StageStatus
-from models.domain.stress import compare_stress
+from models.domain.stress import StressRun, compare_stress
 from models.domain.testing import TestReport
+from models.store import metric_windows
 from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
 REPEATS = 2
-MAX_REPEATED = 50
-"""Suspects that are repeated; a patch that breaks more is judged by its first run."""
-
 _LEAVES = (ChangeKind.DELETED, ChangeKind.RENAMED)
 
 
@@ -60,13 +63,17 @@ class TestingActivities:
         bare = await self._trials.base(job, task.base_sha, log)
         before = await self._before(job, task, changes, bare, log)
         after = await self._trials.test(job, "patched", task.head_sha, task.base_sha, log)
-        gone = _gone(changes)
-        flaky = await self._repeat(job, task, bare, after, gone, log)
+        gone = _gone(changes, job.commands.test_paths)
+        names = await asyncio.to_thread(suspects, bare, after, gone)
+        flaky = await self._repeat(job, task, bare, names, log)
         criteria = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria)
-        verdict = judge(
-            bare, before, after, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, gone_files=gone
+        runs = (bare, before, after)
+        # Reports are hostile until proven otherwise, and large: meanwhile the loop must heartbeat.
+        verdict = await asyncio.to_thread(
+            judge, *runs, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, gone_files=gone
         )
-        return _judged(task, verdict, bare, before, after, self._trials.isolation)
+        verdict = verdict.model_copy(update={"notes": verdict.notes + unrepeated(names)})
+        return await asyncio.to_thread(_judged, task, verdict, *runs)
 
     async def _before(
         self, job: Job, task: StageInput, changes: PatchSummary, bare: TestReport, log: StageLog
@@ -79,10 +86,9 @@ class TestingActivities:
         return await self._trials.test(job, "before", sha, task.base_sha, log)
 
     async def _repeat(
-        self, job: Job, task: StageInput, bare: TestReport, after: TestReport, gone: set[str], log: StageLog
+        self, job: Job, task: StageInput, bare: TestReport, names: tuple[str, ...], log: StageLog
     ) -> tuple[Flaky, ...]:
         """Repeat on both sides what passed and now fails, to tell the flaky from the broken."""
-        names = suspects(bare, after, gone)
         if not names or len(names) > MAX_REPEATED:
             return ()
         sides: dict[str, list[TestReport]] = {"base": [], "patched": []}
@@ -101,12 +107,23 @@ class TestingActivities:
         status = StageStatus.PASSED if verdict.passed else StageStatus.FAILED
         reason = "; ".join(verdict.reasons or verdict.notes)
         details = verdict.model_dump(mode="json")
-        return Verdict(StageResult(status=status, reason=reason), status, reason, details, git_sha=task.head_sha)
+        also = partial(_measured, task.ref, patched) if verdict.passed else None
+        answer = StageResult(status=status, reason=reason)
+        return Verdict(answer, status, reason, details, git_sha=task.head_sha, also=also)
 
 
-def _gone(changes: PatchSummary) -> set[str]:
-    """Name the files that the patch deletes or renames: their tests are excused."""
-    return {file.old_path or file.path for file in changes.files if file.kind in _LEAVES}
+async def _measured(ref: StageRef, run: StressRun, session: AsyncSession) -> None:
+    """Keep what a patch that passes was measured at as samples, which stage 7 judges by as well."""
+    now = await metric_windows.now(session)
+    found = [Sample(metric_id=name, value=value, at=now) for name, value in run.measured.items()]
+    await metric_windows.add(session, ref.workspace_id, ref.mission_id, f"stress/{ref.round}/{ref.candidate}", found)
+
+
+def _gone(changes: PatchSummary, test_paths: Iterable[str]) -> set[str]:
+    """Name the test files that the patch deletes or renames; a human is asked about each, so their tests may go."""
+    asked = touches(changes, test_paths).existing_tests
+    left = (file.old_path or file.path for file in changes.files if file.kind in _LEAVES)
+    return {path for path in left if path in asked}
 
 
 def _summary(verdict: judging.Verdict) -> str:
@@ -118,22 +135,18 @@ def _summary(verdict: judging.Verdict) -> str:
 
 
 def _judged(
-    task: StageInput,
-    verdict: judging.Verdict,
-    bare: TestReport,
-    before: TestReport,
-    after: TestReport,
-    isolation: Isolation,
+    task: StageInput, verdict: judging.Verdict, bare: TestReport, before: TestReport, after: TestReport
 ) -> Verdict:
     status = StageStatus.PASSED if verdict.passed else StageStatus.FAILED
     reason = "; ".join(verdict.reasons) or _summary(verdict)
     runs = (("base", bare), ("before", before), ("after", after))
+    wanted = {found.id for found in verdict.must_pass}
     return Verdict(
         StageResult(status=status, reason=reason[:2000]),
         status,
         reason,
-        details=verdict.model_dump(mode="json") | {"isolation": isolation.value},
+        details=verdict.model_dump(mode="json"),
         git_sha=task.head_sha,
-        tests=tuple(result for run, report in runs for result in stored_results(run, report)),
+        tests=tuple(result for run, report in runs for result in stored_results(run, report, wanted)),
         evidence=tuple(NewEvidence("test", report_bytes(report)) for _, report in runs),
     )

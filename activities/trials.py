@@ -1,12 +1,15 @@
 """Runs a mission's commands on this host: in its checkouts, in the environment built from its base commit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from itertools import accumulate
+from pathlib import Path
 
 from activities.benches import Benches, Job
-from activities.logs import StageLog
-from activities.workbench.command import CommandRunner, OnOutput
+from activities.logs import Log
+from activities.recording import outlasting
+from activities.workbench.command import CommandRunner
 from activities.workbench.environments import Environment, Environments, EnvironmentSpec
 from activities.workbench.locks import exclusive
 from activities.workbench.scanners import Change, scan_sarif
@@ -18,11 +21,11 @@ from models.domain.errors import StageFailed
 from models.domain.repo_config import Commands
 from models.domain.scanning import Scan
 from models.domain.stress import StressRun
-from models.domain.testing import TestReport
+from models.domain.testing import TestCase, TestReport
 from models.store import base_results, blobs
 
-MAX_STORED_RESULTS = 20_000
-"""Test cases kept as rows of one run; the report in evidence holds all."""
+MAX_STORED_RESULTS, MAX_STORED_BYTES = 20_000, 4 * 1024 * 1024
+"""Test cases kept as rows of one run, and the bytes of their names; the report in evidence holds all."""
 
 
 class Trials:
@@ -31,11 +34,10 @@ class Trials:
     def __init__(self, benches: Benches, runner: CommandRunner, environments: Environments, at_once: int) -> None:
         self._benches, self._runner, self._environments = benches, runner, environments
         self._slots = asyncio.Semaphore(at_once)
-        self.isolation = runner.isolation
 
-    async def base(self, job: Job, base_sha: str, log: StageLog) -> TestReport:
+    async def base(self, job: Job, base_sha: str, log: Log) -> TestReport:
         """Give the test report of a base commit, run at most once per commit, commands and environment."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         key = digest_of([base_sha, environment.key, job.commands.model_dump(mode="json"), self._runner.isolation.value])
         known = await self._known(job, key)
         if known is not None:
@@ -48,34 +50,34 @@ class Trials:
         return report
 
     async def test(
-        self, job: Job, tree: str, sha: str, base_sha: str, log: StageLog, only: Sequence[str] = ()
+        self, job: Job, tree: str, sha: str, base_sha: str, log: Log, only: Sequence[str] = ()
     ) -> TestReport:
         """Run the tests at `sha` in a fresh checkout `tree`: what an earlier run left there must not count."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         async with self._alone(job) as lock:
             await log.line(f"testing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, lock)
             return (await run_trial(self._runner, place, _commands(job, environment), log.write, only)).report
 
-    async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: StageLog) -> StressRun:
+    async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: Log) -> StressRun:
         """Install the project at `sha` and run the stress command."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         async with self._alone(job) as lock:
             await log.line(f"stressing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, lock)
             await self._install(place, _commands(job, environment), log)
             return await run_stress(self._runner, place, job.commands, log.write)
 
-    async def probe(self, job: Job, sha: str) -> dict[str, float]:
+    async def probe(self, job: Job, sha: str, log: Log) -> dict[str, float]:
         """Run the repository's probe at `sha`; returns values by metric id."""
-        environment = await self._environment(job, job.mission.context["git_sha"], _unheard)
+        environment = await self._environment(job, job.mission.context["git_sha"], log)
         async with self._alone(job) as lock:
             place = await self._place(job, "merged", sha, environment, lock)
-            return await run_probe(self._runner, place, job.commands, _unheard)
+            return await run_probe(self._runner, place, job.commands, log.write)
 
-    async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: StageLog) -> Scan:
+    async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: Log) -> Scan:
         """Run the registered scanner at the base and at the patch."""
-        environment = await self._environment(job, base_sha, log.write)
+        environment = await self._environment(job, base_sha, log)
         async with self._alone(job) as lock:
             base = await self._place(job, "base", base_sha, environment, lock)
             head = await self._place(job, "patched", head_sha, environment, lock)
@@ -88,15 +90,20 @@ class Trials:
         async with self._slots, exclusive(job.bench.root / ".commands") as lock:
             yield lock
 
-    async def _environment(self, job: Job, base_sha: str, on_output: OnOutput) -> Environment:
-        """Build, or find, the environment of a base commit."""
-        tree = await job.bench.open("setup", base_sha)
+    async def _environment(self, job: Job, base_sha: str, log: Log) -> Environment:
+        """Build, or find, the environment of a base commit; all that runs for a stage begins here."""
+        log.isolation = self._runner.isolation.value
+        source = await job.bench.open("source", base_sha)
         commands = job.commands
         spec = EnvironmentSpec(job.mission.workspace_id, commands.setup, commands.test, commands.timeout)
-        async with self._slots:
-            return await self._environments.ensure(spec, tree.path, on_output)
 
-    async def _install(self, place: Place, commands: Commands, log: StageLog) -> None:
+        async def fresh() -> Path:
+            return (await job.bench.open("setup", base_sha, fresh=True)).path
+
+        async with self._slots:
+            return await self._environments.ensure(spec, source.path, fresh, log.write)
+
+    async def _install(self, place: Place, commands: Commands, log: Log) -> None:
         if not commands.install:
             return
         result = await self._runner.run(place.command(commands.install, commands.timeout), log.write)
@@ -117,13 +124,18 @@ class Trials:
         async with self._benches.db.workspace(mission.workspace_id) as session:
             digest = await base_results.find(session, mission.workspace_id, mission.repository_id, key)
             content = await blobs.get(session, mission.workspace_id, digest) if digest else None
-        return TestReport.model_validate_json(content) if content else None
+        return await asyncio.to_thread(TestReport.model_validate_json, content) if content else None
 
     async def _remember(self, job: Job, key: str, report: TestReport) -> None:
         mission = job.mission
-        async with self._benches.db.workspace(mission.workspace_id) as session:
-            digest = await blobs.put(session, mission.workspace_id, report_bytes(report))
-            await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
+        content = await asyncio.to_thread(report_bytes, report)
+
+        async def keep() -> None:
+            async with self._benches.db.workspace(mission.workspace_id) as session:
+                digest = await blobs.put(session, mission.workspace_id, content)
+                await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
+
+        await outlasting(keep)
 
 
 def _commands(job: Job, environment: Environment) -> Commands:
@@ -137,15 +149,17 @@ def report_bytes(report: TestReport) -> bytes:
     return canonical_json(report.model_dump(mode="json"))
 
 
-def stored_results(run: str, report: TestReport) -> tuple[TestResult, ...]:
-    """Turn a report's cases into the rows that a mission keeps (MISS-15)."""
+def stored_results(run: str, report: TestReport, wanted: Collection[str] = ()) -> tuple[TestResult, ...]:
+    """Turn a report's cases into the rows that a mission keeps (MISS-15): of very many at least the `wanted` ones."""
+    cases = sorted(report.cases, key=lambda case: case.id not in wanted)
     return tuple(
         TestResult.model_validate(
             {"name": case.id, "outcome": case.outcome.value, "duration_ms": case.seconds * 1000, "run": run}
         )
-        for case in report.cases[:MAX_STORED_RESULTS]
+        for case in cases[: _stored(cases)]
     )
 
 
-async def _unheard(data: bytes) -> None:
-    """Let output go."""
+def _stored(cases: Sequence[TestCase]) -> int:
+    sizes = accumulate(len(case.id.encode()) for case in cases[:MAX_STORED_RESULTS])
+    return sum(size <= MAX_STORED_BYTES for size in sizes)

@@ -29,10 +29,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def main() -> None:
+def main(settings: Settings) -> None:
     """Serve at `MC_API_HOST` and `MC_API_PORT`."""
-    settings = Settings()
     configure_logging(settings)
+    settings.database_doors()  # the server would tell of a missing one by a traceback
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Settings())

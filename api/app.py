@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
@@ -19,9 +20,12 @@ from api.registry import VERSIONS
 from api.routes import system
 from api.services import Services
 from api.sse import Feed
+from models.observability import boot_step
 from models.settings import Settings
 from models.store.database import Database
 from models.store.first_start import keep_trying_first_start
+
+log = structlog.get_logger()
 
 _DESCRIPTION = """The control plane for autonomous software agents.
 
@@ -76,17 +80,21 @@ def _lifespan(settings: Settings) -> Any:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            db = Database.from_settings(settings)
-            stack.push_async_callback(db.close)
-            first_start = asyncio.create_task(keep_trying_first_start(db, settings))
-            stack.callback(first_start.cancel)
-            await asyncio.wait([first_start], timeout=FIRST_START_SECONDS)
-            feed = Feed(db, settings.sse_heartbeat_seconds)
-            feed.open()
-            stack.push_async_callback(feed.close)
-            app.state.services = Services(
-                settings, db, KeyRing(db), await Gateway.open(settings), feed, Ingest(db), first_start
-            )
+            with boot_step("database"):
+                db = Database.from_settings(settings)
+                stack.push_async_callback(db.close)
+            with boot_step("first_start"):
+                first_start = asyncio.create_task(keep_trying_first_start(db, settings))
+                stack.callback(first_start.cancel)
+                await asyncio.wait([first_start], timeout=FIRST_START_SECONDS)
+            with boot_step("temporal"):
+                gateway = await Gateway.open(settings)
+            with boot_step("events"):
+                feed = Feed(db, settings.sse_heartbeat_seconds)
+                feed.open()
+                stack.push_async_callback(feed.close)
+            app.state.services = Services(settings, db, KeyRing(db), gateway, feed, Ingest(db), first_start)
+            log.info("api.ready")
             yield
 
     return lifespan

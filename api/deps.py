@@ -19,8 +19,6 @@ Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True)))]
 """Requirements section 3 "R": everyone of the workspace."""
 Operator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR)))]
 """O, D."""
-Admin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN)))]
-"""D."""
 AgentOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True)))]
 """A, O, D."""
 ServiceOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, services=True)))]

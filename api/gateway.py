@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
 from structlog.contextvars import bind_contextvars
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -14,13 +15,22 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
+from api.sdk_metrics import sdk_metrics
 from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
 from models.contracts.pipeline import TASK_TIMEOUT, DecisionRef, PipelineInput
+from models.contracts.search_attributes import SearchAttribute
 from models.domain.errors import Conflict, MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.states import Severity
@@ -28,6 +38,8 @@ from models.settings import Settings
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.queues import control_queue
+
+log = structlog.get_logger()
 
 RPC_TIMEOUT = timedelta(seconds=5)
 """How long a caller waits for a Temporal server that does not answer."""
@@ -44,29 +56,45 @@ class Gateway:
     @classmethod
     async def open(cls, settings: Settings) -> "Gateway":
         """Make a gateway; it connects with its first call, so that the API starts without Temporal."""
-        return cls(await connect(settings, lazy=True), control_queue(settings.task_queue_prefix))
+        client = await connect(settings, runtime=sdk_metrics().runtime, lazy=True)
+        return cls(client, control_queue(settings.task_queue_prefix))
 
-    async def start(self, mission: PipelineInput, severity: Severity) -> str:
-        """Start a mission's workflow, or find it running; its run id.
+    async def start(self, mission: PipelineInput, severity: Severity, *, is_repeated: bool = False) -> str:
+        """Start a mission's workflow; its run id. Of several callers at once Temporal lets one start it.
+
+        A repeated request finds it running, for its first may have started it.
 
         Raises:
-            Conflict: `mission_already_ran`, for a mission runs once.
+            Conflict: `already_running`, for a mission runs once.
         """
-        name = mission_workflow_id(mission.workspace_id, mission.mission_id)
-        bind_contextvars(workflow_id=name)
+        bind_contextvars(workflow_id=mission_workflow_id(mission.workspace_id, mission.mission_id))
         async with _translated():
-            handle = await self.client.start_workflow(
-                CodingPipelineWorkflow.run,
-                mission,
-                id=name,
-                task_queue=self._queue,
-                task_timeout=TASK_TIMEOUT,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                priority=Priority(priority_key=severity.rank + 1, fairness_key=mission.workspace_id[:64]),
-                static_summary=f"{severity.value} mission {mission.mission_id}",
-                rpc_timeout=RPC_TIMEOUT,
-            )
+            try:
+                return await self._start(mission, severity, is_repeated, _searchable(mission, severity))
+            except RPCError as error:
+                if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                    raise
+                # The server does not know the attributes: no worker of ours came yet, or none may register them.
+                log.warning("started_without_search_attributes", error=error.message)
+                return await self._start(mission, severity, is_repeated, None)
+
+    async def _start(
+        self, mission: PipelineInput, severity: Severity, is_repeated: bool, searchable: TypedSearchAttributes | None
+    ) -> str:
+        conflict = WorkflowIDConflictPolicy
+        handle = await self.client.start_workflow(
+            CodingPipelineWorkflow.run,
+            mission,
+            id=mission_workflow_id(mission.workspace_id, mission.mission_id),
+            task_queue=self._queue,
+            task_timeout=TASK_TIMEOUT,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_conflict_policy=conflict.USE_EXISTING if is_repeated else conflict.FAIL,
+            priority=Priority(priority_key=severity.rank + 1, fairness_key=mission.workspace_id[:64]),
+            static_summary=f"{severity.value} mission {mission.mission_id}",
+            search_attributes=searchable,
+            rpc_timeout=RPC_TIMEOUT,
+        )
         return handle.result_run_id or ""
 
     async def pause(self, workspace_id: str, mission_id: str, command: Command, key: str) -> ControlAnswer:
@@ -129,13 +157,24 @@ class Gateway:
             return await handle.execute_update(update, command, id=update_id, rpc_timeout=ANSWER_TIMEOUT)
 
 
+def _searchable(mission: PipelineInput, severity: Severity) -> TypedSearchAttributes:
+    values = {
+        SearchAttribute.WORKSPACE_ID: mission.workspace_id,
+        SearchAttribute.MISSION_ID: mission.mission_id,
+        SearchAttribute.SEVERITY: severity.value,
+    }
+    keyword = SearchAttributeKey.for_keyword
+    return TypedSearchAttributes([SearchAttributePair(keyword(name), value) for name, value in values.items()])
+
+
 @asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
     """Say Temporal's errors in our words."""
     try:
         yield
     except WorkflowAlreadyStartedError as error:
-        raise Conflict("mission_already_ran", "this mission has run; `retry` makes a new one of it") from error
+        message = "the mission was started before; once it has ended, `retry` makes a new one of it"
+        raise Conflict("already_running", message) from error
     except WorkflowUpdateFailedError as error:
         raise _refusal(error) from error
     except WorkflowUpdateRPCTimeoutOrCancelledError as error:

@@ -1,9 +1,10 @@
-"""`python -m api.openapi`: writes the committed documents of the API anew."""
+"""`python -m api.openapi`: writes the committed documents that follow the code anew."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from api import state_machines
 from api.app import create_app
 from models.schemas.events import stream_schema
 from models.settings import Settings
@@ -12,10 +13,11 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def documents() -> dict[Path, str]:
-    """What each committed document should hold: the OpenAPI document and the event schema (EVT-04, V-76)."""
+    """What each committed document should hold: the API's, the event schema (EVT-04, V-76), the state machines."""
     return {
         DOCS / "openapi.json": _written(create_app(Settings()).openapi()),
         DOCS / "event-schema.json": _written(stream_schema()),
+        DOCS / "state-machines.md": state_machines.page(),
     }
 
 

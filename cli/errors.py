@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import typer
 
-from models.domain.errors import MissionControlError
+from models.domain.errors import Misconfigured, MissionControlError
 
-REFUSED, UNREACHABLE = 1, 3
+REFUSED, WRONG, UNREACHABLE = 1, 2, 3
 EXIT_CODES = "Exit codes: 0 done, 1 refused (with the reason and a request id), 2 wrong usage, 3 not reachable."
 
 
@@ -34,7 +34,7 @@ def told(*, as_json: bool = False) -> Iterator[None]:
         raise typer.Exit(REFUSED) from None
     except MissionControlError as error:
         _tell(error.code, error.message, "", as_json)
-        raise typer.Exit(REFUSED) from None
+        raise typer.Exit(WRONG if isinstance(error, Misconfigured) else REFUSED) from None
     except Unreachable as error:
         _tell("unreachable", str(error), "", as_json)
         raise typer.Exit(UNREACHABLE) from None

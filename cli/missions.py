@@ -159,9 +159,7 @@ def cancel(
     client: Client,
     mission_id: MissionId,
     reason: Reason = "",
-    keep: Annotated[
-        bool | None, typer.Option("--keep/--roll-back", help="After the merge: what becomes of it.")
-    ] = None,
+    keep: Keep = None,
     yes: Yes = False,
 ) -> None:
     """End a mission. Before the merge nothing is left behind; after it, say --keep or --roll-back."""

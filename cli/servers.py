@@ -85,7 +85,7 @@ def api() -> None:
     from api.__main__ import main
 
     with told():
-        main()
+        main(load())
 
 
 def worker() -> None:
@@ -93,7 +93,7 @@ def worker() -> None:
     from worker.__main__ import main
 
     with told():
-        main()
+        main(load())
 
 
 def migrate(
@@ -106,13 +106,13 @@ def migrate(
     Example:
       DATABASE_URL=postgresql://owner@db/mission_control mission-control migrate
     """
-    from models.domain.errors import InvalidInput
+    from models.domain.errors import Misconfigured
     from models.store.migrate import migrate as run_migrations
 
     settings = load()
     with told():
         if settings.database_url is None:
-            raise InvalidInput("no_database", "DATABASE_URL is not set: say which database to migrate")
+            raise Misconfigured("no_database", "DATABASE_URL is not set: say which database to migrate")
         if revision == "base" and not yes:
             typer.confirm("This removes every table with its data. Go on?", abort=True, err=True)
         typer.echo(run_migrations(settings.database_url.get_secret_value(), revision))

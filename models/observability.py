@@ -3,12 +3,16 @@
 import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from models.settings import Settings
+
+log = structlog.get_logger()
 
 _KEYS = re.compile(r"\bmcs?_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )\S+)")
 """Our API keys, passwords in URLs, and bearer tokens, wherever in a line they stand."""
@@ -36,6 +40,17 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+@contextmanager
+def boot_step(step: str) -> Iterator[None]:
+    """Log a step of a start by its name: that it is done, or that the start ends here."""
+    try:
+        yield
+    except Exception as error:
+        log.error("boot.failed", step=step, error=str(error).partition("\n")[0])
+        raise
+    log.info("boot.done", step=step)
 
 
 def redact(_logger: Any, _method: str, line: EventDict) -> EventDict:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.domain.errors import Misconfigured
+
 
 def _default_data_dir() -> Path:
     """Where state lives: a place that outlives a clone and that PostgreSQL's own user can reach when we are root."""
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
     Built once in each entry point and passed down.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MC_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MC_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     database_app_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_APP_URL")
@@ -62,9 +64,10 @@ class Settings(BaseSettings):
     git_sha: str | None = None
     git_branch: str | None = None
     """What an image was built from; a checkout knows by itself."""
-    host_id: str | None = None
+    host_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$")
     sandbox: Literal["auto", "bubblewrap", "namespaces", "none"] = "auto"
     commands_at_once: int = Field(default=2, ge=1, le=256)
+    metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
@@ -73,6 +76,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(p) for p in value.split(os.pathsep) if p) if isinstance(value, str) else value
+
+    def database_doors(self) -> tuple[str, str]:
+        """The URLs for the app's role and for the system's; with `DATABASE_URL` alone, both use it.
+
+        Raises:
+            Misconfigured: none is set.
+        """
+        app, system = self.database_app_url or self.database_url, self.database_system_url or self.database_url
+        if app is None or system is None:
+            message = "DATABASE_URL is not set: start with `mission-control up`, or point it at a PostgreSQL 18"
+            raise Misconfigured("no_database", message)
+        return app.get_secret_value(), system.get_secret_value()
 
     @property
     def key_file(self) -> Path:

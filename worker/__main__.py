@@ -7,12 +7,11 @@ from models.settings import Settings
 from worker.main import run
 
 
-def main() -> None:
-    """Start with settings from the environment."""
-    settings = Settings()
+def main(settings: Settings) -> None:
+    """Work until told to stop."""
     configure_logging(settings)
     asyncio.run(run(settings))
 
 
 if __name__ == "__main__":
-    main()
+    main(Settings())

@@ -1,26 +1,25 @@
 """The worker process: runs workflows, stage activities, and the work bound to this host."""
 
 import asyncio
-import os
 import signal
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
-from models.configuration import config_hash
+from models.configuration import load_catalog
+from models.domain.errors import Unavailable
+from models.observability import boot_step
 from models.settings import Settings
-from models.store import configuration
 from models.store.database import Database
-from models.store.events import Actor
 from worker.host import host_id
-from worker.interceptors import ErrorTranslator
+from worker.interceptors import AroundActivities
 from worker.registry import Activities, Tools, control_activities, host_activities, shared_activities
 from worker.schedules import ensure_reconciler
+from worker.search_attributes import ensure_search_attributes
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
@@ -30,7 +29,7 @@ from workflows.reconcile import ReconcileWorkflow
 log = structlog.get_logger()
 
 WORKFLOWS = (CodingPipelineWorkflow, MergeQueueWorkflow, ReconcileWorkflow)
-INTERCEPTORS = (ErrorTranslator(),)
+INTERCEPTORS = (AroundActivities(),)
 
 STICKY = timedelta(seconds=2)
 """After a worker was killed, its cached workflows are offered to others this soon (the SDK waits 10 s)."""
@@ -51,15 +50,22 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        client = await connect(settings, runtime=_runtime(settings))
-        db = Database.from_settings(settings, pool_size=20)
-        stack.push_async_callback(db.close)
-        host = host_id(settings)
-        tools = await Tools.make(settings, db, client, host)
-        for worker in make_workers(settings, client, tools, host):
-            await stack.enter_async_context(worker)
-        await ensure_reconciler(client, settings)
-        await _note_configuration(db, settings)
+        with boot_step("database"):
+            db = Database.from_settings(settings, pool_size=20)
+            stack.push_async_callback(db.close)
+        with boot_step("configuration"):
+            load_catalog(settings.config_dir)
+        with boot_step("temporal"):
+            client = await _connect(settings)
+            await ensure_search_attributes(client)
+        with boot_step("tools"):
+            host = host_id(settings)
+            tools = await Tools.make(settings, db, client, host)
+        with boot_step("workers"):
+            for worker in make_workers(settings, client, tools, host):
+                await stack.enter_async_context(worker)
+        with boot_step("reconciler"):
+            await ensure_reconciler(client, settings)
         log.info("worker.ready", host=host, isolation=tools.runner.isolation.value)
         await stopped.wait()
         log.info("worker.stopping")
@@ -109,14 +115,13 @@ def activity_worker(client: Client, queue: str, activities: Activities) -> Worke
 def _runtime(settings: Settings) -> Runtime | None:
     if settings.metrics_port is None:
         return None
-    bind = f"{settings.api_host}:{settings.metrics_port}"
+    bind = f"{settings.metrics_host}:{settings.metrics_port}"
     return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=bind)))
 
 
-async def _note_configuration(db: Database, settings: Settings) -> None:
-    """Tell of a changed configuration; while Postgres is away, the next start does."""
+async def _connect(settings: Settings) -> Client:
     try:
-        async with db.system() as session:
-            await configuration.note(session, config_hash(settings.config_dir), Actor("worker", f"start/{os.getpid()}"))
-    except SQLAlchemyError as error:
-        log.warning("configuration_not_noted", error=str(error).splitlines()[0])
+        return await connect(settings, runtime=_runtime(settings))
+    except RuntimeError as error:  # the SDK's own word for a connection that was refused
+        message = f"Temporal does not answer: see that it runs and that TEMPORAL_ADDRESS is right ({error})"
+        raise Unavailable("temporal_unreachable", message) from error

@@ -61,7 +61,9 @@ def control_activities(tools: Tools, control: str) -> Activities:
     records = RecordActivities(tools.recorder)
     governance = GovernanceActivities(tools.recorder)
     queue = MergeQueueActivities(tools.recorder.db, tools.client, MergeQueueWorkflow.run, control)
-    reconcile = ReconcileActivities(tools.recorder, tools.client, CodingPipelineWorkflow.decision_resolved)
+    reconcile = ReconcileActivities(
+        tools.recorder, tools.client, CodingPipelineWorkflow.decision_resolved, tools.settings.config_dir
+    )
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
         records.skip_stress,

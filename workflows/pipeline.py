@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
         MergeResult,
         PipelineContext,
         PipelineInput,
+        RollbackCheck,
         StageInput,
         StageRef,
         StageResult,
@@ -45,6 +46,7 @@ class Pipeline(Mission):
         self.approved_round = -1
         self.decision_id = ""
         self.revert_sha = ""
+        self.check: RollbackCheck | None = None
         self.outcome: MissionOutcome | None = None
 
     async def on_host(

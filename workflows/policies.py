@@ -16,6 +16,11 @@ from workflows.queues import workbench_queue
 HEARTBEAT = timedelta(seconds=5)
 HOST_ANSWERS = timedelta(seconds=6)
 
+GIT_LASTS = timedelta(hours=1)
+COMMANDS_LAST = timedelta(days=7)
+"""Far bounds: heartbeats tell of the dead, git's transfers (15 min) and commands (24 h at most) have limits of their
+own that name what was too slow. A nearer bound would begin a slow stage anew for ever."""
+
 _RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=300),
     backoff_coefficient=2,
@@ -47,7 +52,7 @@ def shared_git() -> ActivityConfig:
     """Git on whichever host takes it."""
     return ActivityConfig(
         task_queue=workbench_queue(workflow.info().task_queue),
-        start_to_close_timeout=timedelta(minutes=10),  # a first fetch of a large repository
+        start_to_close_timeout=GIT_LASTS,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=_RETRY,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -59,7 +64,7 @@ def host_git(queue: str) -> ActivityConfig:
     return ActivityConfig(
         task_queue=queue,
         schedule_to_start_timeout=HOST_ANSWERS,
-        start_to_close_timeout=timedelta(minutes=10),
+        start_to_close_timeout=GIT_LASTS,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=_RETRY,
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -67,8 +72,8 @@ def host_git(queue: str) -> ActivityConfig:
 
 
 def host_commands(queue: str) -> ActivityConfig:
-    """Set-up, tests and stress runs: each command has its own limit, this bounds them all together."""
-    return host_git(queue) | ActivityConfig(start_to_close_timeout=timedelta(hours=6))
+    """Set-up, tests and stress runs: each command has its own limit, and they wait for each other."""
+    return host_git(queue) | ActivityConfig(start_to_close_timeout=COMMANDS_LAST)
 
 
 def clearing(queue: str) -> ActivityConfig:

@@ -4,9 +4,11 @@ Started by the Temporal Schedule `reconciler` (see `worker.schedules`); overlapp
 """
 
 import asyncio
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
+from temporalio.types import MethodAsyncNoParam
 
 with workflow.unsafe.imports_passed_through():
     from activities.code import CodeActivities
@@ -16,6 +18,8 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.queues import host_queue, prefix_of
 
+R = TypeVar("R")
+
 
 @workflow.defn
 class ReconcileWorkflow:
@@ -24,12 +28,20 @@ class ReconcileWorkflow:
     @workflow.run
     async def run(self) -> Reconciled:
         """Repeat unheard answers, close dead missions, give back what they held, keep house."""
-        signals = await workflow.execute_activity_method(ReconcileActivities.repeat_answers, **ONE_PASS)
-        closed = await workflow.execute_activity_method(ReconcileActivities.close_ended, **ONE_PASS)
-        leftovers = await workflow.execute_activity_method(ReconcileActivities.leftovers, **ONE_PASS)
-        await workflow.execute_activity_method(ReconcileActivities.keep_house, **ONE_PASS)
+        signals = await self._try(ReconcileActivities.repeat_answers, 0)
+        closed = await self._try(ReconcileActivities.close_ended, 0)
+        leftovers = await self._try(ReconcileActivities.leftovers, list[Leftover]())
+        await self._try(ReconcileActivities.keep_house, None)
         swept = await asyncio.gather(*(self._sweep(leftover) for leftover in leftovers))
         return Reconciled(signals=signals, closed=closed, swept=sum(swept))
+
+    async def _try(self, part: MethodAsyncNoParam[ReconcileActivities, R], otherwise: R) -> R:
+        """Do one part; one that fails is left to the next pass and keeps no other from being done."""
+        try:
+            return await workflow.execute_activity_method(part, **ONE_PASS)
+        except ActivityError as error:
+            workflow.logger.warning("a part of the pass failed", extra={"cause": str(error.cause)})
+            return otherwise
 
     async def _sweep(self, leftover: Leftover) -> bool:
         """Ask the host to clear up; one that is away is asked again in a later pass."""

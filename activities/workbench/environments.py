@@ -1,13 +1,14 @@
 """Built environments: one per workspace, lock files, set-up command and toolchain, shared by all worktrees.
 
-Each has a folder under `environments/`, named by its key. The set-up runs in it with network, once, from a checkout of
-the base commit; a file beside it says that it was finished, so one that was interrupted is built again from nothing.
+Each has a folder under `environments/`, named by its key. The set-up runs in it with network, once, in a fresh checkout
+of the base commit; a file beside it says that it is whole, so one that was interrupted is built again from nothing.
 Afterwards it is only ever mounted read-only, and the project itself is not in it.
 """
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from activities.workbench.setups import SCRIPT, Setup, setup_of
 from activities.workbench.trees import remove_tree
 from models.domain.canonical import digest_of
 from models.domain.errors import StageFailed
+
+Fresh = Callable[[], Awaitable[Path]]
 
 GIGABYTE = 1024**3
 SETUP_LIMITS = Limits(memory=4 * GIGABYTE, processes=1024, disk=10 * GIGABYTE)
@@ -93,10 +96,14 @@ class Environments:
         self._runner = runner
         self._indexes = PackageIndexes.known_to(variables)
 
-    async def ensure(self, spec: EnvironmentSpec, source: Path, on_output: OnOutput) -> Environment:
-        """Give the environment for the base checkout `source`, built now if there is none; the set-up writes in it.
+    async def ensure(self, spec: EnvironmentSpec, source: Path, fresh: Fresh, on_output: OnOutput) -> Environment:
+        """Give the environment for the base checkout `source`, built now if there is none.
 
         Safe to repeat and to call from several processes at once: one builds, the others wait for it.
+
+        Args:
+            source: names the environment by its files, so nothing may ever have been run in it.
+            fresh: makes another checkout of the same commit, for the set-up to write in.
 
         Raises:
             StageFailed: `environment_failed`, the set-up did not succeed; its output says why.
@@ -109,7 +116,8 @@ class Environments:
             from_cache = built is not None
             if built is None:
                 await remove_tree(home / "env", lock)
-                built = await self._build(home, self._command(spec, setup, source, home / "env"), on_output)
+                command = self._command(spec, setup, await fresh(), home / "env")
+                built = await self._build(home, command, on_output)
             _ready(home).touch()
         if not from_cache:
             await self.prune()
@@ -122,7 +130,7 @@ class Environments:
 
     async def prune(self, max_bytes: int = KEPT_BYTES, idle_seconds: float = IDLE_SECONDS) -> None:
         """Delete what was used longest ago until `max_bytes` are left; nothing that was used within `idle_seconds`."""
-        homes = [(_last_use(home), home) for home in self._folder.iterdir()]
+        homes = [(used, home) for home in self._folder.iterdir() if (used := _last_use(home)) is not None]
         kept = sum(built.bytes for _, home in homes if (built := _built(home)))
         for used, home in sorted(homes):
             built = _built(home)
@@ -135,14 +143,16 @@ class Environments:
         async with exclusive(home) as lock:
             # Somebody may have used it, or deleted it too, while we waited for it.
             if _last_use(home) == used:
+                # First: broken off in the middle, what is left must not pass for whole.
+                _ready(home).unlink(missing_ok=True)
                 await remove_tree(home, lock)
 
     def _key(self, spec: EnvironmentSpec, setup: Setup, source: Path) -> str:
         facts = {"workspace": spec.workspace_id, "in_place": self._runner.isolation is Isolation.NONE}
         return digest_of(facts | setup.facts(source)).removeprefix("sha256:")
 
-    def _command(self, spec: EnvironmentSpec, setup: Setup, source: Path, env: Path) -> Command:
-        own = (Mount(source, WORKSPACE, writable=True), Mount(env, ENV, writable=True), SCRIPT)
+    def _command(self, spec: EnvironmentSpec, setup: Setup, tree: Path, env: Path) -> Command:
+        own = (Mount(tree, WORKSPACE, writable=True), Mount(env, ENV, writable=True), SCRIPT)
         variables = {**self._indexes.variables, **setup.build_env}
         limits = replace(SETUP_LIMITS, seconds=spec.seconds)
         return Command(setup.line, (*own, *self._indexes.mounts), variables, network=True, limits=limits)
@@ -169,8 +179,15 @@ def _ready(home: Path) -> Path:
 
 
 def _built(home: Path) -> _Built | None:
-    return _Built.model_validate_json(_ready(home).read_text()) if _ready(home).exists() else None
+    try:
+        return _Built.model_validate_json(_ready(home).read_text())
+    except FileNotFoundError:
+        return None
 
 
-def _last_use(home: Path) -> float:
-    return (_ready(home) if _ready(home).exists() else home).stat().st_mtime
+def _last_use(home: Path) -> float | None:
+    """When it was last used, or begun; None when it is gone: others delete too."""
+    for place in (_ready(home), home):
+        with suppress(FileNotFoundError):
+            return place.stat().st_mtime
+    return None

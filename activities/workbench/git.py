@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 import resource
-import shutil
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection, Mapping
@@ -18,16 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from models.domain.errors import Unavailable
+from activities.workbench.cleanup import dying_with_us
+from models.domain.errors import StageFailed, Unavailable
 
 LOCAL_SECONDS = 120.0
 """For commands that touch only this machine."""
-TRANSFER_SECONDS = 900.0
-"""For fetches and pushes, also of large repositories."""
+TRANSFER_SECONDS = 540.0
+"""For fetches and pushes, also of large repositories: less than an activity may take, so that git's end is heard of."""
 
 _MAX_OUTPUT = 256 * 1024**2
 _MAX_FILE = 16 * 1024**3
 _MAX_STDERR = 64 * 1024
+_SMALLER = "the change, or what it touches, is too large to be judged. Leave large files out of it."
 _GRACE_SECONDS = 2.0
 _PASSED_ON = (
     "PATH",
@@ -73,7 +74,7 @@ _CONFIG = {
 
 
 class GitError(Unavailable):
-    """A git command failed in a way that a later try may mend. Codes `git_failed`, `git_timeout`, `git_too_much`.
+    """A git command failed in a way that a later try may mend. Codes `git_failed` and `git_timeout`.
 
     `stderr` is what git said, without host paths and credentials.
     """
@@ -116,9 +117,8 @@ class Git:
         self.home = home
         self._scratch = home / "tmp"
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        setpriv = shutil.which("setpriv")
-        # When we are killed, git must not work on unseen; TERM lets it take its lock files away.
-        self._prefix = (setpriv, "--pdeathsig", "TERM", "git") if setpriv else ("git",)
+        # TERM lets it take its lock files away.
+        self._prefix = (*dying_with_us("TERM"), "git")
 
     async def run(
         self,
@@ -141,7 +141,8 @@ class Git:
             timeout: seconds; past them, and when the task is cancelled, the command and its children are stopped.
 
         Raises:
-            GitError: another exit code, too slow, or more than `max_output` bytes of output.
+            GitError: another exit code, or too slow.
+            StageFailed: `change_too_large`, more than `max_output` bytes of output; another try would print them too.
         """
         where = (f"--git-dir={git_dir}",) if git_dir else ()
         process = await asyncio.create_subprocess_exec(
@@ -175,7 +176,7 @@ class Git:
 def redact(text: str) -> str:
     """Take credentials out of URLs and paths of this machine out of what git printed."""
     text = re.sub(r"file://[^\s'\"]+", "<path>", text)
-    text = re.sub(r"([a-z+]+://)[^/@\s]+@", r"\1", text)
+    text = re.sub(r"://[^/@\s]+@", "://", text)
     text = re.sub(r"(['\"])/[^'\"\n]*\1", r"\1<path>\1", text)
     return re.sub(r"(?<![\w:/.~<>*+-])/[^\s'\":,;]+", "<path>", text)
 
@@ -214,7 +215,7 @@ async def _converse(process: Process, command: str, stdin: bytes, max_output: in
         while chunk := await process.stdout.read(1 << 16):
             out += chunk
             if len(out) > max_output:
-                raise GitError(f"git {command} printed more than {max_output} bytes.", code="git_too_much")
+                raise StageFailed("change_too_large", f"git {command} printed more than {max_output} bytes: {_SMALLER}")
         err = await complaining
         return GitResult(await process.wait(), bytes(out), redact(err.decode("utf-8", "replace")))
     finally:

@@ -1,13 +1,13 @@
 """Reads the event stream of `go test -json` as it is printed, amid whatever else the command prints."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from models.domain.testing import Outcome, TestCase, normal_id, presentable
+from activities.workbench.cases import MAX_MESSAGE, Cases, TooLarge
+from models.domain.testing import Outcome, TestCase
 
-MAX_CASES = 200_000
 MAX_LINE = 1024 * 1024
-MAX_ID, MAX_MESSAGE = 2000, 300
 
 _ENDS = {"pass": Outcome.PASSED, "fail": Outcome.FAILED, "skip": Outcome.SKIPPED}
 
@@ -20,35 +20,55 @@ class GoTestReader:
     """
 
     def __init__(self) -> None:
-        self._held = b""
-        self._cases: list[TestCase] = []
-        self._running: dict[tuple[str, str], str] = {}
+        self._held = bytearray()
+        self._cases = Cases()
+        self._running: dict[str, dict[str, str]] = {}
+        self._open = 0
         self._said: dict[str, str] = {}
         self._explained: set[str] = set()
+        self._refusal: TooLarge | None = None
         self.last_words = ""
 
     def feed(self, data: bytes) -> None:
         """Take a chunk of output; lines that are not events are remembered as `last_words`."""
-        *lines, self._held = (self._held + data).split(b"\n")
+        rest, *lines = data.split(b"\n")
+        self._hold(rest)
         for line in lines:
-            self._line(line)
-        if len(self._held) > MAX_LINE:
-            self._held = b""
+            self._line(bytes(self._held))
+            self._held = bytearray()
+            self._hold(line)
 
     def cases(self) -> tuple[TestCase, ...]:
-        """Give what was found; the stream has ended, and tests without an end are errors."""
-        self._line(self._held)
-        self._held = b""
-        for package, _ in list(self._running):
-            self._abandon(package)
-        return tuple(self._cases)
+        """Give what was found; the stream has ended, and tests without an end are errors.
+
+        Raises:
+            TooLarge: there was more than may be read.
+        """
+        self._line(bytes(self._held))
+        self._held = bytearray()
+        self._unless_refused(self._abandon_all)
+        if self._refusal is not None:
+            raise self._refusal
+        return tuple(self._cases.found)
+
+    def _hold(self, piece: bytes) -> None:
+        """Keep the beginning of a line; the end of one that is too long is let go, and so it is no event."""
+        self._held += piece[: MAX_LINE + 1 - len(self._held)]
 
     def _line(self, line: bytes) -> None:
         event = _event(line)
         if event is None:
             self.last_words = line.decode("utf-8", "replace").strip()[:MAX_MESSAGE] or self.last_words
-        elif len(self._cases) < MAX_CASES:
-            self._take(event)
+        else:
+            self._unless_refused(lambda: self._take(event))
+
+    def _unless_refused(self, act: Callable[[], None]) -> None:
+        """Act within bounds: past them nothing more is taken, because the command must run on to its end."""
+        if self._refusal is None:
+            try:
+                act()
+            except TooLarge as refusal:
+                self._refusal = refusal
 
     def _take(self, event: dict[str, Any]) -> None:
         action, test = str(event["Action"]), str(event.get("Test") or "")
@@ -56,45 +76,49 @@ class GoTestReader:
         if action in ("output", "build-output"):
             self._listen(package, test, str(event.get("Output") or ""))
         elif action == "run":
-            self._running[package, test] = ""
+            self._begin(package, test)
         elif action in _ENDS and test:
             self._end(package, test, _ENDS[action], event.get("Elapsed"))
         elif action == "fail":
             self._end_package(package)
 
+    def _begin(self, package: str, test: str) -> None:
+        tests = self._running.setdefault(package, {})
+        self._open += test not in tests
+        tests[test] = ""
+        self._cases.require_room(self._open)
+
     def _listen(self, package: str, test: str, text: str) -> None:
-        if (package, test) in self._running:
-            self._running[package, test] = (self._running[package, test] + text)[-MAX_MESSAGE:]
+        tests = self._running.get(package, {})
+        if test in tests:
+            tests[test] = (tests[test] + text)[-MAX_MESSAGE:]
         elif not test:
             self._said[package] = (self._said.get(package, "") + text)[-MAX_MESSAGE:]
+            self._cases.require_room(len(self._said))
 
-    def _end(self, package: str, test: str, outcome: Outcome, seconds: Any = None) -> None:
-        said = self._running.pop((package, test), "")
+    def _end(self, package: str, test: str, outcome: Outcome, seconds: Any) -> None:
+        tests = self._running.get(package, {})
+        self._open -= test in tests
+        said = tests.pop(test, "")
         message = "" if outcome is Outcome.PASSED else said
         if outcome is Outcome.FAILED:
             self._explained.add(package)
-        self._add(f"{package}::{test}", outcome, message, seconds)
+        self._cases.add(f"{package}::{test}", outcome, seconds if isinstance(seconds, int | float) else 0, message)
 
     def _end_package(self, package: str) -> None:
         self._abandon(package)
         if package not in self._explained:
-            self._add(package, Outcome.ERROR, self._said.get(package, ""), None)
+            self._cases.add(package, Outcome.ERROR, 0, self._said.get(package, ""))
 
     def _abandon(self, package: str) -> None:
-        for key in [key for key in self._running if key[0] == package]:
-            said = self._running.pop(key)
-            self._add("::".join(key), Outcome.ERROR, f"it did not finish; {said}", None)
+        tests = self._running.pop(package, {})
+        self._open -= len(tests)
+        for test, said in tests.items():
+            self._cases.add(f"{package}::{test}", Outcome.ERROR, 0, f"it did not finish; {said}")
 
-    def _add(self, id: str, outcome: Outcome, message: str, seconds: Any) -> None:
-        plausible = isinstance(seconds, int | float) and 0 <= seconds < float("inf")
-        self._cases.append(
-            TestCase(
-                id=normal_id(presentable(id, MAX_ID)),
-                outcome=outcome,
-                seconds=float(seconds) if plausible else 0,
-                message=presentable(message.strip(), MAX_MESSAGE),
-            )
-        )
+    def _abandon_all(self) -> None:
+        for package in list(self._running):
+            self._abandon(package)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

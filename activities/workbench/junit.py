@@ -1,19 +1,20 @@
 """Reads JUnit XML as a stream: no tree is built, so a file costs no more memory than its cases."""
 
-import math
 from collections.abc import Iterable
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser, ParseError
 
+from activities.workbench.cases import MAX_ID, MAX_MESSAGE, Cases, TooLarge
 from activities.workbench.command import WORKSPACE
-from models.domain.testing import Outcome, TestCase, normal_id, presentable
+from models.domain.testing import Outcome
 
-MAX_CASES = 200_000
 MAX_DEPTH = 100
-MAX_ID, MAX_MESSAGE = 2000, 300
+MAX_TAG = 1024 * 1024
+"""Bytes of one tag: the parser reads an unfinished one from its beginning again with each chunk."""
 
 _OUTCOMES = {"error": Outcome.ERROR, "failure": Outcome.FAILED, "skipped": Outcome.SKIPPED}
+_READ = ("file", "name", "classname", "status", "time")
 _NOT_RUN = {"notrun", "disabled", "skipped"}
 
 
@@ -21,8 +22,8 @@ class JunitRefused(ValueError):
     """The file is not JUnit XML, or would cost more than it may; the message says which."""
 
 
-def parse_junit(chunks: Iterable[bytes]) -> list[TestCase]:
-    """Read the cases of one file.
+def parse_junit(chunks: Iterable[bytes], cases: Cases) -> None:
+    """Read the cases of one file into those of its report.
 
     Ids are written as people write them: `tests/test_x.py::TestC::test_m[1]` for pytest, `file::class::name` or
     `class::name` for others.
@@ -30,24 +31,28 @@ def parse_junit(chunks: Iterable[bytes]) -> list[TestCase]:
     Raises:
         JunitRefused: it is not well-formed, declares a DTD or entities (bombs), is nested too deeply or too long.
     """
-    target = _Target()
-    parser = DefusedXMLParser(target=target, forbid_dtd=True)
+    parser = DefusedXMLParser(target=_Target(cases), forbid_dtd=True)
+    fed = 0
     try:
         for chunk in chunks:
             parser.feed(chunk)
+            fed += len(chunk)
+            if fed - parser.parser.CurrentByteIndex > MAX_TAG:
+                raise JunitRefused(f"a tag is longer than {MAX_TAG} bytes")
         parser.close()
     except DefusedXmlException:
         raise JunitRefused("it declares a DTD or entities, as XML bombs do") from None
     except ParseError as error:
         raise JunitRefused(f"it is not well-formed XML ({error})") from None
-    return target.cases
+    except TooLarge as error:
+        raise JunitRefused(str(error)) from None
 
 
 class _Target:
     """Gathers cases from the parser's events."""
 
-    def __init__(self) -> None:
-        self.cases: list[TestCase] = []
+    def __init__(self, cases: Cases) -> None:
+        self._cases = cases
         self._suites: list[dict[str, str]] = []
         self._depth = 0
         self._case: dict[str, str] | None = None
@@ -62,9 +67,9 @@ class _Target:
             raise JunitRefused(f"it is nested more than {MAX_DEPTH} elements deep")
         name = _local(tag)
         if name == "testsuite":
-            self._suites.append(attributes)
+            self._suites.append(_cut(attributes))
         elif name == "testcase":
-            self._begin(attributes)
+            self._begin(_cut(attributes))
         elif self._case is not None and name in _OUTCOMES:
             self._worsen(_OUTCOMES[name], attributes.get("message", ""))
 
@@ -85,8 +90,6 @@ class _Target:
             self._listening = False
 
     def _begin(self, attributes: dict[str, str]) -> None:
-        if len(self.cases) >= MAX_CASES:
-            raise JunitRefused(f"it has more than {MAX_CASES} cases")
         self._case, self._message = attributes, ""
         self._outcome = Outcome.SKIPPED if attributes.get("status") in _NOT_RUN else Outcome.PASSED
 
@@ -100,15 +103,14 @@ class _Target:
         if self._case is None:
             return
         suite = self._suites[-1] if self._suites else {}
-        self.cases.append(
-            TestCase(
-                id=_case_id(self._case, suite),
-                outcome=self._outcome,
-                seconds=_seconds(self._case.get("time", "")),
-                message=presentable(self._message.strip(), MAX_MESSAGE),
-            )
-        )
+        id, seconds = _case_id(self._case, suite), _seconds(self._case.get("time", ""))
+        self._cases.add(id, self._outcome, seconds, self._message)
         self._case = None
+
+
+def _cut(attributes: dict[str, str]) -> dict[str, str]:
+    """Bound what is worked with: a suite's words are looked at again for each of its cases."""
+    return {name: attributes[name][: MAX_ID + 1] for name in _READ if name in attributes}
 
 
 def _case_id(case: dict[str, str], suite: dict[str, str]) -> str:
@@ -116,7 +118,7 @@ def _case_id(case: dict[str, str], suite: dict[str, str]) -> str:
     classname, name = case.get("classname", ""), case.get("name", "")
     if not file and suite.get("name") == "pytest":
         file = _pytest_file(classname)
-    return normal_id(presentable("::".join(_parts(file, classname, name)), MAX_ID))
+    return "::".join(_parts(file, classname, name))
 
 
 def _parts(file: str, classname: str, name: str) -> list[str]:
@@ -138,10 +140,9 @@ def _pytest_file(classname: str) -> str:
 
 def _seconds(text: str) -> float:
     try:
-        value = float(text.replace(",", ""))
+        return float(text.replace(",", ""))
     except ValueError:
         return 0
-    return value if math.isfinite(value) and value >= 0 else 0
 
 
 def _local(tag: str) -> str:

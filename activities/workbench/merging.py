@@ -145,11 +145,28 @@ async def _revert_once(
     return Reverted(sha, already_there=False)
 
 
+async def find_earlier(mirror: Mirror, branch: str, base: str, mission: Mission, key: ServiceKey) -> Merged | None:
+    """Find the mission's merge where an earlier try made it on `base`, or None; looks at the branch as it is now.
+
+    Raises:
+        NotFound: `branch_not_found`.
+        GitError: try again.
+    """
+    await mirror.fetch()
+    return await _found(mirror, branch, base, await mirror.head(branch), mission, key)
+
+
 async def _found_or_moved(
     mirror: Mirror, branch: str, base: str, head: str, mission: Mission, key: ServiceKey
 ) -> Merged:
     """Tell whether the branch moved by our own merge, perhaps with others' commits after it, or without us."""
-    if await mirror.contains(head, base) and (found := await find_merge(mirror, branch, mission, base, key)):
-        parent = await mirror.git("rev-parse", "--verify", f"{found}^1")
-        return Merged(found, parent.text, already_there=True)
+    if found := await _found(mirror, branch, base, head, mission, key):
+        return found
     raise TargetMoved(branch, head)
+
+
+async def _found(mirror: Mirror, branch: str, base: str, head: str, mission: Mission, key: ServiceKey) -> Merged | None:
+    if await mirror.contains(head, base) and (sha := await find_merge(mirror, branch, mission, base, key)):
+        parent = await mirror.git("rev-parse", "--verify", f"{sha}^1")
+        return Merged(sha, parent.text, already_there=True)
+    return None

@@ -7,6 +7,8 @@ that nothing stored in the mirror can send us elsewhere.
 
 import shutil
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Unpack
 from uuid import uuid4
@@ -23,8 +25,10 @@ UPLOAD_PACK = "git -c 'safe.directory=*' upload-pack"
 
 _BRANCHES = "refs/remotes/origin"
 _REFSPECS = (f"+refs/heads/*:{_BRANCHES}/*", "+refs/tags/*:refs/tags/*")
+_FETCH = ("--quiet", "--no-tags", "--no-write-fetch-head")
+_NOT_THERE = ("not our ref", "unadvertised object")
 _HEX = frozenset("0123456789abcdef")
-_SCRATCH_SECONDS = 3600
+_SCRATCH, _SCRATCH_SECONDS = "scratch-", 3600
 
 
 class Mirror:
@@ -53,7 +57,9 @@ class Mirror:
             await self._prepare(lock)
             try:
                 await self._fetch(lock)
-            except GitError:
+            except GitError as error:
+                if error.code == "git_timeout":  # once more would be longer than an activity may take
+                    raise
                 await self.git("ls-remote", "--quiet", *self._origin(), "HEAD", timeout=TRANSFER_SECONDS)
                 await self._fetch_again(lock)
 
@@ -76,7 +82,7 @@ class Mirror:
         Raises:
             NotFound: `branch_not_found`.
         """
-        sha = await self._commit_of(f"{_BRANCHES}/{check_ref_name(branch)}")
+        sha = await self._settled([f"{_BRANCHES}/{check_ref_name(branch)}"])
         if sha is None:
             raise NotFound("branch_not_found", f"The repository has no branch {branch!r}.")
         return sha
@@ -92,10 +98,10 @@ class Mirror:
         places = [f"{_BRANCHES}/{short}"] * (not name.startswith("refs/tags/"))
         places += [f"refs/tags/{short}"] * (not name.startswith("refs/heads/"))
         places += [name] * (len(name) >= 7 and set(name) <= _HEX)
-        for place in places:
-            if (sha := await self._commit_of(place)) is not None:
-                return sha
-        raise NotFound("ref_not_found", f"The repository has no branch, tag or commit {ref!r}.")
+        sha = await self._settled(places)
+        if sha is None:
+            raise NotFound("ref_not_found", f"The repository has no branch, tag or commit {ref!r}.")
+        return sha
 
     async def require(self, sha: str) -> None:
         """Make sure a commit is here.
@@ -107,6 +113,27 @@ class Mirror:
             raise WorkbenchLost(
                 "commit_lost", f"The commit {sha[:12]} is not on this host; the stage that made it repeats."
             )
+
+    async def bring(self, sha: str) -> None:
+        """Have a commit here to which no branch may lead any more.
+
+        Raises:
+            NotFound: `commit_not_found`, the origin has it no more.
+            GitError: the origin cannot be read now.
+        """
+        if await self._commit_of(sha) is not None:
+            return
+        async with exclusive(self.path) as lock:
+            await self._prepare(lock)
+            try:
+                await self.git("fetch", *_FETCH, *self._origin(), sha, timeout=TRANSFER_SECONDS, hold=lock)
+            except GitError as error:
+                if any(word in error.stderr for word in _NOT_THERE):
+                    message = (
+                        f"The repository has the commit {sha[:12]} no more: push it again, then retry the mission."
+                    )
+                    raise NotFound("commit_not_found", message) from None
+                raise
 
     async def contains(self, head: str, sha: str) -> bool:
         """Whether `sha` is an ancestor of `head`, or the same commit."""
@@ -173,7 +200,7 @@ class Mirror:
 
     def scratch_index(self) -> Path:
         """A path for an index file of one's own; what a killed process leaves behind is cleared by a later fetch."""
-        return self.path / f"scratch-{uuid4().hex}"
+        return self.path / f"{_SCRATCH}{uuid4().hex}"
 
     async def _diff(self, base: str, head: str, *flags: str) -> bytes:
         plain = ("-r", "-p", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color")
@@ -182,6 +209,20 @@ class Mirror:
     def _origin(self) -> tuple[str, ...]:
         local = ("--upload-pack", UPLOAD_PACK) if self.url.path else ()
         return (*local, "--", self.url.url)
+
+    async def _settled(self, places: Sequence[str]) -> str | None:
+        """The commit of the first place that has one; None only when nobody is making the mirror anew."""
+        if (sha := await self._first_of(places)) is None:
+            async with exclusive(self.path):
+                sha = await self._first_of(places)
+        return sha
+
+    async def _first_of(self, places: Sequence[str]) -> str | None:
+        """The commit of the first place that has one."""
+        for place in places:
+            if (sha := await self._commit_of(place)) is not None:
+                return sha
+        return None
 
     async def _commit_of(self, name: str) -> str | None:
         found = await self.git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", ok=(0, 1))
@@ -201,7 +242,7 @@ class Mirror:
         await self._git.run("init", "--quiet", "--bare", "--template=", "-b", "main", str(self.path), hold=lock)
 
     async def _fetch(self, lock: int) -> None:
-        flags = ("--quiet", "--prune", "--no-tags", "--force", "--update-shallow", "--no-write-fetch-head")
+        flags = (*_FETCH, "--prune", "--force", "--update-shallow")
         await self.git("fetch", *flags, *self._origin(), *_REFSPECS, timeout=TRANSFER_SECONDS, hold=lock)
 
     async def _fetch_again(self, lock: int) -> None:
@@ -228,17 +269,23 @@ class Mirror:
         await self._fetch(lock)
 
     def _wipe(self) -> None:
-        """Empty the folder but keep it: the lock is on it."""
+        """Empty the folder but keep it, for the lock is on it; and indexes in use, for no patch fits an empty one."""
         for entry in self.path.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            if not entry.name.startswith(_SCRATCH):
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def _clean(self) -> None:
-        """Take away what a killed writer left. We hold the lock, so a git lock file here has no living owner."""
+        """Take away what a killed writer left. We hold the lock, so a git lock file here has no living owner.
+
+        Only scratch indexes, and git's locks on those, are used without it: they go when they are old.
+        """
         for pattern in ("*.lock", "objects/pack/tmp_*", "objects/pack/*.keep"):
             for stale in self.path.glob(pattern):
-                stale.unlink(missing_ok=True)
+                if not stale.name.startswith(_SCRATCH):
+                    stale.unlink(missing_ok=True)
         for incoming in self.path.glob("objects/tmp_objdir-*"):
             shutil.rmtree(incoming, ignore_errors=True)
-        for index in self.path.glob("scratch-*"):
-            if time.time() - index.stat().st_mtime > _SCRATCH_SECONDS:
-                index.unlink(missing_ok=True)
+        for index in self.path.glob(f"{_SCRATCH}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - index.stat().st_mtime > _SCRATCH_SECONDS:
+                    index.unlink()

@@ -6,7 +6,7 @@ its way into a commit. The worktree is checked out from the finished commit.
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from activities.workbench.commits import Draft, Mission, commit
@@ -19,16 +19,27 @@ from models.domain.patches import PatchSummary, check_changes, check_links, insp
 
 _MAX_REASON = 2000
 _NOT_APPLIED = (1, 128)
+_NOT_THE_PATCH = (
+    "fatal: ",
+    "error: unable to read index file",
+    "error: Unable to write new index file",
+    "error: unable to create backing store for newly created file ",
+)
+"""What `git apply` says with exit code 128 about this host; with this code it also refuses a patch it cannot read."""
 
 
 @dataclass(frozen=True)
 class Applied:
-    """A candidate on its base: the tree it makes, what changes, and the id an approval binds."""
+    """A candidate on its base: the tree it makes, what changes, and the id an approval binds.
+
+    `source` is the commit that a ref named.
+    """
 
     base: str
     tree: str
     summary: PatchSummary
     patch_id: str
+    source: str = ""
 
 
 async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
@@ -52,22 +63,26 @@ async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
     return await _checked(mirror, base, tree)
 
 
-async def apply_ref(mirror: Mirror, base: str, ref: str) -> Applied:
+async def apply_ref(mirror: Mirror, base: str, ref: str, known: str = "") -> Applied:
     """Bring what a branch, tag or commit changed since it left `base`'s history onto `base`, as a merge would.
 
+    Args:
+        known: the commit that the ref named when it was first applied, if it was: a branch may have moved since.
+
     Raises:
-        NotFound: `ref_not_found`.
+        NotFound: `ref_not_found`, or `commit_not_found` for one that was known.
         StageFailed: `patch_does_not_apply` naming the files in conflict, `patch_empty`, or a code of `inspect_patch`.
     """
     await mirror.require(base)
-    source = await mirror.resolve(ref)
+    source = known or await mirror.resolve(ref)
+    await mirror.bring(source)
     if (await mirror.git("merge-base", base, source, ok=(0, 1))).code:
         raise StageFailed("patch_does_not_apply", f"{ref!r} has no history in common with the target branch.")
     merged = await merge_trees(mirror, base, source)
     if merged.conflicts:
         files = ", ".join(merged.conflicts[:10])
         raise StageFailed("patch_does_not_apply", f"{ref!r} conflicts with the target branch in: {files}.")
-    return await _checked(mirror, base, merged.tree)
+    return replace(await _checked(mirror, base, merged.tree), source=source)
 
 
 async def commit_patch(
@@ -131,7 +146,7 @@ def _verdicts() -> Iterator[None]:
 def _refuse_unapplied(result: GitResult) -> None:
     if result.code == 0:
         return
-    if "fatal:" in result.err:
+    if result.code != 1 and any(line.startswith(_NOT_THE_PATCH) for line in result.err.splitlines()):
         raise GitError("git apply failed.", stderr=result.err)
     reason = "\n".join(line.removeprefix("error: ") for line in result.err.splitlines())[:_MAX_REASON]
     if "beyond a symbolic link" in reason or "invalid path" in reason:

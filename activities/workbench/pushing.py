@@ -5,27 +5,22 @@ origin run, wherever it is, since they are its owner's law; with a local origin 
 """
 
 import asyncio
+import fcntl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
 from activities.workbench.locks import exclusive
 from activities.workbench.mirrors import Mirror
+from activities.workbench.origins import UNAUTHORIZED, UNKNOWN_KEY
 from models.domain.errors import Conflict, NotFound, NotPermitted
 from models.domain.repositories import check_ref_name
 
 _CANCEL_SECONDS = 30.0
+_WAIT_SECONDS = 120.0
 _RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead receive-pack"
 _DIRTY = ("has unstaged changes", "has staged changes", "Could not update working tree")
 _LOCKED = ("File exists", "Up-to-date check failed")
-_UNAUTHORIZED = (
-    "Authentication failed",
-    "could not read Username",
-    "could not read Password",
-    "Permission denied",
-    "Host key verification failed",
-    "The requested URL returned error: 403",
-)
 _RACED = ("stale info", "failed to update ref", "incorrect old value", "cannot lock ref", "failed to lock")
 
 
@@ -68,18 +63,6 @@ async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
         await _explain(mirror, branch, old, new, pushed)
 
 
-async def publish_branch(mirror: Mirror, branch: str, sha: str) -> None:
-    """Make the working branch of a mission point to its commit in the origin, for people to look at; safe to repeat.
-
-    Raises:
-        TargetMoved, TargetDirty, PushRefused, GitError: as `push`.
-    """
-    await mirror.fetch()
-    old = await _head(mirror, branch)
-    if old != sha:
-        await push(mirror, branch, old, sha)
-
-
 async def _head(mirror: Mirror, branch: str) -> str:
     """Where the branch was at the last fetch, "" if there is none."""
     try:
@@ -90,8 +73,8 @@ async def _head(mirror: Mirror, branch: str) -> str:
 
 async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
     ref = f"refs/heads/{branch}"
-    async with _alone(mirror):
-        await _put_back(mirror, ref, new)
+    async with _alone(mirror) as lock:
+        await _put_back(mirror, ref, new, lock)
         pushed = await mirror.git(
             "push",
             "--porcelain",
@@ -100,25 +83,37 @@ async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
             *("--", mirror.url.url, f"{new}:{ref}"),
             ok=(0, 1, 128),
             timeout=TRANSFER_SECONDS,
+            hold=lock,
         )
         if pushed.code:
-            await _put_back(mirror, ref, new)
+            await _put_back(mirror, ref, new, lock)
     return pushed
 
 
 @asynccontextmanager
-async def _alone(mirror: Mirror) -> AsyncIterator[None]:
-    """One push at a time into a local origin: two that meet could leave the loser's files in its checkout."""
+async def _alone(mirror: Mirror) -> AsyncIterator[int | None]:
+    """One push at a time into a local origin: two that meet could leave the loser's files in its checkout.
+
+    The receiving side outlives us when we are killed. It is not made to die with us, for between the files and the
+    branch it would leave a checkout with changes that nobody made; it holds the lock, so the next push finds its end.
+    """
     if mirror.url.path is None:
-        yield
+        yield None
         return
     if not mirror.url.git_dir.is_dir():
         raise GitError("git push failed: the origin is no longer at its path.")
-    async with exclusive(mirror.url.git_dir):
-        yield
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                lock = await stack.enter_async_context(exclusive(mirror.url.git_dir))
+        except TimeoutError:
+            raise GitError("An earlier push into the origin has not ended: look at what its hooks still do.") from None
+        yield lock
+        # The push has ended by itself: what the owner's hooks left running may have the lock, but not keep it.
+        fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-async def _put_back(mirror: Mirror, ref: str, new: str) -> None:
+async def _put_back(mirror: Mirror, ref: str, new: str, lock: int | None) -> None:
     """Bring a local checkout back to its branch if it holds exactly the files of `new`, but the branch does not.
 
     Git updates the files before the branch. A push that failed or was killed between the two leaves them so, and every
@@ -130,7 +125,7 @@ async def _put_back(mirror: Mirror, ref: str, new: str) -> None:
     branch = await mirror.origin_git("symbolic-ref", "--quiet", "HEAD", ok=(0, 1))
     same = await mirror.origin_git("diff-index", "--cached", "--quiet", new, env=place, ok=(0, 1, 128))
     if branch.text == ref and same.code == 0:
-        await mirror.origin_git("read-tree", "-m", "-u", new, "HEAD", env=place, ok=(0, 1, 128))
+        await mirror.origin_git("read-tree", "-m", "-u", new, "HEAD", env=place, ok=(0, 1, 128), hold=lock)
 
 
 async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitResult) -> None:
@@ -139,7 +134,7 @@ async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitR
     Returns if the push had arrived after all and only its answer was lost.
     """
     said = _rejection(pushed)
-    if any(word in pushed.err for word in _UNAUTHORIZED):
+    if any(word in pushed.err for word in (*UNAUTHORIZED, UNKNOWN_KEY)):
         raise PushRefused("push_unauthorized", "The origin does not accept our credentials for this branch.")
     await mirror.fetch()
     head = await _head(mirror, branch)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from activities.workbench.junit import MAX_CASES, JunitRefused, parse_junit
+from activities.workbench.cases import Cases
+from activities.workbench.junit import JunitRefused, parse_junit
 from activities.workbench.trees import remove_tree
 from models.domain.errors import StageFailed
 from models.domain.testing import TestCase
@@ -79,15 +80,13 @@ def read_junit(root: Path, pattern: str) -> tuple[TestCase, ...]:
     Raises:
         StageFailed: `report_refused`, naming the file and why.
     """
-    cases: list[TestCase] = []
+    cases = Cases()
     for path, chunks in _contents(root, pattern):
         try:
-            cases += parse_junit(chunks)
+            parse_junit(chunks, cases)
         except JunitRefused as error:
             raise refused(path, str(error)) from None
-        if len(cases) > MAX_CASES:
-            raise refused(path, f"with it, there are more than {MAX_CASES} cases")
-    return tuple(cases)
+    return tuple(cases.found)
 
 
 def read_files(root: Path, pattern: str) -> dict[str, bytes]:

@@ -131,16 +131,15 @@ class Sandbox:
     @contextlib.asynccontextmanager
     async def _prepared(self, command: Command) -> AsyncIterator[_Prepared]:
         """Hold a slot and all that goes with it."""
-        async with self._slots.lease() as slot:
-            with slot.caged(self._groups, command.limits) as cage:
-                environment = first_environment(self.toolchain)
-                if self.isolation is Isolation.NONE:
-                    command, environment = in_place(command, slot, self.toolchain)
-                script = write_script(command, slot)
-                box = Box(slot, view_of(command, slot, self.toolchain), environment, command.network, script)
-                writable = tuple(mount.source for mount in command.mounts if mount.writable)
-                async with slot.lent(writable):
-                    yield _Prepared(command, slot, cage, box, writable)
+        async with self._slots.lease() as slot, slot.caged(self._groups, command.limits) as cage:
+            environment = first_environment(self.toolchain)
+            if self.isolation is Isolation.NONE:
+                command, environment = in_place(command, slot, self.toolchain)
+            script = write_script(command, slot)
+            box = Box(slot, view_of(command, slot, self.toolchain), environment, command.network, script)
+            writable = tuple(mount.source for mount in command.mounts if mount.writable)
+            async with slot.lent(writable):
+                yield _Prepared(command, slot, cage, box, writable)
 
     async def _follow(self, tree: Tree, watch: Watch, pump: _Pump) -> tuple[int | None, Stopped | None]:
         """Accompany a command to its end: its own, or the one we make."""

@@ -9,20 +9,23 @@ import json
 import os
 import re
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from activities.workbench.cleanup import dying_with_us, undisturbed
 from activities.workbench.command import OUT, WORKSPACE, CommandRunner
 from activities.workbench.git import Git
+from activities.workbench.locks import exclusive
 from activities.workbench.reports import clear, read_files
 from activities.workbench.scan_worker import ANSWER, TASK
+from activities.workbench.trees import remove_tree
 from activities.workbench.trials import Place
 from models.domain.errors import StageFailed
-from models.domain.scanning import Finding, Scan, ScannerRun, Skipped, blamed, parse_sarif
+from models.domain.scanning import MAX_RESULTS, Finding, Scan, ScannerRun, Skipped, blamed, parse_sarif
 
 SECONDS = 300.0
 """For both scanners together: they take a second for most patches, and half a minute for the largest allowed."""
@@ -78,11 +81,12 @@ async def read_change(git: Git, git_dir: Path, base_sha: str, head_sha: str) -> 
     return Change(tuple(_changed_files(raw.out.decode("utf-8", "replace"), sections)))
 
 
-async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes) -> Scan:
+async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes, folder: Path) -> Scan:
     """Run bandit on the changed Python files and detect-secrets on all added lines, in one process.
 
     Args:
         salt: keys the fingerprints, so that nobody can try out secrets against them.
+        folder: holds what is scanned while it is; in the workbench, which is cleared whatever happens to us.
 
     Raises:
         StageFailed: `scan_failed`, when a scanner crashed or took too long.
@@ -90,16 +94,14 @@ async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes) -> S
     files = [file for file in change.files if file.may_be_python]
     blobs = await _blobs(git, git_dir, [sha for file in files for sha in (file.head, file.base) if sha])
     python = [file for file in files if _is_python(file, blobs[file.head])]
-    with tempfile.TemporaryDirectory(prefix="scan-") as name:
-        folder = Path(name)
+    async with _emptied(folder) as lock:
         task = {
-            "salt": salt.hex(),
             "python": [_lay_out(folder, number, file, blobs) for number, file in enumerate(python)],
             "added": {file.path: list(file.added.items()) for file in change.files},
         }
         (folder / TASK).write_text(json.dumps(task))
-        answer = await _work(folder)
-    found = blamed(_findings(answer["head"]), _findings(answer["base"]), change.added, change.renamed)
+        answer = await _work(folder, salt, lock)
+    found = await asyncio.to_thread(_blamed_in, answer, change)
     no_python = () if python else (Skipped(name="bandit", reason="the patch changes no Python file"),)
     scanners = tuple(ScannerRun.model_validate(scanner) for scanner in answer["scanners"])
     return Scan(findings=found, scanners=scanners, skipped=no_python)
@@ -117,7 +119,7 @@ async def scan_sarif(
     """
     before = await _sarif_of(runner, base, line, seconds, "base")
     after = await _sarif_of(runner, head, line, seconds, "patch")
-    found = blamed(after[1], before[1], change.added, change.renamed)
+    found = await asyncio.to_thread(blamed, after[1], before[1], change.added, change.renamed)
     return Scan(findings=found, scanners=tuple(after[0]))
 
 
@@ -191,19 +193,39 @@ def _lay_out(folder: Path, number: int, file: ChangedFile, blobs: Mapping[str, b
     }
 
 
-async def _work(folder: Path) -> dict[str, Any]:
+@asynccontextmanager
+async def _emptied(folder: Path) -> AsyncIterator[int]:
+    """Hold an empty folder of our own, and leave it empty: what is scanned may be secret. Gives the lock on it."""
+    async with exclusive(folder) as lock:
+        folder.chmod(0o700)
+        await _empty(folder, lock)
+        try:
+            yield lock
+        finally:
+            await undisturbed(_empty(folder, lock))
+
+
+async def _empty(folder: Path, lock: int) -> None:
+    for entry in list(folder.iterdir()):
+        await remove_tree(entry, lock)
+
+
+async def _work(folder: Path, salt: bytes, lock: int) -> dict[str, Any]:
     """Run the worker, alone with its folder: no variable of ours, and so no secret of ours, goes along."""
     process = await asyncio.create_subprocess_exec(
+        *dying_with_us("KILL"),
         *(sys.executable, "-I", "-m", "activities.workbench.scan_worker", str(folder)),
         cwd=folder,
         env={"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"},
-        stdin=DEVNULL,
+        stdin=PIPE,
         stdout=DEVNULL,
         stderr=PIPE,
+        start_new_session=True,
+        pass_fds=(lock,),
     )
     try:
         async with asyncio.timeout(SECONDS):
-            _, said = await process.communicate()
+            _, said = await process.communicate(salt)
     except TimeoutError:
         raise StageFailed("scan_failed", f"The scanners took longer than {SECONDS:g} s and were stopped.") from None
     finally:
@@ -222,8 +244,9 @@ def _error_in(said: bytes) -> str:
     return f" ({found[-1].decode()})" if found else ""
 
 
-def _findings(found: list[dict[str, Any]]) -> list[Finding]:
-    return [Finding.model_validate(one) for one in found]
+def _blamed_in(answer: dict[str, Any], change: Change) -> tuple[Finding, ...]:
+    head, base = ([Finding.model_validate(one) for one in answer[side]] for side in ("head", "base"))
+    return blamed(head, base, change.added, change.renamed)
 
 
 async def _sarif_of(
@@ -237,13 +260,23 @@ async def _sarif_of(
     if not files:
         code = f"it ended with code {result.exit_code}"
         raise StageFailed("scan_failed", f"The registered scanner left no {OUT}/*.sarif at the {where}; {code}.")
-    logs = [_parsed(name, data) for name, data in files.items()]
-    return [scanner for scanners, _ in logs for scanner in scanners], [one for _, found in logs for one in found]
+    return await asyncio.to_thread(_parsed, files)
 
 
-def _parsed(name: str, data: bytes) -> tuple[list[ScannerRun], list[Finding]]:
+def _parsed(files: Mapping[str, bytes]) -> tuple[list[ScannerRun], list[Finding]]:
+    """Read all logs of one run of a scanner: its results are bounded together."""
+    scanners: list[ScannerRun] = []
+    found: list[Finding] = []
+    for name, data in files.items():
+        more = _parsed_one(name, data, MAX_RESULTS - len(found))
+        scanners += more[0]
+        found += more[1]
+    return scanners, found
+
+
+def _parsed_one(name: str, data: bytes, room: int) -> tuple[list[ScannerRun], list[Finding]]:
     try:
-        return parse_sarif(data, WORKSPACE)
+        return parse_sarif(data, WORKSPACE, room)
     except ValueError as error:
         raise StageFailed("scan_failed", f"The registered scanner's {name!r} cannot be read: {error}.") from None
 

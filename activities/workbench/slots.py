@@ -23,8 +23,8 @@ from activities.workbench.limits import Cage, ControlGroups, release
 from activities.workbench.trees import remove_tree
 from models.domain.errors import Unavailable
 
-FIRST_UID = 61000
-SLOTS = 256
+FIRST_UID, SLOTS = 60_928, 256
+"""Uids that nobody hands out: those of systemd's services begin right behind them, at 61184."""
 
 MARK = "MISSION_CONTROL_SLOT"
 """The variable by which a command's processes are found where they share our uid and our process ids."""
@@ -77,17 +77,16 @@ class Slot:
         """Stands for `/tmp` where a command cannot be given one of its own."""
         return self.scratch / "home"
 
-    @contextlib.contextmanager
-    def caged(self, groups: ControlGroups, limits: Limits) -> Iterator[Cage]:
+    @contextlib.asynccontextmanager
+    async def caged(self, groups: ControlGroups, limits: Limits) -> AsyncIterator[Cage]:
         """Make the slot's control groups and remove them afterwards, with whatever is still in them."""
-        cage = groups.cage(self.name)
+        cage = await undisturbed(asyncio.to_thread(groups.cage, self.name))
         self._remember(groups=cage.folders)
         try:
             cage.limit(limits)
             yield cage
         finally:
-            for group in cage.folders:
-                release(group)
+            await undisturbed(_release(cage.folders))
 
     @contextlib.asynccontextmanager
     async def lent(self, folders: Sequence[Path]) -> AsyncIterator[None]:
@@ -113,8 +112,7 @@ class Slot:
         """Give back what a holder that died had lent."""
         if not self.scratch.exists():
             return
-        for group in self._recorded("groups"):
-            release(Path(group))
+        await undisturbed(_release([Path(group) for group in self._recorded("groups")]))
         await self.evict()
         await self._give_back(self._recorded("lent"))
         await self.clear()
@@ -205,6 +203,12 @@ class Slots:
                 yield None
                 return
             yield Slot(number, folder, lock.fileno(), drops_uid=os.geteuid() == 0)
+
+
+async def _release(groups: Sequence[Path]) -> None:
+    """Remove control groups in a thread: the kernel may need seconds, in which everybody else must heartbeat."""
+    for group in groups:
+        await asyncio.to_thread(release, group)
 
 
 async def _chown(folder: str, uid: int, gid: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from activities.workbench.cases import TooLarge
 from activities.workbench.command import (
     OUT,
     WORKSPACE,
@@ -21,7 +22,7 @@ from activities.workbench.command import (
     Stopped,
 )
 from activities.workbench.gotest import GoTestReader
-from activities.workbench.reports import clear, discard, read_files, read_junit
+from activities.workbench.reports import clear, discard, read_files, read_junit, refused
 from models.domain.command_lines import narrowed
 from models.domain.errors import InvalidInput, StageFailed
 from models.domain.metrics import MAX_PROBE_BYTES, parse_measurements
@@ -165,12 +166,19 @@ async def _forget_reports(place: Place, commands: Commands) -> None:
 
 async def _cases(place: Place, commands: Commands, result: CommandResult, reader: GoTestReader) -> tuple[TestCase, ...]:
     if commands.results is Source.GOTEST:
-        return reader.cases()
+        return await asyncio.to_thread(_told, reader)
     if commands.results is Source.EXIT_CODE or not commands.junit or result.stopped:
         return ()
     inside = commands.junit.removeprefix(OUT + "/")
     root = place.tree if inside == commands.junit else place.out
     return await asyncio.to_thread(read_junit, root, inside)
+
+
+def _told(reader: GoTestReader) -> tuple[TestCase, ...]:
+    try:
+        return reader.cases()
+    except TooLarge as error:
+        raise refused("go test -json", str(error)) from None
 
 
 def _missing(commands: Commands, result: CommandResult, reader: GoTestReader) -> str:

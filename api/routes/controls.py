@@ -3,6 +3,7 @@
 from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth import Call
 from api.deps import AgentOrOperator, AppSettings, Db, OnlyOnce, Operator, Workflows
 from api.missions import ThisMission, require_assignee
 from api.routing import router
@@ -45,7 +46,7 @@ async def execute_mission(
             started_by=call.principal.name,
             correlation_id=call.request_id,
         )
-        mission.run_id = await gateway.start(package, Severity(mission.severity))
+        mission.run_id = await gateway.start(package, Severity(mission.severity), is_repeated=once.is_repeated)
         async with db.workspace(call.workspace_id) as session:
             await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id)
 
@@ -57,7 +58,7 @@ async def pause_mission(
     body: MissionCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
 ) -> Response:
     """Hold a mission before its next stage, and stop a command that runs; the answer says which of the two."""
-    command = Command(actor=call.principal.name, correlation_id=call.request_id, reason=body.reason)
+    command = _command(body, call)
     return await once.command(lambda key: gateway.pause(call.workspace_id, mission.mission_id, command, key))
 
 
@@ -66,7 +67,7 @@ async def resume_mission(
     body: MissionCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
 ) -> Response:
     """Let a paused mission go on."""
-    command = Command(actor=call.principal.name, correlation_id=call.request_id, reason=body.reason)
+    command = _command(body, call)
     return await once.command(lambda key: gateway.resume(call.workspace_id, mission.mission_id, command, key))
 
 
@@ -95,3 +96,7 @@ async def cancel_mission(
         actor=call.principal.name, correlation_id=call.request_id, reason=body.reason, merged=body.merged
     )
     return await once.command(lambda key: gateway.cancel(call.workspace_id, mission.mission_id, command, key))
+
+
+def _command(body: MissionCommand, call: Call) -> Command:
+    return Command(actor=call.principal.name, correlation_id=call.request_id, reason=body.reason)

@@ -11,10 +11,8 @@ from api.auth import Call
 from api.deps import Db, OnlyOnce, Operator, Pagination, Reader, Workflows
 from api.gateway import Gateway
 from api.routing import router
-from models.contracts.pipeline import DecisionRef, StageRef
 from models.domain.errors import MissionControlError
 from models.domain.principals import Kind
-from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
 from models.schemas import links
 from models.schemas.decisions import DecisionResolve, DecisionView
@@ -74,15 +72,8 @@ async def resolve_decision(
 
 async def _tell(gateway: Gateway, decision: Decision) -> None:
     """Wake the waiting mission. Where that fails, the reconciler tells it later: the answer is in Postgres."""
-    ref = StageRef(
-        workspace_id=decision.workspace_id,
-        mission_id=decision.mission_id or "",
-        stage=StageName.GOVERNANCE,
-        round=decision.round,
-        candidate=decision.candidate,
-    )
     with suppress(MissionControlError):
-        await gateway.decision_resolved(DecisionRef(ref=ref, decision_id=decision.decision_id))
+        await gateway.decision_resolved(decisions.reference(decision))
 
 
 def _agent(call: Call) -> str | None:

@@ -35,7 +35,9 @@ async def create_mission(new: MissionCreate, call: AnyActor, once: OnlyOnce, set
 
     async def create(session: AsyncSession) -> MissionView:
         roots, env = settings.repository_roots, settings.env
-        repository = await repositories.resolve(session, call.workspace_id, new.place, roots, env, call.actor)
+        repository = await repositories.resolve(
+            session, call.workspace_id, new.place, roots, env, call.actor, may_register=_is_operator(call)
+        )
         mission = await missions.create(session, call.workspace_id, package, repository, call.actor)
         await candidates.keep(session, call.workspace_id, mission.mission_id, tried)
         return await mission_view(session, mission, settings)
@@ -89,7 +91,12 @@ async def retry_mission(call: Operator, mission: ThisMission, once: OnlyOnce, se
     return await once.commit(retry)
 
 
+def _is_operator(call: Call) -> bool:
+    """Tell operators from the agents and services that may file missions, too: they choose no rules (AnyActor)."""
+    return call.principal.kind is Kind.HUMAN
+
+
 def _require_operator_for_overrides(new: MissionCreate, call: Call) -> None:
     """The judged never write the law: who only files missions may not choose how they are judged."""
-    if new.overrides.given and call.principal.kind is not Kind.HUMAN:
+    if new.overrides.given and not _is_operator(call):
         raise NotPermitted("overrides_need_operator", "only an operator may override a repository's commands")

@@ -41,7 +41,7 @@ async def open_session(request: Request, response: Response, body: SessionOpen, 
         raise Unauthenticated("invalid_api_key", "a session makes no further sessions; send the API key")
     principal = await services(request).keys.open(body.key)
     async with db.system() as session:
-        secret = await keys.open_session(session, principal, LASTS)
+        secret = await keys.open_session(session, principal, LASTS, request.state.request_id)
     secure = request.url.scheme == "https"
     age = int(LASTS.total_seconds())
     response.set_cookie(COOKIE, secret, max_age=age, httponly=True, samesite="strict", secure=secure)
@@ -56,7 +56,7 @@ async def close_session(request: Request, call: Reader, db: Db) -> Response:
     """End the session of the cookie; without one there is nothing to end."""
     secret = secret_of(request)
     async with db.system() as session:
-        await keys.close_session(session, secret)
+        await keys.close_session(session, call.principal, secret, call.request_id)
     services(request).keys.forget(secret)
     response = Response(status_code=204)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")

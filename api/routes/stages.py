@@ -96,6 +96,7 @@ async def get_evidence(
         tests, total = await packages.test_results(session, mission, limit, offset)
         samples = await packages.samples(session, mission, SAMPLES)
     view = EvidenceView(
+        workspace_id=mission.workspace_id,
         mission_id=mission.mission_id,
         stages=tuple(_view(stage) for stage in stages),
         evidence=tuple(stored),
@@ -153,5 +154,6 @@ def _media_type(content: bytes) -> str:
 
 def _view(stage: Stage) -> StageView:
     fields = {name: getattr(stage, name) for name in StageView.model_fields if hasattr(stage, name)}
+    fields["inputs"] = stage.result.get("inputs") or stage.inputs  # before its end: which answer it waits for
     own = links.stage(stage.mission_id, stage.stage, stage.round, stage.candidate)
     return StageView.model_validate(fields | {"number": StageName(stage.stage).number, "links": own})

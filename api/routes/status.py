@@ -10,9 +10,9 @@ from models.domain.errors import Unavailable
 from models.domain.health import overall
 from models.domain.states import MissionStatus
 from models.schemas.envelope import Success
-from models.schemas.status import SystemStatus
+from models.schemas.status import SigningKeyView, SystemStatus
 from models.settings import Settings
-from models.store import status
+from models.store import signing_keys, status
 
 routes = router("status")
 SHOWN_SHA = 12
@@ -23,6 +23,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
     """Show what runs, how it is, and how many missions of the workspace stand where."""
     async with db.workspace(call.workspace_id) as session:
         counts = await status.mission_counts(session, call.workspace_id)
+        keys = await signing_keys.all_of_them(session)
     commit, found = await running_commit(settings), await parts(settings, gateway)
     return Success(
         data=SystemStatus(
@@ -40,6 +41,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
             config_hash=_config_hash(settings),
             observing_missions=counts[MissionStatus.OBSERVING],
             escalated_missions=counts[MissionStatus.ESCALATED],
+            signing_keys=tuple(SigningKeyView.model_validate(key) for key in keys),
         )
     )
 

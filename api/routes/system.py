@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from api.deps import Db, Workflows
 from api.routing import Route
+from api.sdk_metrics import sdk_metrics
 from api.services import services
 from models.domain.errors import Unavailable
 from models.schemas.envelope import Success
@@ -62,11 +63,11 @@ async def readyz(request: Request, db: Db, gateway: Workflows) -> Success[Ready]
 
 @routes.get("/metrics", response_class=Response, include_in_schema=False)
 async def metrics(request: Request, db: Db) -> Response:
-    """Show this process's numbers in Prometheus' text form."""
+    """Show this process's numbers, and those of its Temporal client, in Prometheus' text form."""
     WATCHERS.set(services(request).feed.watching)
     async with db.system() as session:
         load = await system.load(session)
     for name, count in load.missions.items():
         MISSIONS.labels(name).set(count)
     DECISIONS.set(load.pending_decisions)
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest() + await sdk_metrics().text(), media_type=CONTENT_TYPE_LATEST)

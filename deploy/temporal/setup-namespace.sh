@@ -15,6 +15,6 @@ until temporal operator search-attribute list --namespace "$namespace" >/dev/nul
   sleep 1
 done
 
-for attribute in WorkspaceId MissionId Kind Phase; do
+for attribute in WorkspaceId MissionId Severity; do
   temporal operator search-attribute create --namespace "$namespace" --name "$attribute" --type Keyword
 done

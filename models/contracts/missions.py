@@ -1,27 +1,18 @@
 """The mission package: the twelve models of MISS-01, shared by HTTP, Postgres and Temporal."""
 
-import math
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from models.contracts.wire import BOTH_CASES
+from models.domain.metrics import Comparator, Finite
 from models.domain.states import MissionOutcome, MissionStatus, Severity
 
 MAX_PATCH_BYTES = 16 * 1024 * 1024
 
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-Finite = Annotated[float, AfterValidator(_finite)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
-Comparator = Literal["<", "<=", ">", ">=", "==", "!="]
 
 
 class Contract(BaseModel):

@@ -1,6 +1,7 @@
 """What the coding pipeline's workflow and activities say to each other: ids, SHAs and verdicts, never logs or diffs."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,13 +43,22 @@ class StageTask(Payload):
 
     ref: StageRef
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the stage's record says that it was asked."""
+        return self.model_dump(mode="json", exclude={"ref"})
+
 
 class StageInput(StageTask):
-    """Asks an activity to do a stage on a base commit, with the mission's commit where there is one."""
+    """Asks an activity to do a stage on a base commit, with the mission's commit where there is one.
+
+    `first_run_id` names the workflow's first run: it stays when an engineer resets the workflow.
+    """
 
     base_sha: str = ""
     head_sha: str = ""
     merge_sha: str = ""
+    first_run_id: str = ""
 
 
 class StageResult(Payload):
@@ -63,6 +73,15 @@ class StageResult(Payload):
     def failed(self) -> bool:
         """Whether the mission's work did not pass."""
         return self.status is StageStatus.FAILED
+
+
+class RollbackCheck(StageResult):
+    """What the tests said of the branch after a rollback; log and report by the digests under which they are kept."""
+
+    tests: dict[str, int] = {}
+    log_digest: str = ""
+    report_digest: str = ""
+    isolation: str = ""
 
 
 class PipelineContext(Payload):
@@ -156,6 +175,7 @@ class Conclusion(StageTask):
     merge_sha: str = ""
     revert_sha: str = ""
     capa: bool = True
+    check: RollbackCheck | None = None
 
 
 class ControlRecord(Payload):

@@ -44,13 +44,18 @@ class MergeVerdict(BaseModel):
 
 
 class Binding(BaseModel):
-    """What an approval stands for. On a moved branch it stands only while all three are equal (design section 7)."""
+    """What an approval stands for: patch, configuration and policy, and the doubts that its giver was shown."""
 
     model_config = ConfigDict(frozen=True)
 
     patch_id: str
     config_hash: str
     policy_version: str = POLICY_VERSION
+    reasons: tuple[str, ...] = ()
+
+    def covers(self, later: "Binding") -> bool:
+        """Whether the approval still stands on a moved branch: nothing differs (design section 7), no doubt is new."""
+        return self.model_copy(update={"reasons": later.reasons}) == later and set(later.reasons) <= set(self.reasons)
 
 
 def assess_merge(facts: MergeFacts) -> MergeVerdict:

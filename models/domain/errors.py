@@ -10,6 +10,7 @@ MissionControlError
 ├── Unauthenticated         401
 ├── TooLarge                413
 ├── Unavailable             503  a part we need is not there; try again
+├── Misconfigured           a setting is missing or wrong: nothing starts until somebody mends it
 ├── StageFailed             the mission's own work is at fault: a verdict, never retried
 └── WorkbenchLost           the host that held the worktree is gone; open another
 
@@ -84,6 +85,10 @@ class Unavailable(MissionControlError):
 
     status = 503
     retryable = True
+
+
+class Misconfigured(MissionControlError):
+    """A setting is missing or cannot be right; the message names the variable."""
 
 
 class StageFailed(MissionControlError):

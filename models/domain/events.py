@@ -38,13 +38,14 @@ class EventType(StrEnum):
     CAPA_CHANGED = "capa.changed"
     METRIC_OBSERVED = "metric.observed"
     REPOSITORY_REGISTERED = "repository.registered"
+    WORKSPACE_CREATED = "workspace.created"
+    API_KEY_CREATED = "api_key.created"
+    SESSION_OPENED = "session.opened"
+    SESSION_CLOSED = "session.closed"
+    SIGNING_KEY_ADDED = "signing_key.added"
     CONFIG_CHANGED = "config.changed"
     SUBSYSTEM_ERROR = "subsystem.error"
     SUBSYSTEM_REPORT = "subsystem.report"
-
-
-INGESTIBLE = frozenset({EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT})
-"""What a client may post; all else is written only with the fact it tells of."""
 
 
 class Subject(BaseModel):

@@ -1,10 +1,7 @@
 """Business ids: what things are called in Postgres is what they are called in Temporal."""
 
-import re
 from datetime import date
 from urllib.parse import quote
-
-MISSION_ID = re.compile(r"mission_\d{8}_\d{3,}")
 
 
 def mission_id(day: date, number: int) -> str:
@@ -20,8 +17,3 @@ def mission_workflow_id(workspace_id: str, mission: str) -> str:
 def merge_queue_workflow_id(repository_id: str, branch: str) -> str:
     """Name the merge queue of one branch; the branch is quoted, because it may hold slashes."""
     return f"merge-queue/{repository_id}/{quote(branch, safe='')}"
-
-
-def working_branch(mission: str) -> str:
-    """Name the branch a mission works on."""
-    return f"mission-control/{mission}"

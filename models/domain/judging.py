@@ -5,14 +5,14 @@ Three runs are compared: `bare`, the base commit; `before`, the base with the pa
 - A must-pass test fails in `before` (or is absent, or cannot run) and passes in `after`. One that passes in `before`
   proves nothing; with `pass_to_pass` it need not.
 - Nothing that passed in `bare` fails, is skipped or is missing in `after`. A missing test is excused only where the
-  patch deletes or renames its file: that a human is asked about anyway. Ids of Go tests name no file and are never
-  excused.
+  patch deletes or renames the test file that held it: that a human is asked about. Ids of Go tests name no file and
+  are never excused.
 - Results are compared as multisets by id: with several cases of one id, neither may fewer pass nor more fail.
 - A test that newly fails is repeated on both sides, and is flaky when the same code then says otherwise. A repeat that
   did not run it says nothing.
 """
 
-import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict
 
 from models.domain.testing import Outcome, Source, TestReport, bad, normal_id, worst
 
-_SHOWN = 10
-_BOUNDARY = re.compile(r"[/:.]")
+MAX_NAMED = 1000
+"""Tests that a verdict names of one kind: it is kept with the stage, and the reports in evidence hold all."""
+
+_SHOWN, _SHOWN_OF_ID = 10, 200
 _EMPTY: Counter[Outcome] = Counter()
 
 
@@ -60,7 +62,10 @@ class Flaky(_Frozen):
 
 
 class Findings(_Frozen):
-    """What comparing the runs brought up. `reasons` speak against the patch; `notes` are for the reader only."""
+    """What comparing the runs brought up. `reasons` speak against the patch; `notes` are for the reader only.
+
+    Of `regressions` and `excused` the first thousand are named; reasons and notes count all.
+    """
 
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -84,6 +89,17 @@ def suspects(bare: TestReport, after: TestReport, gone_files: Collection[str] = 
     return tuple(found.id for found in _regressions(bare, after) if not _excused(found, gone_files))
 
 
+MAX_REPEATED = 50
+"""Suspects that are repeated; a patch that breaks more is judged by its first run."""
+
+
+def unrepeated(names: Collection[str]) -> tuple[str, ...]:
+    """Say in the evidence that the suspects were too many to repeat; nothing where they were not."""
+    if len(names) <= MAX_REPEATED:
+        return ()
+    return (f"{len(names)} tests newly fail, more than the {MAX_REPEATED} that are repeated: flaky ones count, too",)
+
+
 def settle(
     names: Iterable[str], bare: TestReport, bare_repeats: Sequence[TestReport], after_repeats: Sequence[TestReport]
 ) -> tuple[Flaky, ...]:
@@ -93,7 +109,10 @@ def settle(
 
 
 def resolve(names: Iterable[str], ids: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Find the ids that names may mean: the exact one, else all that end in the name after `/`, `:` or `.`."""
+    """Find the ids that names may mean: the exact one, else those that end in the name after `/`, `:` or `.`.
+
+    Of very many only some are given: enough to tell that the name is ambiguous.
+    """
     wanted = {name: normal_id(name) for name in names}
     found = _ending_in(set(wanted.values()), ((id, id) for id in ids))
     known = set(ids)
@@ -113,7 +132,7 @@ def judge(
 
     Args:
         flaky: what `settle` found among the `suspects`; these are named and not counted.
-        gone_files: files that the patch deletes or renames.
+        gone_files: test files that the patch deletes or renames, each of which asks a human.
     """
     found = Findings(reasons=tuple(_useless(bare, before, after, must_pass)))
     if not found.reasons and after.source is Source.EXIT_CODE:
@@ -147,7 +166,13 @@ def _by_name(
         *_exit_code_reasons(bare, after),
     )
     notes = tuple(_notes(bare, after, excused))
-    return Findings(reasons=reasons, notes=notes, must_pass=proofs, regressions=regressions, excused=excused)
+    return Findings(
+        reasons=reasons,
+        notes=notes,
+        must_pass=proofs,
+        regressions=regressions[:MAX_NAMED],
+        excused=excused[:MAX_NAMED],
+    )
 
 
 def _useless(bare: TestReport, before: TestReport, after: TestReport, must_pass: Sequence[str]) -> Iterable[str]:
@@ -216,19 +241,30 @@ def _proves(then: Counter[Outcome], now: Counter[Outcome]) -> bool:
 
 def _unresolved(name: str, ids: Sequence[str], variants: Sequence[str]) -> str:
     if ids:
-        return f"must-pass test {name!r} is ambiguous at the patch: it may be {_some(ids)}"
-    hint = f"; there are {_some(variants)}: name them with their parameters" if variants else ""
+        return f"must-pass test {name!r} is ambiguous at the patch: it may be {_choices(ids)}"
+    hint = f"; there are {_choices(variants)}: name them with their parameters" if variants else ""
     return f"must-pass test {name!r} is absent at the patch{hint}"
 
 
 def _ending_in(wanted: Collection[str], texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Map each wanted name to the ids whose text ends in it at a boundary; one pass, as there may be many of both."""
-    found: dict[str, list[str]] = {}
-    for text, id in texts:
-        for suffix in (text, *(text[match.end() :] for match in _BOUNDARY.finditer(text))):
-            if suffix in wanted:
-                found.setdefault(suffix, []).append(id)
-    return found
+    """Map wanted names to ids whose text ends in them at a boundary; of many, to one more than is shown.
+
+    Sorted from behind, the texts with one ending stand together: thousands of long ids of a hostile suite, each with a
+    boundary at every letter, cost no more than their length.
+    """
+    if not wanted:
+        return {}
+    behind = sorted((text[::-1], id) for text, id in texts)
+    return {name: found for name in wanted if (found := _alike(behind, name[::-1]))}
+
+
+def _alike(behind: Sequence[tuple[str, str]], start: str) -> list[str]:
+    """Take the ids whose reversed text is `start`, or goes on with a boundary."""
+    found: list[str] = []
+    for low, high in ((start, start + "\0"), (start + ".", start + "0"), (start + ":", start + ";")):  # `/` follows `.`
+        first, end = bisect_left(behind, (low,)), bisect_left(behind, (high,))
+        found += [id for _, id in behind[first : min(end, first + _SHOWN + 1)]]
+    return found[: _SHOWN + 1]
 
 
 def _regressions(bare: TestReport, after: TestReport) -> list[Regression]:
@@ -284,4 +320,12 @@ def _settle_one(
 
 def _some(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return ", ".join(ids[:_SHOWN]) + more
+    return _first(ids) + more
+
+
+def _choices(ids: Sequence[str]) -> str:
+    return _first(ids) + (" and others" if len(ids) > _SHOWN else "")
+
+
+def _first(ids: Sequence[str]) -> str:
+    return ", ".join(id if len(id) <= _SHOWN_OF_ID else id[:_SHOWN_OF_ID] + "…" for id in ids[:_SHOWN])

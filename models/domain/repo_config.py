@@ -115,11 +115,6 @@ class Commands(BaseModel):
     test_paths: tuple[str, ...] = ()
     origins: dict[str, Origin] = {}
 
-    @property
-    def overridden(self) -> tuple[str, ...]:
-        """The keys an operator changed for this mission; the decision shows them."""
-        return tuple(sorted(key for key, origin in self.origins.items() if origin is Origin.OVERRIDE))
-
 
 def parse_repo_config(data: bytes) -> RepoConfig:
     """Read a `.mission-control.yaml`.

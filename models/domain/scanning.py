@@ -6,8 +6,9 @@ human. A finding never holds what was found.
 """
 
 import json
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote
@@ -18,11 +19,16 @@ from models.domain.canonical import digest_of
 from models.domain.testing import presentable
 
 MAX_FINDINGS = 1000
+MAX_SARIF_BYTES = 16 * 1024 * 1024
+"""Of one log: while it is parsed, nothing else of the process runs."""
+MAX_RESULTS = 25_000
+"""Of one run of a scanner: what GitHub takes of a SARIF log, too."""
 SECRETS = "detect-secrets"
 """The scanner whose findings are secrets."""
 
 _SARIF_VERSION = "2.1.0"
 _MAX_TEXT = 300
+_MAX_LINE = 2**31 - 1
 _HIGH_SCORE, _MEDIUM_SCORE = 7.0, 4.0
 
 
@@ -89,11 +95,6 @@ class ScanReport(Scan):
         return self._of(Level.HIGH)
 
     @property
-    def doubtful(self) -> tuple[Finding, ...]:
-        """Findings that a human must decide on."""
-        return self._of(Level.MEDIUM)
-
-    @property
     def secrets(self) -> bool:
         """Whether the patch surely holds a secret, so that its text must not be kept."""
         return any(found.scanner == SECRETS for found in self.blocking)
@@ -128,7 +129,8 @@ def blamed(
     """
     head, names = list(head), renamed or {}
     old = Counter((names.get(found.path, found.path), found.fingerprint) for found in base)
-    touched = {index for index, found in enumerate(head) if _touches(found, added.get(found.path, ()))}
+    lines = {path: sorted(numbers) for path, numbers in added.items()}
+    touched = {index for index, found in enumerate(head) if _touches(found, lines.get(found.path, ()))}
     new = []
     for index, found in enumerate(head):
         if index in touched or old[found.path, found.fingerprint] <= 0:
@@ -150,11 +152,15 @@ def gather(*scans: Scan) -> ScanReport:
     )
 
 
-def parse_sarif(data: bytes, root: str) -> tuple[list[ScannerRun], list[Finding]]:
-    """Read a SARIF 2.1.0 log; `root` is the folder its absolute paths begin with.
+def parse_sarif(data: bytes, root: str, room: int = MAX_RESULTS) -> tuple[list[ScannerRun], list[Finding]]:
+    """Read a SARIF 2.1.0 log.
 
     Suppressions in the source do not count: the judged never write the law. Messages are the rules', not the results',
     because scanners for secrets quote what they found.
+
+    Args:
+        root: the folder its absolute paths begin with.
+        room: how many results may still come.
 
     Raises:
         ValueError: what is wrong with it.
@@ -163,17 +169,23 @@ def parse_sarif(data: bytes, root: str) -> tuple[list[ScannerRun], list[Finding]
     if log.get("version") != _SARIF_VERSION:
         raise ValueError(f"it is not SARIF {_SARIF_VERSION}")
     try:
-        runs = [_run(run, root) for run in log["runs"]]
+        count = sum(len(run.get("results") or ()) for run in log["runs"])
+        runs = [_run(run, root) for run in log["runs"]] if count <= room else []
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"it does not follow the SARIF schema ({type(error).__name__})") from None
+    if count > room:
+        raise ValueError(f"with it, there are more than {MAX_RESULTS} results")
     return [scanner for scanner, _ in runs], [found for _, findings in runs for found in findings]
 
 
-def _touches(found: Finding, added: Collection[int]) -> bool:
-    return any(line in added for line in range(found.line, max(found.line, found.end_line) + 1))
+def _touches(found: Finding, added: Sequence[int]) -> bool:
+    first = bisect_left(added, found.line)
+    return first < len(added) and added[first] <= max(found.line, found.end_line)
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_SARIF_BYTES:
+        raise ValueError(f"it is longer than {MAX_SARIF_BYTES} bytes")
     try:
         log = json.loads(data)
     except (ValueError, RecursionError):
@@ -200,7 +212,7 @@ def _finding(scanner: str, result: dict[str, Any], rules: dict[str, dict[str, An
     place = places[0] if places else {}
     region = place.get("region") or {}
     path = _path((place.get("artifactLocation") or {}).get("uri", ""), root)
-    line = int(region.get("startLine") or 0)
+    line = _line(region.get("startLine") or 0)
     text = (rule.get("shortDescription") or {}).get("text") or rule.get("name") or name
     return Finding(
         scanner=scanner,
@@ -208,7 +220,7 @@ def _finding(scanner: str, result: dict[str, Any], rules: dict[str, dict[str, An
         level=_level(result, rule),
         path=path,
         line=line,
-        end_line=min(int(region.get("endLine") or line), line + 1000),
+        end_line=min(_line(region.get("endLine") or line), line + 1000),
         message=_text(text),
         fingerprint=digest_of([scanner, name, result.get("partialFingerprints") or {}]),
     )
@@ -218,10 +230,17 @@ def _level(result: dict[str, Any], rule: dict[str, Any]) -> Level:
     """Use the score of GitHub's convention where the rule has one, else SARIF's own level."""
     score = (rule.get("properties") or {}).get("security-severity")
     if score is not None:
-        number = float(score)
+        number = _score(score)
         return Level.HIGH if number >= _HIGH_SCORE else Level.MEDIUM if number >= _MEDIUM_SCORE else Level.LOW
     default = (rule.get("defaultConfiguration") or {}).get("level", "warning")
     return {"error": Level.HIGH, "warning": Level.MEDIUM}.get(str(result.get("level", default)), Level.LOW)
+
+
+def _score(score: Any) -> float:
+    """Read a rule's score, which each of its results asks for: no long ones."""
+    if isinstance(score, str) and len(score) > _MAX_TEXT:
+        raise ValueError("no score")
+    return float(score)
 
 
 def _path(uri: str, root: str) -> str:
@@ -229,5 +248,9 @@ def _path(uri: str, root: str) -> str:
     return presentable(path.removeprefix("./"), _MAX_TEXT)
 
 
+def _line(number: Any) -> int:
+    return max(0, min(int(number), _MAX_LINE))
+
+
 def _text(value: Any) -> str:
-    return presentable(str(value or "unknown"), _MAX_TEXT)
+    return presentable(value if value and isinstance(value, str) else "unknown", _MAX_TEXT)

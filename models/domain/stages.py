@@ -46,8 +46,3 @@ class StageStatus(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
-
-    @property
-    def ended(self) -> bool:
-        """Whether the record is final and signed."""
-        return self in (StageStatus.PASSED, StageStatus.FAILED, StageStatus.SKIPPED)

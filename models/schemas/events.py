@@ -14,7 +14,7 @@ MAX_DATA_BYTES = 64 * 1024
 
 
 class EventPost(Body):
-    """A fact that a service or an agent reports."""
+    """A fact that a service or an agent reports; all other types are written only with the fact they tell of."""
 
     type: Literal[EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT]
     subject: Subject

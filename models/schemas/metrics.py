@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from models.contracts.missions import Comparator, Finite, Name
+from models.contracts.missions import Name
+from models.domain.metrics import Comparator, Finite
 from models.schemas.envelope import Body
 
 MAX_BATCH = 1000

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.contracts.missions import (
     AcceptanceCriteria,
     Evidence,
-    Finite,
     MetricTarget,
     MissionPackage,
     Name,
@@ -16,7 +15,7 @@ from models.contracts.missions import (
     TrustRequirements,
 )
 from models.domain.errors import InvalidInput
-from models.domain.metrics import Catalog, default_targets
+from models.domain.metrics import Catalog, Finite, default_targets
 from models.domain.repo_config import RepoConfig
 from models.domain.states import MissionOutcome, MissionStatus, Severity
 from models.schemas.envelope import Body

@@ -65,6 +65,7 @@ class TestResultPage(BaseModel):
 class EvidenceView(BaseModel):
     """All that a mission left behind: signed records, stored things, test results, samples it was judged by."""
 
+    workspace_id: str
     mission_id: str
     stages: tuple[StageView, ...]
     evidence: tuple[Evidence, ...]

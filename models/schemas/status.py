@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from models.domain.health import Health, Overall
 
@@ -14,6 +14,16 @@ class SubsystemStatus(BaseModel):
     state: Health
     checked_at: datetime
     detail: str = ""
+
+
+class SigningKeyView(BaseModel):
+    """A public key of the service, in OpenSSH form; records and commits name it by `key_id`, its fingerprint."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    key_id: str
+    public_key: str
+    created_at: datetime
 
 
 class SystemStatus(BaseModel):
@@ -34,3 +44,4 @@ class SystemStatus(BaseModel):
     config_hash: str | None
     observing_missions: int
     escalated_missions: int
+    signing_keys: tuple[SigningKeyView, ...]

@@ -9,13 +9,22 @@ from models.domain.canonical import sha256_digest
 from models.domain.errors import Gone
 from models.tables.missions import Blob, LogChunk
 
+LARGE = 256 * 1024
+"""Bytes from which on content is kept in a transaction of its own, before the one that says what it is."""
 
-async def put(session: AsyncSession, workspace_id: str, content: bytes) -> str:
-    """Keep bytes under their digest; keeping them twice keeps them once."""
-    digest = sha256_digest(content)
-    row = {"workspace_id": workspace_id, "digest": digest, "size": len(content), "content": content}
-    await session.execute(insert(Blob).values(**row).on_conflict_do_nothing())
+
+async def put(session: AsyncSession, workspace_id: str, content: bytes, digest: str | None = None) -> str:
+    """Keep bytes under their digest; keeping them twice keeps them once, and sends large ones once."""
+    digest = digest or sha256_digest(content)
+    if len(content) < LARGE or not await _is_kept(session, workspace_id, digest):
+        row = {"workspace_id": workspace_id, "digest": digest, "size": len(content), "content": content}
+        await session.execute(insert(Blob).values(**row).on_conflict_do_nothing())
     return digest
+
+
+async def _is_kept(session: AsyncSession, workspace_id: str, digest: str) -> bool:
+    statement = select(Blob.size).where(Blob.workspace_id == workspace_id, Blob.digest == digest)
+    return (await session.execute(statement)).one_or_none() is not None
 
 
 async def get(session: AsyncSession, workspace_id: str, digest: str) -> bytes | None:
@@ -52,9 +61,16 @@ async def chunks(session: AsyncSession, workspace_id: str, log_id: str, after: i
     return [(row.seq, row.content) for row in await session.execute(statement)]
 
 
-async def drop_log(session: AsyncSession, workspace_id: str, log_id: str | None) -> None:
-    """Remove the pieces of a log whose whole is kept, or whose attempt died."""
-    if log_id is not None:
-        await session.execute(
-            delete(LogChunk).where(col(LogChunk.workspace_id) == workspace_id, col(LogChunk.log_id) == log_id)
+async def printed(session: AsyncSession, workspace_id: str, log_id: str | None) -> bytes | None:
+    """Join what a growing log has so far; None when that is nothing."""
+    pieces = await chunks(session, workspace_id, log_id or "")
+    return b"".join(content for _, content in pieces) or None
+
+
+async def forget_chunks(session: AsyncSession, workspace_id: str, log_id: str, before: int) -> None:
+    """Drop a growing log's pieces before a number, to bound what grows for as long as somebody watches."""
+    await session.execute(
+        delete(LogChunk).where(
+            col(LogChunk.workspace_id) == workspace_id, col(LogChunk.log_id) == log_id, col(LogChunk.seq) < before
         )
+    )

@@ -2,12 +2,10 @@
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import select
 
 from models.domain.events import EventType, Subject
 from models.store import events
 from models.store.events import Actor
-from models.tables.workspaces import Workspace
 
 
 async def note(session: AsyncSession, config_hash: str, actor: Actor) -> bool:
@@ -15,10 +13,8 @@ async def note(session: AsyncSession, config_hash: str, actor: Actor) -> bool:
     changed = await session.scalar(_KEEP, {"hash": config_hash})
     if changed is None:
         return False
-    for workspace_id in await session.scalars(select(Workspace.workspace_id)):
-        about = Subject(kind="configuration", id="installation")
-        data = {"config_hash": config_hash}
-        await events.append(session, workspace_id, EventType.CONFIG_CHANGED, about, actor, data)
+    about = Subject(kind="configuration", id="installation")
+    await events.append_everywhere(session, EventType.CONFIG_CHANGED, about, actor, {"config_hash": config_hash})
     return True
 
 

@@ -33,12 +33,8 @@ class Database:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, pool_size: int = 20) -> "Database":
-        """Connect as settings say; with `DATABASE_URL` alone, both doors use it and take their roles."""
-        base = settings.database_url
-        app, system = settings.database_app_url or base, settings.database_system_url or base
-        if app is None or system is None:
-            raise ValueError("DATABASE_URL is not set: start with `mission-control up`, or point it at a PostgreSQL 18")
-        return cls(app.get_secret_value(), system.get_secret_value(), pool_size=pool_size)
+        """Connect as settings say; raises `Misconfigured` when they say nothing."""
+        return cls(*settings.database_doors(), pool_size=pool_size)
 
     @asynccontextmanager
     async def workspace(self, workspace_id: str) -> AsyncIterator[AsyncSession]:
@@ -68,11 +64,6 @@ class Database:
                 yield raw
             finally:
                 await connection.invalidate()  # the pool must not hand out a connection that listens
-
-    async def ping(self) -> None:
-        """Raise when Postgres does not answer."""
-        async with self._app.connect() as connection:
-            await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
         """Give all connections back."""

@@ -6,9 +6,11 @@ from sqlalchemy import ColumnElement, func, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.contracts.pipeline import DecisionRef, StageRef
 from models.domain.errors import Conflict, MissionControlError, NotFound, NotPermitted
 from models.domain.events import EventType, Subject
-from models.domain.states import DecisionStatus
+from models.domain.stages import StageName
+from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.schemas.pagination import PageRequest
 from models.store import events, lists, pagination
 from models.store.events import Actor
@@ -49,7 +51,7 @@ async def resolve(
         .where(
             col(Decision.workspace_id) == workspace_id,
             col(Decision.decision_id) == decision_id,
-            col(Decision.status) == DecisionStatus.PENDING.value,
+            col(Decision.status).in_(sources(DECISION_TRANSITIONS, answer)),
             or_(col(Decision.expires_at).is_(None), col(Decision.expires_at) > func.mc_now()),
             col(Decision.requested_by) != actor.name,
         )
@@ -61,6 +63,18 @@ async def resolve(
         raise _refusal(await require(session, workspace_id, decision_id), actor)
     await _tell(session, decision, actor)
     return decision
+
+
+def reference(decision: Decision) -> DecisionRef:
+    """Name an answered decision as its mission's workflow knows it."""
+    ref = StageRef(
+        workspace_id=decision.workspace_id,
+        mission_id=decision.mission_id or "",
+        stage=StageName.GOVERNANCE,
+        round=decision.round,
+        candidate=decision.candidate,
+    )
+    return DecisionRef(ref=ref, decision_id=decision.decision_id)
 
 
 def _concerning(workspace_id: str, agent: str | None) -> list[ColumnElement[bool]]:

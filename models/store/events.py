@@ -7,10 +7,12 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import select
 
 from models.domain.canonical import canonical_json
 from models.domain.events import Event, EventType, Subject
 from models.store.database import mark_events
+from models.tables.workspaces import Workspace
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,14 @@ _INSERT = text(
     " VALUES (:workspace_id, :type, :subject_kind, :subject_id, :actor, :correlation_id, CAST(:data AS jsonb))"
     " RETURNING epoch, CAST(xid AS text) AS xid, id"
 )
+
+
+async def append_everywhere(
+    session: AsyncSession, kind: EventType, subject: Subject, actor: Actor, data: dict[str, Any]
+) -> None:
+    """Write an event about the installation into each workspace (system door)."""
+    for workspace_id in await session.scalars(select(Workspace.workspace_id)):
+        await append(session, workspace_id, kind, subject, actor, data)
 
 
 @dataclass(frozen=True)

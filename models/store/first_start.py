@@ -7,13 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.errors import Unavailable
+from models.domain.events import EventType, Subject
 from models.domain.principals import Role
 from models.settings import Settings
-from models.store import keys
+from models.store import events, keys
 from models.store.database import Database
+from models.store.events import Actor
 
 log = structlog.get_logger()
 
@@ -31,23 +33,33 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
     """
     async with db.system() as session:
         await keys.lock_first_start(session)
-        await keys.create_workspace(session, keys.DEFAULT_WORKSPACE, "Default")
+        if await keys.create_workspace(session, keys.DEFAULT_WORKSPACE, "Default"):
+            await _tell(session, EventType.WORKSPACE_CREATED, "workspace", keys.DEFAULT_WORKSPACE)
         if await keys.has_admin(session, keys.DEFAULT_WORKSPACE):
             return
         secret = keys.new_secret()
         await asyncio.to_thread(_write_key, settings.key_file, secret)
         await keys.create_key(session, keys.DEFAULT_WORKSPACE, "admin", role=Role.ADMIN, secret=secret)
+        await _tell(session, EventType.API_KEY_CREATED, "principal", "admin")
     log.info("first_admin_key_written", workspace_id=keys.DEFAULT_WORKSPACE, file=str(settings.key_file))
 
 
 async def keep_trying_first_start(db: Database, settings: Settings) -> None:
-    """`ensure_first_admin`, as often as it takes: a database may come, or be migrated, after us."""
+    """`ensure_first_admin`, as often as it takes: a database may come, or be migrated, after us.
+
+    No error ends it, because whoever sees it end takes the key for written.
+    """
     while True:
         try:
             return await ensure_first_admin(db, settings)
-        except (SQLAlchemyError, Unavailable) as error:
-            log.warning("first_start_waits", error=str(error).splitlines()[0])
+        except Exception as error:
+            log.warning("first_start_waits", error=f"{type(error).__name__}: {error}".splitlines()[0])
             await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _tell(session: AsyncSession, kind: EventType, about: str, name: str) -> None:
+    actor = Actor("first-start", f"start/{os.getpid()}")
+    await events.append(session, keys.DEFAULT_WORKSPACE, kind, Subject(kind=about, id=name), actor)
 
 
 def _write_key(target: Path, secret: str) -> None:

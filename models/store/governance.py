@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -11,7 +11,7 @@ from sqlmodel import col, select
 from models.contracts.pipeline import StageRef
 from models.domain.approval import Binding, MergeVerdict
 from models.domain.events import EventType, Subject
-from models.domain.states import DecisionStatus
+from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.store import events
 from models.store.events import Actor
 from models.tables.missions import Decision
@@ -68,13 +68,13 @@ async def ask(
 
 async def expire(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
     """Expire a pending decision whose time is over by the database clock; return it as it is now."""
-    statement = _pending(workspace_id, name).where(col(Decision.expires_at) <= func.mc_now())
-    return await _close(session, statement, DecisionStatus.EXPIRED, workspace_id, name, actor)
+    is_over = col(Decision.expires_at) <= func.mc_now()
+    return await _close(session, DecisionStatus.EXPIRED, workspace_id, name, actor, is_over)
 
 
 async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
     """Cancel a pending decision whose subject is gone; return it as it is now."""
-    return await _close(session, _pending(workspace_id, name), DecisionStatus.CANCELED, workspace_id, name, actor)
+    return await _close(session, DecisionStatus.CANCELED, workspace_id, name, actor)
 
 
 async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
@@ -101,25 +101,28 @@ async def acknowledge(session: AsyncSession, workspace_id: str, name: str) -> No
     )
 
 
-def _pending(workspace_id: str, name: str) -> Any:
-    return update(Decision).where(
-        col(Decision.workspace_id) == workspace_id,
-        col(Decision.decision_id) == name,
-        col(Decision.status) == DecisionStatus.PENDING.value,
-    )
-
-
 async def _close(
-    session: AsyncSession, pending: Any, status: DecisionStatus, workspace_id: str, name: str, actor: Actor
+    session: AsyncSession,
+    to: DecisionStatus,
+    workspace_id: str,
+    name: str,
+    actor: Actor,
+    *conditions: ColumnElement[bool],
 ) -> Decision | None:
-    closed = await session.execute(
-        pending.values(
-            status=status.value, resolved_by=actor.name, resolved_at=func.mc_now(), acknowledged_at=func.mc_now()
+    statement = (
+        update(Decision)
+        .where(
+            col(Decision.workspace_id) == workspace_id,
+            col(Decision.decision_id) == name,
+            col(Decision.status).in_(sources(DECISION_TRANSITIONS, to)),
+            *conditions,
         )
+        .values(status=to.value, resolved_by=actor.name, resolved_at=func.mc_now(), acknowledged_at=func.mc_now())
     )
+    closed = await session.execute(statement)
     decision = await session.get(Decision, (workspace_id, name), populate_existing=True)
     if closed.rowcount and decision is not None:  # type: ignore[attr-defined]  # an UPDATE's result has it
-        await _tell(session, decision, _TOLD[status], actor)
+        await _tell(session, decision, _TOLD[to], actor)
     return decision
 
 

@@ -9,7 +9,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.events import EventType, Subject
 from models.domain.principals import Kind, Principal, Role
+from models.store import events
+from models.store.events import Actor
 from models.tables.workspaces import ApiKey, BrowserSession, Workspace
 
 PREFIX, SESSION_PREFIX = "mc_", "mcs_"
@@ -27,10 +30,11 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-async def create_workspace(session: AsyncSession, workspace_id: str, name: str) -> None:
-    """Make a workspace (system door); making it twice makes it once."""
+async def create_workspace(session: AsyncSession, workspace_id: str, name: str) -> bool:
+    """Make a workspace (system door); making it twice makes it once. True if it is new."""
     row = {"workspace_id": workspace_id, "slug": workspace_id, "name": name}
-    await session.execute(insert(Workspace).values(**row).on_conflict_do_nothing())
+    made = insert(Workspace).values(**row).on_conflict_do_nothing().returning(col(Workspace.workspace_id))
+    return (await session.execute(made)).first() is not None
 
 
 async def create_key(
@@ -73,18 +77,26 @@ async def find_session(session: AsyncSession, digest: str) -> Principal | None:
     return _principal(row) if row else None
 
 
-async def open_session(session: AsyncSession, principal: Principal, lasts: timedelta) -> str:
+async def open_session(session: AsyncSession, principal: Principal, lasts: timedelta, request_id: str) -> str:
     """Lend a key to a browser (system door); the secret of the cookie, which is kept nowhere."""
     secret = SESSION_PREFIX + secrets.token_urlsafe(32)
     row = {"workspace_id": principal.workspace_id, "digest": digest(secret), "key_id": principal.key_id}
     await session.execute(delete(BrowserSession).where(col(BrowserSession.expires_at) <= func.mc_now()))
     await session.execute(insert(BrowserSession).values(**row, expires_at=func.mc_now() + lasts))
+    await _tell(session, EventType.SESSION_OPENED, principal, request_id)
     return secret
 
 
-async def close_session(session: AsyncSession, secret: str) -> None:
-    """End a browser's session (system door)."""
-    await session.execute(delete(BrowserSession).where(col(BrowserSession.digest) == digest(secret)))
+async def close_session(session: AsyncSession, principal: Principal, secret: str, request_id: str) -> None:
+    """End a browser's session (system door); an API key has none."""
+    ended = delete(BrowserSession).where(col(BrowserSession.digest) == digest(secret))
+    if (await session.execute(ended.returning(col(BrowserSession.key_id)))).first() is not None:
+        await _tell(session, EventType.SESSION_CLOSED, principal, request_id)
+
+
+async def _tell(session: AsyncSession, kind: EventType, principal: Principal, request_id: str) -> None:
+    about, actor = Subject(kind="principal", id=principal.name), Actor(principal.name, request_id)
+    await events.append(session, principal.workspace_id, kind, about, actor, {"key_id": principal.key_id})
 
 
 async def has_admin(session: AsyncSession, workspace_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, text
+from sqlalchemy import func, or_, text, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -20,8 +20,15 @@ async def now(session: AsyncSession) -> datetime:
     return clock
 
 
-async def samples(session: AsyncSession, workspace_id: str, metric_id: str, since: datetime) -> list[Sample]:
-    """Read a metric's samples since a time, newest first; snapshots of missions are copies and do not count."""
+async def samples(
+    session: AsyncSession, workspace_id: str, metric_id: str, since: datetime, mission_id: str | None = None
+) -> list[Sample]:
+    """Read a metric's samples since a time, newest first; snapshots of missions are copies and do not count.
+
+    Of those that were taken for one mission, such as by its probe, only that of `mission_id`, where it is given.
+    """
+    taken_for = col(MetricSample.mission_id)
+    scope = or_(taken_for.is_(None), taken_for == mission_id) if mission_id else true()
     statement = (
         select(MetricSample.metric_id, MetricSample.value, MetricSample.at)
         .where(
@@ -29,6 +36,7 @@ async def samples(session: AsyncSession, workspace_id: str, metric_id: str, sinc
             MetricSample.metric_id == metric_id,
             MetricSample.at > since,
             col(MetricSample.phase).is_(None),
+            scope,
         )
         .order_by(col(MetricSample.at).desc())
         .limit(MAX_SAMPLES)
@@ -37,7 +45,7 @@ async def samples(session: AsyncSession, workspace_id: str, metric_id: str, sinc
 
 
 async def add(session: AsyncSession, workspace_id: str, mission_id: str, source: str, found: list[Sample]) -> None:
-    """Keep samples that a mission's probe read; a repeated look has the same ids and adds nothing."""
+    """Keep samples that a mission's own command measured; a repeated run has the same ids and adds nothing."""
     await _insert(session, workspace_id, mission_id, source, None, found)
 
 

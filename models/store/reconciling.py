@@ -2,43 +2,42 @@
 
 from typing import Any
 
-from sqlalchemy import and_, or_, text
+from sqlalchemy import and_, func, or_, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 from sqlmodel import col, select
 
-from models.contracts.pipeline import CloseInput, DecisionRef, StageRef
+from models.contracts.pipeline import CloseInput, DecisionRef
 from models.contracts.reconciling import Leftover
-from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionStatus
+from models.store import decisions, idempotency
 from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
+OF_ONE_HOST = 50
+"""Leftovers that a host is asked for in one pass: one that is gone costs each pass this much."""
+SELDOM, ONE_PASS = 600, 15
+"""Seconds: how often an old answer is told again, and a little more than lies between two passes."""
+
 _ENDED = (MissionStatus.RESOLVED.value, MissionStatus.ESCALATED.value)
 _RUNNING = (MissionStatus.IN_PROGRESS.value, MissionStatus.OBSERVING.value)
 
 
 async def unacknowledged(session: AsyncSession) -> list[tuple[str, DecisionRef]]:
-    """List answered decisions whose workflow has not said that it knows."""
+    """List answered decisions whose workflow has not said that it knows, and that are due to be told again.
+
+    At first each pass tells them, after ten minutes one pass in ten minutes: a workflow takes 10,000 signals at most.
+    """
+    age = func.extract("epoch", func.mc_now() - col(Decision.resolved_at))
     statement = (
         select(Decision)
         .where(Decision.status != DecisionStatus.PENDING.value, col(Decision.acknowledged_at).is_(None))
         .where(col(Decision.mission_id).is_not(None))
+        .where(or_(age < SELDOM, func.mod(age, SELDOM) < ONE_PASS))
         .order_by(col(Decision.resolved_at))
         .limit(BATCH)
     )
-    return [(decision.workspace_id, _reference(decision)) for decision in await session.scalars(statement)]
-
-
-def _reference(decision: Decision) -> DecisionRef:
-    ref = StageRef(
-        workspace_id=decision.workspace_id,
-        mission_id=decision.mission_id or "",
-        stage=StageName.GOVERNANCE,
-        round=decision.round,
-        candidate=decision.candidate,
-    )
-    return DecisionRef(ref=ref, decision_id=decision.decision_id)
+    return [(decision.workspace_id, decisions.reference(decision)) for decision in await session.scalars(statement)]
 
 
 _KEYS: Any = (Mission.workspace_id, Mission.mission_id, Mission.correlation_id)
@@ -62,28 +61,35 @@ async def running(session: AsyncSession) -> list[Mission]:
 
 
 async def open_workbenches_of_ended(session: AsyncSession) -> list[Leftover]:
-    """List workbenches still open though their mission has ended."""
-    statement = (
-        select(Workbench)
+    """List workbenches still open though their mission has ended: of each host some, as one may be gone for good.
+
+    Which ones is left to chance: those that cannot be cleared must not stand before the others in every pass.
+    """
+    place = func.row_number().over(partition_by=col(Workbench.host), order_by=func.random())
+    left = (
+        select(Workbench, place.label("place"))
         .join(
             Mission,
             (col(Mission.workspace_id) == col(Workbench.workspace_id))
             & (col(Mission.mission_id) == col(Workbench.mission_id)),
         )
         .where(col(Workbench.closed_at).is_(None), col(Mission.status).in_(_ENDED))
-        .limit(BATCH)
+        .subquery()
     )
+    chosen = select(left.c.host, left.c.workspace_id, left.c.mission_id)
+    statement = chosen.where(left.c.place <= OF_ONE_HOST).order_by(left.c.place).limit(BATCH)
     return [
         Leftover(host=row.host, task=CloseInput(workspace_id=row.workspace_id, mission_id=row.mission_id))
-        for row in await session.scalars(statement)
+        for row in await session.execute(statement)
     ]
 
 
 async def keep_house(session: AsyncSession, retention_days: int) -> None:
-    """Make partitions ahead, drop those wholly past retention, forget old idempotency keys."""
+    """Make partitions ahead, drop those wholly past retention, forget old idempotency keys and sessions."""
     await session.execute(text("SELECT mc_event_partitions(3)"))
     await session.execute(
         text("SELECT mc_drop_event_partitions((mc_now() - make_interval(days => :days))::date)"),
         {"days": retention_days},
     )
-    await session.execute(text("DELETE FROM idempotency WHERE created_at < mc_now() - interval '2 days'"))
+    await idempotency.forget_old(session)
+    await session.execute(text("DELETE FROM browser_session WHERE expires_at < mc_now()"))

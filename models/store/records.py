@@ -51,8 +51,7 @@ async def log(session: AsyncSession, stage: Stage) -> bytes:
     """Read what a stage's commands printed, as far as it is there."""
     if stage.log_digest is not None:
         return await blobs.get(session, stage.workspace_id, stage.log_digest) or b""
-    pieces = await blobs.chunks(session, stage.workspace_id, stage.log_id or "")
-    return b"".join(content for _, content in pieces)
+    return await blobs.printed(session, stage.workspace_id, stage.log_id) or b""
 
 
 async def follow(db: Database, mission: Mission, stage: Stage, offset: int = 0) -> AsyncIterator[bytes]:

@@ -46,21 +46,29 @@ async def require(session: AsyncSession, workspace_id: str, name: str) -> Reposi
 
 
 async def resolve(
-    session: AsyncSession, workspace_id: str, wanted: str, roots: Iterable[Path], env: str, actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    wanted: str,
+    roots: Iterable[Path],
+    env: str,
+    actor: Actor,
+    *,
+    may_register: bool,
 ) -> Repository:
     """Find the repository that a mission names by id, name or place.
 
-    A local path inside `roots` that nobody registered is registered now, unprotected, for the environment `env`.
+    A local path inside `roots` that nobody registered is registered now, unprotected, for the environment `env`, if
+    the caller may register repositories.
 
     Raises:
-        NotFound: no such repository, and nothing that we may register by ourselves.
+        NotFound: `repository_not_found`; nobody registered it.
         InvalidInput: a place that we may not use.
     """
     found = await _find(session, workspace_id, wanted)
     if found is None and ("/" in wanted or ":" in wanted):
         place = check_url(wanted, roots)
         found = await _find(session, workspace_id, place.url)
-        if found is None and place.path is not None:
+        if found is None and place.path is not None and may_register:
             found = await _register_path(session, workspace_id, place.url, env, actor)
     return _there(found, wanted)
 
@@ -107,7 +115,7 @@ def _values(new: RepositoryCreate) -> dict[str, Any]:
 
 def _there(repository: Repository | None, name: str) -> Repository:
     if repository is None:
-        raise NotFound("repository_not_found", f"there is no repository {name!r}; register it first")
+        raise NotFound("repository_not_found", f"no repository {name!r} is registered; ask an operator to register it")
     return repository
 
 

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 
 from models.contracts.pipeline import Conclusion, ControlRecord
 from models.domain.events import EventType, Subject
-from models.domain.states import MISSION_TRANSITIONS, MissionOutcome, MissionStatus, sources
+from models.domain.states import MISSION_TRANSITIONS, MissionOutcome, MissionStatus, Severity, sources
 from models.store import events
 from models.store.events import Actor
 from models.store.stages import WORKER, subject
@@ -177,7 +177,7 @@ async def open_capa(session: AsyncSession, end: Conclusion, actor: Actor) -> Non
         "cause": end.reason,
         "corrective": f"The merge was taken back by {end.revert_sha}." if end.revert_sha else "",
         "preventive": "",
-        "severity": mission.severity,
+        "severity": Severity.CRITICAL.value if _should_have_gone(end) else mission.severity,
         "status": "open",
         "created_by": actor.name,
     }
@@ -187,6 +187,12 @@ async def open_capa(session: AsyncSession, end: Conclusion, actor: Actor) -> Non
         await events.append(
             session, ref.workspace_id, EventType.CAPA_CREATED, about, actor, {"mission_id": ref.mission_id}
         )
+
+
+def _should_have_gone(end: Conclusion) -> bool:
+    """Whether a merge stays that nobody vouches for: it could not be taken back, or was not observed (V-13)."""
+    ended_badly = end.outcome in (MissionOutcome.FAILED, MissionOutcome.TERMINATED)
+    return ended_badly and bool(end.merge_sha) and not end.revert_sha
 
 
 async def _remember(session: AsyncSession, change: ControlRecord) -> bool:

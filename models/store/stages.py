@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, text, update
-from sqlalchemy.dialects.postgresql import insert
+import structlog
+from sqlalchemy import ColumnElement, event, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -20,9 +21,10 @@ from models.domain.stages import StageName, StageStatus
 from models.store import blobs, events
 from models.store.database import clock, mark_events
 from models.store.events import Actor
-from models.tables.missions import Mission, Stage, TestResultRow
+from models.tables.missions import Mission, Stage
 
 WORKER = "worker"
+log = structlog.get_logger()
 
 _EVENTS = {
     StageStatus.PASSED: EventType.STAGE_PASSED,
@@ -49,7 +51,7 @@ class NewEvidence:
     kind: str
     content: bytes
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The name under which it is kept."""
         return sha256_digest(self.content)
@@ -100,6 +102,24 @@ async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> 
         .order_by(col(Stage.started_at))
     )
     return list(await session.scalars(statement))
+
+
+async def source_of(session: AsyncSession, ref: StageRef) -> str:
+    """Name the commit that a candidate's ref led to when it was first applied; "" if it was not yet, or is a diff."""
+    source = col(Stage.result)["source"].astext
+    statement = (
+        select(source)
+        .where(
+            Stage.workspace_id == ref.workspace_id,
+            Stage.mission_id == ref.mission_id,
+            Stage.candidate == ref.candidate,
+            Stage.stage == StageName.BRANCH_AND_PATCH.value,
+            source.is_not(None),
+        )
+        .order_by(col(Stage.round))
+        .limit(1)
+    )
+    return await session.scalar(statement) or ""
 
 
 async def last_ref(session: AsyncSession, workspace_id: str, mission_id: str, stage: StageName) -> StageRef:
@@ -170,7 +190,8 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
     ref = ref_of(record)
     log_digest = await blobs.put(session, ref.workspace_id, ending.log) if ending.log is not None else None
     values = _signed(record, ending, log_digest, clock(session), sign)
-    if not (await session.execute(_END, _closing(record, ending, values))).scalar_one():
+    told = (await session.execute(_END, _closing(record, ending, values))).one_or_none()
+    if told is None:
         finished = await load(session, ref)
         assert finished is not None  # noqa: S101  # the update matched no open row, so there is a closed one
         await session.refresh(finished)
@@ -179,9 +200,17 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
         return dict(finished.result["answer"])
     mark_events(session)
     for item in ending.evidence:
-        await blobs.put(session, ref.workspace_id, item.content)
+        await blobs.put(session, ref.workspace_id, item.content, item.digest)
     await _keep_tests(session, ref, ending.tests, log_digest)
+    _log_when_committed(session, ref, ending, told.correlation_id)
     return ending.answer
+
+
+def _log_when_committed(session: AsyncSession, ref: StageRef, ending: Ending, correlation_id: str) -> None:
+    """Tell the log of a stage's end once it is a fact; the correlation id is the request's that filed the mission."""
+    line = {"mission_id": ref.mission_id, "stage": ref.stage.value, "round": ref.round, "candidate": ref.candidate}
+    line |= {"status": ending.status.value, "reason": ending.reason[:200], "correlation_id": correlation_id}
+    event.listen(session.sync_session, "after_commit", lambda _: log.info("stage_ended", **line), once=True)
 
 
 def _closing(record: Stage, ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +261,8 @@ _END = text(
         SELECT :workspace_id, :type, 'mission', :mission_id, 'worker', correlation_id, CAST(:told AS jsonb)
         FROM closed, mission WHERE workspace_id = :workspace_id AND mission_id = :mission_id
     )
-    SELECT count(*) FROM closed
+    SELECT (SELECT correlation_id FROM mission WHERE workspace_id = :workspace_id AND mission_id = :mission_id)
+    FROM closed
     """
 )
 
@@ -309,23 +339,27 @@ def ref_of(record: Stage) -> StageRef:
 
 
 async def _keep_tests(session: AsyncSession, ref: StageRef, tests: tuple[TestResult, ...], log: str | None) -> None:
-    rows = [
-        {
-            "workspace_id": ref.workspace_id,
-            "mission_id": ref.mission_id,
-            "run": test.run,
-            "round": ref.round,
-            "candidate": ref.candidate,
-            "ordinal": ordinal,
-            "name": test.name,
-            "outcome": test.outcome,
-            "duration_ms": test.duration_ms,
-            "log_digest": log,
-        }
-        for ordinal, test in enumerate(tests)
-    ]
-    if rows:
-        await session.execute(insert(TestResultRow).on_conflict_do_nothing(), rows)
+    """Keep results by one statement: a large suite has tens of thousands, and the closing transaction seconds."""
+    columns = {
+        "runs": [test.run for test in tests],
+        "names": [test.name for test in tests],
+        "outcomes": [test.outcome for test in tests],
+        "durations": [test.duration_ms for test in tests],
+    }
+    if tests:
+        await session.execute(_KEEP_TESTS, {**_key(ref), **columns, "log_digest": log})
+
+
+_KEEP_TESTS = text(
+    """
+    INSERT INTO test_result
+    (workspace_id, mission_id, run, round, candidate, ordinal, name, outcome, duration_ms, log_digest)
+    SELECT :workspace_id, :mission_id, run, :round, :candidate, number - 1, name, outcome, duration_ms, :log_digest
+    FROM unnest(CAST(:runs AS text[]), CAST(:names AS text[]), CAST(:outcomes AS text[]), CAST(:durations AS float8[]))
+    WITH ORDINALITY AS t (run, name, outcome, duration_ms, number)
+    ON CONFLICT DO NOTHING
+    """
+)
 
 
 async def tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:

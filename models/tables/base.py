@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, DateTime, LargeBinary, text
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, LargeBinary, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-__all__ = ["Json", "JsonList", "SQLModel", "Time", "big", "binary", "json", "key", "now", "time"]
+__all__ = ["Json", "JsonList", "SQLModel", "Time", "big", "binary", "json", "key", "names", "now", "time"]
 
 Json = dict[str, Any]
 JsonList = list[Any]
@@ -17,6 +17,12 @@ Time = Annotated[datetime, "timestamptz"]
 def key(**options: Any) -> Any:
     """Declare a part of the primary key."""
     return Field(primary_key=True, **options)
+
+
+def names(table: str, column: str, key: str | None = None) -> tuple[ForeignKeyConstraint]:
+    """Declare that `column` names a row of `table`, in the same workspace; for `__table_args__`."""
+    of = f"{table}.{key or column}"
+    return (ForeignKeyConstraint(["workspace_id", column], [f"{table}.workspace_id", of]),)
 
 
 def json(default: str | None = None, *, nullable: bool = False) -> Any:

@@ -2,7 +2,7 @@
 
 from sqlmodel import Field
 
-from models.tables.base import Json, JsonList, SQLModel, Time, big, binary, json, key, now, time
+from models.tables.base import Json, JsonList, SQLModel, Time, big, binary, json, key, names, now, time
 
 
 class MissionCounter(SQLModel, table=True):
@@ -17,6 +17,8 @@ class MissionCounter(SQLModel, table=True):
 
 class Mission(SQLModel, table=True):
     """A mission's present state; only its workflow moves it."""
+
+    __table_args__ = (*names("repository", "repository_id"), *names("mission", "retry_of", "mission_id"))
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
     mission_id: str = key()
@@ -62,6 +64,8 @@ class Mission(SQLModel, table=True):
 class Candidate(SQLModel, table=True):
     """A patch to try. A diff's text is a blob; `outcome` and `reason` say how it fared."""
 
+    __table_args__ = names("mission", "mission_id")
+
     workspace_id: str = key()
     mission_id: str = key()
     number: int = key()
@@ -75,6 +79,8 @@ class Candidate(SQLModel, table=True):
 
 class Stage(SQLModel, table=True):
     """A stage's evidence record; signed and never changed once it has ended."""
+
+    __table_args__ = names("mission", "mission_id")
 
     workspace_id: str = key()
     mission_id: str = key()
@@ -102,6 +108,7 @@ class EvidenceRow(SQLModel, table=True):
     """A pointer to stored evidence of a mission."""
 
     __tablename__ = "evidence"
+    __table_args__ = names("mission", "mission_id")
 
     workspace_id: str = key()
     mission_id: str = key()
@@ -117,6 +124,7 @@ class TestResultRow(SQLModel, table=True):
 
     __test__ = False
     __tablename__ = "test_result"
+    __table_args__ = names("mission", "mission_id")
 
     workspace_id: str = key()
     mission_id: str = key()
@@ -134,8 +142,9 @@ class MetricSample(SQLModel, table=True):
     """One sample of a metric, posted or read by a probe."""
 
     __tablename__ = "metric_observation"
+    __table_args__ = names("mission", "mission_id")
 
-    workspace_id: str = key()
+    workspace_id: str = key(foreign_key="workspace.workspace_id")
     observation_id: str = key()
     metric_id: str
     value: float
@@ -149,6 +158,7 @@ class RemediationRow(SQLModel, table=True):
     """One entry of a mission's history."""
 
     __tablename__ = "remediation_event"
+    __table_args__ = names("mission", "mission_id")
 
     workspace_id: str = key()
     mission_id: str = key()
@@ -187,6 +197,8 @@ class LogChunk(SQLModel, table=True):
 class Workbench(SQLModel, table=True):
     """Which host holds a mission's worktrees, so that what a dead host left can be swept."""
 
+    __table_args__ = names("mission", "mission_id")
+
     workspace_id: str = key()
     mission_id: str = key()
     host: str = key()
@@ -198,6 +210,7 @@ class BaseResult(SQLModel, table=True):
     """A test run of a base commit, kept because it does not change."""
 
     __tablename__ = "base_result"
+    __table_args__ = names("repository", "repository_id")
 
     workspace_id: str = key()
     repository_id: str = key()
@@ -208,6 +221,8 @@ class BaseResult(SQLModel, table=True):
 
 class Decision(SQLModel, table=True):
     """A question put to a human, with all that the answer binds."""
+
+    __table_args__ = names("mission", "mission_id")
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
     decision_id: str = key()
@@ -232,6 +247,8 @@ class Decision(SQLModel, table=True):
 class Capa(SQLModel, table=True):
     """A corrective and preventive action. `cause_key` makes the one of a failed run unique."""
 
+    __table_args__ = names("mission", "mission_id")
+
     workspace_id: str = key(foreign_key="workspace.workspace_id")
     capa_id: str = key()
     mission_id: str | None = None
@@ -252,6 +269,7 @@ class MergeFence(SQLModel, table=True):
     """The highest token that used a branch's merge slot; older holders are refused."""
 
     __tablename__ = "merge_fence"
+    __table_args__ = names("repository", "repository_id")
 
     workspace_id: str = key()
     repository_id: str = key()

@@ -1,9 +1,8 @@
 """Workspaces, the keys that open them, and the repositories registered in them."""
 
-from sqlalchemy import ForeignKeyConstraint
 from sqlmodel import Field
 
-from models.tables.base import Json, SQLModel, Time, json, key, now, time
+from models.tables.base import Json, SQLModel, Time, json, key, names, now, time
 
 
 class Workspace(SQLModel, table=True):
@@ -35,7 +34,7 @@ class BrowserSession(SQLModel, table=True):
     """A key lent to a browser's cookie for a while; only the digest of the cookie is kept, and it ends with its key."""
 
     __tablename__ = "browser_session"
-    __table_args__ = (ForeignKeyConstraint(["workspace_id", "key_id"], ["api_key.workspace_id", "api_key.key_id"]),)
+    __table_args__ = names("api_key", "key_id")
 
     workspace_id: str = key()
     digest: str = key()
@@ -66,3 +65,13 @@ class Installation(SQLModel, table=True):
     epoch: int
     system_identifier: str
     config_hash: str | None = None
+
+
+class SigningKey(SQLModel, table=True):
+    """The public half of a key that signs records and commits, in OpenSSH form."""
+
+    __tablename__ = "signing_key"
+
+    key_id: str = key()
+    public_key: str
+    created_at: Time = now()

@@ -4,7 +4,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import (
     Client,
     Schedule,
@@ -16,8 +15,7 @@ from temporalio.client import (
 
 from models.domain.errors import Conflict, InvalidInput, Unavailable
 from models.settings import Settings
-from tests.fixtures.servers import TemporalServer
-from worker.dev.temporal import BEGUN_AGAIN, SEARCH_ATTRIBUTES, DevTemporal, connect, running_workflows
+from worker.dev.temporal import BEGUN_AGAIN, DevTemporal, connect, running_workflows
 from worker.dev.temporal_cli import TemporalCli, find_temporal_cli, go_command, read_version
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.reconcile import ReconcileWorkflow
@@ -49,12 +47,6 @@ def become(server: DevTemporal, version: str) -> None:
 
 
 class TestServer:
-    async def test_it_knows_our_search_attributes(self, temporal_server: TemporalServer) -> None:
-        client = await connect(temporal_server.address)
-        request = ListSearchAttributesRequest(namespace=temporal_server.namespace)
-        listed = await client.operator_service.list_search_attributes(request)
-        assert set(SEARCH_ATTRIBUTES) <= set(listed.custom_attributes)
-
     async def test_workflows_survive_sigkill(self, server: DevTemporal) -> None:
         await start_workflow(await connect(server.address), "kept")
         assert server.child

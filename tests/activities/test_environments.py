@@ -71,7 +71,12 @@ class House:
         self.printed += data
 
     async def build(self, source: Path, spec: EnvironmentSpec = SPEC) -> Environment:
-        return await self.environments.ensure(spec, source, self.take)
+        """Build from a checkout that the set-up may also write in."""
+
+        async def same() -> Path:
+            return source
+
+        return await self.environments.ensure(spec, source, same, self.take)
 
     async def run(self, environment: Environment, tree: Path, line: str) -> CommandResult:
         """Install the project of a worktree, then run a line there."""
@@ -257,10 +262,11 @@ class TestCache:
             "from activities.workbench.environments import Environments, EnvironmentSpec\n"
             "from activities.workbench.sandbox import Sandbox\n"
             "async def ignore(data): pass\n"
+            "async def same(): return root / 'base'\n"
             "root, line = Path(sys.argv[1]), sys.argv[2]\n"
             "environments = Environments(root / 'cache', Sandbox.detect('auto'), {})\n"
             "spec = EnvironmentSpec('acme', line, 'python -m unittest')\n"
-            "asyncio.run(environments.ensure(spec, root / 'base', ignore))\n"
+            "asyncio.run(environments.ensure(spec, root / 'base', same, ignore))\n"
         )
         builder = psutil.Popen([sys.executable, "-c", program, str(best.root), line])
         await until((tree / "again").exists)
@@ -280,6 +286,25 @@ class TestCache:
         assert [environment.path.exists() for environment in made] == [False, True, True]
         await best.environments.prune(max_bytes=0, idle_seconds=50)
         assert [environment.path.exists() for environment in made] == [False, False, True]
+
+    async def test_one_that_is_deleted_only_in_part_is_built_again(self, best: House) -> None:
+        """The deletion is broken off as by a kill: after the file that says what is whole, if that went first."""
+        tree = best.checkout("base", {"README": ""})
+        spec = replace(SPEC, setup="for n in $(seq 3000); do : > /env/file-$n; done")
+        environment = await best.build(tree, spec)
+        deleting = asyncio.ensure_future(best.environments.prune(max_bytes=0, idle_seconds=0))
+        await until(lambda: len(list(environment.path.iterdir())) < 3000)
+        deleting.cancel()
+        await asyncio.gather(deleting, return_exceptions=True)
+        again = await best.build(tree, spec)
+        assert not again.from_cache
+        assert len(list(again.path.iterdir())) == 3000
+
+    async def test_is_deleted_by_many_at_once(self, best: House) -> None:
+        tree = best.checkout("base", {"README": ""})
+        made = [await best.build(tree, replace(SPEC, setup=f": > /env/{n}")) for n in range(3)]
+        await asyncio.gather(*(best.environments.prune(max_bytes=0, idle_seconds=0) for _ in range(4)))
+        assert not any(environment.path.exists() for environment in made)
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")

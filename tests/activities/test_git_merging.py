@@ -1,15 +1,20 @@
 """One merge for each mission, one revert at most, and nobody else's work harmed; every origin here is real."""
 
 import asyncio
+import fcntl
+import os
+import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
+from activities.workbench import pushing
 from activities.workbench.commits import Mission
 from activities.workbench.git import GitError
 from activities.workbench.merging import MergeConflict, Merged, RevertConflict, Reverted, find_merge, merge, revert
@@ -18,6 +23,7 @@ from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
 from activities.workbench.signing import ServiceKey
 from models.domain.errors import NotFound, WorkbenchLost
 from models.domain.repositories import check_url
+from tests.fixtures.waiting import until
 from tests.fixtures.workbenches import DATE, EVIDENCE, FIX, MISSION, Bench, make_bench
 
 WORKER = """
@@ -107,6 +113,17 @@ def hook(bench: Bench, name: str, script: str) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
+
+
+@contextmanager
+def locked_now(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; `BlockingIOError` when somebody else does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class TestMerge:
@@ -233,6 +250,31 @@ class TestKilled:
         assert bench.origin.git("rev-list", "--count", f"{sha}..main").decode().strip() == "1"
         assert bench.work != bench.origin or bench.work.git("status", "--porcelain") == b""
 
+    async def test_what_it_pushed_holds_the_origin_until_it_ends(self, bench: Bench) -> None:
+        """The owner's hook takes its time; the next try comes meanwhile, and must not put back what is being merged."""
+        base, topic = await bench.topic()
+        began, go_on = bench.folder / "began", bench.folder / "go-on"
+        hook(bench, "pre-receive", f"touch {began}; while ! [ -e {go_on} ]; do sleep 0.05; done")
+        what = (str(bench.folder), str(bench.origin.path), "merge", base, topic, "")
+        worker = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, *what, stdout=PIPE)
+        await until(began.exists)
+        worker.kill()
+        await worker.wait()
+        again = asyncio.ensure_future(merge_topic(bench, base, topic))
+        with pytest.raises(BlockingIOError), locked_now(bench.mirror.url.git_dir):
+            raise AssertionError("the origin is free while a push into it goes on")
+        go_on.touch()
+        merged = await again
+        assert merges_in(bench) == [merged.sha] == [bench.origin.sha("main")]
+        assert bench.work != bench.origin or bench.work.git("status", "--porcelain") == b""
+
+    async def test_what_it_pushed_never_ends(self, bare: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pushing, "_WAIT_SECONDS", 0.1)
+        base, topic = await bare.topic()
+        with locked_now(bare.mirror.url.git_dir), pytest.raises(GitError, match="look at what its hooks still do"):
+            await merge_topic(bare, base, topic)
+        assert bare.origin.sha("main") == base
+
 
 class TestFindMerge:
     async def test_only_what_we_signed_counts(self, bench: Bench) -> None:
@@ -343,6 +385,17 @@ class TestOrigins:
             await merge_topic(bare, base, topic)
         hook(bare, "pre-receive", "exit 0")
         assert not (await merge_topic(bare, base, topic)).already_there
+
+    async def test_a_daemon_of_a_hook_does_not_keep_the_origin(self, bare: Bench) -> None:
+        base, topic = await bare.topic()
+        pid = bare.folder / "pid"
+        hook(bare, "post-receive", f"setsid sleep 60 <&- >&- 2>&- & echo $! > {pid}")
+        await merge_topic(bare, base, topic)
+        try:
+            with locked_now(bare.mirror.url.git_dir):
+                assert psutil.Process(int(pid.read_text())).is_running()
+        finally:
+            os.kill(int(pid.read_text()), signal.SIGKILL)
 
     async def test_hooks_get_no_secrets(self, bare: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DATABASE_URL", "postgresql://ada:hush@db")

@@ -139,6 +139,19 @@ class TestDamage:
         assert await bench.mirror.mend()
         assert await bench.mirror.read_file(bench.work.sha(), "app.py", 999)
 
+    async def test_while_it_is_made_anew_no_branch_is_missed(self, bench: Bench) -> None:
+        await bench.mirror.fetch()
+        (bench.mirror.path / "packed-refs").write_text("damaged\n")
+        mending, missed = asyncio.ensure_future(bench.mirror.mend()), 0
+        while not mending.done():
+            try:
+                await bench.mirror.head("main")
+            except NotFound:
+                missed += 1
+            except GitError:
+                pass  # for a moment there is no mirror at all; a stage asks again then
+        assert (await mending, missed) == (True, 0)
+
     async def test_lost_mission_commit_is_named(self, bench: Bench) -> None:
         _, sha = await bench.topic()
         shutil.rmtree(bench.mirror.path)

@@ -1,12 +1,17 @@
 """Candidates become commits, or say why not; every git here is real."""
 
+import asyncio
+import os
+import random
+import threading
 from pathlib import Path
 
 import pytest
 
-from activities.workbench.commits import Mission
+from activities.workbench import mirrors
+from activities.workbench.git import GitError
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_only, commit_patch
-from activities.workbench.pushing import publish_branch
+from activities.workbench.plumbing import own_index
 from models.domain.errors import NotFound, StageFailed, WorkbenchLost
 from models.domain.patches import ChangeKind, inspect_patch, split_test_files
 from tests.fixtures.workbenches import DATE, FIX, MISSION, Bench, make_bench
@@ -142,6 +147,20 @@ class TestApplyDiff:
         applied = await apply(bench, bench.work.diff_of({}))
         assert applied.summary.files[0].is_symlink
 
+    async def test_file_that_is_not_there_and_is_named_like_a_failure(self, bench: Bench) -> None:
+        diff = "--- a/fatal: x\n+++ b/fatal: x\n@@ -1 +1 @@\n-a\n+b\n"
+        assert (await refusal(bench, diff)).code == "patch_does_not_apply"
+
+    async def test_a_binary_too_large_to_be_named_by_its_content(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A patch of four lines can move it; trying again would never end."""
+        monkeypatch.setattr(mirrors, "MAX_DIFF_BYTES", 10_000)
+        bench.work.commit({"logo.png": random.Random(1).randbytes(20_000)})
+        await bench.mirror.fetch()
+        diff = "diff --git a/logo.png b/art.png\nsimilarity index 100%\nrename from logo.png\nrename to art.png\n"
+        assert (await refusal(bench, diff)).code == "change_too_large"
+
     async def test_base_that_is_not_here(self, bench: Bench) -> None:
         with pytest.raises(WorkbenchLost):
             await apply_diff(bench.mirror, "1" * 40, bench.work.diff_of(FIX))
@@ -155,6 +174,39 @@ class TestApplyDiff:
         assert before.base != after.base
         assert before.patch_id == after.patch_id != indented.patch_id
         assert len(before.patch_id) == 40
+
+
+class TestBesideAFetch:
+    """Another mission may fetch into the mirror at any moment."""
+
+    async def test_what_is_in_use_stays_and_what_is_old_goes(self, bench: Bench) -> None:
+        with own_index(bench.mirror) as env:
+            used = Path(env["GIT_INDEX_FILE"])
+            for file in (used, used.with_name(f"{used.name}.lock")):
+                file.touch()
+            old = used.with_name("scratch-old.lock")
+            old.touch()
+            os.utime(old, (0, 0))
+            await bench.mirror.fetch()
+            assert sorted(bench.mirror.path.glob("scratch-*")) == [used, used.with_name(f"{used.name}.lock")]
+
+    async def test_an_index_that_is_lost_is_not_the_patchs_fault(self, bench: Bench) -> None:
+        """Take git's locks on it away as fast as we can: each try succeeds, or may be repeated."""
+        diff, stop = bench.work.diff_of(FIX), threading.Event()
+
+        def disturb() -> None:
+            while not stop.is_set():
+                for lock in bench.mirror.path.glob("scratch-*.lock"):
+                    lock.unlink(missing_ok=True)
+
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        try:
+            ends = await asyncio.gather(*(apply(bench, diff) for _ in range(20)), return_exceptions=True)
+        finally:
+            stop.set()
+            thread.join()
+        assert {type(end) for end in ends} <= {Applied, GitError}
 
 
 class TestApplyRef:
@@ -294,14 +346,3 @@ class TestCommitOnly:
         base, head = await bench.topic()
         before = await commit_only(bench.mirror, base, head, [], MISSION)
         assert not (await bench.mirror.changed_files(base, before)).files
-
-
-class TestPublishBranch:
-    async def test_published_once_and_moved_later(self, bench: Bench) -> None:
-        branch = f"mission-control/{MISSION.mission_id}"
-        _, first = await bench.topic()
-        _, second = await bench.topic(Mission("acme", "mission_20250110_002"))
-        for sha in (first, first, second):
-            await publish_branch(bench.mirror, branch, sha)
-            assert bench.origin.sha(branch) == sha
-        assert bench.origin.git("status", "--porcelain") == b""

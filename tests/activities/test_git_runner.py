@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+import re
 from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from activities.workbench.git import Git, GitError, redact
 from activities.workbench.locks import exclusive
+from models.domain.errors import StageFailed
 from tests.fixtures.git_repos import make_repo
 
 
@@ -67,9 +71,9 @@ async def test_other_transports_are_off(git: Git, url: str) -> None:
 
 async def test_too_much_output_is_cut_off(git: Git, tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "repo", {"f": "x" * 100_000})
-    with pytest.raises(GitError) as failed:
+    with pytest.raises(StageFailed) as failed:
         await git.run("show", "HEAD:f", git_dir=repo.path / ".git", max_output=1000)
-    assert failed.value.code == "git_too_much"
+    assert failed.value.code == "change_too_large"
 
 
 async def test_much_input_and_output_at_once(git: Git) -> None:
@@ -136,6 +140,17 @@ async def test_lock_on_a_folder_that_was_removed_meanwhile(tmp_path: Path) -> No
 )
 def test_redaction(said: str, shown: str) -> None:
     assert redact(said) == shown
+
+
+def test_redacting_hostile_words_takes_no_time() -> None:
+    words = "a" * 1_000_000
+    assert redact(words) == words
+    assert redact(f"{words}://ada:pw@example.com") == f"{words}://example.com"
+
+
+@given(st.text("a:/@+ '.", max_size=30))
+def test_no_credentials_are_left_in_a_url(said: str) -> None:
+    assert not re.search(r"[a-z+]+://[^/@\s]+@", redact(said))
 
 
 def running_on(file: Path) -> bool:

@@ -1,15 +1,19 @@
 """Reading what test runners write, and refusing what hostile ones write."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from activities.workbench.cases import MAX_CASES, Cases, TooLarge
 from activities.workbench.gotest import GoTestReader
 from activities.workbench.junit import JunitRefused, parse_junit
 from activities.workbench.reports import clear, discard, read_files, read_junit
@@ -36,7 +40,13 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b 
 
 def parse(text: str | bytes) -> dict[str, str]:
     data = text.encode() if isinstance(text, str) else text
-    return {case.id: case.outcome.value for case in parse_junit([data])}
+    return {case.id: case.outcome.value for case in cases_in([data])}
+
+
+def cases_in(chunks: Iterable[bytes]) -> list[TestCase]:
+    cases = Cases()
+    parse_junit(chunks, cases)
+    return cases.found
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -95,14 +105,14 @@ class TestJunit:
             "com.acme.CalcTest::adds": "failed",
             "alone": "skipped",
         }
-        assert [case.seconds for case in parse_junit([text.encode()])] == [1000.5, 0, 0]
+        assert [case.seconds for case in cases_in([text.encode()])] == [1000.5, 0, 0]
 
     def test_the_worst_of_a_case_counts(self) -> None:
         assert parse('<testcase name="a"><skipped/><error/><failure/></testcase>') == {"a": "error"}
 
     def test_doctest_lines_are_normalised_and_equal_ids_kept(self) -> None:
         text = "".join(f'<testcase file="R.md" name="line:{line},column:1"/>' for line in (3, 9))
-        assert [case.id for case in parse_junit([f"<t>{text}</t>".encode()])] == ["R.md::line:*,column:*"] * 2
+        assert [case.id for case in cases_in([f"<t>{text}</t>".encode()])] == ["R.md::line:*,column:*"] * 2
 
     def test_paths_of_the_sandbox_are_made_relative(self) -> None:
         assert parse('<testcase file="/workspace/t/test_a.py" classname="t.test_a" name="b"/>') == {
@@ -110,7 +120,7 @@ class TestJunit:
         }
 
     def test_text_is_cut_and_cleaned(self) -> None:
-        [case] = parse_junit([f'<testcase name="{"x" * 9000}"><failure>{"y" * 9000}</failure></testcase>'.encode()])
+        [case] = cases_in([f'<testcase name="{"x" * 9000}"><failure>{"y" * 9000}</failure></testcase>'.encode()])
         assert (len(case.id), len(case.message)) == (2000, 300)
 
     @pytest.mark.parametrize(
@@ -123,11 +133,27 @@ class TestJunit:
             (b"\x00\x01", "not well-formed"),
             (b"<a>" * 1_000_000, "nested more than 100 elements"),
             (b"<t>" + b"<testcase/>" * 200_001 + b"</t>", "more than 200000 cases"),
+            (
+                b"<testsuite file='" + b"f" * 2000 + b"'>" + b"<testcase name='a'/>" * 50_000 + b"</testsuite>",
+                "longer than 33554432 bytes",
+            ),
         ],
     )
     def test_hostile_files_are_refused(self, data: bytes, said: str) -> None:
         with pytest.raises(JunitRefused, match=said):
-            parse_junit([data])
+            cases_in([data])
+
+    def test_a_tag_that_never_ends_is_refused(self) -> None:
+        with pytest.raises(JunitRefused, match="a tag is longer than 1048576 bytes"):
+            cases_in([b"<testsuite name='", *[b"x" * 65536] * 1000])
+
+    def test_a_suite_with_a_huge_name_is_read_in_no_time(self) -> None:
+        data = b"<testsuite file='" + b"f/" * 4_000_000 + b".py'>" + b"<testcase name='a'/>" * 15_000 + b"</testsuite>"
+        assert {len(case.id) for case in cases_in([data])} == {2000}
+
+    @pytest.mark.parametrize("seconds", ["1e308", "-1", "inf", "1" * 400])
+    def test_a_time_that_nobody_measured_is_none(self, seconds: str) -> None:
+        assert [case.seconds for case in cases_in([f'<testcase name="a" time="{seconds}"/>'.encode()])] == [0]
 
 
 class TestFinding:
@@ -234,6 +260,36 @@ class TestHostileFiles:
         assert read_files(tree, "*.sarif") == {"a.sarif": b"{}"}
 
 
+EVENTS = [
+    f'{{"Action":"{action}","Package":"{package}"{test}}}'
+    for action in ("run", "pass", "fail", "skip")
+    for package in "pq"
+    for test in ("", ',"Test":"T"', ',"Test":"U"')
+    if test or action != "run"
+]
+
+
+def read_plainly(events: list[str]) -> list[tuple[str, str]]:
+    """What `GoTestReader` finds, said in the plainest way."""
+    outcomes = {"pass": "passed", "fail": "failed", "skip": "skipped"}
+    running: list[tuple[str, str]] = []
+    found: list[tuple[str, str]] = []
+    failed: set[str] = set()
+    for event in map(json.loads, events):
+        action, package, test = event["Action"], event["Package"], event.get("Test")
+        if action == "run":
+            running = [*(one for one in running if one != (package, test)), (package, test)]
+        elif test:
+            running = [one for one in running if one != (package, test)]
+            found.append((f"{package}::{test}", outcomes[action]))
+            failed |= {package} if action == "fail" else set()
+        elif action == "fail":
+            found += [("::".join(one), "error") for one in running if one[0] == package]
+            running = [one for one in running if one[0] != package]
+            found += [] if package in failed else [(package, "error")]
+    return found + [("::".join(one), "error") for one in running]
+
+
 class TestGo:
     @staticmethod
     def run(folder: Path, files: dict[str, str]) -> GoTestReader:
@@ -300,6 +356,7 @@ class TestGo:
             b"{" * 100_000 + b"\n",
             b'{"Action":[]}\n',
             b'{"Action":"pass","Package":{"a":1},"Test":"\\ud800\\u0000","Elapsed":1e999}\n',
+            b'{"Action":"pass","Package":"p","Test":"T","Elapsed":1' + b"0" * 400 + b"}\n",
             b"x" * 3_000_000,
         ],
     )
@@ -309,3 +366,43 @@ class TestGo:
         for case in reader.cases():
             assert case.model_dump_json()
             assert "\0" not in case.id
+
+    @pytest.mark.parametrize("end", ['{"Action":"fail","Package":"%d"}\n', ""])
+    def test_very_many_packages_cost_no_more_than_their_number(self, end: str) -> None:
+        reader = GoTestReader()
+        for number in range(90_000):
+            reader.feed(b'{"Action":"run","Package":"%d","Test":"T"}\n' % number)
+        for number in range(90_000 if end else 0):
+            reader.feed((end % number).encode())
+        assert len(reader.cases()) == (180_000 if end else 90_000)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '{"Action":"pass","Package":"p","Test":"T"}\n',
+            '{"Action":"run","Package":"%d","Test":"T"}\n',
+            '{"Action":"run","Package":"p","Test":"%d"}\n',
+            '{"Action":"output","Package":"%d","Output":"x"}\n',
+        ],
+    )
+    def test_more_than_may_be_read_is_refused(self, line: str) -> None:
+        reader = GoTestReader()
+        for number in range(MAX_CASES + 1):
+            reader.feed((line % number if "%d" in line else line).encode())
+        with pytest.raises(TooLarge, match="more than 200000 cases"):
+            reader.cases()
+
+    def test_a_line_that_is_too_long_is_no_event(self) -> None:
+        reader = GoTestReader()
+        for _ in range(100):
+            reader.feed(b"{" * 65536)
+        reader.feed(b'\n{"Action":"pass","Package":"p","Test":"T"}\n')
+        assert [case.id for case in reader.cases()] == ["p::T"]
+
+    @given(st.lists(st.sampled_from(EVENTS), max_size=12), st.integers(1, 40))
+    def test_cases_are_those_of_a_plain_reading(self, events: list[str], size: int) -> None:
+        """However the stream is cut, each case is told that its events tell."""
+        reader, stream = GoTestReader(), "".join(f"{event}\n" for event in events).encode()
+        for start in range(0, len(stream), size):
+            reader.feed(stream[start : start + size])
+        assert sorted((case.id, case.outcome.value) for case in reader.cases()) == sorted(read_plainly(events))

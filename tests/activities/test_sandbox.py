@@ -16,7 +16,7 @@ from models.domain.errors import InvalidInput, WorkbenchLost
 from tests.fixtures.sandboxes import EVERY_KIND, KINDS_THAT_HIDE, TIGHT, Bench, bench, sandbox_of
 from tests.fixtures.waiting import until
 
-NOBODY_SPECIAL = range(61000, 62000)
+NOBODY_SPECIAL = range(60_928, 61_184)
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take a program away from a process of its own")
 
 

@@ -1,12 +1,16 @@
 """Where control groups are made, and what they say, for hosts of both versions."""
 
+import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from activities.workbench.command import Limits, Stopped
 from activities.workbench.limits import LAUNCHER_TASKS, Cage, ControlGroups, release
+from activities.workbench.slots import Slots
+from tests.fixtures.waiting import eventually
 
 LIMITS = Limits(memory=1000, processes=20)
 
@@ -70,6 +74,33 @@ class TestVersionTwo:
 
     def test_has_nothing_to_say_without_groups(self) -> None:
         assert (Cage().hit(), Cage().peak(), Cage().entrances) == (None, 0, ())
+
+
+class TestRelease:
+    async def test_holds_nobody_else_up(self, tmp_path: Path) -> None:
+        """The kernel takes its time: the list of a group's processes is a pipe that only we, beside it, can end."""
+        groups = ControlGroups(places={"memory": tmp_path})
+
+        async def use() -> None:
+            async with Slots(tmp_path).lease() as slot, slot.caged(groups, LIMITS) as cage:
+                os.mkfifo(cage.folders[0] / "cgroup.procs")
+
+        async def end() -> None:
+            pipe = await eventually(lambda: opened(tmp_path))
+            for file in tmp_path.glob("mission-control-*/*"):
+                file.unlink()
+            os.close(pipe)
+
+        await asyncio.gather(use(), end())
+        assert not list(tmp_path.glob("mission-control-*"))
+
+
+async def opened(root: Path) -> int | None:
+    """Open the pipe for writing, as soon as somebody reads it."""
+    for pipe in root.glob("mission-control-*/cgroup.procs"):
+        with suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    return None
 
 
 class TestVersionOne:

@@ -1,8 +1,12 @@
 """The real scanners on real commits, and a SARIF writer in the real sandbox."""
 
 import json
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from activities.workbench import scanners
@@ -13,10 +17,22 @@ from activities.workbench.trials import Place
 from models.domain.errors import StageFailed
 from models.domain.scanning import Scan, gather
 from tests.fixtures.git_repos import Repo
+from tests.fixtures.waiting import eventually, until
 
 KEY = "AKIA" + "IOSFODNN7EXAMPLE"
 SHELL = 'import subprocess\nsubprocess.call("ls " + name, shell=True)'
 SALT = b"salt"
+SCAN = """
+import asyncio, sys
+from pathlib import Path
+from activities.workbench.git import Git
+from activities.workbench.scanners import read_change, scan_change
+home, git_dir, folder = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[5])
+async def scan():
+    change = await read_change(Git(home), git_dir, *sys.argv[3:5])
+    await scan_change(Git(home), git_dir, change, b"salt", folder)
+asyncio.run(scan())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +61,19 @@ async def change_of(
 
 
 async def scan(git: Git, repo: Repo, base: dict[str, str | bytes | None], head: dict[str, str | bytes | None]) -> Scan:
-    return await scan_change(git, repo.path / ".git", await change_of(git, repo, base, head), SALT)
+    change = await change_of(git, repo, base, head)
+    found = await scan_change(git, repo.path / ".git", change, SALT, repo.path.parent / "scan")
+    assert not list((repo.path.parent / "scan").iterdir())
+    return found
+
+
+async def scanner_of(worker: psutil.Process) -> psutil.Process | None:
+    """The process that a worker scans with, once there is one."""
+    for child in worker.children():
+        with suppress(psutil.Error):
+            if child.cmdline()[1:4] == ["-I", "-m", "activities.workbench.scan_worker"]:
+                return child
+    return None
 
 
 def shown(found: Scan) -> list[tuple[str, str, str, int]]:
@@ -119,8 +147,9 @@ class TestSecrets:
     async def test_fingerprints_are_keyed(self, git: Git, repo: Repo) -> None:
         change = await change_of(git, repo, {"z": ""}, {"a.txt": KEY})
         folder = repo.path / ".git"
-        first, again = [await scan_change(git, folder, change, b"one") for _ in range(2)]
-        other = await scan_change(git, folder, change, b"two")
+        here = repo.path.parent / "scan"
+        first, again = [await scan_change(git, folder, change, b"one", here) for _ in range(2)]
+        other = await scan_change(git, folder, change, b"two", here)
         assert first == again
         assert first.findings[0].fingerprint != other.findings[0].fingerprint
 
@@ -184,6 +213,27 @@ class TestTrouble:
             await scan(git, repo, {"z": ""}, {"a.txt": "text\n"})
 
 
+class TestKilled:
+    async def test_the_scanner_dies_with_its_worker_and_no_secret_stays(self, git: Git, repo: Repo) -> None:
+        """The scanner is made to wait, so that only its worker's death can end it."""
+        before, after = repo.commit({"z": ""}), repo.commit({"a.txt": KEY})
+        folder, temporary = repo.path.parent / "scan", repo.path.parent / "tmp"
+        temporary.mkdir()
+        what = (str(git.home), str(repo.path / ".git"), before, after, str(folder))
+        worker = psutil.Popen([sys.executable, "-c", SCAN, *what], env={**os.environ, "TMPDIR": str(temporary)})
+        scanner = await eventually(lambda: scanner_of(worker))
+        scanner.suspend()
+        assert scanner.pid == os.getsid(scanner.pid)
+        assert not [file for file in folder.iterdir() if SALT.hex() in file.read_text() or "salt" in file.read_text()]
+        worker.kill()
+        worker.wait()
+        await until(lambda: not scanner.is_running() or scanner.status() == psutil.STATUS_ZOMBIE)
+        assert not list(temporary.iterdir())
+        change = await read_change(git, repo.path / ".git", before, after)
+        assert shown(await scan_change(git, repo.path / ".git", change, SALT, folder)) == [("AWS", "high", "a.txt", 1)]
+        assert not list(folder.iterdir())
+
+
 class TestSarif:
     @pytest.fixture
     def places(self, tmp_path: Path) -> tuple[Place, Place]:
@@ -218,11 +268,16 @@ class TestSarif:
             ("exit 2", "left no /out/*.sarif at the base; it ended with code 2"),
             ("echo '{}' > /out/a.sarif", "'a.sarif' cannot be read: it is not SARIF 2.1.0"),
             ("sleep 60", "was stopped at the base: timeout"),
+            (
+                "cp log /out/a.sarif; cp log /out/b.sarif",
+                "'b.sarif' cannot be read: with it, there are more than 25000",
+            ),
         ],
     )
     async def test_a_scanner_that_fails_is_never_silence(
         self, sandbox: Sandbox, places: tuple[Place, Place], line: str, said: str
     ) -> None:
+        (places[0].tree / "log").write_text(self.log(*range(13_000)))
         with pytest.raises(StageFailed) as failed:
             await scan_sarif(sandbox, *places, line, 1, Change(()))
         assert said in failed.value.message

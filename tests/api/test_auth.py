@@ -100,6 +100,13 @@ class TestCookie:
         browser.cookies.set("mission_control_session", cookie.split("=", 1)[1].split(";")[0])
         assert (await browser.post("/api/v1/events", json=EVENT)).status_code == 401
 
+    async def test_its_opening_and_end_are_told(self, client: Caller, team: Team, db: Database) -> None:
+        browser = client(None)
+        await browser.post("/api/v1/auth/session", json={"key": team.operator})
+        await browser.delete("/api/v1/auth/session")
+        await client(team.operator).delete("/api/v1/auth/session")
+        assert await told(db, team.workspace_id) == [("session.opened", "operator"), ("session.closed", "operator")]
+
     async def test_a_page_of_another_port_cannot_act_with_it(self, client: Caller, team: Team) -> None:
         browser = client(None)
         await browser.post("/api/v1/auth/session", json={"key": team.admin})
@@ -123,6 +130,13 @@ class TestCookie:
         assert "set-cookie" not in answer.headers
 
 
+async def told(db: Database, workspace_id: str) -> list[tuple[str, str]]:
+    """The workspace's events: what each is, and about what."""
+    async with db.workspace(workspace_id) as session:
+        rows = await session.execute(text("SELECT type, subject_id FROM event ORDER BY epoch, xid, id"))
+        return [(row.type, row.subject_id) for row in rows]
+
+
 class TestFirstStart:
     async def test_many_processes_make_one_key(
         self, postgres_server: PostgresServer, migrated_template: str, tmp_path: Path
@@ -137,6 +151,7 @@ class TestFirstStart:
         async with doors[0].system() as session:
             owner = await keys.find(session, keys.digest(secret))
             assert (await session.execute(text("SELECT count(*) FROM api_key"))).scalar_one() == 1
+        assert await told(doors[0], "default") == [("workspace.created", "default"), ("api_key.created", "admin")]
         assert owner is not None
         assert (owner.workspace_id, owner.role) == ("default", Role.ADMIN)
         for door in doors:

@@ -25,7 +25,7 @@ from tests.fixtures.instant_ports import InstantPorts
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.servers import TemporalServer
 from tests.fixtures.stages import service_key
-from worker.interceptors import ErrorTranslator
+from worker.interceptors import AroundActivities
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
@@ -71,7 +71,7 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
         queue.has_ended,
     ]
     workflows = [CodingPipelineWorkflow, MergeQueueWorkflow]
-    options: dict[str, Any] = {"activities": activities, "interceptors": [ErrorTranslator()]}
+    options: dict[str, Any] = {"activities": activities, "interceptors": [AroundActivities()]}
     async with (
         Worker(client, task_queue=control, workflows=workflows, **options),
         Worker(client, task_queue=workbench_queue(control), **options),
@@ -136,6 +136,13 @@ class TestExecute:
         stages = (await api.get(mission["links"]["stages"])).json()["data"]["items"]
         assert [stage["number"] for stage in stages] == ["1", "2", "3", "4", "4s", "5", "6", "7", "8", "9", "10", "11"]
 
+    async def test_the_sdk_counts_its_calls(
+        self, api: httpx2.AsyncClient, mission: Mission, client: Caller, ports: InstantPorts
+    ) -> None:
+        await say(api, mission, "execute")
+        assert 'operation="StartWorkflowExecution"' in (await client(None).get("/metrics")).text
+        await when(api, mission, ended)
+
     async def test_not_twice(self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts) -> None:
         gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
         await say(api, mission, "execute")
@@ -145,6 +152,25 @@ class TestExecute:
         gate.set()
         await when(api, mission, ended)
         assert refusal(await say(api, mission, "execute")) == (409, "illegal_transition")
+
+    async def test_of_two_at_once_one_starts_it(
+        self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
+    ) -> None:
+        answers = await asyncio.gather(*(say(api, mission, "execute") for _ in range(2)))
+        assert sorted(answer.status_code for answer in answers) == [202, 409]
+        assert [refusal(answer)[1] for answer in answers if answer.status_code == 409] == ["already_running"]
+        assert (await when(api, mission, ended))["outcome"] == "merged"
+
+    async def test_a_start_whose_answer_was_lost_is_found_by_its_repetition(
+        self, api: httpx2.AsyncClient, mission: Mission, db: Database, team: Team
+    ) -> None:
+        place, headers = f"{mission['links']['self']}/execute", {"Idempotency-Key": "lost"}
+        first = await api.post(place, json={}, headers=headers)
+        async with db.workspace(team.workspace_id) as session:  # as if we had died right after the start
+            await session.execute(text("UPDATE idempotency SET status_code = NULL, response = NULL"))
+            await session.execute(text("UPDATE mission SET run_id = NULL"))
+        again = await api.post(place, json={}, headers=headers)
+        assert (again.status_code, again.json()["data"]["run_id"]) == (202, first.json()["data"]["run_id"])
 
     async def test_a_repetition_is_answered_the_same(
         self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts

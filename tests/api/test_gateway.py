@@ -6,25 +6,29 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 from api import gateway as gateways
 from api.gateway import Gateway
 from models.contracts.controls import CancelCommand, Command, Note
 from models.contracts.pipeline import DecisionRef, PipelineInput, StageRef
+from models.contracts.search_attributes import SearchAttribute
 from models.domain.errors import Conflict, MissionControlError, Unavailable
 from models.domain.stages import StageName
 from models.domain.states import Severity
 from models.settings import Settings
 from tests.fixtures.api import NO_TEMPORAL
 from tests.fixtures.servers import TemporalServer
+from worker.search_attributes import ensure_search_attributes
 
 Act = Callable[[Gateway, str], Awaitable[object]]
 SAID = Command(actor="operator")
 
 
-def start(gateway: Gateway, mission: str) -> Awaitable[str]:
+def start(gateway: Gateway, mission: str, *, is_repeated: bool = False) -> Awaitable[str]:
     """Start a mission."""
-    return gateway.start(PipelineInput(workspace_id="w", mission_id=mission), Severity.HIGH)
+    package = PipelineInput(workspace_id="w", mission_id=mission)
+    return gateway.start(package, Severity.HIGH, is_repeated=is_repeated)
 
 
 def told(gateway: Gateway, mission: str) -> Awaitable[None]:
@@ -80,7 +84,7 @@ async def test_no_such_workflow(gateway: Gateway, act: Act, mission: str) -> Non
 async def test_no_worker(gateway: Gateway, mission: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateways, "ANSWER_TIMEOUT", timedelta(seconds=1))
     run = await start(gateway, mission)
-    assert await start(gateway, mission) == run, "starting twice starts once"
+    assert await start(gateway, mission, is_repeated=True) == run, "starting twice starts once"
     error = await refused(UPDATES[0](gateway, mission))
     assert (type(error), error.code) == (Unavailable, "worker_unavailable")
     await told(gateway, mission)
@@ -89,7 +93,31 @@ async def test_no_worker(gateway: Gateway, mission: str, monkeypatch: pytest.Mon
 async def test_a_mission_runs_once(gateway: Gateway, mission: str, temporal_server: TemporalServer) -> None:
     await start(gateway, mission)
     await gateway.client.get_workflow_handle(f"mission/w/{mission}").terminate()
-    error = await refused(start(gateway, mission))
-    assert (type(error), error.code) == (Conflict, "mission_already_ran")
+    for is_repeated in (False, True):
+        error = await refused(start(gateway, mission, is_repeated=is_repeated))
+        assert (type(error), error.code) == (Conflict, "already_running")
     error = await refused(UPDATES[0](gateway, mission))
     assert (type(error), error.code) == (Conflict, "mission_not_running")
+
+
+async def attributes(gateway: Gateway, mission: str) -> dict[str, object]:
+    """What the mission's workflow may be found by."""
+    started = await gateway.client.get_workflow_handle(f"mission/w/{mission}").describe()
+    return {pair.key.name: pair.value for pair in started.typed_search_attributes}
+
+
+async def test_a_mission_can_be_found_in_temporal(gateway: Gateway, mission: str) -> None:
+    await ensure_search_attributes(gateway.client)
+    await start(gateway, mission)
+    wanted = {"WorkspaceId": "w", "MissionId": mission, "Severity": "high"}
+    assert await attributes(gateway, mission) == wanted
+    assert set(wanted) == set(SearchAttribute), "what is registered is what is set"
+
+
+async def test_a_server_that_does_not_know_the_attributes(
+    gateway: Gateway, mission: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = TypedSearchAttributes([SearchAttributePair(SearchAttributeKey.for_keyword("Unregistered"), "x")])
+    monkeypatch.setattr(gateways, "_searchable", lambda mission, severity: unknown)
+    assert await start(gateway, mission)
+    assert await attributes(gateway, mission) == {}

@@ -248,6 +248,7 @@ class TestGet:
         assert refusal(await api.get("/api/v1/missions/mission_20250110_001")) == (404, "mission_not_found")
 
     async def test_everyone_of_the_workspace_reads(self, client: Caller, team: Team, repo: Repo) -> None:
+        await client(team.operator).post("/api/v1/repositories", json={"url": str(repo.path)})
         mission = await filed(client(team.service), repo)
         for key in (team.observer, team.agent, team.operator):
             found = await client(key).get(f"/api/v1/missions/{mission['mission_id']}")

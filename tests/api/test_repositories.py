@@ -8,7 +8,7 @@ import pytest
 
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.missions import body, filed, refusal, repo
 
 __all__ = ["repo"]
 
@@ -86,6 +86,18 @@ class TestOnTheFly:
         mission = await filed(api, repo)
         added = (await api.get(f"{PLACE}/{mission['repository_id']}")).json()["data"]
         assert (added["url"], added["protected"], added["env"]) == (str(repo.path), False, "dev")
+
+    @pytest.mark.parametrize("kind", ["agent", "service"])
+    async def test_only_for_an_operator(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, repo: Repo, kind: str
+    ) -> None:
+        other = client(getattr(team, kind))
+        refused = await other.post("/api/v1/missions", json=body(repo))
+        assert refusal(refused) == (404, "repository_not_found")
+        assert "ask an operator to register it" in refused.json()["error"]["message"]
+        assert (await api.get(PLACE)).json()["data"]["items"] == []
+        await api.post(PLACE, json={"url": str(repo.path)})
+        await filed(other, repo)
 
     async def test_a_registered_place_keeps_its_protection(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         added = (await api.post(PLACE, json={"url": str(repo.path), "protected": True})).json()["data"]

@@ -1,16 +1,22 @@
 """Reading what stages left behind: records, logs, evidence."""
 
 import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from cryptography.exceptions import InvalidSignature
 
 from activities.workbench.signing import ServiceKey
 from models.contracts.missions import TestResult
 from models.domain.canonical import canonical_json, sha256_digest
 from models.domain.stages import StageName, StageStatus
+from models.store import signing_keys
 from models.store.database import Database
+from models.store.events import Actor
 from models.store.stages import NewEvidence
 from tests.fixtures.api import Team
 from tests.fixtures.git_repos import Repo
@@ -19,6 +25,7 @@ from tests.fixtures.stages import Recorder, service_key
 
 __all__ = ["repo", "service_key"]
 
+DOCUMENT = Path(__file__).parents[2] / "docs/api.md"
 DIGEST = sha256_digest(DIFF.encode())
 
 
@@ -211,3 +218,43 @@ async def test_many_readers_of_one_growing_log(
             await begun.acquire()
         await recorder.end(record, log=b"begun\nended\n")
         assert set(await asyncio.gather(*followers)) == {"begun\nended\n"}
+
+
+class TestVerify:
+    @pytest.fixture
+    async def answers(
+        self, api: httpx2.AsyncClient, mission: dict[str, Any], recorder: Recorder, db: Database
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a client has: a mission's evidence, and the system's status."""
+        await recorder.end(await recorder.begin(mission["mission_id"], StageName.FETCH_CONTEXT), reason="all known")
+        await recorder.begin(mission["mission_id"], StageName.PULL_CODE)
+        async with db.system() as session:
+            actor = Actor("worker", "start/1")
+            await signing_keys.publish(session, recorder.key.key_id, recorder.key.public_openssh, actor)
+        return (await api.get(of(mission, "evidence"))).json()["data"], (await api.get("/api/v1/status")).json()["data"]
+
+    async def test_the_documented_program_does(self, answers: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        evidence, status = answers
+        documented()(evidence, status)
+        evidence["stages"][0]["reason"] = "all is well"
+        with pytest.raises(ValueError, match="fetch_context is not what was signed"):
+            documented()(evidence, status)
+
+    async def test_another_s_signature_is_found_out(
+        self, answers: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+    ) -> None:
+        evidence, status = answers
+        record, other = evidence["stages"][0], ServiceKey.load_or_create(tmp_path / "other")
+        record["signature"] = other.sign(record["digest"].encode())
+        with pytest.raises(InvalidSignature):
+            documented()(evidence, status)
+
+
+def documented() -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """The program by which the documentation verifies evidence."""
+    found = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert found
+    program: dict[str, Any] = {}
+    exec(found[1], program)  # noqa: S102  # it is ours
+    verify: Callable[[dict[str, Any], dict[str, Any]], None] = program["verify"]
+    return verify

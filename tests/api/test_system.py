@@ -1,5 +1,7 @@
 """Health, readiness, numbers, versions, docs; and what works while Temporal is away."""
 
+from collections.abc import Callable
+
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -14,7 +16,9 @@ from api.routing import Route, router
 from models.schemas.envelope import Success
 from models.settings import Settings
 from models.store.database import Database
+from models.store.migrate import expected_revision
 from tests.fixtures.api import Caller, Team, running
+from tests.fixtures.logs import Lines
 from tests.fixtures.servers import PostgresServer
 
 PUT_RIGHT = "UPDATE installation SET system_identifier = (pg_control_system()).system_identifier"
@@ -40,11 +44,20 @@ def asgi(application: FastAPI, key: str = "") -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, base_url="http://test", headers={"X-API-Key": key} if key else {})
 
 
+async def test_it_names_the_steps_of_its_start(settings: Settings, logged: Callable[[], Lines]) -> None:
+    lines = logged()
+    async with running(create_app(settings)):
+        told = lines()
+    steps = [line["step"] for line in told if line["event"] == "boot.done"]
+    assert steps == ["database", "first_start", "temporal", "events"]
+    assert told[-1]["event"] == "api.ready"
+
+
 class TestHealth:
     async def test_alive_and_ready_without_temporal(self, client: Caller) -> None:
         assert (await client(None).get("/healthz")).json() == {"success": True, "data": {"status": "ok"}}
         ready = (await client(None).get("/readyz")).json()["data"]
-        assert ready == {"database": "ok", "migrations": "0001", "temporal": "unavailable"}
+        assert ready == {"database": "ok", "migrations": expected_revision(), "temporal": "unavailable"}
 
     async def test_not_ready_before_the_migrations(self, postgres_server: PostgresServer, settings: Settings) -> None:
         empty = settings.model_copy(update={"database_url": SecretStr(postgres_server.create_database())})

@@ -28,6 +28,7 @@ from models.contracts.pipeline import (
     Payload,
     PipelineContext,
     PipelineInput,
+    RollbackCheck,
     StageInput,
     StageRef,
     StageResult,
@@ -41,8 +42,8 @@ from models.domain.states import DecisionStatus, MissionOutcome, Severity
 NOON = datetime(2025, 1, 10, 12, tzinfo=UTC)
 REF = StageRef(workspace_id="w", mission_id="m", stage=StageName.RUN_TESTS, round=1, candidate=2)
 REF_JSON = '{"workspace_id":"w","mission_id":"m","stage":"run_tests","round":1,"candidate":2}'
-BINDING = Binding(patch_id="p", config_hash="c", policy_version="v")
-BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v"}'
+BINDING = Binding(patch_id="p", config_hash="c", policy_version="v", reasons=("r",))
+BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"]}'
 REQUEST = SlotRequest(workflow_id="i", run_id="r", number=3, rank=1, created_at=NOON)
 REQUEST_JSON = '{"workflow_id":"i","run_id":"r","number":3,"rank":1,"created_at":"2025-01-10T12:00:00Z"}'
 
@@ -53,12 +54,17 @@ GOLDEN: list[tuple[Payload, str]] = [
     ),
     (REF, REF_JSON),
     (
-        StageInput(ref=REF, base_sha="b", head_sha="h", merge_sha="m"),
-        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","merge_sha":"m"}}',
+        StageInput(ref=REF, base_sha="b", head_sha="h", merge_sha="m", first_run_id="f"),
+        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","merge_sha":"m","first_run_id":"f"}}',
     ),
     (
         StageResult(status=StageStatus.PASSED, reason="r", head_sha="h", patch_id="p"),
         '{"status":"passed","reason":"r","head_sha":"h","patch_id":"p"}',
+    ),
+    (
+        RollbackCheck(status=StageStatus.PASSED, tests={"passed": 2}, log_digest="l", report_digest="r", isolation="i"),
+        '{"status":"passed","reason":"","head_sha":"","patch_id":"","tests":{"passed":2},"log_digest":"l",'
+        '"report_digest":"r","isolation":"i"}',
     ),
     (
         PipelineContext(
@@ -96,7 +102,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     (
         Conclusion(ref=REF, outcome=MissionOutcome.FAILED, reason="r", failed_stage=StageName.MERGE),
         f'{{"ref":{REF_JSON},"outcome":"failed","reason":"r","failed_stage":"merge","merge_sha":"","revert_sha":"",'
-        '"capa":true,"decision_id":""}',
+        '"capa":true,"check":null}',
     ),
     (
         ControlRecord(workspace_id="w", mission_id="m", key="k", version=1, action="pause", actor="olga"),
@@ -148,6 +154,24 @@ class TestGolden:
     async def test_a_field_of_a_later_version_is_passed_over(self, value: Payload, text: str) -> None:
         later = text[:-1] + ',"of_a_later_version":1}'
         assert type(value).model_validate_json(later) == value
+
+
+OLDER: list[tuple[Payload | Binding, str]] = [
+    (
+        Binding(patch_id="p", config_hash="c", policy_version="v"),
+        '{"patch_id":"p","config_hash":"c","policy_version":"v"}',
+    ),
+    (StageInput(ref=REF, base_sha="b"), f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"","merge_sha":""}}'),
+    (
+        Conclusion(ref=REF, outcome=MissionOutcome.FAILED, reason="r"),
+        f'{{"ref":{REF_JSON},"outcome":"failed","reason":"r","decision_id":"d"}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), OLDER, ids=lambda value: type(value).__name__)
+def test_what_an_older_version_wrote_is_read(value: Payload | Binding, text: str) -> None:
+    assert type(value).model_validate_json(text) == value
 
 
 def test_every_payload_is_pinned() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from models.contracts.search_attributes import SearchAttribute
 from worker.dev.programs import variables
-from worker.dev.temporal import DYNAMIC_CONFIG, SEARCH_ATTRIBUTES
+from worker.dev.temporal import DYNAMIC_CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.temporal.yml").read_text())
@@ -70,6 +71,14 @@ def test_the_image_holds_every_package() -> None:
     assert all((ROOT / source).exists() for source in copied)
 
 
+def test_the_image_knows_what_it_was_built_from() -> None:
+    dockerfile = (ROOT / "deploy/Dockerfile").read_text()
+    for name in ("MC_GIT_SHA", "MC_GIT_BRANCH"):
+        assert f'{name}=""' in dockerfile, "an argument of the build"
+        assert f"{name}=${name}" in dockerfile, "a setting of what runs"
+        assert all(name in service["build"]["args"] for service in OURS.values())
+
+
 def test_temporal_is_configured_as_on_one_machine() -> None:
     entries = yaml.safe_load((ROOT / "deploy/temporal/dynamic-config.yaml").read_text())
     told = {name: str(entry[0]["value"]).lower() for name, entry in entries.items()}
@@ -78,7 +87,7 @@ def test_temporal_is_configured_as_on_one_machine() -> None:
 
 def test_the_namespace_gets_our_search_attributes() -> None:
     script = (ROOT / "deploy/temporal/setup-namespace.sh").read_text()
-    assert f"in {' '.join(SEARCH_ATTRIBUTES)};" in script
+    assert f"in {' '.join(SearchAttribute)};" in script
 
 
 @pytest.mark.parametrize("script", [*ROOT.glob("deploy/*/*.sh"), ROOT / "deploy/setup.sh", ROOT / ".ci/run"])

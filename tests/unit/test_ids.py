@@ -1,16 +1,15 @@
 """Business ids: as people read them, and never one for two things."""
 
+import re
 from datetime import date
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.domain.ids import (
-    MISSION_ID,
     merge_queue_workflow_id,
     mission_id,
     mission_workflow_id,
-    working_branch,
 )
 
 
@@ -20,7 +19,7 @@ def test_a_mission_is_called_by_its_day_and_number() -> None:
 
 @given(st.dates(min_value=date(1000, 1, 1)), st.integers(1, 10**6))
 def test_every_number_gives_a_well_formed_id(day: date, number: int) -> None:
-    assert MISSION_ID.fullmatch(mission_id(day, number))
+    assert re.fullmatch(r"mission_\d{8}_\d{3,}", mission_id(day, number))
 
 
 def test_two_workspaces_may_have_the_same_mission_id() -> None:
@@ -35,4 +34,3 @@ def test_two_branches_never_share_a_queue(one: str, other: str) -> None:
 
 def test_a_branchs_slashes_do_not_make_folders() -> None:
     assert merge_queue_workflow_id("r", "release/1.0") == "merge-queue/r/release%2F1.0"
-    assert working_branch("mission_20250110_001") == "mission-control/mission_20250110_001"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.judging import Flaky, Verdict, judge, resolve, settle, suspects
+from models.domain.judging import MAX_REPEATED, Flaky, Verdict, judge, resolve, settle, suspects, unrepeated
 from models.domain.testing import Outcome, Source, TestCase, TestReport, normal_id
 
 P, F, E, S = Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.SKIPPED
@@ -106,6 +106,22 @@ class TestNames:
         [reason] = judge(cases, cases, cases, ["test_m"], pass_to_pass=True).reasons
         assert reason.endswith("there are a.py::test_m[1], a.py::test_m[2]: name them with their parameters")
         assert judge(cases, cases, cases, ["test_m[1]"], pass_to_pass=True).passed
+
+    def test_only_the_first_of_very_many_choices_are_named(self) -> None:
+        many = report(*((f"{number}::test", P) for number in range(50)))
+        [reason] = judge(many, many, many, ["test"], pass_to_pass=True).reasons
+        assert reason.count("::test") == 10
+        assert reason.endswith(" and others")
+
+    def test_hostile_ids_cost_no_more_than_their_length(self) -> None:
+        ids = [f"{number}{'.' * 1_000_000}" for number in range(3)]
+        assert resolve(["x", "." * 256], ids) == {"x": (), "." * 256: tuple(ids)}
+        assert resolve([], ids) == {}
+
+    def test_many_names_that_fit_all_of_many_ids(self) -> None:
+        names = [":".join("a" * length) for length in range(1, 128)]
+        found = resolve(names, [f"{number}:{names[-1]}" for number in range(50_000)])
+        assert all(len(found[name]) > 10 for name in names)
 
     def test_go_subtests(self) -> None:
         ids = ["example.com/m/calc::TestAdd/zero", "example.com/m/calc::TestAdd"]
@@ -245,6 +261,27 @@ class TestSettling:
         assert settle([OLD], mixed, [mixed, mixed], [worse, worse]) == ()
 
 
+class TestBounds:
+    """What is kept of a verdict is a page, however much a patch breaks; the reasons count all."""
+
+    MANY = 3000
+
+    def test_regressions(self) -> None:
+        ids = [f"{number}.py::{'x' * 1900}" for number in range(self.MANY)]
+        bare, after = (report(*((id, outcome) for id in ids)) for outcome in (P, F))
+        verdict = judge(bare, after, after, [])
+        assert len(verdict.regressions) == 1000
+        assert verdict.reasons[0].startswith("3000 test(s) passed at the base")
+        assert len(verdict.reasons[0]) < 5000
+
+    def test_excused(self) -> None:
+        ids = [f"old.py::{number}" for number in range(self.MANY)]
+        bare, after = report(*((id, P) for id in ids)), report((OLD, P))
+        verdict = judge(bare, bare, after, [], gone_files=["old.py"])
+        assert len(verdict.excused) == 1000
+        assert verdict.notes[0].startswith("3000 test(s) went with their files")
+
+
 CASES = st.lists(st.tuples(st.sampled_from(["a::1", "a::2", "b::1"]), st.sampled_from(Outcome)), min_size=1, max_size=8)
 NAMES = st.lists(st.sampled_from(["a::1", "a::2", "b::1", "2", "c"]), unique=True, max_size=3)
 
@@ -253,7 +290,22 @@ def as_report(cases: list[tuple[str, Outcome]]) -> TestReport:
     return report(*cases)
 
 
+def found_by_walking(names: list[str], ids: list[str]) -> dict[str, set[str]]:
+    """`resolve` as one would say it."""
+    return {
+        name: {name} if name in ids else {id for id in ids for sign in "/:." if id.endswith(sign + name)}
+        for name in names
+    }
+
+
+WORDS = st.text("ab/:.[\U0001f600", max_size=6)
+
+
 class TestAlways:
+    @given(st.lists(WORDS, max_size=5, unique=True), st.lists(WORDS, max_size=10, unique=True))
+    def test_names_are_found_as_by_looking_at_every_id(self, names: list[str], ids: list[str]) -> None:
+        assert {name: set(found) for name, found in resolve(names, ids).items()} == found_by_walking(names, ids)
+
     @given(CASES)
     def test_equal_results_never_regress(self, cases: list[tuple[str, Outcome]]) -> None:
         same = as_report(cases)
@@ -301,3 +353,10 @@ class TestAlways:
         assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
         stored: Mapping[str, object] = as_report(bare).model_dump(mode="json")
         assert TestReport.model_validate(stored).by_id == as_report(bare).by_id
+
+
+def test_too_many_suspects_to_repeat_are_told_of() -> None:
+    names = [f"tests/test_many.py::test_{number}" for number in range(MAX_REPEATED + 1)]
+    assert unrepeated(names[1:]) == ()
+    [note] = unrepeated(names)
+    assert note.startswith("51 tests newly fail")

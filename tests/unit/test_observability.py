@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import structlog
 
+from models.observability import boot_step
 from tests.fixtures.logs import Lines
 
 KEY = "mc_" + "k" * 43
@@ -47,3 +48,13 @@ def test_what_is_bound_is_in_each_line(logged: Logged) -> None:
         structlog.get_logger().info("said")
     (line,) = lines()
     assert (line["request_id"], line["mission_id"], line["workflow_id"], line["level"]) == ("r", "m", "w", "info")
+
+
+def test_a_step_of_a_start_is_told_by_its_name(logged: Logged) -> None:
+    lines = logged()
+    with boot_step("tools"):
+        pass
+    with pytest.raises(OSError, match="gone"), boot_step("database"):
+        raise OSError("gone\nfor good")
+    told = [(line["event"], line["step"], line.get("error")) for line in lines()]
+    assert told == [("boot.done", "tools", None), ("boot.failed", "database", "gone")]

@@ -125,14 +125,13 @@ class TestWhoseWord:
             "stress": Origin.FILE,
             "timeout": Origin.REPOSITORY,
         }
-        assert commands.overridden == ()
 
     def test_an_override_wins_over_all_and_is_marked(self) -> None:
         commands = effective_commands(
             RepoConfig(test="make check"), RepoConfig(stress="x"), NOBODY, RepoConfig(test="make quick", timeout=5)
         )
         assert (commands.test, commands.timeout) == ("make quick", 5)
-        assert commands.overridden == ("test", "timeout")
+        assert commands.origins["test"] is commands.origins["timeout"] is Origin.OVERRIDE
 
     def test_detection_fills_in_where_nobody_names_a_test(self) -> None:
         commands = effective_commands(NOBODY, RepoConfig(stress="x"), detect(["setup.py"]))

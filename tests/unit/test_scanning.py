@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.domain.scanning import (
     MAX_FINDINGS,
@@ -49,6 +51,16 @@ class TestBlame:
         assert blamed(head, [finding(1)], {}) == (finding(5), finding(9))
         assert blamed(head, [finding(1), finding(2)], {"a.py": {1}}) == (finding(1),)
 
+    @given(st.lists(st.integers(0, 9), max_size=5), st.integers(0, 9), st.integers(0, 9))
+    def test_a_finding_is_new_where_one_of_its_lines_is_added(self, added: list[int], line: int, end: int) -> None:
+        old = finding(line, end=end)
+        touched = any(number in added for number in range(line, max(line, old.end_line) + 1))
+        assert blamed([old], [old], {"a.py": added}) == ((old,) if touched else ())
+
+    def test_findings_of_many_lines_cost_no_more_than_others(self) -> None:
+        wide = [finding(1, str(number), end=1_000_000_000) for number in range(1000)]
+        assert blamed(wide, wide, {"a.py": {2_000_000_000}}) == ()
+
     def test_a_renamed_file_keeps_its_past(self) -> None:
         assert blamed([finding(path="b.py")], [finding(path="a.py")], {}, {"a.py": "b.py"}) == ()
         assert blamed([finding(path="b.py")], [finding(path="a.py")], {}) != ()
@@ -66,7 +78,7 @@ class TestReport:
 
     def test_high_blocks_and_medium_asks(self) -> None:
         report = gather(Scan(findings=(finding(3), finding(4, level=Level.MEDIUM))))
-        assert (report.blocking, report.doubtful) == ((finding(3),), (finding(4, level=Level.MEDIUM),))
+        assert (report.blocking, report.counts["medium"]) == ((finding(3),), 1)
         assert report.reason == "1 new high finding(s): a.py:3 bad (R1)"
         assert gather(Scan(findings=(finding(4, level=Level.MEDIUM),))).reason == ""
 
@@ -125,6 +137,17 @@ class TestSarif:
         _, [found] = parse_sarif(sarif({"ruleId": "R9"}), "/w")
         assert (found.rule, found.path, found.line, found.message) == ("R9", "", 0, "R9")
 
+    def test_a_rule_with_huge_words_is_read_in_no_time(self) -> None:
+        rule = {"id": "R1", "shortDescription": {"text": ["x" * 4_000_000]}}
+        _, found = parse_sarif(sarif(*[{"ruleId": "R1"}] * 25_000, rules=(rule,)), "/w")
+        assert {one.message for one in found} == {"unknown"}
+
+    @pytest.mark.parametrize(("number", "line"), [(10**400, 2**31 - 1), (-5, 0), ("1" * 4000, 2**31 - 1)])
+    def test_a_line_that_no_file_has(self, number: int | str, line: int) -> None:
+        place = {"physicalLocation": {"artifactLocation": {"uri": "a"}, "region": {"startLine": number}}}
+        [found] = parse_sarif(sarif(result(locations=[place])), "/w")[1]
+        assert found.line == line
+
     @pytest.mark.parametrize(
         ("data", "said"),
         [
@@ -134,6 +157,9 @@ class TestSarif:
             (sarif(version="2.0.0"), "it is not SARIF 2.1.0"),
             (b'{"version": "2.1.0"}', "does not follow the SARIF schema"),
             (b'{"version": "2.1.0", "runs": [{"tool": 5}]}', "does not follow the SARIF schema"),
+            (sarif(result(), rules=({"id": "R1", "properties": {"security-severity": "0" * 999}},)), "does not follow"),
+            (sarif(*[{}] * 25_001), "more than 25000 results"),
+            (b" " * (16 * 1024**2 + 1), "longer than 16777216 bytes"),
             (sarif(result(locations=[5])), "does not follow the SARIF schema"),
             (sarif(result(), rules=({"id": "R1", "properties": {"security-severity": "x"}},)), "does not follow"),
         ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.domain.stages import StageName, StageStatus, stage_by_number
+from models.domain.stages import StageName, stage_by_number
 
 
 def test_there_are_eleven_and_the_scan() -> None:
@@ -21,7 +21,3 @@ def test_one_is_found_by_its_number_and_by_its_name(stage: StageName) -> None:
 
 def test_nonsense_is_no_stage() -> None:
     assert [stage_by_number(word) for word in ("", "0", "12", "4S", "tests")] == [None] * 5
-
-
-def test_running_and_waiting_are_not_final() -> None:
-    assert {status for status in StageStatus if not status.ended} == {"running", "waiting_decision"}

@@ -7,6 +7,7 @@ from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.workers import World
+from worker import interceptors
 
 JUDGES = [StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN, StageName.STRESS_TESTS]
 
@@ -69,3 +70,19 @@ async def test_a_part_that_is_broken_for_good_fails_the_mission_and_its_stage(wo
     assert "the scanner is not installed" in (row.reason or "")
     assert (stage.status, stage.reason) == (StageStatus.FAILED, row.reason)
     assert stage.signature is not None
+
+
+async def test_a_mistake_of_ours_does_not_hold_a_mission_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptors, "MAX_TRIES_OF_A_BUG", 3)
+    run = await world.start(Script(errors={StageName.PULL_CODE: [KeyError("a mistake")] * 3}))
+    assert await run.outcome() is MissionOutcome.FAILED
+    assert "pull_code broke 3 times with KeyError" in ((await run.row()).reason or "")
+    assert run.script.tries(StageName.PULL_CODE) == 3
+
+
+async def test_a_server_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interceptors, "MAX_TRIES_OF_A_BUG", 1)
+    run = await world.start(Script(errors={StageName.PULL_CODE: [ConnectionError("away")] * 3}))
+    assert await run.outcome() is MissionOutcome.MERGED

@@ -36,6 +36,13 @@ async def test_every_record_is_signed(run: Run, world: World) -> None:
         assert is_genuine(record, world)
 
 
+async def test_every_record_says_what_the_stage_was_asked(run: Run) -> None:
+    asked = {record.stage: record.result["inputs"] for record in await run.stages()}
+    assert all(asked.values())
+    assert asked["collect_metrics"]["head_sha"] == asked["security_scan"]["head_sha"] != ""
+    assert asked["resolve"]["outcome"] == "merged"
+
+
 async def test_an_altered_record_is_found_out(run: Run, world: World) -> None:
     record = (await run.stages())[3]
     record.result = {**record.result, "answer": {"status": "failed"}}

@@ -8,6 +8,7 @@ from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.workers import World
+from workflows.stages.merging import MAX_ROUNDS
 
 
 async def test_stages_1_to_9_are_done_anew(world: World) -> None:
@@ -65,6 +66,14 @@ async def test_a_patch_that_fails_on_the_new_head_is_not_merged(world: World) ->
     run = await world.start(Script(moves=1, failing_later={StageName.RUN_TESTS}), repository=repository)
     assert await run.outcome() is MissionOutcome.FAILED
     assert (await run.row()).merge_sha is None
+    assert await (await world.start(repository=repository)).outcome() is MissionOutcome.MERGED, "the slot is free"
+
+
+async def test_a_branch_that_never_rests_ends_the_mission(world: World) -> None:
+    repository = await world.repository()
+    run = await world.start(Script(moves=MAX_ROUNDS + 1), repository=repository)
+    assert await run.outcome() is MissionOutcome.FAILED
+    assert "moved 21 times under the mission" in ((await run.row()).reason or "")
     assert await (await world.start(repository=repository)).outcome() is MissionOutcome.MERGED, "the slot is free"
 
 

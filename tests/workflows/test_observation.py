@@ -28,9 +28,10 @@ async def test_an_anomaly_is_rolled_back_with_a_capa(world: World) -> None:
     assert await run.outcome() is MissionOutcome.ROLLED_BACK
     row, [capa] = await run.row(), await run.capas()
     assert (row.status, row.revert_sha) == ("escalated", "e" * 40)
-    assert (capa.cause, capa.corrective) == (
+    assert (capa.cause, capa.corrective, capa.severity) == (
         "p95 was outside its target twice in a row",
         f"The merge was taken back by {'e' * 40}.",
+        row.severity,
     )
     assert (await run.stage(StageName.OBSERVE)).status == StageStatus.FAILED
     assert len(run.script.tokens) == 2, "the rollback has a slot of its own"
@@ -79,7 +80,7 @@ class TestConflict:
         assert await run.outcome() is MissionOutcome.FAILED
         row, [capa] = await run.row(), await run.capas()
         assert (row.revert_sha, row.reason) == (None, "errors rise; the merge stays: a file changed since")
-        assert capa.cause == row.reason
+        assert (capa.cause, capa.severity) == (row.reason, "critical")
 
     async def test_a_rollback_that_breaks_asks_too(self, world: World) -> None:
         broken = ApplicationError("the branch is protected", non_retryable=True)

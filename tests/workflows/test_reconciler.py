@@ -1,19 +1,24 @@
 """What no workflow can do for itself, because it was ended from outside, is put right; what runs is left alone."""
 
 import asyncio
+from pathlib import Path
 
+from sqlalchemy import text
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.testing import ActivityEnvironment
 
+from activities.reconciling import ReconcileActivities
 from activities.workbench.signing import verify
 from models.domain.canonical import digest_of
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
-from models.store import missions, running, workbenches
+from models.store import missions, running, signing_keys, workbenches
 from models.store.stages import signed_content
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.workers import Crew, World
+from workflows.coding_pipeline import CodingPipelineWorkflow
 
 
 async def at(world: World, stage: StageName) -> Run:
@@ -65,6 +70,7 @@ class TestTerminated:
         row, [capa] = await run.row(), await run.capas()
         assert (row.outcome, row.merge_sha) == (MissionOutcome.TERMINATED, merged.merge_sha)
         assert "which nobody observed" in capa.cause
+        assert (row.severity, capa.severity) == ("high", "critical")
 
     async def test_so_does_a_merge_that_may_have_happened(self, world: World) -> None:
         run = await at(world, StageName.MERGE)
@@ -154,3 +160,32 @@ async def reconciled_until(crew: Crew, done: "asyncio.Future[list[MissionOutcome
     while not done.done():
         closed.append((await crew.reconcile()).closed)
     return closed
+
+
+async def test_the_key_that_signs_is_published_once(world: World) -> None:
+    for _ in range(2):
+        await world.crew.reconcile()
+    async with world.db.workspace(world.workspace_id) as session:
+        [published] = await signing_keys.all_of_them(session)
+        told = await session.execute(text("SELECT subject_id FROM event WHERE type = 'signing_key.added'"))
+    assert (published.key_id, published.public_key) == (world.key.key_id, world.key.public_openssh)
+    assert list(told.scalars()) == [world.key.key_id]
+
+
+async def test_an_edited_configuration_is_told_of(world: World, tmp_path: Path) -> None:
+    house = ReconcileActivities(world.recorder, world.client, CodingPipelineWorkflow.decision_resolved, tmp_path)
+    file = tmp_path / "metrics_catalog.yaml"
+    seen = []
+    for content in (
+        "metrics: {}",
+        "metrics:  {}",
+        "metrics: {p95: 1}",
+        "metrics: [",
+    ):
+        file.write_text(content)
+        await ActivityEnvironment().run(house.keep_house)
+        async with world.db.workspace(world.workspace_id) as session:
+            told = await session.execute(text("SELECT data->>'config_hash' FROM event WHERE type = 'config.changed'"))
+            seen.append(len(set(told.scalars())))
+    first = seen[0]
+    assert seen == [first, first, first + 1, first + 1], "by its values, and not while it cannot be read"

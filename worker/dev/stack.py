@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from pydantic import SecretStr
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.service import RPCError
 
 from models.domain.errors import Unavailable
@@ -18,7 +19,7 @@ from worker.dev.process import Server
 from worker.dev.programs import Api, Worker, environment
 from worker.dev.state import Addresses, ProcessRecord, UpState, only_one, read_state, stop_leftovers, write_state
 from worker.dev.supervisor import Report, supervise
-from worker.dev.temporal import DevTemporal, ensure_search_attributes
+from worker.dev.temporal import DevTemporal
 from worker.dev.temporal_cli import find_temporal_cli
 from workflows.client import connect
 
@@ -142,7 +143,8 @@ class Stack:
 
     async def _require_temporal(self) -> None:
         try:
-            await ensure_search_attributes(await connect(self.settings))
+            client = await connect(self.settings)
+            await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
         except (RPCError, RuntimeError) as error:
             address = self.settings.temporal_address
             raise Unavailable("temporal_unreachable", f"TEMPORAL_ADDRESS {address} does not serve: {error}") from error

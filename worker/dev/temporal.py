@@ -6,8 +6,6 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.service import GrpcCompression, RPCError
 
@@ -17,7 +15,6 @@ from worker.dev.process import Child, Server
 from worker.dev.temporal_cli import TemporalCli
 
 NAMESPACE = "default"
-SEARCH_ATTRIBUTES = ("WorkspaceId", "MissionId", "Kind", "Phase")
 DYNAMIC_CONFIG = {
     # Off by default before server 1.32: lets a worker start an activity without another trip.
     "system.enableActivityEagerExecution": "true",
@@ -128,9 +125,7 @@ class DevTemporal(Server):
 
     async def _answers(self) -> bool:
         try:
-            client = await connect(self.address)
-            await client.service_client.check_health()
-            await ensure_search_attributes(client)
+            await (await connect(self.address)).service_client.check_health()
         except (RPCError, RuntimeError):
             return False
         return True
@@ -139,18 +134,6 @@ class DevTemporal(Server):
 async def connect(address: str, namespace: str = NAMESPACE) -> Client:
     """A bare client for checks; RuntimeError when nobody answers."""
     return await Client.connect(address, namespace=namespace, grpc_compression=GrpcCompression.NONE)
-
-
-async def ensure_search_attributes(client: Client) -> None:
-    """Register the search attributes of our workflows in the client's namespace, where they are missing."""
-    operator = client.operator_service
-    listed = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
-    missing = [name for name in SEARCH_ATTRIBUTES if name not in listed.custom_attributes]
-    if missing:
-        keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
-        await operator.add_search_attributes(
-            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=dict.fromkeys(missing, keyword))
-        )
 
 
 def running_workflows(database: Path) -> list[str]:

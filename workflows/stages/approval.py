@@ -50,7 +50,7 @@ async def heed(mission: Pipeline, answer: GovernanceAnswer) -> None:
     answer = await _final(mission, answer, StageName.GOVERNANCE)
     if answer.status is not DecisionStatus.APPROVED:
         raise MissionEnds(_ENDINGS[answer.status], answer.reason, StageName.GOVERNANCE)
-    mission.approved, mission.approved_round = answer.binding, mission.round
+    mission.approved, mission.approved_round = answer.binding or mission.approved, mission.round
 
 
 async def ask_about_rollback(mission: Pipeline, conflict: str, tries: int) -> bool:

@@ -36,8 +36,9 @@ async def close(mission: Pipeline, end: MissionEnds) -> MissionOutcome:
 
 
 def unforeseen(mission: Pipeline, error: FailureError) -> MissionEnds:
-    """A part of ours that broke for good fails the mission."""
-    return MissionEnds(MissionOutcome.FAILED, _cause(error), mission.stage)
+    """A part of ours that broke for good fails the mission; whether it merged then only the branch can tell."""
+    doubt = "; look for its Mission-Id among the branch's commits" if mission.stage is StageName.MERGE else ""
+    return MissionEnds(MissionOutcome.FAILED, f"{_cause(error)}{doubt}", mission.stage)
 
 
 async def _roll_back(mission: Pipeline, end: MissionEnds) -> MissionEnds:
@@ -71,10 +72,10 @@ async def _verify(mission: Pipeline) -> str:
     """Test the branch without our merge; return what is wrong with it."""
     task = mission.task(StageName.RESOLVE).model_copy(update={"head_sha": mission.revert_sha})
     try:
-        verified = await mission.with_host(ObservationActivities.verify_rollback, task, host_commands)
+        mission.check = await mission.with_host(ObservationActivities.verify_rollback, task, host_commands)
     except ActivityError as error:
         return _cause(error)
-    return verified.reason if verified.failed else ""
+    return mission.check.reason if mission.check.failed else ""
 
 
 async def _close_workbench(mission: Pipeline) -> None:
@@ -98,6 +99,7 @@ async def _conclude(mission: Pipeline, end: MissionEnds) -> None:
         merge_sha=mission.merge_sha,
         revert_sha=mission.revert_sha,
         capa=end.capa,
+        check=mission.check,
     )
     await workflow.execute_local_activity_method(RecordActivities.conclude, conclusion, **RECORD)
 

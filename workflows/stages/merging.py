@@ -7,13 +7,16 @@ with workflow.unsafe.imports_passed_through():
     from activities.merging import MergeActivities
     from models.contracts.pipeline import GovernanceAnswer, MergeInput, MergeResult
     from models.domain.stages import StageName
-    from models.domain.states import DecisionStatus
+    from models.domain.states import DecisionStatus, MissionOutcome
 
-from workflows.mission import SlotYielded
+from workflows.mission import MissionEnds, SlotYielded
 from workflows.pipeline import Pipeline
 from workflows.stages.approval import ask, heed
 from workflows.stages.merge_slot import merge_slot
 from workflows.stages.proof import prove
+
+MAX_ROUNDS = 20
+"""How often a branch may move under a mission in the slot; each round repeats stages 1 to 7 and adds to the history."""
 
 
 async def merge(mission: Pipeline) -> None:
@@ -46,10 +49,17 @@ async def _merge_in_slot(mission: Pipeline) -> GovernanceAnswer | None:
             result = await _try_to_merge(mission)
             if not result.moved_to:
                 break
-            mission.round += 1
+            _begin_round(mission)
         mission.require(result)
         mission.merge_sha = result.merge_sha
         return None
+
+
+def _begin_round(mission: Pipeline) -> None:
+    if mission.round == MAX_ROUNDS:
+        reason = f"{mission.context.branch} moved {MAX_ROUNDS + 1} times under the mission: retry it when it is quiet"
+        raise MissionEnds(MissionOutcome.FAILED, reason, StageName.MERGE)
+    mission.round += 1
 
 
 async def _try_to_merge(mission: Pipeline) -> MergeResult:

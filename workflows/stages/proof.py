@@ -29,7 +29,8 @@ async def prove(mission: Pipeline) -> None:
 async def _look(mission: Pipeline) -> None:
     """Learn what the mission stands on. A new head may bring new configuration, which no earlier approval binds."""
     mission.stage = StageName.FETCH_CONTEXT
-    task = mission.task(StageName.FETCH_CONTEXT)
+    first = workflow.info().first_execution_run_id
+    task = mission.task(StageName.FETCH_CONTEXT).model_copy(update={"first_run_id": first})
     context = await mission.step(
         lambda: workflow.execute_activity_method(ContextActivities.fetch_context, task, **shared_git())
     )

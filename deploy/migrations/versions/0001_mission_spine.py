@@ -20,7 +20,8 @@ def downgrade() -> None:
         "DO $$ DECLARE name text; BEGIN FOR name IN SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')"
         " AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version' AND NOT relispartition"
         " LOOP EXECUTE format('DROP TABLE %I CASCADE', name); END LOOP; END $$;"
-        "DROP FUNCTION mc_now, mc_epoch, mc_stage_is_final, mc_event_partitions, mc_drop_event_partitions;"
+        "DROP FUNCTION mc_now, mc_epoch, mc_stage_is_final, mc_remove_blob;"
+        "DROP FUNCTION mc_event_partitions, mc_drop_event_partitions;"
         "RESET ROLE;"
     )
 

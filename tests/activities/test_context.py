@@ -1,0 +1,115 @@
+"""Stage 1: what a mission stands on, and when a repository that cannot be read fails it."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities.context import PATIENCE
+from activities.workbench.git import GitError
+from models.domain.errors import MissionControlError
+from models.domain.stages import StageName, StageStatus
+from models.domain.states import MissionStatus
+from tests.fixtures.stage_hosts import Case, Shop, do
+
+LOOK = StageName.FETCH_CONTEXT
+NOON = datetime(2025, 1, 10, 12, tzinfo=UTC)
+AWAY = "https://127.0.0.1:1/app.git"
+
+
+def late(by: timedelta = PATIENCE, attempt: int = 3) -> dict[str, Any]:
+    """A try so long after the activity was asked for."""
+    return {"scheduled_time": NOON, "started_time": NOON + by, "attempt": attempt}
+
+
+async def looked(case: Case, **info: Any) -> Any:
+    return await do(case.host.context.fetch_context, case.task(LOOK), **info)
+
+
+class TestFetchContext:
+    async def test_it_settles_what_the_mission_stands_on(self, shop: Shop) -> None:
+        case = await shop.mission()
+        answer = await looked(case)
+        row, record = await case.row(), await case.record(LOOK)
+        assert (answer.base_sha, answer.candidates, answer.host_queue) == (case.repo.sha(), 1, "host-one")
+        assert (row.status, row.run_id) == (MissionStatus.IN_PROGRESS, "run-1")
+        assert row.commands["test"] == "sh check.sh"
+        assert (record.git_sha, record.config_hash) == (answer.base_sha, answer.config_hash)
+
+    async def test_a_second_delivery_changes_nothing(self, shop: Shop) -> None:
+        case = await shop.mission()
+        first = await looked(case)
+        case.repo.commit({"calc.txt": "moved on\n"})
+        assert await looked(case, attempt=2) == first
+        assert await case.told("mission.started") == 1
+
+    async def test_a_death_before_the_record_is_made_good(self, shop: Shop) -> None:
+        case = await shop.mission()
+        async with case.death():
+            await looked(case)
+        assert (await looked(case, attempt=2)).base_sha == case.repo.sha()
+        assert (await case.told("mission.started"), await case.told("stage.started")) == (1, 1)
+
+    async def test_another_run_is_refused(self, shop: Shop) -> None:
+        case = await shop.mission()
+        await looked(case)
+        with pytest.raises(MissionControlError, match="it runs only once"):
+            await looked(case, workflow_run_id="run-2")
+
+    async def test_the_config_hash_names_the_rules(self, shop: Shop) -> None:
+        plain, same = await looked(await shop.mission()), await looked(await shop.mission())
+        other = await looked(await shop.mission({".mission-control.yaml": "test: sh check.sh -v\n"}))
+        kept = await looked(await shop.mission(registered={"protected": True}))
+        assert plain.config_hash == same.config_hash
+        assert len({plain.config_hash, other.config_hash, kept.config_hash}) == 3
+
+    async def test_an_override_may_not_loosen(self, shop: Shop) -> None:
+        answer = await looked(await shop.mission(overrides={"timeout": "2h"}))
+        assert answer.status is StageStatus.FAILED
+        assert "may only shorten the timeout" in answer.reason
+
+    async def test_any_host_takes_over(self, shop: Shop) -> None:
+        case = await shop.mission()
+        assert (await do(shop.host("two").context.take_over, case.close)).name == "host-two"
+
+
+class TestUnreadable:
+    async def test_a_path_that_vanished_fails_the_stage(self, shop: Shop) -> None:
+        case = await shop.mission()
+        shutil.rmtree(case.repo.path)
+        answer = await looked(case)
+        assert answer.status is StageStatus.FAILED
+        assert answer.reason.startswith("There is no git repository at that path")
+
+    async def test_a_refusal_fails_the_stage_at_once(self, shop: Shop) -> None:
+        answer = await looked(case := await shop.mission(url="https://hosting.invalid/app.git"))
+        assert answer.status is StageStatus.FAILED
+        assert answer.reason.endswith("or mend name resolution on this machine; then retry the mission.")
+        assert (await case.record(LOOK)).result["code"] == "repository_host_unknown"
+
+    async def test_one_that_is_away_is_tried_again(self, shop: Shop) -> None:
+        case = await shop.mission(url=AWAY)
+        with pytest.raises(GitError) as failed:
+            await looked(case)
+        assert failed.value.retryable
+        assert "try 1: git ls-remote failed" in await case.log(LOOK)
+        assert (await case.record(LOOK)).ended_at is None
+
+    async def test_time_without_a_worker_is_no_try(self, shop: Shop) -> None:
+        with pytest.raises(GitError):
+            await looked(await shop.mission(url=AWAY), **late(by=timedelta(hours=1), attempt=2))
+
+    async def test_one_that_stays_away_fails_the_stage(self, shop: Shop) -> None:
+        case = await shop.mission(url=AWAY)
+        with pytest.raises(GitError):
+            await looked(case, **late(by=PATIENCE - timedelta(seconds=1), attempt=200))
+        answer = await looked(case, **late())
+        assert answer.status is StageStatus.FAILED
+        assert "could not be read for 10 minutes: git ls-remote failed" in answer.reason
+        assert "Couldn't connect to server" in answer.reason
+        assert str(shop.root) not in answer.reason
+        record = await case.record(LOOK)
+        assert record.result["code"] == "repository_unreachable"
+        assert str(shop.root) not in record.result["said"]
+        assert await case.pieces() == 0

@@ -1,0 +1,97 @@
+"""Stage 8 on real records: a question is put once, and its answer ends the stage once."""
+
+from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput
+from models.domain.stages import StageName, StageStatus
+from models.domain.states import DecisionStatus
+from models.store import decisions
+from models.store.events import Actor
+from models.tables.missions import Decision
+from tests.fixtures.stage_hosts import Case, Shop, do
+
+GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
+ANNA = Actor("anna", "request-2")
+
+
+async def asked(case: Case, approved: GovernanceAnswer | None = None, round_: int = 0, **info: int) -> GovernanceAnswer:
+    question = GovernanceInput(
+        ref=case.ref(GOVERNANCE, round_),
+        base_sha=case.base_sha,
+        head_sha=case.head_sha,
+        patch_id="p",
+        config_hash="c",
+        approved=approved.binding if approved else None,
+    )
+    return await do(case.host.governance.ask, question, **info)
+
+
+async def settled(case: Case, answer: GovernanceAnswer, **info: int) -> GovernanceAnswer:
+    ref = DecisionRef(ref=case.ref(GOVERNANCE), decision_id=answer.decision_id)
+    return await do(case.host.governance.settle, ref, **info)
+
+
+async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus) -> None:
+    async with case.db.workspace(case.workspace_id) as session:
+        await decisions.resolve(session, case.workspace_id, answer.decision_id, status, "read it", ANNA)
+
+
+class TestAsk:
+    async def test_where_nobody_must_be_asked_the_policy_answers(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        answer = await asked(case)
+        assert (answer.status, answer.reason) == (DecisionStatus.APPROVED, "approved by policy")
+        assert await asked(case, attempt=2) == answer
+        assert (await case.record(GOVERNANCE)).status == StageStatus.PASSED
+
+    async def test_asking_twice_puts_one_question(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        first, again = await asked(case), await asked(case, attempt=2)
+        assert first == again
+        [decision] = await case.rows(Decision)
+        assert decision.reasons == ["the branch is protected"]
+        assert decision.question["diff"] == (await case.record(StageName.BRANCH_AND_PATCH)).result["diff"]
+        assert (await case.record(GOVERNANCE)).status == StageStatus.WAITING_DECISION
+        assert await case.told("decision.requested") == 1
+
+    async def test_a_test_file_that_goes_asks(self, shop: Shop) -> None:
+        case = await (await shop.mission({"tests/old.txt": "a test\n"}, {"tests/old.txt": None})).patched()
+        await asked(case)
+        [decision] = await case.rows(Decision)
+        assert decision.reasons == ["the patch changes existing tests: tests/old.txt"]
+
+    async def test_an_approval_stands_for_the_same_binding(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        await resolved(case, await asked(case), DecisionStatus.APPROVED)
+        approved = await settled(case, await asked(case))
+        again = await asked(case, approved, round_=1)
+        assert again.status is DecisionStatus.APPROVED
+        assert len(await case.rows(Decision)) == 2
+
+
+class TestSettle:
+    async def test_an_answer_ends_the_stage_once(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        question = await asked(case)
+        assert (await settled(case, question)).status is DecisionStatus.PENDING
+        await resolved(case, question, DecisionStatus.DENIED)
+        first, again = await settled(case, question), await settled(case, question, attempt=2)
+        assert (first, first.reason) == (again, "denied by anna: read it")
+        assert (await case.record(GOVERNANCE)).status == StageStatus.FAILED
+        [decision] = await case.rows(Decision)
+        assert decision.acknowledged_at is not None
+        assert await case.told("stage.failed") == 1
+
+    async def test_a_question_whose_time_is_over_expires(self, shop: Shop) -> None:
+        case = await shop.mission(registered={"protected": True}, approval_timeout_minutes=0.0001)
+        question = await asked(await case.patched())
+        answers = [await settled(case, question, attempt=attempt) for attempt in (1, 2)]
+        assert {answer.status for answer in answers} == {DecisionStatus.EXPIRED}
+
+
+async def test_a_rollback_that_conflicts_asks_once_per_try(shop: Shop) -> None:
+    case = await (await shop.mission()).merged()
+    for repeat, attempt in ((1, 1), (1, 2), (2, 1)):
+        ref = DecisionRef(ref=case.ref(RESOLVE), decision_id="", detail="a file changed since", repeat=repeat)
+        answer = await do(case.host.governance.ask_about_rollback, ref, attempt=attempt)
+        assert answer.status is DecisionStatus.PENDING
+    assert len(await case.rows(Decision)) == 2
+    assert (await case.record(RESOLVE)).status == StageStatus.WAITING_DECISION

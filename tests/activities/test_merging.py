@@ -1,0 +1,91 @@
+"""Stage 9 and the rollback, on a real repository: one merge, at most one revert, whatever dies."""
+
+import pytest
+
+from models.contracts.pipeline import MergeResult
+from models.domain.errors import MissionControlError
+from models.domain.stages import StageName, StageStatus
+from models.domain.states import MissionStatus
+from tests.fixtures.stage_hosts import Case, Shop, do
+
+MERGE, RESOLVE = StageName.MERGE, StageName.RESOLVE
+
+
+async def merged(case: Case, token: int = 1, **info: int) -> MergeResult:
+    return await do(case.host.merging.merge, case.merge(token=token), **info)
+
+
+async def reverted(case: Case, token: int = 2, **info: int) -> MergeResult:
+    return await do(case.host.merging.roll_back, case.merge(RESOLVE, token), **info)
+
+
+def commits(case: Case) -> int:
+    return int(case.repo.git("rev-list", "--count", "--first-parent", "main"))
+
+
+class TestMerge:
+    async def test_the_branch_gets_the_commit(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        answer = await merged(case)
+        assert (answer.status, case.repo.sha("main")) == (StageStatus.PASSED, answer.merge_sha)
+        assert case.repo.show("main", "calc.txt") == b"a + b\n"
+        row = await case.row()
+        assert (row.status, row.merge_sha) == (MissionStatus.OBSERVING, answer.merge_sha)
+
+    async def test_a_death_before_the_record_merges_once(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        async with case.death():
+            await merged(case)
+        assert (await case.row()).merge_sha is None
+        first, again = await merged(case, attempt=2), await merged(case, attempt=3)
+        assert first == again
+        assert commits(case) == 2
+        assert "(found: an earlier try made it)" in (await case.record(MERGE)).reason
+        assert await case.told("mission.merged") == 1
+
+    async def test_another_host_finds_the_merge(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        async with case.death():
+            await merged(case)
+        case.host = shop.host("two")
+        assert (await merged(case, attempt=2)).merge_sha == case.repo.sha("main")
+        assert commits(case) == 2
+
+    async def test_a_branch_that_moved_is_not_merged_into(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        head = case.repo.commit({"other.txt": "somebody's work\n"})
+        answer = await merged(case)
+        assert (answer.status, answer.moved_to) == (StageStatus.SKIPPED, head)
+        assert case.repo.sha("main") == head
+
+    async def test_uncommitted_work_is_not_touched(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        case.repo.write({"calc.txt": "half done\n"})
+        answer = await merged(case)
+        assert (answer.status, (await case.record(MERGE)).result["code"]) == (StageStatus.FAILED, "target_dirty")
+        assert commits(case) == 1
+
+    async def test_an_older_token_may_not_write(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await merged(case, token=2)
+        with pytest.raises(MissionControlError) as refused:
+            await reverted(case, token=1)
+        assert refused.value.code == "slot_lost"
+
+
+class TestRollBack:
+    async def test_twice_is_one_revert(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        first, again = await reverted(case), await reverted(case, attempt=2)
+        assert (first, first.merge_sha) == (again, case.repo.sha("main"))
+        assert case.repo.show("main", "calc.txt") == b"a - b\n"
+        assert commits(case) == 3
+        assert (await case.row()).revert_sha == first.merge_sha
+        assert await case.told("mission.rolled_back") == 1
+
+    async def test_later_work_on_the_same_lines_conflicts(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        case.repo.commit({"calc.txt": "a * b\n"})
+        answer = await reverted(case)
+        assert (answer.status, answer.conflict) == (StageStatus.FAILED, True)
+        assert (await case.row()).revert_sha is None

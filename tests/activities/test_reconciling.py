@@ -1,0 +1,82 @@
+"""What the reconciler's activities put right against a real Temporal server that knows none of these missions."""
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.reconciling import ReconcileActivities
+from models.contracts.pipeline import GovernanceInput
+from models.domain.stages import StageName
+from models.domain.states import DecisionStatus, MissionOutcome
+from models.settings import Settings
+from models.store import decisions
+from models.store.events import Actor
+from models.tables.missions import Capa, Decision
+from tests.fixtures.servers import TemporalServer
+from tests.fixtures.stage_hosts import Shop, do
+from workflows.client import connect
+from workflows.coding_pipeline import CodingPipelineWorkflow
+
+
+@pytest.fixture
+async def reconciler(shop: Shop, temporal_server: TemporalServer) -> ReconcileActivities:
+    """The reconciler of an installation."""
+    settings = Settings(TEMPORAL_ADDRESS=temporal_server.address)
+    answered = CodingPipelineWorkflow.decision_resolved
+    return ReconcileActivities(shop.host().recorder, await connect(settings), answered, settings.config_dir)
+
+
+async def closed(reconciler: ReconcileActivities) -> int:
+    return await ActivityEnvironment().run(reconciler.close_ended)
+
+
+async def test_a_mission_whose_workflow_vanished_is_closed_once(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await (await shop.mission()).begun()
+    assert [await closed(reconciler), await closed(reconciler)] == [1, 0]
+    row = await case.row()
+    assert (row.outcome, row.reason) == (MissionOutcome.TERMINATED, "its workflow vanished from Temporal")
+    assert await case.told("mission.escalated") == 1
+
+
+async def test_an_unobserved_merge_is_a_critical_matter(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await (await shop.mission()).merged()
+    assert await closed(reconciler) == 1
+    [capa] = await case.rows(Capa)
+    assert (capa.severity, "nobody observed" in capa.cause) == ("critical", True)
+
+
+async def test_a_merge_that_was_taken_back_is_not(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await shop.mission()
+    revert_sha = await case.rolled_back()
+    assert await closed(reconciler) == 1
+    [capa] = await case.rows(Capa)
+    assert (capa.severity, capa.corrective) == ("low", f"The merge was taken back by {revert_sha}.")
+
+
+async def test_an_answer_that_nobody_can_hear_is_laid_aside(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await (await shop.mission(registered={"protected": True})).patched()
+    shas = {"base_sha": case.base_sha, "head_sha": case.head_sha}
+    question = GovernanceInput(ref=case.ref(StageName.GOVERNANCE), patch_id="p", config_hash="c", **shas)
+    asked = await do(case.host.governance.ask, question)
+    async with case.db.workspace(case.workspace_id) as session:
+        actor = Actor("anna", "request-2")
+        await decisions.resolve(session, case.workspace_id, asked.decision_id, DecisionStatus.APPROVED, "yes", actor)
+    for _ in (1, 2):
+        assert await ActivityEnvironment().run(reconciler.repeat_answers) == 0
+    [decision] = await case.rows(Decision)
+    assert decision.acknowledged_at is not None
+
+
+async def test_workbenches_of_ended_missions_are_listed_until_they_are_closed(
+    shop: Shop, reconciler: ReconcileActivities
+) -> None:
+    case = await (await shop.mission()).patched()
+    await closed(reconciler)
+    left = await ActivityEnvironment().run(reconciler.leftovers)
+    assert [(one.host, one.task) for one in left if one.task == case.close] == [("one", case.close)]
+    await do(case.host.code.close_workbench, case.close)
+    assert case.close not in [one.task for one in await ActivityEnvironment().run(reconciler.leftovers)]
+
+
+async def test_keeping_house_twice_is_harmless(reconciler: ReconcileActivities) -> None:
+    for _ in (1, 2):
+        await ActivityEnvironment().run(reconciler.keep_house)

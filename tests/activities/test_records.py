@@ -1,0 +1,124 @@
+"""What only touches Postgres: skipped stages, the report, metrics, commands, the end."""
+
+import json
+
+import pytest
+
+from models.contracts.pipeline import Conclusion, ControlRecord
+from models.domain.metrics import Sample
+from models.domain.stages import StageName, StageStatus
+from models.domain.states import MissionOutcome
+from models.store import metric_windows, stages
+from models.tables.missions import Capa, MetricSample, RemediationRow
+from tests.fixtures.stage_hosts import Case, Shop, do
+
+STRESS, REPORT, METRICS = StageName.STRESS_TESTS, StageName.PUBLISH_DIAGNOSTICS, StageName.COLLECT_METRICS
+TARGET = {"metric_targets": [{"metric_id": "search.p95", "comparator": "<", "target": 10}]}
+
+
+async def measured(case: Case, value: float) -> None:
+    async with case.db.workspace(case.workspace_id) as session:
+        now = await metric_windows.now(session)
+        sample = Sample(metric_id="search.p95", value=value, at=now)
+        await metric_windows.add(session, case.workspace_id, case.mission_id, "test", [sample])
+
+
+async def test_a_stage_that_is_skipped_says_why_once(shop: Shop) -> None:
+    case = await (await shop.mission()).begun()
+    answers = [await do(case.host.records.skip_stress, case.task(STRESS), attempt=attempt) for attempt in (1, 2)]
+    assert {answer.reason for answer in answers} == {"the repository has no stress command"}
+    assert (await case.record(STRESS)).status == StageStatus.SKIPPED
+    assert await case.told("stage.skipped") == 1
+
+
+class TestDiagnostics:
+    async def test_the_report_holds_the_stages_and_what_was_measured(self, shop: Shop) -> None:
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        await measured(case, 20)
+        for attempt in (1, 2):
+            answer = await do(case.host.records.publish_diagnostics, case.task(REPORT), attempt=attempt)
+            assert answer.status is StageStatus.PASSED
+        [(kind, content)] = await case.kept(REPORT)
+        report = json.loads(content)
+        assert (kind, [stage["stage"] for stage in report["stages"]]) == ("diagnostics", ["fetch_context"])
+        assert [sample["value"] for sample in report["metrics"]["samples"]] == [20]
+        assert [found["metric_id"] for found in report["metrics"]["unmet"]] == ["search.p95"]
+        assert await case.told("diagnostics.published") == 1
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(("value", "status"), [(5.0, StageStatus.PASSED), (20.0, StageStatus.FAILED)])
+    async def test_the_samples_judge_and_are_kept(self, shop: Shop, value: float, status: StageStatus) -> None:
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        await measured(case, value)
+        for attempt in (1, 2):
+            assert (await do(case.host.records.collect_metrics, case.task(METRICS), attempt=attempt)).status is status
+        assert [row.value for row in await case.rows(MetricSample) if row.phase == "before_merge"] == [value]
+        assert [kind for kind, _ in await case.kept(METRICS)] == ["metric"]
+
+    async def test_no_sample_is_not_met(self, shop: Shop) -> None:
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        answer = await do(case.host.records.collect_metrics, case.task(METRICS))
+        assert (answer.status, "search.p95" in answer.reason) == (StageStatus.FAILED, True)
+
+
+async def test_a_command_is_written_down_once(shop: Shop) -> None:
+    case = await (await shop.mission()).begun()
+    known = {"workspace_id": case.workspace_id, "mission_id": case.mission_id, "actor": "olga"}
+    for number, action in ((1, "pause"), (2, "resume"), (1, "pause")):
+        change = ControlRecord(key=f"update-{number}", version=number, action=action, **known)
+        await do(case.host.records.record_control, change)
+    row = await case.row()
+    assert (row.paused, row.control_version) == (False, 2)
+    actions = [entry.action for entry in await case.rows(RemediationRow)]
+    assert (actions.count("pause"), actions.count("resume")) == (1, 1)
+
+
+class TestConclude:
+    async def ended(self, case: Case, outcome: MissionOutcome, **facts: str) -> Capa:
+        """Conclude twice; the one CAPA of it."""
+        end = Conclusion(ref=case.ref(StageName.RESOLVE), outcome=outcome, reason="errors rise", **facts)
+        for attempt in (1, 2):
+            await do(case.host.records.conclude, end, attempt=attempt)
+        assert await case.told("mission.escalated") == 1
+        [capa] = await case.rows(Capa)
+        assert isinstance(capa, Capa)
+        return capa
+
+    @pytest.mark.parametrize(
+        ("outcome", "facts", "severity"),
+        [
+            (MissionOutcome.FAILED, {}, "low"),
+            (MissionOutcome.FAILED, {"merge_sha": "a" * 40}, "critical"),
+            (MissionOutcome.TERMINATED, {"merge_sha": "a" * 40}, "critical"),
+            (MissionOutcome.ROLLED_BACK, {"merge_sha": "a" * 40, "revert_sha": "b" * 40}, "low"),
+            (MissionOutcome.TERMINATED, {"merge_sha": "a" * 40, "revert_sha": "b" * 40}, "low"),
+            (MissionOutcome.CANCELED, {"merge_sha": "a" * 40}, "low"),
+        ],
+    )
+    async def test_a_merge_that_should_have_gone_is_critical(
+        self, shop: Shop, outcome: MissionOutcome, facts: dict[str, str], severity: str
+    ) -> None:
+        capa = await self.ended(await (await shop.mission()).begun(), outcome, **facts)
+        assert capa.severity == severity
+
+    async def test_a_stage_that_was_broken_off_keeps_what_it_printed(self, shop: Shop) -> None:
+        case = await (await shop.mission(probe_files())).merged()
+        await do(case.host.observing.probe, await case.look(1))
+        await self.ended(case, MissionOutcome.TERMINATED, merge_sha=case.merge_sha)
+        record = await case.record(StageName.OBSERVE)
+        assert (record.status, record.reason) == (StageStatus.FAILED, "errors rise")
+        assert "search.p95 50" in await case.log(StageName.OBSERVE)
+        assert await case.pieces() == 0
+
+    async def test_it_closes_every_stage(self, shop: Shop) -> None:
+        case = await (await shop.mission()).begun()
+        async with case.db.workspace(case.workspace_id) as session:
+            await stages.begin(session, case.ref(StageName.RUN_TESTS), 1)
+        await self.ended(case, MissionOutcome.FAILED)
+        async with case.db.workspace(case.workspace_id) as session:
+            assert await stages.open_of(session, case.workspace_id, case.mission_id) == []
+
+
+def probe_files() -> dict[str, str]:
+    return {".mission-control.yaml": "test: sh check.sh\nprobe: echo search.p95 50\n"}

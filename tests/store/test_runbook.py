@@ -1,0 +1,96 @@
+"""The runbook's commands for the database, the keys and the repository, run as they are written."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from activities.workbench.signing import ServiceKey
+from models.settings import Settings
+from models.store.database import Database
+from models.store.first_start import ensure_first_admin
+from models.store.migrate import expected_revision, migrate
+from tests.fixtures.git_repos import make_repo
+from worker.dev.ports import free_port
+from worker.dev.postgres import EmbeddedPostgres
+
+RUNBOOK = (Path(__file__).parents[2] / "docs/runbook.md").read_text()
+STARTS = ("mission-control up", "mission-control mission")
+"""What starts or needs the whole product: the tests of the command line run these."""
+
+
+SOMEBODY = {f"GIT_{role}_{what}": "ada" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+def commands(section: str) -> str:
+    """The commands of a section, but those that need the whole product."""
+    found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", RUNBOOK, re.DOTALL | re.MULTILINE)
+    assert found
+    lines = (line[4:] for line in found[1].splitlines() if line.startswith("    "))
+    return "\n".join(line for line in lines if not line.startswith(STARTS)) + "\n"
+
+
+def reaching(port: int | None) -> str:
+    """The commands that reach a server, on the port that `up` said."""
+    return commands("Reaching the embedded PostgreSQL").replace("PGPORT=5433", f"PGPORT={port}")
+
+
+def shell(script: str, folder: Path, **variables: str) -> str:
+    """Run commands as an operator would; what they print."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"PATH": path} | variables
+    ended = subprocess.run(["bash", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture
+async def server(open_dir: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """The embedded server of an installation that was started once; its data folder is `open_dir`."""
+    async with EmbeddedPostgres(open_dir, Settings().cache_dir, free_port()) as started:
+        await asyncio.to_thread(migrate, started.url)
+        settings = Settings(DATABASE_URL=started.url, data_dir=open_dir)
+        ServiceKey.load_or_create(settings.signing_key)
+        db = Database.from_settings(settings)
+        await ensure_first_admin(db, settings)
+        await db.close()
+        yield started
+
+
+async def test_the_admin_key_is_revoked(server: EmbeddedPostgres, open_dir: Path) -> None:
+    script = reaching(server.port) + commands("A key is lost or leaked")
+    told = await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
+    assert "UPDATE 1" in told
+    assert "DELETE 0" in told
+    assert not (open_dir / "signing_key").exists()
+
+
+async def test_a_backup_is_restored_into_another_server(server: EmbeddedPostgres, open_dir: Path) -> None:
+    script = reaching(server.port) + commands("Backup")
+    await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
+    assert {path.name for path in (open_dir / "backup").iterdir()} >= {"signing_key", "admin.key"}
+    other = open_dir / "other"
+    other.mkdir(mode=0o711)
+    async with EmbeddedPostgres(other, Settings().cache_dir, free_port()) as fresh:
+        variables = reaching(fresh.port).partition("psql ")[0]
+        script = variables + "dropdb mission_control\n" + commands("Restore from a dump")
+        script += 'psql -tc "SELECT principal FROM api_key; SELECT epoch FROM installation"\n'
+        told = await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(other))
+    assert expected_revision() in told
+    assert told.split()[-2:] == ["admin", "2"], "another cluster, another epoch"
+
+
+def test_a_merge_is_found_and_taken_back(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "app")
+    repo.branch("work", {"fix.txt": "x"})
+    repo.git("merge", "-q", "--no-ff", "-m", "Fix it\n\nMission-Id: mission_20260101_001", "work")
+    finds, takes_back, *_ = commands("Taking a merge back").splitlines()
+    found = shell(finds.replace("MISSION", "mission_20260101_001"), repo.path).split()
+    assert found == [repo.sha()]
+    shell(takes_back.replace("COMMIT", found[0]), repo.path, **SOMEBODY)
+    assert not (repo.path / "fix.txt").exists()

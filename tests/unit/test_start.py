@@ -1,0 +1,29 @@
+"""What a program says that is started with settings that cannot work."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(sys.executable).with_name("mission-control")
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "named"),
+    [
+        ("api", {}, "DATABASE_URL"),
+        ("api", {"DATABASE_URL": ""}, "DATABASE_URL"),
+        ("worker", {}, "DATABASE_URL"),
+        ("migrate", {}, "DATABASE_URL"),
+        ("worker", {"MC_HOST_ID": "not a name"}, "MC_HOST_ID"),
+        ("api", {"MC_API_PORT": "many"}, "MC_API_PORT"),
+    ],
+)
+def test_it_names_the_variable_and_ends_with_2(command: str, given: dict[str, str], named: str, tmp_path: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "DATABASE", "TEMP"))}
+    env = inherited | given | {"MC_DATA_DIR": str(tmp_path)}
+    ended = subprocess.run([PROGRAM, command], env=env, capture_output=True, text=True, check=False)
+    assert (ended.returncode, named in ended.stderr) == (2, True)
+    assert "Traceback" not in ended.stdout + ended.stderr
