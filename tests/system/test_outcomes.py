@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.fixtures.gates import GATE, Gate, gates
@@ -314,3 +315,13 @@ class TestJudging:
         logs = [(await product.api.get(f"/missions/{it.mission}/stages/4/log")).text for it in (first, second)]
         assert ["testing base at" in log for log in logs] == [True, False]
         assert ["are known" in log for log in logs] == [False, True]
+
+
+async def test_a_record_that_was_altered_afterwards_is_found_out(product: Product) -> None:
+    it = await story(product, "altered").file(0.01)
+    await it.merges()
+    with psycopg.connect(product.url, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")  # else the database refuses
+        connection.execute("UPDATE stage SET reason = 'better' WHERE mission_id = %s AND position = 3", (it.mission,))
+    with pytest.raises(AssertionError, match="better"):
+        product.assert_unharmed(it.mission, it.repo)
