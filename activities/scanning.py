@@ -45,7 +45,7 @@ class ScanActivities:
         await self._benches.require_head(job, task)
         git, path = self._benches.git, job.mirror.path
         change = await read_change(git, path, task.base_sha, task.head_sha)
-        scans = [await scan_change(git, path, change, self._salt, job.bench.root / "scan")]
+        scans = [await scan_change(git, path, change, self._salt, job.bench.root / ".scan")]
         if job.commands.scan:
             scans.append(await self._trials.scan(job, task.base_sha, task.head_sha, change, log))
         return gather(*scans)

@@ -228,8 +228,8 @@ async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
         if data:
             stdin.write(data)
             await stdin.drain()
+        # Not waited for: cancelled in there, asyncio would stumble over the end of the pipe.
         stdin.close()
-        await stdin.wait_closed()
 
 
 async def _tail(stream: asyncio.StreamReader) -> bytes:

@@ -94,13 +94,13 @@ async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes, fold
     files = [file for file in change.files if file.may_be_python]
     blobs = await _blobs(git, git_dir, [sha for file in files for sha in (file.head, file.base) if sha])
     python = [file for file in files if _is_python(file, blobs[file.head])]
-    async with _emptied(folder) as lock:
+    async with _own(folder) as (place, lock):
         task = {
-            "python": [_lay_out(folder, number, file, blobs) for number, file in enumerate(python)],
+            "python": [_lay_out(place, number, file, blobs) for number, file in enumerate(python)],
             "added": {file.path: list(file.added.items()) for file in change.files},
         }
-        (folder / TASK).write_text(json.dumps(task))
-        answer = await _work(folder, salt, lock)
+        (place / TASK).write_text(json.dumps(task))
+        answer = await _work(place, salt, lock)
     found = await asyncio.to_thread(_blamed_in, answer, change)
     no_python = () if python else (Skipped(name="bandit", reason="the patch changes no Python file"),)
     scanners = tuple(ScannerRun.model_validate(scanner) for scanner in answer["scanners"])
@@ -194,20 +194,16 @@ def _lay_out(folder: Path, number: int, file: ChangedFile, blobs: Mapping[str, b
 
 
 @asynccontextmanager
-async def _emptied(folder: Path) -> AsyncIterator[int]:
-    """Hold an empty folder of our own, and leave it empty: what is scanned may be secret. Gives the lock on it."""
+async def _own(folder: Path) -> AsyncIterator[tuple[Path, int]]:
+    """Make a place in `folder` that only we see, and remove it: what is scanned may be secret. Gives the lock too."""
+    place = folder / "task"
     async with exclusive(folder) as lock:
-        folder.chmod(0o700)
-        await _empty(folder, lock)
+        await remove_tree(place, lock)
+        place.mkdir(mode=0o700)
         try:
-            yield lock
+            yield place, lock
         finally:
-            await undisturbed(_empty(folder, lock))
-
-
-async def _empty(folder: Path, lock: int) -> None:
-    for entry in list(folder.iterdir()):
-        await remove_tree(entry, lock)
+            await undisturbed(remove_tree(place, lock))
 
 
 async def _work(folder: Path, salt: bytes, lock: int) -> dict[str, Any]:

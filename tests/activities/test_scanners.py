@@ -221,12 +221,16 @@ class TestKilled:
         temporary.mkdir()
         what = (str(git.home), str(repo.path / ".git"), before, after, str(folder))
         worker = psutil.Popen([sys.executable, "-c", SCAN, *what], env={**os.environ, "TMPDIR": str(temporary)})
-        scanner = await eventually(lambda: scanner_of(worker))
-        scanner.suspend()
-        assert scanner.pid == os.getsid(scanner.pid)
-        assert not [file for file in folder.iterdir() if SALT.hex() in file.read_text() or "salt" in file.read_text()]
-        worker.kill()
-        worker.wait()
+        try:
+            scanner = await eventually(lambda: scanner_of(worker))
+            scanner.suspend()
+            assert scanner.pid == os.getsid(scanner.pid)
+            task = next(folder.rglob("task.json")).read_text()
+        finally:
+            worker.kill()
+            worker.wait()
+        assert SALT.hex() not in task
+        assert "salt" not in task
         await until(lambda: not scanner.is_running() or scanner.status() == psutil.STATUS_ZOMBIE)
         assert not list(temporary.iterdir())
         change = await read_change(git, repo.path / ".git", before, after)

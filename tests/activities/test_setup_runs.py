@@ -47,9 +47,11 @@ class TestBrokenOff:
         case = await (await shop.mission({CONFIG: ONCE})).patched()
         what = (str(shop.root), shop.workspace_id, case.task(TESTS).model_dump_json())
         worker = psutil.Popen([sys.executable, "-c", WORKER, *what], env={**os.environ, "DATABASE_URL": shop.owner_url})
-        await eventually(lambda: began(case))
-        worker.kill()
-        worker.wait()
+        try:
+            await eventually(lambda: began(case))
+        finally:
+            worker.kill()
+            worker.wait()
         again = await do(case.host.testing.run_tests, case.task(TESTS), attempt=2)
         assert again.status is StageStatus.PASSED, again.reason
 
