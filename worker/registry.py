@@ -11,7 +11,7 @@ from activities.benches import Benches
 from activities.code import CodeActivities
 from activities.context import ContextActivities
 from activities.governance import GovernanceActivities
-from activities.merge_queue import MergeQueueActivities
+from activities.merge_queue import Doors, MergeQueueActivities
 from activities.merging import MergeActivities
 from activities.observing import ObservationActivities
 from activities.reconciling import ReconcileActivities
@@ -30,6 +30,13 @@ from workflows.merge_queue import MergeQueueWorkflow
 from workflows.queues import host_queue
 
 Activities = Sequence[Callable[..., Any]]
+
+MERGE_DOORS = Doors(
+    MergeQueueWorkflow.run,
+    MergeQueueWorkflow.request_slot,
+    MergeQueueWorkflow.release_slot,
+    CodingPipelineWorkflow.slot_granted,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def control_activities(tools: Tools, control: str) -> Activities:
     """Short activities that only talk to Postgres and Temporal."""
     records = RecordActivities(tools.recorder)
     governance = GovernanceActivities(tools.recorder)
-    queue = MergeQueueActivities(tools.recorder.db, tools.client, MergeQueueWorkflow.run, control)
+    queue = MergeQueueActivities(tools.recorder.db, tools.client, MERGE_DOORS, control)
     reconcile = ReconcileActivities(
         tools.recorder, tools.client, CodingPipelineWorkflow.decision_resolved, tools.settings.config_dir
     )
@@ -75,7 +82,9 @@ def control_activities(tools: Tools, control: str) -> Activities:
         governance.settle,
         governance.ask_about_rollback,
         observation.look,
-        queue.ensure_queue,
+        queue.request_slot,
+        queue.release_slot,
+        queue.grant_slot,
         queue.has_ended,
         reconcile.repeat_answers,
         reconcile.close_ended,

@@ -7,14 +7,11 @@ continues as new between grants; while nobody waits it sets no timer and costs n
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.merge_queue import MergeQueueActivities
-    from models.contracts.merge_queue import MergeQueueState, SlotGrant, SlotRelease, SlotRequest
-    from workflows.policies import CONTROL_CALL
-
-from workflows.mission import Mission
+    from models.contracts.merge_queue import MergeQueueState, SlotGrant, SlotOffer, SlotRelease, SlotRequest
+    from workflows.policies import CONTROL_CALL, RECORD
 
 WATCH = timedelta(seconds=10)
 """How often a holder is looked after while others wait."""
@@ -44,10 +41,8 @@ class MergeQueueWorkflow:
         holder = self._state.holder
         assert holder is not None  # noqa: S101  # somebody was waiting
         grant = SlotGrant(queue_id=workflow.info().workflow_id, number=holder.number, token=self._state.token)
-        mission = workflow.get_external_workflow_handle(holder.workflow_id, run_id=holder.run_id)
-        try:
-            await mission.signal(Mission.slot_granted, grant)
-        except ApplicationError:  # it has ended
+        offer = SlotOffer(holder=holder, grant=grant)
+        if not await workflow.execute_local_activity_method(MergeQueueActivities.grant_slot, offer, **RECORD):
             self._state = self._state.release(holder)
 
     async def _watch_holder(self) -> None:

@@ -42,6 +42,27 @@ class SlotGrant(Payload):
     token: int
 
 
+class SlotAsk(Payload):
+    """Hands a request to the queue that it is for."""
+
+    queue: QueueRef
+    request: SlotRequest
+
+
+class SlotReturn(Payload):
+    """Hands a release to the queue that it is for."""
+
+    queue: QueueRef
+    release: SlotRelease
+
+
+class SlotOffer(Payload):
+    """Hands a grant to the mission that it is for."""
+
+    holder: SlotRequest
+    grant: SlotGrant
+
+
 class MergeQueueState(Payload):
     """All the queue carries over continue-as-new, and what its snapshot shows."""
 

@@ -26,6 +26,7 @@ from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.servers import TemporalServer
 from tests.fixtures.stages import service_key
 from worker.interceptors import AroundActivities
+from worker.registry import MERGE_DOORS
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
@@ -56,7 +57,7 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
     control = control_queue(settings.task_queue_prefix)
     instant = InstantPorts(recorder, control)
     records, governance = RecordActivities(recorder), GovernanceActivities(recorder)
-    queue = MergeQueueActivities(db, client, MergeQueueWorkflow.run, control)
+    queue = MergeQueueActivities(db, client, MERGE_DOORS, control)
     activities = [
         *instant.activities(),
         records.skip_stress,
@@ -67,7 +68,9 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
         governance.ask,
         governance.settle,
         governance.ask_about_rollback,
-        queue.ensure_queue,
+        queue.request_slot,
+        queue.release_slot,
+        queue.grant_slot,
         queue.has_ended,
     ]
     workflows = [CodingPipelineWorkflow, MergeQueueWorkflow]
