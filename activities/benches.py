@@ -14,7 +14,7 @@ from activities.workbench.git import Git, GitError
 from activities.workbench.mirrors import Mirror
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_patch
 from activities.workbench.signing import ServiceKey
-from activities.workbench.worktrees import Workbench
+from activities.workbench.worktrees import Workbench, clear
 from models.contracts.pipeline import StageInput, StageRef
 from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, WorkbenchLost
 from models.domain.repo_config import Commands
@@ -67,7 +67,14 @@ class Benches:
         mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self.git)
         return Job(mission, repository, mirror, Workbench(self.folder(workspace_id, mission_id), mirror, self.git))
 
-    async def forget(self, workspace_id: str, mission_id: str) -> None:
+    async def close(self, workspace_id: str, mission_id: str) -> None:
+        """Remove all that the mission has on this host."""
+        await clear(self.folder(workspace_id, mission_id))
+        await self._forget(workspace_id, mission_id)
+        async with self.db.workspace(workspace_id) as session:
+            await workbenches.close_on(session, workspace_id, mission_id, self.host)
+
+    async def _forget(self, workspace_id: str, mission_id: str) -> None:
         """Let go of a mission's commits in the mirror; one whose repository is no longer allowed keeps them."""
         with suppress(InvalidInput):
             await (await self.job(workspace_id, mission_id)).mirror.forget(workspace_id, mission_id)

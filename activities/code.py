@@ -8,12 +8,10 @@ from activities.benches import Benches
 from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
-from activities.workbench.worktrees import clear
 from models.contracts.pipeline import CloseInput, StageInput, StageResult
 from models.domain.errors import StageFailed
 from models.domain.patches import touches
 from models.domain.stages import StageStatus
-from models.store import workbenches
 from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
@@ -31,7 +29,6 @@ class CodeActivities:
     def __init__(self, recorder: StageRecorder, benches: Benches) -> None:
         self._recorder, self._benches = recorder, benches
 
-    @activity.defn
     async def pull_code(self, task: StageInput) -> StageResult:
         """Stage 2: have a checkout of the base commit."""
 
@@ -57,10 +54,7 @@ class CodeActivities:
     async def close_workbench(self, task: CloseInput) -> None:
         """Remove all that the mission has on this host."""
         async with heartbeating():
-            await clear(self._benches.folder(task.workspace_id, task.mission_id))
-            await self._benches.forget(task.workspace_id, task.mission_id)
-            async with self._benches.db.workspace(task.workspace_id) as session:
-                await workbenches.close_on(session, task.workspace_id, task.mission_id, self._benches.host)
+            await self._benches.close(task.workspace_id, task.mission_id)
 
     async def _patch(self, task: StageInput) -> Verdict:
         job = await self._benches.open(task.ref)

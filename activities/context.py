@@ -1,4 +1,4 @@
-"""Stage 1: what the mission stands on (commit, configuration, commands), and which host takes it."""
+"""How a round begins: what it stands on (commit, configuration, commands), which host takes it, and its code there."""
 
 from datetime import timedelta
 from importlib.metadata import version
@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.benches import Benches, Job
+from activities.code import CodeActivities
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from activities.workbench.git import GitError
@@ -19,7 +20,7 @@ from models.domain.canonical import digest_of
 from models.domain.errors import InvalidInput, MissionControlError, NotFound, StageFailed, TooLarge
 from models.domain.plain_yaml import MAX_BYTES as MAX_FILE_BYTES
 from models.domain.repo_config import CONFIG_FILE, Commands, RepoConfig, detect, effective_commands, parse_repo_config
-from models.domain.stages import StageStatus
+from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionStatus, Severity
 from models.store import candidates, running
 from models.store.database import Database
@@ -38,13 +39,25 @@ TRIES_AT_LEAST = 3
 class ContextActivities:
     """Work any host may take."""
 
-    def __init__(self, recorder: StageRecorder, benches: Benches, host_queue: str) -> None:
-        self._recorder, self._benches, self._host_queue = recorder, benches, host_queue
+    def __init__(self, recorder: StageRecorder, benches: Benches, code: CodeActivities, host_queue: str) -> None:
+        self._recorder, self._benches, self._code, self._host_queue = recorder, benches, code, host_queue
         self._db: Database = recorder.db
 
     @activity.defn
+    async def open_round(self, task: StageInput) -> PipelineContext:
+        """Stages 1 and 2: settle what the round stands on, and have its code here."""
+        context = await self.fetch_context(task)
+        if context.status is StageStatus.FAILED:
+            return context
+        pull = task.ref.model_copy(update={"stage": StageName.PULL_CODE})
+        pulled = await self._code.pull_code(StageInput(ref=pull, base_sha=context.base_sha))
+        if pulled.failed:
+            failed = {"status": pulled.status, "reason": pulled.reason, "failed_stage": StageName.PULL_CODE}
+            return context.model_copy(update=failed)
+        return context
+
     async def fetch_context(self, task: StageInput) -> PipelineContext:
-        """Start the mission and settle what it works with; this host takes it."""
+        """Stage 1: start the mission and settle what it works with; this host takes it."""
         ref = task.ref
         await self._start(ref, task.first_run_id or activity.info().workflow_run_id or "")
 

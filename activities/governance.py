@@ -7,7 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
-from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, StageRef
+from activities.records import record_fact
+from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
 from models.domain.approval import Binding, MergeFacts, MergeVerdict, Risk, assess_merge
 from models.domain.errors import MissionControlError
 from models.domain.patches import TouchedLaw
@@ -27,34 +28,18 @@ class GovernanceActivities:
         self._recorder, self._db = recorder, recorder.db
 
     @activity.defn
-    async def ask(self, question: GovernanceInput) -> GovernanceAnswer:
-        """Judge the merge, and put it to a human where the verdict says so; asking twice puts one question."""
+    async def settle_round(self, question: GovernanceInput) -> RoundAnswer:
+        """Stages 6 to 8 of a round, and 5 where nothing stresses, in one transaction: they only touch Postgres."""
         ref = question.ref
         async with self._db.workspace(ref.workspace_id) as session:
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             if mission.ended_at is not None:
                 raise MissionControlError("mission_ended", "the mission was closed from outside: it asks no more")
-            record = await stages.begin(session, ref, activity.info().attempt)
-            if record.ended_at is not None:
-                return GovernanceAnswer.model_validate(record.result["answer"])
-            verdict, shown = await self._assess(session, question, mission)
-            decision = await governance.ask(
-                session,
-                ref,
-                "governance",
-                verdict,
-                shown,
-                _binding(question, verdict),
-                expires_in=_expiry(mission),
-                actor=Actor(stages.WORKER, mission.correlation_id),
-            )
-            answer = _answer(decision)
-            if answer.status is DecisionStatus.PENDING:
-                await stages.wait_for_decision(session, record, decision.decision_id)
-            else:
-                await governance.acknowledge(session, ref.workspace_id, decision.decision_id)
-                await self._recorder.close_in(session, record, _verdict(decision, answer), None)
-            return answer
+            for task in _facts(question):
+                result = await record_fact(self._recorder, session, task)
+                if result.failed:
+                    return RoundAnswer(failed_stage=task.ref.stage, reason=result.reason)
+            return RoundAnswer(answer=await self._ask(session, question, mission))
 
     @activity.defn
     async def settle(self, asked: DecisionRef) -> GovernanceAnswer:
@@ -92,6 +77,31 @@ class GovernanceActivities:
             if answer.status is DecisionStatus.PENDING:
                 await stages.wait_for_decision(session, record, decision.decision_id)
             return answer
+
+    async def _ask(self, session: AsyncSession, question: GovernanceInput, mission: Mission) -> GovernanceAnswer:
+        """Judge the merge, and put it to a human where the verdict says so; asking twice puts one question."""
+        ref = question.ref
+        record = await stages.begin(session, ref, activity.info().attempt)
+        if record.ended_at is not None:
+            return GovernanceAnswer.model_validate(record.result["answer"])
+        verdict, shown = await self._assess(session, question, mission)
+        decision = await governance.ask(
+            session,
+            ref,
+            "governance",
+            verdict,
+            shown,
+            _binding(question, verdict),
+            expires_in=_expiry(mission),
+            actor=Actor(stages.WORKER, mission.correlation_id),
+        )
+        answer = _answer(decision)
+        if answer.status is DecisionStatus.PENDING:
+            await stages.wait_for_decision(session, record, decision.decision_id)
+        else:
+            await governance.acknowledge(session, ref.workspace_id, decision.decision_id)
+            await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+        return answer
 
     async def _assess(
         self, session: AsyncSession, question: GovernanceInput, mission: Mission
@@ -133,6 +143,15 @@ class GovernanceActivities:
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
             await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+
+
+def _facts(question: GovernanceInput) -> list[StageInput]:
+    """Name the stages before the question that only touch Postgres."""
+    known = StageInput(ref=question.ref, base_sha=question.base_sha, head_sha=question.head_sha)
+    names = [StageName.PUBLISH_DIAGNOSTICS, StageName.COLLECT_METRICS]
+    if not question.stressed:
+        names.insert(0, StageName.STRESS_TESTS)
+    return [known.model_copy(update={"ref": question.ref.model_copy(update={"stage": name})}) for name in names]
 
 
 def _binding(question: GovernanceInput, verdict: MergeVerdict) -> Binding:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
@@ -11,10 +12,18 @@ from activities.benches import Benches, Job
 from activities.code import failed
 from activities.heartbeats import heartbeating
 from activities.logs import LOOKS_KEPT, LookLog, StageLog
-from activities.recording import StageRecorder, Verdict
+from activities.recording import StageRecorder, Verdict, Work
 from activities.trials import Trials, report_bytes, stored_results
 from models.contracts.missions import AcceptanceCriteria, MetricTarget
-from models.contracts.pipeline import ObserveInput, ObserveResult, RollbackCheck, StageInput, StageRef, StageResult
+from models.contracts.pipeline import (
+    ObserveEnd,
+    ObserveInput,
+    ObserveResult,
+    RollbackCheck,
+    StageInput,
+    StageRef,
+    StageResult,
+)
 from models.domain.errors import MissionControlError, StageFailed
 from models.domain.judging import resolve, suspects
 from models.domain.metrics import Sample, breaches, lasting, unmet_targets
@@ -23,6 +32,8 @@ from models.domain.testing import Outcome, TestReport, worst
 from models.store import blobs, metric_windows, running, stages
 from models.store.stages import NewEvidence
 from models.tables.missions import Mission, Stage
+
+logger = structlog.get_logger()
 
 
 class ObservationActivities:
@@ -61,8 +72,25 @@ class ObservationActivities:
                 return await self._judge(session, seen, broken, log)
 
     @activity.defn
-    async def finish(self, seen: ObserveInput) -> StageResult:
-        """End the window: the must-pass tests run again on the branch as it is now, and the log goes on."""
+    async def finish(self, seen: ObserveInput) -> ObserveEnd:
+        """End the window: the must-pass tests run again on the branch as it is now, and the log goes on.
+
+        A mission that passes needs its workbench no more.
+        """
+        result = ObserveEnd.model_validate(await self._recorder.run(seen, await self._ending(seen), failed))
+        return result if result.failed else result.model_copy(update={"bench_closed": await self._close(seen.ref)})
+
+    async def _close(self, ref: StageRef) -> bool:
+        """Give the workbench back; false when that must be tried again, which is no reason to hold the mission."""
+        try:
+            async with heartbeating():
+                await self._benches.close(ref.workspace_id, ref.mission_id)
+        except (OSError, MissionControlError) as error:
+            logger.warning("workbench_not_closed", mission_id=ref.mission_id, error=str(error))
+            return False
+        return True
+
+    async def _ending(self, seen: ObserveInput) -> Work:
         looks = await self._looks(seen)
 
         async def work(log: StageLog, record: Stage) -> Verdict:
@@ -77,7 +105,7 @@ class ObservationActivities:
                 )
             return await asyncio.to_thread(_finished, seen, report, failing, samples)
 
-        return StageResult.model_validate(await self._recorder.run(seen, work, failed))
+        return work
 
     @activity.defn
     async def verify_rollback(self, task: StageInput) -> RollbackCheck:
@@ -172,7 +200,9 @@ async def _samples(session: AsyncSession, mission: Mission) -> list[Sample]:
     found: list[Sample] = []
     for target in _targets(mission):
         since = max(mission.merged_at or now, now - timedelta(minutes=target.rolling_window_minutes))
-        found += await metric_windows.samples(session, mission.workspace_id, target.metric_id, since)
+        found += await metric_windows.samples(
+            session, mission.workspace_id, target.metric_id, since, mission.mission_id
+        )
     return found
 
 

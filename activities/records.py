@@ -1,4 +1,4 @@
-"""Stages and changes that only touch Postgres: diagnostics, metrics, controls, the end. Local activities."""
+"""What only touches Postgres: skipped stress, diagnostics, metrics, controls, the end. Local activities."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, Sta
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
 from models.domain.metrics import Sample, Shortfall, unmet_targets
-from models.domain.stages import StageStatus
+from models.domain.stages import StageName, StageStatus
 from models.store import metric_windows, running, stages
 from models.store.stages import NewEvidence
 from models.tables.missions import Stage
@@ -29,21 +29,6 @@ class RecordActivities:
         self._recorder, self._db = recorder, recorder.db
 
     @activity.defn
-    async def skip_stress(self, task: StageInput) -> StageResult:
-        """Record that there is no stress command, so nothing was stressed (V-10)."""
-        return await self._record(task, _skip)
-
-    @activity.defn
-    async def publish_diagnostics(self, task: StageInput) -> StageResult:
-        """Store one report of all that the stages found (PIPE-06, V-77)."""
-        return await self._record(task, _publish)
-
-    @activity.defn
-    async def collect_metrics(self, task: StageInput) -> StageResult:
-        """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
-        return await self._record(task, _collect)
-
-    @activity.defn
     async def record_control(self, change: ControlRecord) -> None:
         """Write an operator's command down."""
         async with self._db.workspace(change.workspace_id) as session:
@@ -55,23 +40,25 @@ class RecordActivities:
         async with self._db.workspace(end.ref.workspace_id) as session:
             await conclude(self._recorder, session, end, stages.WORKER)
 
-    async def _record(self, task: StageInput, judge: Judge) -> StageResult:
-        """Open, judge and close a stage in one transaction."""
-        async with self._db.workspace(task.ref.workspace_id) as session:
-            record = await stages.begin(session, task.ref, activity.info().attempt)
-            if record.ended_at is not None:
-                return StageResult.model_validate(record.result["answer"])
-            verdict = await judge(session, record)
-            verdict.inputs = task.inputs
-            return StageResult.model_validate(await self._recorder.close_in(session, record, verdict, None))
+
+async def record_fact(recorder: StageRecorder, session: AsyncSession, task: StageInput) -> StageResult:
+    """Open, judge and close stage 5 (where nothing stresses), 6 or 7, which only touch Postgres."""
+    record = await stages.begin(session, task.ref, activity.info().attempt)
+    if record.ended_at is not None:
+        return StageResult.model_validate(record.result["answer"])
+    verdict = await _FACTS[task.ref.stage](session, record)
+    verdict.inputs = task.inputs
+    return StageResult.model_validate(await recorder.close_in(session, record, verdict, None))
 
 
 async def _skip(session: AsyncSession, record: Stage) -> Verdict:
+    """Say that there is no stress command, so nothing was stressed (V-10)."""
     reason = "the repository has no stress command"
     return Verdict(StageResult(status=StageStatus.SKIPPED, reason=reason), StageStatus.SKIPPED, reason)
 
 
 async def _publish(session: AsyncSession, record: Stage) -> Verdict:
+    """Store one report of all that the stages found (PIPE-06, V-77)."""
     done = await stages.of_round(session, record.workspace_id, record.mission_id, record.round)
     report = {
         "mission_id": record.mission_id,
@@ -100,6 +87,7 @@ async def _publish(session: AsyncSession, record: Stage) -> Verdict:
 
 
 async def _collect(session: AsyncSession, record: Stage) -> Verdict:
+    """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
     found = await _measured(session, record)
     await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", found.samples)
     status = StageStatus.FAILED if found.unmet else StageStatus.PASSED
@@ -135,3 +123,10 @@ async def _measured(session: AsyncSession, record: Stage) -> _Measured:
             session, record.workspace_id, target.metric_id, since, record.mission_id
         )
     return _Measured(targets, samples, unmet_targets(targets, samples, now))
+
+
+_FACTS: dict[StageName, Judge] = {
+    StageName.STRESS_TESTS: _skip,
+    StageName.PUBLISH_DIAGNOSTICS: _publish,
+    StageName.COLLECT_METRICS: _collect,
+}

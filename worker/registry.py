@@ -73,12 +73,9 @@ def control_activities(tools: Tools, control: str) -> Activities:
     )
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
-        records.skip_stress,
-        records.publish_diagnostics,
-        records.collect_metrics,
         records.record_control,
         records.conclude,
-        governance.ask,
+        governance.settle_round,
         governance.settle,
         governance.ask_about_rollback,
         observation.look,
@@ -95,9 +92,8 @@ def control_activities(tools: Tools, control: str) -> Activities:
 
 def shared_activities(tools: Tools) -> Activities:
     """Work that any host may take."""
-    queue = host_queue(tools.settings.task_queue_prefix, tools.host)
-    context = ContextActivities(tools.recorder, tools.benches, queue)
-    return (context.fetch_context, context.take_over)
+    context = _context(tools)
+    return (context.open_round, context.take_over)
 
 
 def host_activities(tools: Tools) -> Activities:
@@ -108,7 +104,7 @@ def host_activities(tools: Tools) -> Activities:
     merging = MergeActivities(tools.recorder, tools.benches)
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
-        code.pull_code,
+        _context(tools).open_round,
         code.branch_and_patch,
         code.close_workbench,
         testing.run_tests,
@@ -120,3 +116,8 @@ def host_activities(tools: Tools) -> Activities:
         observation.finish,
         observation.verify_rollback,
     )
+
+
+def _context(tools: Tools) -> ContextActivities:
+    queue = host_queue(tools.settings.task_queue_prefix, tools.host)
+    return ContextActivities(tools.recorder, tools.benches, CodeActivities(tools.recorder, tools.benches), queue)

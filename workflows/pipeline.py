@@ -25,7 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from models.domain.approval import Binding
     from models.domain.stages import StageName, StageStatus
     from models.domain.states import MissionOutcome
-    from workflows.policies import RECORD, host_git, shared_git
+    from workflows.policies import host_git, shared_git
 
 from workflows.mission import Mission, MissionEnds
 
@@ -45,6 +45,7 @@ class Pipeline(Mission):
         self.approved: Binding | None = None
         self.approved_round = -1
         self.decision_id = ""
+        self.bench_closed = False
         self.revert_sha = ""
         self.check: RollbackCheck | None = None
         self.outcome: MissionOutcome | None = None
@@ -73,12 +74,6 @@ class Pipeline(Mission):
                     raise
             taken = await workflow.execute_activity_method(ContextActivities.take_over, self.bench(), **shared_git())
             self.host = taken.name
-
-    async def locally(self, method: MethodAsyncSingleParam[Any, StageInput, R], stage: StageName) -> R:
-        """Do a stage that only touches Postgres: too short to be worth stopping."""
-        self.stage = stage
-        task = self.task(stage)
-        return await self.step(lambda: workflow.execute_local_activity_method(method, task, **RECORD), stoppable=False)
 
     def require(self, result: StageResult | MergeResult) -> None:
         """End the mission when its own work did not pass."""

@@ -75,6 +75,12 @@ class StageResult(Payload):
         return self.status is StageStatus.FAILED
 
 
+class ObserveEnd(StageResult):
+    """How stage 10 ended; a mission that passed may have given its workbench back with it."""
+
+    bench_closed: bool = False
+
+
 class RollbackCheck(StageResult):
     """What the tests said of the branch after a rollback; log and report by the digests under which they are kept."""
 
@@ -85,10 +91,11 @@ class RollbackCheck(StageResult):
 
 
 class PipelineContext(Payload):
-    """What stage 1 found out, as far as the order of the later stages depends on it."""
+    """How a round began, as far as the order of the later stages depends on it; where it failed, in which stage."""
 
     status: StageStatus
     reason: str = ""
+    failed_stage: StageName | None = None
     repository_id: str = ""
     branch: str = ""
     base_sha: str = ""
@@ -104,13 +111,17 @@ class PipelineContext(Payload):
 
 
 class GovernanceInput(StageTask):
-    """Asks for the verdict on merging `head_sha`; `approved` is what an earlier decision of this mission bound."""
+    """Asks for the verdict on merging `head_sha`; `approved` is what an earlier decision of this mission bound.
+
+    Where nothing was `stressed`, that is recorded first.
+    """
 
     base_sha: str
     head_sha: str
     patch_id: str
     config_hash: str
     approved: Binding | None = None
+    stressed: bool = False
 
 
 class GovernanceAnswer(Payload):
@@ -121,6 +132,14 @@ class GovernanceAnswer(Payload):
     reason: str = ""
     expires_at: datetime | None = None
     binding: Binding | None = None
+
+
+class RoundAnswer(Payload):
+    """How a round ends: with the stage that did not pass, or with the answer of stage 8."""
+
+    failed_stage: StageName | None = None
+    reason: str = ""
+    answer: GovernanceAnswer | None = None
 
 
 class DecisionRef(StageTask):

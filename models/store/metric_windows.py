@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, or_, text, true
+from sqlalchemy import func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -21,14 +21,14 @@ async def now(session: AsyncSession) -> datetime:
 
 
 async def samples(
-    session: AsyncSession, workspace_id: str, metric_id: str, since: datetime, mission_id: str | None = None
+    session: AsyncSession, workspace_id: str, metric_id: str, since: datetime, mission_id: str
 ) -> list[Sample]:
     """Read a metric's samples since a time, newest first; snapshots of missions are copies and do not count.
 
-    Of those that were taken for one mission, such as by its probe, only that of `mission_id`, where it is given.
+    Of those that were taken for one mission, such as by its probe, only that of `mission_id`.
     """
     taken_for = col(MetricSample.mission_id)
-    scope = or_(taken_for.is_(None), taken_for == mission_id) if mission_id else true()
+    scope = or_(taken_for.is_(None), taken_for == mission_id)
     statement = (
         select(MetricSample.metric_id, MetricSample.value, MetricSample.at)
         .where(

@@ -1,6 +1,6 @@
 """Stage 8 on real records: a question is put once, and its answer ends the stage once."""
 
-from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput
+from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import decisions
@@ -13,15 +13,9 @@ ANNA = Actor("anna", "request-2")
 
 
 async def asked(case: Case, approved: GovernanceAnswer | None = None, round_: int = 0, **info: int) -> GovernanceAnswer:
-    question = GovernanceInput(
-        ref=case.ref(GOVERNANCE, round_),
-        base_sha=case.base_sha,
-        head_sha=case.head_sha,
-        patch_id="p",
-        config_hash="c",
-        approved=approved.binding if approved else None,
-    )
-    return await do(case.host.governance.ask, question, **info)
+    answer = (await case.settle(approved.binding if approved else None, round_, **info)).answer
+    assert answer is not None
+    return answer
 
 
 async def settled(case: Case, answer: GovernanceAnswer, **info: int) -> GovernanceAnswer:

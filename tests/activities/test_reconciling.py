@@ -4,8 +4,6 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
-from models.contracts.pipeline import GovernanceInput
-from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.settings import Settings
 from models.store import decisions
@@ -55,9 +53,8 @@ async def test_a_merge_that_was_taken_back_is_not(shop: Shop, reconciler: Reconc
 
 async def test_an_answer_that_nobody_can_hear_is_laid_aside(shop: Shop, reconciler: ReconcileActivities) -> None:
     case = await (await shop.mission(registered={"protected": True})).patched()
-    shas = {"base_sha": case.base_sha, "head_sha": case.head_sha}
-    question = GovernanceInput(ref=case.ref(StageName.GOVERNANCE), patch_id="p", config_hash="c", **shas)
-    asked = await do(case.host.governance.ask, question)
+    asked = (await case.settle()).answer
+    assert asked is not None
     async with case.db.workspace(case.workspace_id) as session:
         actor = Actor("anna", "request-2")
         await decisions.resolve(session, case.workspace_id, asked.decision_id, DecisionStatus.APPROVED, "yes", actor)

@@ -25,9 +25,10 @@ async def measured(case: Case, value: float) -> None:
 
 async def test_a_stage_that_is_skipped_says_why_once(shop: Shop) -> None:
     case = await (await shop.mission()).begun()
-    answers = [await do(case.host.records.skip_stress, case.task(STRESS), attempt=attempt) for attempt in (1, 2)]
-    assert {answer.reason for answer in answers} == {"the repository has no stress command"}
-    assert (await case.record(STRESS)).status == StageStatus.SKIPPED
+    for attempt in (1, 2):
+        await case.settle(attempt=attempt)
+    record = await case.record(STRESS)
+    assert (record.status, record.reason) == (StageStatus.SKIPPED, "the repository has no stress command")
     assert await case.told("stage.skipped") == 1
 
 
@@ -36,11 +37,13 @@ class TestDiagnostics:
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
         await measured(case, 20)
         for attempt in (1, 2):
-            answer = await do(case.host.records.publish_diagnostics, case.task(REPORT), attempt=attempt)
-            assert answer.status is StageStatus.PASSED
+            await case.settle(attempt=attempt)
         [(kind, content)] = await case.kept(REPORT)
         report = json.loads(content)
-        assert (kind, [stage["stage"] for stage in report["stages"]]) == ("diagnostics", ["fetch_context"])
+        assert (kind, [stage["stage"] for stage in report["stages"]]) == (
+            "diagnostics",
+            ["fetch_context", "stress_tests"],
+        )
         assert [sample["value"] for sample in report["metrics"]["samples"]] == [20]
         assert [found["metric_id"] for found in report["metrics"]["unmet"]] == ["search.p95"]
         assert await case.told("diagnostics.published") == 1
@@ -52,14 +55,16 @@ class TestMetrics:
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
         await measured(case, value)
         for attempt in (1, 2):
-            assert (await do(case.host.records.collect_metrics, case.task(METRICS), attempt=attempt)).status is status
+            failed = (await case.settle(attempt=attempt)).failed_stage
+            assert failed is (METRICS if status is StageStatus.FAILED else None)
+        assert (await case.record(METRICS)).status == status
         assert [row.value for row in await case.rows(MetricSample) if row.phase == "before_merge"] == [value]
         assert [kind for kind, _ in await case.kept(METRICS)] == ["metric"]
 
     async def test_no_sample_is_not_met(self, shop: Shop) -> None:
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
-        answer = await do(case.host.records.collect_metrics, case.task(METRICS))
-        assert (answer.status, "search.p95" in answer.reason) == (StageStatus.FAILED, True)
+        answer = await case.settle()
+        assert (answer.failed_stage, "search.p95" in answer.reason) == (METRICS, True)
 
 
 async def test_a_command_is_written_down_once(shop: Shop) -> None:

@@ -108,7 +108,8 @@ class TestStress:
         target = {"metric_id": "search.p95", "comparator": "<", "target": 10}
         case = await shop.mission({".mission-control.yaml": SPEED}, acceptance_criteria={"metric_targets": [target]})
         await stressed(await case.patched())
-        collected = await do(case.host.records.collect_metrics, case.task(StageName.COLLECT_METRICS))
+        assert (await case.settle()).failed_stage is None
+        collected = await case.record(StageName.COLLECT_METRICS)
         assert (collected.status, collected.reason) == (StageStatus.PASSED, "")
 
     async def test_nothing_is_kept_of_a_patch_that_does_not_pass(self, shop: Shop) -> None:

@@ -60,12 +60,9 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
     queue = MergeQueueActivities(db, client, MERGE_DOORS, control)
     activities = [
         *instant.activities(),
-        records.skip_stress,
-        records.publish_diagnostics,
-        records.collect_metrics,
         records.record_control,
         records.conclude,
-        governance.ask,
+        governance.settle_round,
         governance.settle,
         governance.ask_about_rollback,
         queue.request_slot,

@@ -65,34 +65,33 @@ HAPPENED = [
     ("coding_pipeline/canceled", "workflowExecutionUpdateAccepted", "cancel", 1),
     ("coding_pipeline/canceled", "activityTaskCanceled", "", 1),
     ("coding_pipeline/canceled_in_temporal", "workflowExecutionCancelRequested", "by hand", 1),
-    ("coding_pipeline/moved_branch", "activityTaskScheduled", "fetch_context", 3),
-    ("coding_pipeline/slot_yielded", "signalExternalWorkflowExecutionInitiated", "request_slot", 2),
+    ("coding_pipeline/moved_branch", "activityTaskScheduled", "open_round", 3),
     ("coding_pipeline/slot_lost", "activityTaskFailed", "slot_lost", 1),
-    ("coding_pipeline/queue_ended_by_hand", "signalExternalWorkflowExecutionFailed", "", 1),
+    ("coding_pipeline/queue_ended_by_hand", "timerFired", "", 1),
     ("coding_pipeline/host_lost", "activityTaskScheduled", "take_over", 1),
     ("coding_pipeline/worker_killed", "activityTaskStarted", '"attempt": 2', 1),
-    ("merge_queue/in_order", "signalExternalWorkflowExecutionInitiated", "slot_granted", 3),
+    ("merge_queue/in_order", "workflowExecutionSignaled", "request_slot", 3),
     ("merge_queue/holder_terminated", "activityTaskScheduled", "has_ended", 1),
-    ("merge_queue/waiting_one_terminated", "signalExternalWorkflowExecutionFailed", "", 1),
     ("merge_queue/continued_as_new", "workflowExecutionContinuedAsNew", "MergeQueueWorkflow", 1),
     ("reconcile/swept", "activityTaskTimedOut", "", 1),
     ("reconcile/swept", "activityTaskCompleted", "", 5),
 ]
+ASKED = [
+    ("coding_pipeline/slot_yielded", "local request_slot", 2),
+    ("coding_pipeline/queue_ended_by_hand", "local request_slot", 2),
+    ("merge_queue/in_order", "local grant_slot", 3),
+    ("merge_queue/waiting_one_terminated", "local grant_slot", 3),
+]
 GREEN = [
-    "fetch_context",
-    "pull_code",
+    "open_round",
     "branch_and_patch",
     "run_tests",
     "security_scan",
-    "skip_stress",
-    "publish_diagnostics",
-    "collect_metrics",
-    "ask",
+    "settle_round",
     "request_slot",
     "merge",
     "release_slot",
     "finish",
-    "close_workbench",
     "conclude",
 ]
 
@@ -148,9 +147,14 @@ class TestNoHistoryIsVacuous:
     def test_what_it_is_kept_for_happened(self, name: str, kind: str, word: str, times: int) -> None:
         assert sum(word in json.dumps(event) for event in found(name, kind)) >= times
 
+    @pytest.mark.parametrize(("name", "command", "times"), ASKED)
+    def test_so_did_what_local_activities_say(self, name: str, command: str, times: int) -> None:
+        lines = json.loads(FINGERPRINTS.read_text())[name]
+        assert sum(line.startswith(command) for line in lines) >= times
+
     def test_the_green_one_asks_in_the_order_of_the_stages(self) -> None:
         lines = json.loads(FINGERPRINTS.read_text())["coding_pipeline/green"]
-        asked = [line.split()[1] for line in lines if line.split()[1] not in ("ensure_queue", "look")]
+        asked = [line.split()[1] for line in lines if line.split()[1] != "look"]
         assert list(dict.fromkeys(asked)) == GREEN
 
     async def test_a_careless_change_is_caught(self) -> None:

@@ -12,7 +12,16 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from models.contracts import controls, merge_queue, pipeline, reconciling
 from models.contracts.controls import CancelCommand, Command, ControlAnswer, MissionSnapshot, Note
-from models.contracts.merge_queue import MergeQueueState, QueueRef, SlotGrant, SlotRelease, SlotRequest
+from models.contracts.merge_queue import (
+    MergeQueueState,
+    QueueRef,
+    SlotAsk,
+    SlotGrant,
+    SlotOffer,
+    SlotRelease,
+    SlotRequest,
+    SlotReturn,
+)
 from models.contracts.pipeline import (
     CloseInput,
     Conclusion,
@@ -23,12 +32,14 @@ from models.contracts.pipeline import (
     HostQueue,
     MergeInput,
     MergeResult,
+    ObserveEnd,
     ObserveInput,
     ObserveResult,
     Payload,
     PipelineContext,
     PipelineInput,
     RollbackCheck,
+    RoundAnswer,
     StageInput,
     StageRef,
     StageResult,
@@ -46,6 +57,8 @@ BINDING = Binding(patch_id="p", config_hash="c", policy_version="v", reasons=("r
 BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"]}'
 REQUEST = SlotRequest(workflow_id="i", run_id="r", number=3, rank=1, created_at=NOON)
 REQUEST_JSON = '{"workflow_id":"i","run_id":"r","number":3,"rank":1,"created_at":"2025-01-10T12:00:00Z"}'
+QUEUE = QueueRef(repository_id="r", branch="main")
+QUEUE_JSON = '{"repository_id":"r","branch":"main"}'
 
 GOLDEN: list[tuple[Payload, str]] = [
     (
@@ -70,13 +83,19 @@ GOLDEN: list[tuple[Payload, str]] = [
         PipelineContext(
             status=StageStatus.PASSED, repository_id="r", branch="main", severity=Severity.LOW, created_at=NOON
         ),
-        '{"status":"passed","reason":"","repository_id":"r","branch":"main","base_sha":"","config_hash":"",'
+        '{"status":"passed","reason":"","failed_stage":null,"repository_id":"r","branch":"main","base_sha":"","config_hash":"",'
         '"host_queue":"","severity":"low","created_at":"2025-01-10T12:00:00Z","candidates":0,'
         '"has_stress":false,"has_probe":false,"observation_seconds":1800.0,"poll_seconds":60.0}',
     ),
     (
         GovernanceInput(ref=REF, base_sha="b", head_sha="h", patch_id="p", config_hash="c", approved=BINDING),
-        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","patch_id":"p","config_hash":"c","approved":{BINDING_JSON}}}',
+        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","patch_id":"p","config_hash":"c","approved":{BINDING_JSON},'
+        '"stressed":false}',
+    ),
+    (RoundAnswer(failed_stage=StageName.MERGE, reason="r"), '{"failed_stage":"merge","reason":"r","answer":null}'),
+    (
+        ObserveEnd(status=StageStatus.PASSED, bench_closed=True),
+        '{"status":"passed","reason":"","head_sha":"","patch_id":"","bench_closed":true}',
     ),
     (
         GovernanceAnswer(decision_id="d", status=DecisionStatus.PENDING, expires_at=NOON, binding=BINDING),
@@ -130,6 +149,15 @@ GOLDEN: list[tuple[Payload, str]] = [
     (SlotRelease(workflow_id="i", run_id="r"), '{"workflow_id":"i","run_id":"r"}'),
     (REQUEST, REQUEST_JSON),
     (SlotGrant(queue_id="q", number=3, token=7), '{"queue_id":"q","number":3,"token":7}'),
+    (SlotAsk(queue=QUEUE, request=REQUEST), f'{{"queue":{QUEUE_JSON},"request":{REQUEST_JSON}}}'),
+    (
+        SlotReturn(queue=QUEUE, release=SlotRelease(workflow_id="i", run_id="r")),
+        f'{{"queue":{QUEUE_JSON},"release":{{"workflow_id":"i","run_id":"r"}}}}',
+    ),
+    (
+        SlotOffer(holder=REQUEST, grant=SlotGrant(queue_id="q", number=3, token=7)),
+        f'{{"holder":{REQUEST_JSON},"grant":{{"queue_id":"q","number":3,"token":7}}}}',
+    ),
     (
         MergeQueueState(token=7, holder=REQUEST, waiting=(REQUEST,)),
         f'{{"token":7,"holder":{REQUEST_JSON},"waiting":[{REQUEST_JSON}]}}',

@@ -78,7 +78,7 @@ async def test_a_mistake_of_ours_does_not_hold_a_mission_for_ever(
     monkeypatch.setattr(interceptors, "MAX_TRIES_OF_A_BUG", 3)
     run = await world.start(Script(errors={StageName.PULL_CODE: [KeyError("a mistake")] * 3}))
     assert await run.outcome() is MissionOutcome.FAILED
-    assert "pull_code broke 3 times with KeyError" in ((await run.row()).reason or "")
+    assert "open_round broke 3 times with KeyError" in ((await run.row()).reason or "")
     assert run.script.tries(StageName.PULL_CODE) == 3
 
 

@@ -1,4 +1,4 @@
-"""Stage 8, and every other question to a human: put, waited for, read. A wait costs nothing and survives everything."""
+"""Stages 6 to 8, and every other question to a human: put, waited for, read. A wait costs nothing and survives all."""
 
 from datetime import timedelta
 
@@ -27,7 +27,7 @@ async def approve(mission: Pipeline) -> None:
 
 
 async def ask(mission: Pipeline) -> GovernanceAnswer:
-    """Put the question whether to merge what this round has proved; asking twice puts one question."""
+    """Report and measure what this round has proved, and ask whether to merge it; asking twice puts one question."""
     mission.stage = StageName.GOVERNANCE
     question = GovernanceInput(
         ref=mission.ref(StageName.GOVERNANCE),
@@ -36,13 +36,16 @@ async def ask(mission: Pipeline) -> GovernanceAnswer:
         patch_id=mission.patch_id,
         config_hash=mission.context.config_hash,
         approved=mission.approved,
+        stressed=mission.context.has_stress,
     )
-    answer = await mission.step(
-        lambda: workflow.execute_local_activity_method(GovernanceActivities.ask, question, **RECORD),
+    round_ = await mission.step(
+        lambda: workflow.execute_local_activity_method(GovernanceActivities.settle_round, question, **RECORD),
         stoppable=False,
     )
-    mission.decision_id = answer.decision_id
-    return answer
+    if round_.answer is None:
+        raise MissionEnds(MissionOutcome.FAILED, round_.reason, round_.failed_stage)
+    mission.decision_id = round_.answer.decision_id
+    return round_.answer
 
 
 async def heed(mission: Pipeline, answer: GovernanceAnswer) -> None:

@@ -43,7 +43,7 @@ def unforeseen(mission: Pipeline, error: FailureError) -> MissionEnds:
 
 async def _roll_back(mission: Pipeline, end: MissionEnds) -> MissionEnds:
     """Revert our merge; where it cannot be, a human says when to try again, or that it stays."""
-    mission.stage = StageName.RESOLVE
+    mission.stage, mission.bench_closed = StageName.RESOLVE, False
     tries = 0
     while (result := await _revert(mission)).status is StageStatus.FAILED:
         tries += 1
@@ -80,7 +80,7 @@ async def _verify(mission: Pipeline) -> str:
 
 async def _close_workbench(mission: Pipeline) -> None:
     """Give the worktrees back; what a host does not do now, the reconciler asks of it later."""
-    if not mission.host:
+    if not mission.host or mission.bench_closed:
         return
     try:
         await workflow.execute_activity_method(

@@ -31,6 +31,7 @@ async def observe(mission: Pipeline) -> None:
     finished = await mission.on_host(ObservationActivities.finish, last, host_commands)
     if finished.failed:
         raise MissionEnds(MissionOutcome.ROLLED_BACK, finished.reason, StageName.OBSERVE)
+    mission.bench_closed = finished.bench_closed
 
 
 async def _wait(mission: Pipeline, seconds: float) -> None:
