@@ -41,7 +41,6 @@ class CodeActivities:
 
         return StageResult.model_validate(await self._recorder.run(task, work, failed))
 
-    @activity.defn
     async def branch_and_patch(self, task: StageInput) -> StageResult:
         """Stage 3: apply the candidate to the base, as a signed commit that only this installation holds (ADR 13)."""
 

@@ -7,9 +7,10 @@ from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
 from models.contracts.pipeline import Conclusion, RollbackCheck, StageResult
+from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import blobs, candidates, governance, running, stages
+from models.store import blobs, candidates, governance, merge_slots, running, stages
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 
@@ -24,6 +25,7 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
     for question in await governance.pending_of(session, ref.workspace_id, ref.mission_id):
         await governance.withdraw(session, ref.workspace_id, question, actor)
     await _close_open(recorder, session, end)
+    await merge_slots.release_all(session, ref.workspace_id, mission_workflow_id(ref.workspace_id, ref.mission_id))
     record = await stages.begin(session, ref, activity.info().attempt)
     if record.ended_at is None:
         log, report = await _kept(session, end)

@@ -8,13 +8,14 @@ from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
 from activities.records import record_fact
+from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
 from models.domain.approval import Binding, MergeFacts, MergeVerdict, Risk, assess_merge
 from models.domain.errors import MissionControlError
 from models.domain.patches import TouchedLaw
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import governance, running, stages
+from models.store import governance, merge_slots, running, stages
 from models.store.events import Actor
 from models.tables.missions import Decision, Mission
 
@@ -39,7 +40,9 @@ class GovernanceActivities:
                 result = await record_fact(self._recorder, session, task)
                 if result.failed:
                     return RoundAnswer(failed_stage=task.ref.stage, reason=result.reason)
-            return RoundAnswer(answer=await self._ask(session, question, mission))
+            answer = await self._ask(session, question, mission)
+            token = await _take_slot(session, mission) if answer.status is DecisionStatus.APPROVED else None
+            return RoundAnswer(answer=answer, slot_token=token)
 
     @activity.defn
     async def settle(self, asked: DecisionRef) -> GovernanceAnswer:
@@ -143,6 +146,14 @@ class GovernanceActivities:
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
             await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+
+
+async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
+    """Take the merge slot where it is free and nobody waits; else the mission asks the branch's queue."""
+    info = activity.info()
+    queue = QueueRef(workspace_id=mission.workspace_id, repository_id=mission.repository_id, branch=mission.branch)
+    run = SlotRelease(workflow_id=info.workflow_id or "", run_id=info.workflow_run_id or "")
+    return await merge_slots.claim(session, queue, run)
 
 
 def _facts(question: GovernanceInput) -> list[StageInput]:

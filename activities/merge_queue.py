@@ -20,13 +20,14 @@ from models.contracts.merge_queue import (
     SlotAsk,
     SlotGrant,
     SlotOffer,
+    SlotOutcome,
     SlotRelease,
     SlotRequest,
     SlotReturn,
 )
 from models.contracts.pipeline import TASK_TIMEOUT
 from models.domain.ids import merge_queue_workflow_id
-from models.store import workbenches
+from models.store import merge_slots
 from models.store.database import Database
 
 RPC_TIMEOUT = timedelta(seconds=5)
@@ -56,17 +57,35 @@ class MergeQueueActivities:
 
     @activity.defn
     async def release_slot(self, back: SlotReturn) -> None:
-        """Give the slot back, or leave the queue; where no queue runs there is nothing to give back."""
-        await self._signal(_name(back.queue), None, self._doors.release_slot, back.release)
+        """Give the slot back, or leave the queue, which hears of it where it may be waiting for that."""
+        async with self._db.workspace(back.queue.workspace_id) as session:
+            is_awaited = await merge_slots.release(session, back.queue, back.release)
+        if is_awaited or back.waited:
+            await self._signal(_name(back.queue), None, self._doors.release_slot, back.release)
 
     @activity.defn
-    async def grant_slot(self, offer: SlotOffer) -> bool:
-        """Tell a mission that the slot is its; false when it has ended."""
-        holder = offer.holder
-        return await self._signal(holder.workflow_id, holder.run_id, self._doors.slot_granted, offer.grant)
+    async def offer_slot(self, offer: SlotOffer) -> SlotOutcome:
+        """Give the slot to who is next and tell the mission, unless another holds it."""
+        if offer.to is None:
+            async with self._db.workspace(offer.queue.workspace_id) as session:
+                await merge_slots.settle(session, offer.queue, offer.left)
+            return SlotOutcome()
+        async with self._db.workspace(offer.queue.workspace_id) as session:
+            holder, token = await merge_slots.grant(
+                session, offer.queue, offer.to, offer.left, others_wait=offer.others_wait
+            )
+        return await self._tell(offer, offer.to, token) if holder.same(offer.to) else SlotOutcome(held=holder)
+
+    async def _tell(self, offer: SlotOffer, to: SlotRequest, token: int) -> SlotOutcome:
+        grant = SlotGrant(queue_id=_name(offer.queue), number=to.number, token=token)
+        if await self._signal(to.workflow_id, to.run_id, self._doors.slot_granted, grant):
+            return SlotOutcome()
+        async with self._db.workspace(offer.queue.workspace_id) as session:
+            await merge_slots.release(session, offer.queue, to)
+        return SlotOutcome(gone=True)
 
     @activity.defn
-    async def has_ended(self, holder: SlotRequest) -> bool:
+    async def has_ended(self, holder: SlotRelease) -> bool:
         """Tell whether a slot's holder is closed or gone."""
         async with heartbeating():
             try:
@@ -89,12 +108,10 @@ class MergeQueueActivities:
         return True
 
     async def _start(self, queue: QueueRef) -> None:
-        """Start a queue unless it runs; a new one's tokens are above all that an earlier one gave out."""
-        async with self._db.system() as session:
-            token = await workbenches.first_token(session)
+        """Start a queue unless it runs."""
         await self._client.start_workflow(
             self._doors.run_queue,
-            MergeQueueState(token=token),
+            MergeQueueState(queue=queue),
             id=_name(queue),
             task_queue=self._task_queue,
             task_timeout=TASK_TIMEOUT,

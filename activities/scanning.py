@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from temporalio import activity
 
 from activities.benches import Benches
 from activities.code import failed
@@ -30,7 +29,6 @@ class ScanActivities:
         # Fingerprints of secrets must not be open to guessing, and must be equal on every host.
         self._salt = hashlib.sha256(recorder.key.sign(b"fingerprints of findings").encode()).digest()
 
-    @activity.defn
     async def security_scan(self, task: StageInput) -> StageResult:
         """Run bandit and detect-secrets on the patch, and the repository's registered scanner if it has one."""
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from temporalio import activity
 
 from activities.benches import Benches, Job
 from activities.code import failed
@@ -38,7 +37,6 @@ class TestingActivities:
     def __init__(self, recorder: StageRecorder, benches: Benches, trials: Trials) -> None:
         self._recorder, self._benches, self._trials = recorder, benches, trials
 
-    @activity.defn
     async def run_tests(self, task: StageInput) -> StageResult:
         """Stage 4: fail-to-pass and pass-to-pass, judged by name."""
 
@@ -47,7 +45,6 @@ class TestingActivities:
 
         return StageResult.model_validate(await self._recorder.run(task, work, failed))
 
-    @activity.defn
     async def stress_tests(self, task: StageInput) -> StageResult:
         """Stage 5: the stress command at the base and at the patch."""
 

@@ -14,6 +14,7 @@ from activities.governance import GovernanceActivities
 from activities.merge_queue import Doors, MergeQueueActivities
 from activities.merging import MergeActivities
 from activities.observing import ObservationActivities
+from activities.proving import ProofActivities
 from activities.reconciling import ReconcileActivities
 from activities.recording import StageRecorder
 from activities.records import RecordActivities
@@ -81,7 +82,7 @@ def control_activities(tools: Tools, control: str) -> Activities:
         observation.look,
         queue.request_slot,
         queue.release_slot,
-        queue.grant_slot,
+        queue.offer_slot,
         queue.has_ended,
         reconcile.repeat_answers,
         reconcile.close_ended,
@@ -105,11 +106,8 @@ def host_activities(tools: Tools) -> Activities:
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
         _context(tools).open_round,
-        code.branch_and_patch,
+        ProofActivities(code, testing, scanning).prove_candidate,
         code.close_workbench,
-        testing.run_tests,
-        testing.stress_tests,
-        scanning.security_scan,
         merging.merge,
         merging.roll_back,
         observation.probe,

@@ -1,7 +1,8 @@
 """Hands out the merge slot of one branch: by severity, then age, one at a time, and takes it back from the dead.
 
 Id: `merge-queue/<repository>/<branch>`. Signals: request_slot, release_slot. Query: snapshot. It runs for ever and
-continues as new between grants; while nobody waits it sets no timer and costs nothing.
+continues as new between offers; while nobody waits it sets no timer and costs nothing. Who holds the slot stands in
+Postgres: a mission that finds it free, and nobody waiting, takes it there and never comes here.
 """
 
 from datetime import timedelta
@@ -10,7 +11,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.merge_queue import MergeQueueActivities
-    from models.contracts.merge_queue import MergeQueueState, SlotGrant, SlotOffer, SlotRelease, SlotRequest
+    from models.contracts.merge_queue import MergeQueueState, SlotRelease, SlotRequest
     from workflows.policies import CONTROL_CALL, RECORD
 
 WATCH = timedelta(seconds=10)
@@ -27,33 +28,28 @@ class MergeQueueWorkflow:
 
     @workflow.run
     async def run(self, state: MergeQueueState) -> None:
-        """Grant, watch, and start afresh when the history has grown."""
+        """Offer, watch, and start afresh when the history has grown."""
         while not workflow.info().is_continue_as_new_suggested():
-            await workflow.wait_condition(lambda: bool(self._state.waiting))
+            await workflow.wait_condition(lambda: bool(self._state.waiting or self._state.left))
             if self._state.holder is None:
-                await self._grant_next()
+                await self._offer()
             else:
-                await self._watch_holder()
+                await self._watch_holder(self._state.holder)
         workflow.continue_as_new(self._state)
 
-    async def _grant_next(self) -> None:
-        self._state = self._state.grant_next()
-        holder = self._state.holder
-        assert holder is not None  # noqa: S101  # somebody was waiting
-        grant = SlotGrant(queue_id=workflow.info().workflow_id, number=holder.number, token=self._state.token)
-        offer = SlotOffer(holder=holder, grant=grant)
-        if not await workflow.execute_local_activity_method(MergeQueueActivities.grant_slot, offer, **RECORD):
-            self._state = self._state.release(holder)
+    async def _offer(self) -> None:
+        """Give the slot to the next one; Postgres says whether it is free. Where nobody waits, say so there."""
+        offer = self._state.offer()
+        outcome = await workflow.execute_local_activity_method(MergeQueueActivities.offer_slot, offer, **RECORD)
+        self._state = self._state.offered(offer, outcome)
 
-    async def _watch_holder(self) -> None:
-        """Wait for the release; when it does not come, ask whether the holder still lives."""
-        holder = self._state.holder
-        assert holder is not None  # noqa: S101  # the caller looked
+    async def _watch_holder(self, holder: SlotRelease) -> None:
+        """Wait for the release; when it does not come, ask whether the holder still lives, and look for oneself."""
         try:
             await workflow.wait_condition(lambda: self._state.holder is not holder, timeout=WATCH)
         except TimeoutError:
-            if await workflow.execute_activity_method(MergeQueueActivities.has_ended, holder, **CONTROL_CALL):
-                self._state = self._state.release(holder)
+            ended = await workflow.execute_activity_method(MergeQueueActivities.has_ended, holder, **CONTROL_CALL)
+            self._state = self._state.release(holder) if ended else self._state.look_again()
 
     @workflow.signal
     def request_slot(self, request: SlotRequest) -> None:

@@ -45,6 +45,7 @@ class Mission:
         self.answered: set[str] = set()  # asked for membership only, never iterated
         self.slot_number = 0
         self.grant: SlotGrant | None = None
+        self.taken: SlotGrant | None = None
         self.in_slot = False
         self.is_merging = False
         self.closing = False

@@ -10,6 +10,7 @@ class QueueRef(Payload):
 
     repository_id: str
     branch: str
+    workspace_id: str = ""
 
 
 class SlotRelease(Payload):
@@ -50,41 +51,76 @@ class SlotAsk(Payload):
 
 
 class SlotReturn(Payload):
-    """Hands a release to the queue that it is for."""
+    """Gives the slot back. Who only `waited` for it must leave the queue, which is told of it in any case."""
 
     queue: QueueRef
     release: SlotRelease
+    waited: bool = False
 
 
 class SlotOffer(Payload):
-    """Hands a grant to the mission that it is for."""
+    """The queue's next step: the slot goes `to` who is next, or to nobody; those who `left` hold it no more."""
 
-    holder: SlotRequest
-    grant: SlotGrant
+    queue: QueueRef
+    to: SlotRequest | None
+    left: tuple[SlotRelease, ...] = ()
+    others_wait: bool = False
+
+
+class SlotOutcome(Payload):
+    """What became of an offer: accepted, or its mission is `gone`, or the slot is `held` by another."""
+
+    gone: bool = False
+    held: SlotRelease | None = None
 
 
 class MergeQueueState(Payload):
-    """All the queue carries over continue-as-new, and what its snapshot shows."""
+    """All the queue carries over continue-as-new, and what its snapshot shows.
 
-    token: int = 0
-    holder: SlotRequest | None = None
+    `holder` holds the slot as far as the queue knows; those who `left` may still stand as its holder in Postgres.
+    """
+
+    queue: QueueRef
+    holder: SlotRequest | SlotRelease | None = None
     waiting: tuple[SlotRequest, ...] = ()
+    left: tuple[SlotRelease, ...] = ()
 
     def enqueue(self, request: SlotRequest) -> "MergeQueueState":
         """Add a request: asking again changes nothing, and a new request takes the place of the same run's last."""
         if request in (self.holder, *self.waiting):
             return self
-        left = self.release(request)
-        return left.model_copy(update={"waiting": (*left.waiting, request)})
+        freed = self.release(request)
+        return freed.model_copy(update={"waiting": (*freed.waiting, request)})
 
-    def grant_next(self) -> "MergeQueueState":
-        """Give the free slot to the most severe, then the oldest, under a new token."""
-        chosen = min(self.waiting, key=lambda request: (request.rank, request.created_at, request.workflow_id))
-        waiting = tuple(request for request in self.waiting if request is not chosen)
-        return MergeQueueState(token=self.token + 1, holder=chosen, waiting=waiting)
+    def offer(self) -> SlotOffer:
+        """Offer the free slot to the most severe, then the oldest."""
+        order = sorted(self.waiting, key=lambda request: (request.rank, request.created_at, request.workflow_id))
+        return SlotOffer(queue=self.queue, to=next(iter(order), None), left=self.left, others_wait=len(order) > 1)
+
+    def offered(self, offer: SlotOffer, outcome: SlotOutcome) -> "MergeQueueState":
+        """Take note of what became of an offer; whom it was for may have left meanwhile."""
+        left = tuple(one for one in self.left if one not in offer.left)
+        waiting = tuple(request for request in self.waiting if request != offer.to)
+        state = self.model_copy(update={"left": left})
+        if outcome.held is not None:
+            return state.model_copy(update={"holder": outcome.held})
+        if offer.to is None or outcome.gone:
+            return state.model_copy(update={"waiting": waiting})
+        if offer.to not in self.waiting:
+            return state.model_copy(update={"left": (*left, _plain(offer.to))})
+        return state.model_copy(update={"holder": offer.to, "waiting": waiting})
 
     def release(self, leaving: SlotRelease) -> "MergeQueueState":
         """Free the slot if `leaving` holds it, and forget its requests."""
-        holder = None if leaving.same(self.holder) else self.holder
         waiting = tuple(request for request in self.waiting if not leaving.same(request))
-        return MergeQueueState(token=self.token, holder=holder, waiting=waiting)
+        if not leaving.same(self.holder):
+            return self.model_copy(update={"waiting": waiting})
+        return self.model_copy(update={"holder": None, "waiting": waiting, "left": (*self.left, _plain(leaving))})
+
+    def look_again(self) -> "MergeQueueState":
+        """Forget who holds the slot: its release may have been lost, so the next offer asks Postgres."""
+        return self.model_copy(update={"holder": None})
+
+
+def _plain(request: SlotRelease) -> SlotRelease:
+    return SlotRelease(workflow_id=request.workflow_id, run_id=request.run_id)

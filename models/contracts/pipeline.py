@@ -75,6 +75,22 @@ class StageResult(Payload):
         return self.status is StageStatus.FAILED
 
 
+class CandidateTask(StageTask):
+    """Asks for the proof of a candidate: stages 3 to 5 on a base commit."""
+
+    base_sha: str
+    has_stress: bool = False
+
+
+class Proof(Payload):
+    """What a candidate proved: its commit, and the stage that did not pass, if one did not."""
+
+    failed_stage: StageName | None = None
+    reason: str = ""
+    head_sha: str = ""
+    patch_id: str = ""
+
+
 class ObserveEnd(StageResult):
     """How stage 10 ended; a mission that passed may have given its workbench back with it."""
 
@@ -135,11 +151,15 @@ class GovernanceAnswer(Payload):
 
 
 class RoundAnswer(Payload):
-    """How a round ends: with the stage that did not pass, or with the answer of stage 8."""
+    """How a round ends: with the stage that did not pass, or with the answer of stage 8.
+
+    What needs no human may have the merge slot at once, where it is free: then under `slot_token`.
+    """
 
     failed_stage: StageName | None = None
     reason: str = ""
     answer: GovernanceAnswer | None = None
+    slot_token: int | None = None
 
 
 class DecisionRef(StageTask):

@@ -1,6 +1,6 @@
 """Which host holds a mission's worktrees, and the fence of a branch's merge slot."""
 
-from sqlalchemy import func, text, update
+from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -46,13 +46,3 @@ async def pass_fence(session: AsyncSession, workspace_id: str, repository_id: st
         .returning(col(MergeFence.token))
     )
     return (await session.execute(statement)).first() is not None
-
-
-async def first_token(session: AsyncSession) -> int:
-    """Give a new merge queue the token to count from: above all that any queue before it gave out (as the system)."""
-    return int((await session.execute(_NEXT_EPOCH)).scalar_one()) * TOKENS_PER_QUEUE
-
-
-TOKENS_PER_QUEUE = 1_000_000
-"""A queue hands out a token per merge; one that handed out more would meet the next queue's."""
-_NEXT_EPOCH = text("SELECT nextval('merge_slot_epoch')")

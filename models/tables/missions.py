@@ -2,7 +2,7 @@
 
 from sqlmodel import Field
 
-from models.tables.base import Json, JsonList, SQLModel, Time, big, binary, json, key, names, now, time
+from models.tables.base import Json, JsonList, SQLModel, Time, big, binary, json, key, names, no, now, time
 
 
 class MissionCounter(SQLModel, table=True):
@@ -266,7 +266,7 @@ class Capa(SQLModel, table=True):
 
 
 class MergeFence(SQLModel, table=True):
-    """The highest token that used a branch's merge slot; older holders are refused."""
+    """A branch's merge slot: who holds it, under which token (older ones are refused), and whether others wait."""
 
     __tablename__ = "merge_fence"
     __table_args__ = names("repository", "repository_id")
@@ -275,3 +275,6 @@ class MergeFence(SQLModel, table=True):
     repository_id: str = key()
     branch: str = key()
     token: int = big()
+    holder: str | None = None
+    holder_run: str | None = None
+    awaited: bool = no()

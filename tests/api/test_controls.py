@@ -67,7 +67,7 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
         governance.ask_about_rollback,
         queue.request_slot,
         queue.release_slot,
-        queue.grant_slot,
+        queue.offer_slot,
         queue.has_ended,
     ]
     workflows = [CodingPipelineWorkflow, MergeQueueWorkflow]

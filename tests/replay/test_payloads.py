@@ -18,6 +18,7 @@ from models.contracts.merge_queue import (
     SlotAsk,
     SlotGrant,
     SlotOffer,
+    SlotOutcome,
     SlotRelease,
     SlotRequest,
     SlotReturn,
@@ -57,8 +58,11 @@ BINDING = Binding(patch_id="p", config_hash="c", policy_version="v", reasons=("r
 BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"]}'
 REQUEST = SlotRequest(workflow_id="i", run_id="r", number=3, rank=1, created_at=NOON)
 REQUEST_JSON = '{"workflow_id":"i","run_id":"r","number":3,"rank":1,"created_at":"2025-01-10T12:00:00Z"}'
-QUEUE = QueueRef(repository_id="r", branch="main")
-QUEUE_JSON = '{"repository_id":"r","branch":"main"}'
+QUEUE = QueueRef(workspace_id="w", repository_id="r", branch="main")
+QUEUE_JSON = '{"repository_id":"r","branch":"main","workspace_id":"w"}'
+ROUND_JSON = '{"failed_stage":"merge","reason":"r","answer":null,"slot_token":7}'
+LEFT = SlotRelease(workflow_id="i", run_id="r")
+LEFT_JSON = '{"workflow_id":"i","run_id":"r"}'
 
 GOLDEN: list[tuple[Payload, str]] = [
     (
@@ -92,7 +96,7 @@ GOLDEN: list[tuple[Payload, str]] = [
         f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","patch_id":"p","config_hash":"c","approved":{BINDING_JSON},'
         '"stressed":false}',
     ),
-    (RoundAnswer(failed_stage=StageName.MERGE, reason="r"), '{"failed_stage":"merge","reason":"r","answer":null}'),
+    (RoundAnswer(failed_stage=StageName.MERGE, reason="r", slot_token=7), ROUND_JSON),
     (
         ObserveEnd(status=StageStatus.PASSED, bench_closed=True),
         '{"status":"passed","reason":"","head_sha":"","patch_id":"","bench_closed":true}',
@@ -145,22 +149,23 @@ GOLDEN: list[tuple[Payload, str]] = [
         '{"stage":"merge","round":0,"candidate":0,"paused":false,"canceling":false,"merge_sha":"","decision_id":"",'
         '"outcome":"merged","notes":0}',
     ),
-    (QueueRef(repository_id="r", branch="main"), '{"repository_id":"r","branch":"main"}'),
-    (SlotRelease(workflow_id="i", run_id="r"), '{"workflow_id":"i","run_id":"r"}'),
+    (QUEUE, QUEUE_JSON),
+    (LEFT, LEFT_JSON),
     (REQUEST, REQUEST_JSON),
     (SlotGrant(queue_id="q", number=3, token=7), '{"queue_id":"q","number":3,"token":7}'),
     (SlotAsk(queue=QUEUE, request=REQUEST), f'{{"queue":{QUEUE_JSON},"request":{REQUEST_JSON}}}'),
     (
-        SlotReturn(queue=QUEUE, release=SlotRelease(workflow_id="i", run_id="r")),
-        f'{{"queue":{QUEUE_JSON},"release":{{"workflow_id":"i","run_id":"r"}}}}',
+        SlotReturn(queue=QUEUE, release=LEFT, waited=True),
+        f'{{"queue":{QUEUE_JSON},"release":{LEFT_JSON},"waited":true}}',
     ),
     (
-        SlotOffer(holder=REQUEST, grant=SlotGrant(queue_id="q", number=3, token=7)),
-        f'{{"holder":{REQUEST_JSON},"grant":{{"queue_id":"q","number":3,"token":7}}}}',
+        SlotOffer(queue=QUEUE, to=REQUEST, left=(LEFT,), others_wait=True),
+        f'{{"queue":{QUEUE_JSON},"to":{REQUEST_JSON},"left":[{LEFT_JSON}],"others_wait":true}}',
     ),
+    (SlotOutcome(gone=True, held=LEFT), f'{{"gone":true,"held":{LEFT_JSON}}}'),
     (
-        MergeQueueState(token=7, holder=REQUEST, waiting=(REQUEST,)),
-        f'{{"token":7,"holder":{REQUEST_JSON},"waiting":[{REQUEST_JSON}]}}',
+        MergeQueueState(queue=QUEUE, holder=REQUEST, waiting=(REQUEST,), left=(LEFT,)),
+        f'{{"queue":{QUEUE_JSON},"holder":{REQUEST_JSON},"waiting":[{REQUEST_JSON}],"left":[{LEFT_JSON}]}}',
     ),
     (
         Leftover(host="h", task=CloseInput(workspace_id="w", mission_id="m")),

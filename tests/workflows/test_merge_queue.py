@@ -1,15 +1,18 @@
 """The slot of a branch: one holder at a time, in order, fenced, and taken back however its holder ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from temporalio.service import RPCError
 
 from models.contracts.merge_queue import SlotGrant
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
 from models.store import workbenches
+from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.workers import World, forgetful_world
 from workflows.coding_pipeline import CodingPipelineWorkflow
@@ -115,14 +118,12 @@ class TestGrants:
 
     async def test_a_token_that_the_fence_refuses_is_exchanged_for_a_younger_one(self, world: World) -> None:
         repository = await world.repository()
-        first = await world.start(repository=repository)
-        await all_merge(first)
+        run, gate = await world.holder(repository)
         async with world.db.workspace(world.workspace_id) as session:
-            ahead = first.script.tokens[0] + 3
-            assert await workbenches.pass_fence(session, world.workspace_id, repository.repository_id, "main", ahead)
-        run = await world.start(repository=repository)
+            assert await workbenches.pass_fence(session, world.workspace_id, repository.repository_id, "main", 5)
+        gate.set()
         await all_merge(run)
-        assert run.script.tokens == [ahead - 2, ahead - 1, ahead]
+        assert run.script.tokens == [1, 6]
 
 
 class TestQueueEndedByHand:
@@ -134,15 +135,47 @@ class TestQueueEndedByHand:
         await world.queue(repository).terminate()
         gate.set()
         await all_merge(first, run)
+        assert run.script.tokens[0] > first.script.tokens[0]
 
-    async def test_the_new_ones_tokens_are_above_the_old_ones(self, world: World) -> None:
+
+class TestFreeSlot:
+    async def test_is_taken_without_the_queue(self, world: World) -> None:
         repository = await world.repository()
-        before, after = await world.start(repository=repository), await world.file(repository=repository)
-        await all_merge(before)
-        await world.queue(repository).terminate()
-        await world.begin(after)
-        await all_merge(after)
-        assert after.script.tokens[0] > before.script.tokens[0]
+        await all_merge(*[await world.start(repository=repository) for _ in range(1)])
+        await all_merge(await world.start(repository=repository))
+        with pytest.raises(RPCError, match="not found"):
+            await world.queue(repository).describe()
+
+    async def test_who_took_it_keeps_others_waiting(self, world: World) -> None:
+        repository = await world.repository()
+        first, gate = await world.holder(repository)
+        run = await world.start(repository=repository)
+        state = await world.waits(run, repository)
+        assert state.holder is None or state.holder.workflow_id == first.handle.id
+        gate.set()
+        await all_merge(first, run)
+        assert (await run.stage(StageName.MERGE)).started_at >= (await first.stage(StageName.MERGE)).started_at
+
+    async def test_a_pause_gives_it_to_others(self, world: World) -> None:
+        repository = await world.repository()
+        gate = asyncio.Event()
+        run = await world.start(Script(blocks={StageName.SECURITY_SCAN: gate}), repository=repository)
+        await run.working_on(StageName.SECURITY_SCAN)
+        await run.pause()
+        gate.set()
+        await all_merge(await world.start(repository=repository))
+        await run.resume()
+        await all_merge(run)
+
+    async def test_it_is_free_again_whatever_ended_its_holder(self, world: World) -> None:
+        repository = await world.repository()
+        dead, _ = await world.holder(repository)
+        await dead.handle.terminate()
+        await world.crew.reconcile()
+        run = await world.start(repository=repository)
+        await all_merge(run)
+        with pytest.raises(RPCError, match="not found"):
+            await world.queue(repository).describe()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.governance import GovernanceActivities
+    from models.contracts.merge_queue import SlotGrant
     from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput
     from models.domain.stages import StageName
     from models.domain.states import DecisionStatus, MissionOutcome
@@ -45,6 +46,8 @@ async def ask(mission: Pipeline) -> GovernanceAnswer:
     if round_.answer is None:
         raise MissionEnds(MissionOutcome.FAILED, round_.reason, round_.failed_stage)
     mission.decision_id = round_.answer.decision_id
+    if round_.slot_token and not mission.in_slot:
+        mission.taken = SlotGrant(queue_id="", number=mission.slot_number, token=round_.slot_token)
     return round_.answer
 
 

@@ -41,8 +41,10 @@ async def merge_slot(mission: Pipeline) -> AsyncIterator[None]:
 
 
 async def _ask_until_granted(mission: Pipeline) -> None:
-    """Ask; return when the slot is ours, or no longer wanted."""
-    mission.grant = None
+    """Ask, unless stage 8 took a free slot already; return when the slot is ours, or no longer wanted."""
+    mission.grant, mission.taken = mission.taken, None
+    if mission.grant is not None:
+        return
     mission.slot_number += 1
     ask, patience = SlotAsk(queue=_queue(mission), request=_request(mission)), ASK_AGAIN
     while True:
@@ -56,15 +58,18 @@ async def _ask_until_granted(mission: Pipeline) -> None:
 
 
 async def _give_back(mission: Pipeline) -> None:
+    waited = mission.grant is None
     mission.grant, mission.in_slot = None, False
     info = workflow.info()
     release = SlotRelease(workflow_id=info.workflow_id, run_id=info.run_id)
-    back = SlotReturn(queue=_queue(mission), release=release)
+    back = SlotReturn(queue=_queue(mission), release=release, waited=waited)
     await workflow.execute_local_activity_method(MergeQueueActivities.release_slot, back, **RECORD)
 
 
 def _queue(mission: Pipeline) -> QueueRef:
-    return QueueRef(repository_id=mission.context.repository_id, branch=mission.context.branch)
+    """Name the queue of the mission's branch."""
+    where = mission.context
+    return QueueRef(workspace_id=mission.start.workspace_id, repository_id=where.repository_id, branch=where.branch)
 
 
 def _request(mission: Pipeline) -> SlotRequest:

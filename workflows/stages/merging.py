@@ -23,7 +23,8 @@ async def merge(mission: Pipeline) -> None:
     """Merge once; a question that a moved branch raises is waited for outside the slot."""
     mission.stage = StageName.MERGE
     while not mission.merge_sha:
-        await mission.hold()
+        if mission.taken is None:
+            await mission.hold()
         try:
             question = await _merge_in_slot(mission)
         except SlotYielded:

@@ -3,11 +3,9 @@
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.code import CodeActivities
     from activities.context import ContextActivities
-    from activities.scanning import ScanActivities
-    from activities.testing import TestingActivities
-    from models.contracts.pipeline import PipelineContext, StageResult
+    from activities.proving import ProofActivities
+    from models.contracts.pipeline import CandidateTask, PipelineContext, Proof
     from models.domain.stages import StageName, StageStatus
     from models.domain.states import MissionOutcome
     from workflows.policies import host_commands, shared_git
@@ -40,31 +38,22 @@ async def _open(mission: Pipeline) -> PipelineContext:
 
 
 async def _choose_candidate(mission: Pipeline) -> None:
+    """Try the candidates in their order; the first that passes wins, and the last failure is the mission's."""
     numbers = range(mission.context.candidates) if mission.round == 0 else [mission.candidate]
-    failure: StageResult | None = None
+    proof = Proof(failed_stage=mission.stage, reason="the mission has no candidate")
     for mission.candidate in numbers:
-        failure = await _try_candidate(mission)
-        if failure is None:
+        proof = await _prove_candidate(mission)
+        if proof.failed_stage is None:
+            mission.head_sha, mission.patch_id = proof.head_sha, proof.patch_id
             return
-    reason = failure.reason if failure else "the mission has no candidate"
-    raise MissionEnds(MissionOutcome.FAILED, reason, mission.stage)
+    raise MissionEnds(MissionOutcome.FAILED, proof.reason, proof.failed_stage)
 
 
-async def _try_candidate(mission: Pipeline) -> StageResult | None:
-    """Patch, test, scan and stress one candidate; return the first failure."""
-    patched = await mission.on_host(CodeActivities.branch_and_patch, mission.task(StageName.BRANCH_AND_PATCH))
-    if patched.failed:
-        return patched
-    mission.head_sha, mission.patch_id = patched.head_sha, patched.patch_id
-    tested = await mission.on_host(TestingActivities.run_tests, mission.task(StageName.RUN_TESTS), host_commands)
-    if tested.failed:
-        return tested
-    scan = mission.task(StageName.SECURITY_SCAN)
-    scanned = await mission.on_host(ScanActivities.security_scan, scan, host_commands)
-    if scanned.failed:
-        return scanned
-    if not mission.context.has_stress:
-        return None
-    task = mission.task(StageName.STRESS_TESTS)
-    stressed = await mission.on_host(TestingActivities.stress_tests, task, host_commands)
-    return stressed if stressed.failed else None
+async def _prove_candidate(mission: Pipeline) -> Proof:
+    """Stages 3 to 5; nearly all of their time is the tests', so that is where the mission stands meanwhile."""
+    task = CandidateTask(
+        ref=mission.ref(StageName.RUN_TESTS), base_sha=mission.base_sha, has_stress=mission.context.has_stress
+    )
+    proof = await mission.on_host(ProofActivities.prove_candidate, task, host_commands)
+    mission.stage = proof.failed_stage or mission.stage
+    return proof
