@@ -61,7 +61,7 @@ HAPPENED = [
     ("coding_pipeline/rollback_conflict", "activityTaskScheduled", "roll_back", 2),
     ("coding_pipeline/paused", "workflowExecutionUpdateAccepted", "pause", 1),
     ("coding_pipeline/paused", "workflowExecutionUpdateCompleted", "", 2),
-    ("coding_pipeline/paused", "activityTaskScheduled", "run_tests", 2),
+    ("coding_pipeline/paused", "activityTaskScheduled", "prove_candidate", 2),
     ("coding_pipeline/canceled", "workflowExecutionUpdateAccepted", "cancel", 1),
     ("coding_pipeline/canceled", "activityTaskCanceled", "", 1),
     ("coding_pipeline/canceled_in_temporal", "workflowExecutionCancelRequested", "by hand", 1),
@@ -70,25 +70,22 @@ HAPPENED = [
     ("coding_pipeline/queue_ended_by_hand", "timerFired", "", 1),
     ("coding_pipeline/host_lost", "activityTaskScheduled", "take_over", 1),
     ("coding_pipeline/worker_killed", "activityTaskStarted", '"attempt": 2', 1),
-    ("merge_queue/in_order", "workflowExecutionSignaled", "request_slot", 3),
+    ("merge_queue/in_order", "workflowExecutionSignaled", "request_slot", 2),
     ("merge_queue/holder_terminated", "activityTaskScheduled", "has_ended", 1),
     ("merge_queue/continued_as_new", "workflowExecutionContinuedAsNew", "MergeQueueWorkflow", 1),
     ("reconcile/swept", "activityTaskTimedOut", "", 1),
     ("reconcile/swept", "activityTaskCompleted", "", 5),
 ]
 ASKED = [
-    ("coding_pipeline/slot_yielded", "local request_slot", 2),
+    ("coding_pipeline/slot_yielded", "local request_slot", 1),
     ("coding_pipeline/queue_ended_by_hand", "local request_slot", 2),
-    ("merge_queue/in_order", "local grant_slot", 3),
-    ("merge_queue/waiting_one_terminated", "local grant_slot", 3),
+    ("merge_queue/in_order", "local offer_slot", 3),
+    ("merge_queue/waiting_one_terminated", "local offer_slot", 2),
 ]
 GREEN = [
     "open_round",
-    "branch_and_patch",
-    "run_tests",
-    "security_scan",
+    "prove_candidate",
     "settle_round",
-    "request_slot",
     "merge",
     "release_slot",
     "finish",
@@ -164,8 +161,8 @@ class TestNoHistoryIsVacuous:
     async def test_so_is_another_activity_in_the_place_of_the_recorded_one(self) -> None:
         history = load("coding_pipeline/green")
         for event in history.events:
-            if event.activity_task_scheduled_event_attributes.activity_type.name == "run_tests":
-                event.activity_task_scheduled_event_attributes.activity_type.name = "stress_tests"
+            if event.activity_task_scheduled_event_attributes.activity_type.name == "prove_candidate":
+                event.activity_task_scheduled_event_attributes.activity_type.name = "open_round"
         with pytest.raises(NondeterminismError):
             await replay(history)
 

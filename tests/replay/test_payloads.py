@@ -24,6 +24,7 @@ from models.contracts.merge_queue import (
     SlotReturn,
 )
 from models.contracts.pipeline import (
+    CandidateTask,
     CloseInput,
     Conclusion,
     ControlRecord,
@@ -39,6 +40,7 @@ from models.contracts.pipeline import (
     Payload,
     PipelineContext,
     PipelineInput,
+    Proof,
     RollbackCheck,
     RoundAnswer,
     StageInput,
@@ -97,6 +99,14 @@ GOLDEN: list[tuple[Payload, str]] = [
         '"stressed":false}',
     ),
     (RoundAnswer(failed_stage=StageName.MERGE, reason="r", slot_token=7), ROUND_JSON),
+    (
+        CandidateTask(ref=REF, base_sha="b", has_stress=True),
+        f'{{"ref":{REF_JSON},"base_sha":"b","has_stress":true}}',
+    ),
+    (
+        Proof(failed_stage=StageName.RUN_TESTS, reason="r", head_sha="h", patch_id="p"),
+        '{"failed_stage":"run_tests","reason":"r","head_sha":"h","patch_id":"p"}',
+    ),
     (
         ObserveEnd(status=StageStatus.PASSED, bench_closed=True),
         '{"status":"passed","reason":"","head_sha":"","patch_id":"","bench_closed":true}',

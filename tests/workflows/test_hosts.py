@@ -32,7 +32,7 @@ class TestHostLost:
             await crew.shared("two")
             await crew.host("two")
             assert await run.outcome() is MissionOutcome.MERGED
-            assert hosts(run, StageName.PULL_CODE) == ["two"]
+            assert hosts(run, StageName.RUN_TESTS) == ["two"]
 
     async def test_in_the_middle_of_a_stage(self, world: World) -> None:
         async with world.another_crew() as crew:
