@@ -163,7 +163,11 @@ class ObservationActivities:
         """Two breaches of one metric in a row, or one error event, are an anomaly (V-09); it ends stage 10 here."""
         mission = await running.load(session, seen.ref.workspace_id, seen.ref.mission_id)
         record = await stages.load(session, seen.ref)
-        record = record or await stages.begin(session, seen.ref, activity.info().attempt)
+        if record is None:
+            record = await stages.begin(session, seen.ref, activity.info().attempt)
+            # The window began before its first look, and the record must not show a shorter one.
+            record.started_at = seen.started_at
+            await session.flush()
         if record.ended_at is not None:
             return ObserveResult(anomaly=record.reason)
         if log is not None:

@@ -4,6 +4,7 @@ import pytest
 
 from activities.logs import LOOKS_KEPT
 from models.contracts.pipeline import Conclusion, ObserveResult, RollbackCheck
+from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
@@ -11,6 +12,7 @@ from models.domain.states import MissionOutcome
 from models.domain.testing import TestReport
 from models.store import events
 from models.store.events import Actor
+from models.store.stages import signed_content
 from tests.fixtures.product import CHECK
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
@@ -88,6 +90,24 @@ class TestLook:
         record = await case.record(OBSERVE)
         assert (record.status, "isolation" in record.result) == (StageStatus.FAILED, False)
         assert await case.told("stage.failed") == 1
+
+    async def test_the_record_begins_with_the_window(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        window = await case.look(1)
+        await do(case.host.observing.look, window)
+        assert (await case.record(OBSERVE)).started_at == window.started_at
+        await error_in(case, "calc", "division by zero")
+        await do(case.host.observing.look, await case.look(2))
+        assert (await case.record(OBSERVE)).started_at == window.started_at
+
+    async def test_an_error_in_the_first_look_ends_a_record_that_begins_with_the_window(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        await error_in(case, "calc", "division by zero")
+        window = await case.look(1)
+        await do(case.host.observing.look, window)
+        record = await case.record(OBSERVE)
+        assert (record.status, record.started_at) == (StageStatus.FAILED, window.started_at)
+        assert record.digest == digest_of(signed_content(record.model_dump()))
 
 
 class TestFinish:
