@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
 import structlog
@@ -92,7 +92,9 @@ class Database:
             try:
                 rows = await _at_once(raw, workspace_id, statement, values)
             except psycopg.Error as error:
-                await _fail(connection, raw, statement, error)
+                await _note_loss(connection, raw)
+                await connection.invalidate()  # it may believe in statements that were never prepared
+                raise _as_elsewhere(statement, error) from error
             except BaseException:
                 await connection.invalidate()  # whatever it is in the middle of
                 raise
@@ -155,7 +157,14 @@ def within(session: AsyncSession) -> Ask:
 
     async def ask(statement: str, values: Mapping[str, Any]) -> Rows:
         connection = await session.connection()
-        return [dict(row) for row in (await connection.exec_driver_sql(statement, dict(values))).mappings()]
+        raw = await _driver(connection)
+        try:
+            async with raw.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(statement, values)
+                return await cursor.fetchall()
+        except psycopg.Error as error:
+            await _note_loss(connection, raw)
+            raise _as_elsewhere(statement, error) from error
 
     return ask
 
@@ -197,9 +206,12 @@ async def _at_once(raw: AsyncConnection, workspace_id: str, statement: str, valu
         return await cursor.fetchall()
 
 
-async def _fail(connection: PooledConnection, raw: AsyncConnection, statement: str, error: psycopg.Error) -> NoReturn:
-    """Raise a driver's error as SQLAlchemy does. The connection goes: it may believe in statements never prepared."""
+async def _note_loss(connection: PooledConnection, raw: AsyncConnection) -> None:
+    """Let SQLAlchemy see for itself that the server has cut us off: its pool lets go of all such connections then."""
     if raw.closed:
-        await connection.exec_driver_sql("SELECT")  # fails: and the pool lets go of all that the server has cut off
-    await connection.invalidate()
-    raise DBAPIError.instance(statement, None, error, psycopg.Error, hide_parameters=True) from error
+        await connection.exec_driver_sql("SELECT")
+
+
+def _as_elsewhere(statement: str, error: psycopg.Error) -> BaseException:
+    """Give a driver's error the form in which SQLAlchemy raises it."""
+    return DBAPIError.instance(statement, None, error, psycopg.Error, hide_parameters=True)

@@ -82,3 +82,9 @@ CLOSE = f"""
 """  # noqa: S608  # as above
 
 ANSWER = f"SELECT ended_at, result FROM stage WHERE {_KEY}"  # noqa: S608  # as above
+
+TELL = """
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT %(workspace_id)s, %(type)s, 'mission', %(mission_id)s, 'worker', correlation_id, CAST(%(told)s AS jsonb)
+    FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s RETURNING 1
+"""

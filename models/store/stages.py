@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import ColumnElement, event, update
+from sqlalchemy import ColumnElement, and_, event, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -18,11 +18,10 @@ from models.domain.canonical import canonical_json, digest_of, sha256_digest
 from models.domain.errors import MissionControlError
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
-from models.store import blobs, events
+from models.store import blobs
 from models.store.database import Ask, Clock, Database, Rows, clock, mark_events, within
-from models.store.events import Actor
-from models.store.stage_statements import ANSWER, CLOSE, OPEN
-from models.tables.missions import Mission, Stage
+from models.store.stage_statements import ANSWER, CLOSE, OPEN, TELL
+from models.tables.missions import Stage
 
 WORKER = "worker"
 CLOCK_HOLDS = 10.0
@@ -115,6 +114,14 @@ async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> 
         .order_by(col(Stage.started_at))
     )
     return list(await session.scalars(statement))
+
+
+async def results(session: AsyncSession, ref: StageRef, *names: StageName) -> list[dict[str, Any]]:
+    """Read what stages found with a run's candidate in its round; {} for one that was not run."""
+    places = [is_of(ref.model_copy(update={"stage": name})) for name in names]
+    statement = select(Stage.stage, Stage.result).where(or_(*(and_(*place) for place in places)))
+    found = {row.stage: row.result for row in await session.execute(statement)}
+    return [found.get(name.value, {}) for name in names]
 
 
 async def source_of(session: AsyncSession, ref: StageRef) -> str:
@@ -349,9 +356,10 @@ def ref_of(record: Stage) -> StageRef:
 
 
 async def tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:
-    """Write an event about a run of a stage."""
-    actor = Actor(WORKER, await _correlation(session, ref))
-    await events.append(session, ref.workspace_id, kind, subject(ref.mission_id), actor, _place(ref) | data)
+    """Write an event about a run of a stage, in the chain of the request that filed the mission."""
+    told = canonical_json(_place(ref) | data).decode()
+    await within(session)(TELL, {**_key(ref), "type": kind.value, "told": told})
+    mark_events(session)
 
 
 def _place(ref: StageRef) -> dict[str, Any]:
@@ -362,11 +370,3 @@ def _place(ref: StageRef) -> dict[str, Any]:
 def _key(ref: StageRef) -> dict[str, Any]:
     """Give the columns that name a run of a stage, and its place in the pipeline."""
     return ref.model_dump(mode="json") | {"position": ref.stage.order}
-
-
-async def _correlation(session: AsyncSession, ref: StageRef) -> str:
-    """All that a mission does belongs to the chain of the request that filed it."""
-    statement = select(Mission.correlation_id).where(
-        Mission.workspace_id == ref.workspace_id, Mission.mission_id == ref.mission_id
-    )
-    return str((await session.execute(statement)).scalar_one())
