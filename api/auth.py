@@ -7,7 +7,7 @@ from fastapi import Request
 
 from api.services import services
 from models.domain.errors import NotPermitted, Unauthenticated
-from models.domain.principals import Callers, Principal
+from models.domain.principals import Callers, Principal, within
 from models.store.events import Actor
 
 COOKIE = "mission_control_session"
@@ -46,14 +46,16 @@ class Caller:
         call: Call = request.state.call
         return call
 
-    async def identify(self, request: Request) -> Call:
-        """Find the caller.
+    async def identify(self, request: Request, noun: str) -> Call:
+        """Find the caller of a route that is about a noun.
 
         Raises:
             Unauthenticated: no key, or none that is good.
-            NotPermitted: known, but not one whom this route serves.
+            NotPermitted: known, but not one whom this route serves, or with a key that is narrowed to other things.
         """
         principal = await services(request).keys.open(secret_of(request))
+        if not within(principal.scopes, noun, reads=request.method in _SAFE):
+            raise NotPermitted("out_of_scope", f"this key is only for: {', '.join(principal.scopes)}")
         if not self.callers.admit(principal):
             raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
         return Call(principal, request.state.request_id)

@@ -19,6 +19,10 @@ Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True)))]
 """Requirements section 3 "R": everyone of the workspace."""
 Operator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR)))]
 """O, D."""
+Admin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN)))]
+"""D."""
+Anybody = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True, services=True)))]
+"""Whoever has a key: for what one may do to one's own."""
 AgentOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True)))]
 """A, O, D."""
 ServiceOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, services=True)))]

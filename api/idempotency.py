@@ -36,17 +36,21 @@ class Once:
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
-    async def commit(self, change: Callable[[AsyncSession], Awaitable[Any]]) -> Response:
+    async def commit(
+        self, change: Callable[[AsyncSession], Awaitable[Any]], *, shown_once: str | None = None
+    ) -> Response:
         """Make a change of rows; `change` gets the session and returns the answer's `data`.
 
-        Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer.
+        Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer. The field
+        `shown_once` is a secret: it is in this answer, and not in the one that is kept for repetitions.
         """
         async with self._db.workspace(self._workspace_id) as session:
             if known := await self._claim(session):
                 return replay(known)
-            answer = Answer(self._status, envelope(await change(session)))
-            await self._settle(session, answer)
-        return _response(answer)
+            data = await change(session)
+            kept = data.model_copy(update={shown_once: None}) if shown_once else data
+            await self._settle(session, Answer(self._status, envelope(kept)))
+        return _response(Answer(self._status, envelope(data)))
 
     async def command(self, act: Callable[[str], Awaitable[Any]]) -> Response:
         """Say something to a workflow; `act` gets an id to say it under and returns the answer's `data`.

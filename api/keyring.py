@@ -1,6 +1,11 @@
-"""Whose key this is, asked of Postgres at most once a second per key."""
+"""Whose key this is, asked of Postgres at most once a second per key; and when keys were used, written now and then."""
 
+import asyncio
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.domain.errors import Unauthenticated
 from models.domain.principals import Principal
@@ -10,6 +15,8 @@ from models.store.database import Database
 KEEP_SECONDS = 1.0
 """How long a revoked key may still open the door."""
 MAX_KEPT = 10_000
+NOTE_SECONDS = 30.0
+"""How late `last_used_at` may be: no request writes to the database."""
 
 
 class KeyRing:
@@ -18,6 +25,8 @@ class KeyRing:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._kept: dict[str, tuple[float, Principal]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._used: dict[tuple[str, str], datetime] = {}
 
     async def open(self, secret: str) -> Principal:
         """Find the owner of an API key, or of a browser session's cookie.
@@ -29,14 +38,50 @@ class KeyRing:
         known = self._kept.get(digest)
         if known and known[0] > now:
             return known[1]
+        async with self._asking.setdefault(digest, asyncio.Lock()):
+            known = self._kept.get(digest)
+            if known and known[0] > now:  # somebody else with this key asked meanwhile: a crowd asks once
+                return known[1]
+            try:
+                return await self._ask(secret, digest)
+            finally:
+                self._asking.pop(digest, None)
+
+    async def _ask(self, secret: str, digest: str) -> Principal:
+        asked = time.monotonic()
         async with self._db.system() as session:
             find = keys.find_session if secret.startswith(keys.SESSION_PREFIX) else keys.find
             principal = await find(session, digest)
         if principal is None:
             self._kept.pop(digest, None)
             raise Unauthenticated("invalid_api_key", "this API key is unknown, revoked or expired")
-        self._keep(digest, principal, now)
+        self._keep(digest, principal, asked)
+        self._used[principal.workspace_id, principal.key_id] = datetime.now(UTC)
         return principal
+
+    async def is_good(self, secret: str) -> bool:
+        """Whether a key that was good still is; while Postgres is away, nobody can tell that it is not."""
+        try:
+            await self.open(secret)
+        except Unauthenticated:
+            return False
+        except (SQLAlchemyError, OSError):
+            return True
+        return True
+
+    async def note_uses(self) -> None:
+        """Write down, for as long as the process serves, when keys were last used."""
+        while True:
+            await asyncio.sleep(NOTE_SECONDS)
+            await self.note_now()
+
+    async def note_now(self) -> None:
+        """Write down what is known now; what cannot be written is let go."""
+        used, self._used = self._used, {}
+        if used:
+            with suppress(SQLAlchemyError, OSError):
+                async with self._db.system() as session:
+                    await keys.note_uses(session, used)
 
     def forget(self, secret: str) -> None:
         """Ask anew the next time: the session was just closed."""

@@ -10,6 +10,7 @@ from api.routes import (
     controls,
     decisions,
     events,
+    keys,
     metrics,
     missions,
     queue,
@@ -31,6 +32,7 @@ NOUNS: tuple[ModuleType, ...] = (
     queue,
     decisions,
     capa,
+    keys,
     session,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""

@@ -48,7 +48,7 @@ class Route(APIRoute):
                 {**request.scope, "query_string": snake_query(request.scope["query_string"])}, request.receive
             )
             if caller is not None:
-                request.state.call = await caller.identify(request)
+                request.state.call = await caller.identify(request, str(self.tags[0]))
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
             if has_body:

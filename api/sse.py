@@ -1,7 +1,7 @@
 """The event stream: each event is encoded once and its bytes are shared by all who watch its workspace."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,8 +15,17 @@ from models.store.tail import Tail
 
 MAX_WAITING = 2000
 """Events a watcher may be behind before it goes back to replay from the table."""
+ASK_SECONDS = 1.0
+"""How often a stream asks whether its key still opens the door; a revoked one ends it about this soon."""
+MayWatch = Callable[[], Awaitable[bool]]
+
 _OPENING = b": open\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
+
+
+async def always() -> bool:
+    """Let a stream that nobody guards go on."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -154,23 +163,40 @@ class Feed:
 
 
 class Stream:
-    """One client's stream: replay from its last place, then live, and back to replay whenever it falls behind."""
+    """One client's stream: replay from its last place, then live, and back to replay whenever it falls behind.
 
-    def __init__(self, feed: Feed, workspace_id: str, wanted: Wanted, after: Place | None) -> None:
-        self._feed, self._workspace_id, self._wanted = feed, workspace_id, wanted
+    It ends when its client `may_watch` no longer, which is asked every second.
+    """
+
+    def __init__(
+        self, feed: Feed, workspace_id: str, wanted: Wanted, after: Place | None, may_watch: MayWatch = always
+    ) -> None:
+        self._feed, self._workspace_id, self._wanted, self._may_watch = feed, workspace_id, wanted, may_watch
+        self._watcher = Watcher(wanted)
+        self._is_over = False
         # From the request on, not from the first byte read: a client looks at the state as soon as the answer begins.
         self._place = feed.standing if after is None else after
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """What goes over the wire."""
-        yield _OPENING
-        while not self._feed.closed:
-            watcher = Watcher(self._wanted)
-            with self._feed.joined(self._workspace_id, watcher) as standing:
-                async for chunk in self._replay(standing):
-                    yield chunk
-                async for chunk in self._live(watcher):
-                    yield chunk
+        guard = asyncio.create_task(self._end_when_shut_out())
+        try:
+            yield _OPENING
+            while not (self._feed.closed or self._is_over):
+                self._watcher = Watcher(self._wanted)
+                with self._feed.joined(self._workspace_id, self._watcher) as standing:
+                    async for chunk in self._replay(standing):
+                        yield chunk
+                    async for chunk in self._live(self._watcher):
+                        yield chunk
+        finally:
+            guard.cancel()
+
+    async def _end_when_shut_out(self) -> None:
+        while await self._may_watch():  # noqa: ASYNC110  # a key is revoked in Postgres, which wakes nobody
+            await asyncio.sleep(ASK_SECONDS)
+        self._is_over = True
+        self._watcher.wake()
 
     async def _replay(self, upto: Place) -> AsyncIterator[bytes]:
         """Send from the table what lies between the client's place and where the feed was joined."""
@@ -199,8 +225,10 @@ class Stream:
         return f"id: {resumed}\nevent: {gap.type}\ndata: {gap.model_dump_json()}\n\n".encode()
 
     async def _live(self, watcher: Watcher) -> AsyncIterator[bytes]:
-        while not (watcher.behind or self._feed.closed):
+        while not (watcher.behind or self._feed.closed or self._is_over):
             frames = await watcher.take()
+            if self._is_over:
+                return
             # A client may come from another process whose tail was ahead of ours.
             if frames and frames[0].place <= self._place:
                 frames = [frame for frame in frames if frame.place > self._place]

@@ -46,6 +46,10 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", path, json=body or {}, headers=headers)["data"]
 
+    def delete(self, path: str) -> Any:
+        """Ask for an end, and return the `data` of the answer."""
+        return self._call("DELETE", path)["data"]
+
     def content(self, link: str) -> bytes:
         """Something that is no envelope, such as a diff or a stored report; `link` is one the API gave."""
         return self._send("GET", link).content

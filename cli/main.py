@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import decisions, missions, repositories, servers
+from cli import decisions, keys, missions, repositories, servers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,10 +28,11 @@ def _version(wanted: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """Commands under `mission`, `decision` and `repository` talk to the HTTP API; the others work on this machine."""
+    """Commands under `mission`, `decision`, `repository` and `key` talk to the HTTP API; the others work here."""
 
 
 servers.add_to(app)
 app.add_typer(missions.app, name="mission")
 app.add_typer(decisions.app, name="decision")
 app.add_typer(repositories.app, name="repository")
+app.add_typer(keys.app, name="key")

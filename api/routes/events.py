@@ -7,6 +7,7 @@ from fastapi import Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import Counter
 
+from api.auth import secret_of
 from api.deps import Reader, Reporter
 from api.idempotency import KeyHeader, identified_by, replay
 from api.routing import router, unwrapped
@@ -51,7 +52,8 @@ async def watch_events(
     place = _place(last_event_id or after)
     wanted = Wanted(_types(type) if type else None, subject)
     await feed.ready()
-    stream = Stream(feed, call.workspace_id, wanted, place)
+    secret, ring = secret_of(request), services(request).keys
+    stream = Stream(feed, call.workspace_id, wanted, place, lambda: ring.is_good(secret))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream.chunks(), media_type="text/event-stream", headers=headers)
 

@@ -40,6 +40,8 @@ class EventType(StrEnum):
     REPOSITORY_REGISTERED = "repository.registered"
     WORKSPACE_CREATED = "workspace.created"
     API_KEY_CREATED = "api_key.created"
+    API_KEY_ROTATED = "api_key.rotated"
+    API_KEY_REVOKED = "api_key.revoked"
     SESSION_OPENED = "session.opened"
     SESSION_CLOSED = "session.closed"
     SIGNING_KEY_ADDED = "signing_key.added"

@@ -1,5 +1,6 @@
 """Who may call: humans by role, agents and services each gated apart (requirements section 3)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,15 +26,44 @@ class Role(StrEnum):
         return list(Role).index(self) >= list(Role).index(least)
 
 
+NOUNS = (
+    "auth",
+    "capa",
+    "decisions",
+    "events",
+    "keys",
+    "metrics",
+    "missions",
+    "queue",
+    "repositories",
+    "stages",
+    "status",
+)
+"""What the API's routes are about, and what a key may be narrowed to."""
+
+READ = "read"
+SCOPES = (READ, *NOUNS, *(f"{noun}:{READ}" for noun in NOUNS))
+
+
+def within(scopes: Collection[str], noun: str, *, reads: bool) -> bool:
+    """Whether a key's scopes include a route: `missions` all of a noun's, `missions:read` and `read` those that read.
+
+    A key without scopes may do all that its owner may.
+    """
+    wanted = {noun, READ, f"{noun}:{READ}"} if reads else {noun}
+    return not scopes or not wanted.isdisjoint(scopes)
+
+
 @dataclass(frozen=True)
 class Principal:
-    """The owner of a key, in the one workspace that the key opens. `role` is a human's."""
+    """The owner of a key, in the one workspace that the key opens. `role` is a human's; `scopes` narrow the key."""
 
     workspace_id: str
     name: str
     kind: Kind
     role: Role | None
     key_id: str
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import hashlib
 import secrets
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
@@ -16,6 +17,8 @@ from models.store.events import Actor
 from models.tables.workspaces import ApiKey, BrowserSession, Workspace
 
 PREFIX, SESSION_PREFIX = "mc_", "mcs_"
+HINT = len(PREFIX) + 4
+"""Characters of a key that lists show: enough to tell a person's few keys apart, of no use to a guesser."""
 DEFAULT_WORKSPACE = "default"
 _FIRST_START_LOCK = 0x4D43_0002
 
@@ -48,21 +51,19 @@ async def create_key(
 ) -> str:
     """Give a principal a key (system door) and return the secret, which is kept nowhere. Humans need a role."""
     secret = secret or new_secret()
-    row = {
-        "workspace_id": workspace_id,
-        "key_id": f"key_{secrets.token_hex(8)}",
-        "digest": digest(secret),
-        "principal": principal,
-        "kind": kind.value,
-        "role": role.value if role else kind.value,
-    }
-    await session.execute(insert(ApiKey).values(**row))
+    owner = {"principal": principal, "kind": kind.value, "role": role.value if role else kind.value}
+    await session.execute(insert(ApiKey).values(workspace_id=workspace_id, **of_secret(secret), **owner))
     return secret
+
+
+def of_secret(secret: str) -> dict[str, str]:
+    """Give the columns of a new key that are made from its secret, or drawn with it."""
+    return {"key_id": f"key_{secrets.token_hex(8)}", "digest": digest(secret), "hint": secret[:HINT]}
 
 
 async def find(session: AsyncSession, key_digest: str) -> Principal | None:
     """Find whose key this is (system door); None if unknown, revoked or expired."""
-    row = (await session.scalars(select(ApiKey).where(ApiKey.digest == key_digest, *_valid()))).one_or_none()
+    row = (await session.scalars(select(ApiKey).where(ApiKey.digest == key_digest, *valid()))).one_or_none()
     return _principal(row) if row else None
 
 
@@ -71,7 +72,7 @@ async def find_session(session: AsyncSession, digest: str) -> Principal | None:
     statement = (
         select(ApiKey)
         .join(BrowserSession, onclause=_opened_with())
-        .where(BrowserSession.digest == digest, col(BrowserSession.expires_at) > func.mc_now(), *_valid())
+        .where(BrowserSession.digest == digest, col(BrowserSession.expires_at) > func.mc_now(), *valid())
     )
     row = (await session.scalars(statement)).one_or_none()
     return _principal(row) if row else None
@@ -107,12 +108,26 @@ async def has_admin(session: AsyncSession, workspace_id: str) -> bool:
     return (await session.scalars(statement.limit(1))).first() is not None
 
 
+async def note_uses(session: AsyncSession, uses: Mapping[tuple[str, str], datetime]) -> None:
+    """Write down when keys were last used (system door): many in one statement, now and then, never per request."""
+    names = {"workspaces": [name for name, _ in uses], "keys": [key for _, key in uses], "times": list(uses.values())}
+    await session.execute(_USED, names)
+
+
+_USED = text(
+    "UPDATE api_key SET last_used_at = greatest(last_used_at, t.at)"
+    " FROM unnest(CAST(:workspaces AS text[]), CAST(:keys AS text[]), CAST(:times AS timestamptz[]))"
+    " AS t (workspace_id, key_id, at)"
+    " WHERE api_key.workspace_id = t.workspace_id AND api_key.key_id = t.key_id"
+)
+
+
 async def lock_first_start(session: AsyncSession) -> None:
     """Let one process at a time make the first key; given back when the transaction ends."""
     await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FIRST_START_LOCK})
 
 
-def _valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     unexpired = or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > func.mc_now())
     return col(ApiKey.revoked_at).is_(None), unexpired
 
@@ -125,4 +140,5 @@ def _opened_with() -> ColumnElement[bool]:
 
 def _principal(row: ApiKey) -> Principal:
     kind = Kind(row.kind)
-    return Principal(row.workspace_id, row.principal, kind, Role(row.role) if kind is Kind.HUMAN else None, row.key_id)
+    role = Role(row.role) if kind is Kind.HUMAN else None
+    return Principal(row.workspace_id, row.principal, kind, role, row.key_id, tuple(row.scopes))

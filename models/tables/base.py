@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, LargeBinary, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-__all__ = ["Json", "JsonList", "SQLModel", "Time", "big", "binary", "json", "key", "names", "now", "time"]
+__all__ = ["Json", "JsonList", "SQLModel", "Time", "big", "binary", "json", "key", "names", "now", "time", "words"]
 
 Json = dict[str, Any]
 JsonList = list[Any]
@@ -29,6 +29,11 @@ def json(default: str | None = None, *, nullable: bool = False) -> Any:
     """Declare a JSONB column; `default` is what the server fills in, as JSON text."""
     server = {"server_default": text(f"'{default}'::jsonb")} if default else {}
     return Field(default=None, sa_type=JSONB(none_as_null=True), nullable=nullable, sa_column_kwargs=server)
+
+
+def words(default: str) -> Any:
+    """Declare a text column that the server fills in where nothing is said."""
+    return Field(default=default, sa_column_kwargs={"server_default": text(f"'{default}'")})
 
 
 def time(*, nullable: bool = True) -> Any:

@@ -2,7 +2,7 @@
 
 from sqlmodel import Field
 
-from models.tables.base import Json, SQLModel, Time, json, key, names, now, time
+from models.tables.base import Json, JsonList, SQLModel, Time, json, key, names, now, time, words
 
 
 class Workspace(SQLModel, table=True):
@@ -15,7 +15,7 @@ class Workspace(SQLModel, table=True):
 
 
 class ApiKey(SQLModel, table=True):
-    """A principal's key; only its digest is kept."""
+    """A principal's key; only its digest is kept, and a `hint` of its first characters to know it by."""
 
     __tablename__ = "api_key"
 
@@ -25,9 +25,14 @@ class ApiKey(SQLModel, table=True):
     principal: str
     kind: str
     role: str
+    hint: str = words("")
+    scopes: JsonList = json("[]")
+    created_by: str = words("first-start")
+    rotated_to: str | None = None
     created_at: Time = now()
     expires_at: Time | None = time()
     revoked_at: Time | None = time()
+    last_used_at: Time | None = time()
 
 
 class BrowserSession(SQLModel, table=True):

@@ -57,6 +57,19 @@ class TestFetchContext:
         with pytest.raises(MissionControlError, match="it runs only once"):
             await looked(case, workflow_run_id="run-2")
 
+    async def test_a_workflow_that_was_reset_is_the_same_mission(self, shop: Shop) -> None:
+        case = await shop.mission()
+        first = await looked(case)
+        again = case.task(LOOK).model_copy(update={"first_run_id": "run-1"})
+        assert await do(case.host.context.fetch_context, again, workflow_run_id="run-2") == first
+
+    async def test_its_code_is_there_when_a_round_is_open(self, shop: Shop) -> None:
+        case = await shop.mission()
+        answers = [await do(case.host.context.open_round, case.task(LOOK), attempt=attempt) for attempt in (1, 2)]
+        assert answers[0] == answers[1]
+        assert (await case.record(StageName.PULL_CODE)).git_sha == answers[0].base_sha
+        assert await case.told("stage.passed") == 2
+
     async def test_the_config_hash_names_the_rules(self, shop: Shop) -> None:
         plain, same = await looked(await shop.mission()), await looked(await shop.mission())
         other = await looked(await shop.mission({".mission-control.yaml": "test: sh check.sh -v\n"}))

@@ -51,6 +51,21 @@ class TestMerge:
         assert (await merged(case, attempt=2)).merge_sha == case.repo.sha("main")
         assert commits(case) == 2
 
+    async def test_a_merge_whose_slot_was_lost_before_its_record_is_found(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        async with case.death():
+            await merged(case, token=1)
+        await case.pass_fence(token=2)
+        answer = await merged(case, token=1, attempt=2)
+        assert (answer.merge_sha, commits(case)) == (case.repo.sha("main"), 2)
+
+    async def test_a_lost_slot_without_a_merge_is_lost(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await case.pass_fence(token=2)
+        with pytest.raises(MissionControlError) as refused:
+            await merged(case, token=1)
+        assert (refused.value.code, commits(case)) == ("slot_lost", 1)
+
     async def test_a_branch_that_moved_is_not_merged_into(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
         head = case.repo.commit({"other.txt": "somebody's work\n"})

@@ -151,6 +151,22 @@ def wait_for(look: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
+class TestKeys:
+    def test_made_listed_rotated_and_revoked(self, cli: Cli) -> None:
+        made = json.loads(cli("key", "create", "olga", "--role", "observer", "--scope", "missions", "--json").stdout)
+        assert cli("mission", "list", "--api-key", made["secret"]).returncode == 0
+        assert cli("repository", "list", "--api-key", made["secret"]).returncode == 1
+        shown = cli("key", "rotate", made["key_id"], "--grace", "0").stdout
+        assert "It is not shown again." in shown
+        for key in json.loads(cli("key", "list", "--json").stdout):
+            assert "secret" not in key
+            if key["principal"] == "olga":
+                assert cli("key", "revoke", key["key_id"], "--yes").returncode == 0
+        listed = cli("key", "list").stdout
+        assert listed.count("revoked") == 2
+        assert cli("key", "create", "olga").returncode == 1, "a human needs a role"
+
+
 class TestSteering:
     """Decisions and commands from another terminal."""
 

@@ -1,0 +1,73 @@
+"""API keys: made, listed, rotated, revoked (API-07, AGENT-06, V-46)."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import Depends, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import Admin, Anybody, Db, OnlyOnce, Pagination
+from api.routing import router
+from api.views import page_of
+from models.domain.errors import NotFound
+from models.domain.principals import Kind, Role
+from models.schemas.envelope import Page, Success
+from models.schemas.keys import KeyCreate, KeyMade, KeyRotate, KeyView
+from models.schemas.pagination import PageRequest
+from models.store import api_keys
+
+routes = router("keys")
+Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
+SECRET = "secret"  # noqa: S105  # the name of a field
+
+
+@routes.post("/keys", status_code=201, response_model=Success[KeyMade])
+async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce) -> Response:
+    """Give a principal a key. Its secret is in this answer and nowhere else."""
+
+    async def create(session: AsyncSession) -> KeyMade:
+        key, secret = await api_keys.create(session, call.workspace_id, new, call.actor)
+        return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
+
+    return await once.commit(create, shown_once=SECRET)
+
+
+@routes.get("/keys")
+async def list_keys(
+    call: Admin, db: Db, page: Newest, principal: str | None = None, kind: Kind | None = None, role: str | None = None
+) -> Success[Page[KeyView]]:
+    """List the workspace's keys, the newest first; those that ended, too."""
+    filters = {"principal": principal, "kind": kind, "role": role}
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(KeyView, await api_keys.list_page(session, call.workspace_id, filters, page))
+
+
+@routes.get("/keys/{key_id}")
+async def get_key(key_id: str, call: Admin, db: Db) -> Success[KeyView]:
+    """Show a key, without its secret."""
+    async with db.workspace(call.workspace_id) as session:
+        return Success(data=KeyView.model_validate(await api_keys.require(session, call.workspace_id, key_id)))
+
+
+@routes.post("/keys/{key_id}/rotate", status_code=201, response_model=Success[KeyMade])
+async def rotate_key(key_id: str, body: KeyRotate, call: Anybody, once: OnlyOnce) -> Response:
+    """Make a key's successor; the old one opens for the grace period yet. An admin may, and whoever holds the key."""
+    if call.principal.role is not Role.ADMIN and call.principal.key_id != key_id:
+        raise NotFound("key_not_found", f"there is no key {key_id!r}")
+
+    async def rotate(session: AsyncSession) -> KeyMade:
+        grace = timedelta(hours=body.grace_hours)
+        key, secret = await api_keys.rotate(session, call.workspace_id, key_id, grace, call.actor)
+        return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
+
+    return await once.commit(rotate, shown_once=SECRET)
+
+
+@routes.delete("/keys/{key_id}", response_model=Success[KeyView])
+async def revoke_key(key_id: str, call: Admin, once: OnlyOnce) -> Response:
+    """End a key now: every process refuses it within a second, and its event streams end."""
+
+    async def revoke(session: AsyncSession) -> KeyView:
+        return KeyView.model_validate(await api_keys.revoke(session, call.workspace_id, key_id, call.actor))
+
+    return await once.commit(revoke)

@@ -1,0 +1,126 @@
+"""A workspace's API keys as its admins see them: made, listed, rotated, revoked. Which key opens what: `keys`."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.errors import Conflict, NotFound
+from models.domain.events import EventType, Subject
+from models.domain.principals import Role
+from models.schemas.keys import KeyCreate
+from models.schemas.pagination import PageRequest
+from models.store import events, keys, lists
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.workspaces import ApiKey
+
+
+async def create(session: AsyncSession, workspace_id: str, new: KeyCreate, actor: Actor) -> tuple[ApiKey, str]:
+    """Give a principal a key; the row, and the secret, which is kept nowhere."""
+    owner = {"principal": new.principal, "kind": new.kind.value, "role": new.stored_role, "scopes": list(new.scopes)}
+    lasts = timedelta(days=new.expires_in_days) if new.expires_in_days else None
+    return await _insert(
+        session, workspace_id, {**owner, "expires_at": func.mc_now() + lasts if lasts else None}, actor
+    )
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[ApiKey]:
+    """Read one page of keys, also of those that have ended."""
+    return await lists.fetch(session, ApiKey, workspace_id, filters, (col(ApiKey.created_at), col(ApiKey.key_id)), page)
+
+
+async def require(session: AsyncSession, workspace_id: str, key_id: str, *, for_update: bool = False) -> ApiKey:
+    """Read a key that must be there."""
+    found = await session.get(ApiKey, (workspace_id, key_id), with_for_update=for_update or None)
+    if found is None:
+        raise NotFound("key_not_found", f"there is no key {key_id!r}")
+    return found
+
+
+async def rotate(
+    session: AsyncSession, workspace_id: str, key_id: str, grace: timedelta, actor: Actor
+) -> tuple[ApiKey, str]:
+    """Make a key's successor; the old one opens for the grace period yet.
+
+    Raises:
+        Conflict: `key_ended`, or `key_rotated` with the successor's id.
+    """
+    old = await require(session, workspace_id, key_id, for_update=True)
+    if old.rotated_to is not None:
+        raise Conflict("key_rotated", f"this key has a successor: rotate {old.rotated_to}", successor=old.rotated_to)
+    if not await _is_valid(session, old):
+        raise Conflict("key_ended", "this key has expired or was revoked; an admin makes a new one")
+    kept = {name: getattr(old, name) for name in ("principal", "kind", "role", "scopes", "expires_at")}
+    made, secret = await _insert(session, workspace_id, kept, actor)
+    ends = func.least(col(ApiKey.expires_at), func.mc_now() + grace)  # which passes over a NULL
+    await _change(session, old, rotated_to=made.key_id, expires_at=ends)
+    await _tell(session, old, EventType.API_KEY_ROTATED, actor, {"successor": made.key_id})
+    return made, secret
+
+
+async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: Actor) -> ApiKey:
+    """End a key now; every process hears of it within a second. Ending it again changes nothing.
+
+    Raises:
+        Conflict: `last_admin_key`, nobody could make another.
+    """
+    admins = await _lock_admins(session, workspace_id)
+    key = await require(session, workspace_id, key_id, for_update=True)
+    if key.revoked_at is not None:
+        return key
+    if key_id in admins and len(admins) == 1:
+        raise Conflict("last_admin_key", "this is the last admin key of the workspace; make another one first")
+    key = await _change(session, key, revoked_at=func.mc_now())
+    await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
+    return key
+
+
+async def _insert(
+    session: AsyncSession, workspace_id: str, values: Mapping[str, Any], actor: Actor
+) -> tuple[ApiKey, str]:
+    secret = keys.new_secret()
+    row = {"workspace_id": workspace_id, **keys.of_secret(secret), **values, "created_by": actor.name}
+    made = (await session.scalars(insert(ApiKey).values(**row).returning(ApiKey))).one()
+    await _tell(session, made, EventType.API_KEY_CREATED, actor, {})
+    return made, secret
+
+
+async def _change(session: AsyncSession, key: ApiKey, **values: Any) -> ApiKey:
+    statement = (
+        update(ApiKey)
+        .where(col(ApiKey.workspace_id) == key.workspace_id, col(ApiKey.key_id) == key.key_id)
+        .values(**values)
+        .returning(ApiKey)
+    )
+    return (await session.scalars(statement, execution_options={"populate_existing": True})).one()
+
+
+async def _is_valid(session: AsyncSession, key: ApiKey) -> bool:
+    statement = select(ApiKey.key_id).where(
+        ApiKey.workspace_id == key.workspace_id, ApiKey.key_id == key.key_id, *keys.valid()
+    )
+    return (await session.scalars(statement)).first() is not None
+
+
+async def _lock_admins(session: AsyncSession, workspace_id: str) -> set[str]:
+    """Name the keys that may do everything, for good. They are locked: of two that are revoked at once, one waits."""
+    statement = (
+        select(ApiKey.key_id)
+        .where(ApiKey.workspace_id == workspace_id, ApiKey.role == Role.ADMIN.value, *keys.valid())
+        .where(col(ApiKey.expires_at).is_(None), col(ApiKey.scopes) == [])
+        .order_by(col(ApiKey.key_id))
+        .with_for_update()
+    )
+    return set(await session.scalars(statement))
+
+
+async def _tell(session: AsyncSession, key: ApiKey, kind: EventType, actor: Actor, data: dict[str, Any]) -> None:
+    about, known = Subject(kind="api_key", id=key.key_id), {"principal": key.principal, "kind": key.kind}
+    await events.append(session, key.workspace_id, kind, about, actor, known | data)

@@ -1,0 +1,221 @@
+"""API keys: who makes them, what they open, and how they end."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from api.registry import VERSIONS
+from models.domain.principals import NOUNS
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+
+EVENT = {"type": "subsystem.report", "subject": {"kind": "subsystem", "id": "billing"}}
+
+
+@pytest.fixture
+def admin(client: Caller, team: Team) -> httpx2.AsyncClient:
+    """An admin of the team."""
+    return client(team.admin)
+
+
+async def made(admin: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
+    """Make a key; what was answered."""
+    answer = await admin.post("/api/v1/keys", json={"principal": "olga", "role": "operator"} | body)
+    assert answer.status_code == 201, answer.text
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def refused(answer: httpx2.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+class TestCreate:
+    async def test_it_opens_for_its_principal(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        key = await made(admin)
+        assert key["secret"].startswith(key["hint"])
+        assert (key["created_by"], key["role"], key["scopes"]) == ("admin", "operator", [])
+        assert (await client(key["secret"]).get("/api/v1/missions")).status_code == 200
+        assert refused(await client(key["secret"]).get("/api/v1/keys")) == (403, "not_permitted")
+
+    async def test_the_secret_is_shown_once(self, admin: httpx2.AsyncClient, db: Database) -> None:
+        body, again = {"principal": "olga", "role": "operator"}, {"Idempotency-Key": "k"}
+        first, second = [await admin.post("/api/v1/keys", json=body, headers=again) for _ in range(2)]
+        secret = first.json()["data"]["secret"]
+        assert second.json()["data"] == first.json()["data"] | {"secret": None}
+        listed = await admin.get("/api/v1/keys")
+        assert secret not in listed.text
+        async with db.system() as session:
+            for table in ("api_key", "idempotency", "event"):
+                rows = (await session.execute(text(f"SELECT {table}::text FROM {table}"))).scalars()  # noqa: S608
+                assert not any(secret in row for row in rows), table
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"role": None},
+            {"kind": "agent"},
+            {"scopes": ["everything"]},
+            {"expires_in_days": 0},
+            {"expires_in_days": 1e300},
+            {"principal": ""},
+            {"secret": "mine"},
+        ],
+        ids=str,
+    )
+    async def test_what_makes_no_sense_is_refused(self, admin: httpx2.AsyncClient, body: dict[str, Any]) -> None:
+        answer = await admin.post("/api/v1/keys", json={"principal": "olga", "role": "operator"} | body)
+        assert refused(answer) == (422, "invalid_input")
+
+    async def test_only_admins_make_keys(self, client: Caller, team: Team) -> None:
+        for secret in (team.operator, team.observer, team.agent, team.service):
+            answer = await client(secret).post("/api/v1/keys", json={"principal": "me", "role": "admin"})
+            assert refused(answer) == (403, "not_permitted")
+
+    async def test_each_is_told_of(self, admin: httpx2.AsyncClient, db: Database, team: Team) -> None:
+        key = await made(admin)
+        await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={})
+        await admin.delete(f"/api/v1/keys/{key['key_id']}")
+        async with db.workspace(team.workspace_id) as session:
+            told = (await session.execute(text("SELECT type, actor FROM event ORDER BY id"))).all()
+        types = ["api_key.created", "api_key.created", "api_key.rotated", "api_key.revoked"]
+        assert [tuple(row) for row in told] == [(kind, "admin") for kind in types]
+
+
+class TestScopes:
+    @pytest.mark.parametrize(
+        ("scopes", "reads", "posts"),
+        [([], 200, 202), (["events"], 403, 202), (["read"], 200, 403), (["missions:read"], 200, 403)],
+        ids=str,
+    )
+    async def test_a_key_does_what_it_is_for(
+        self, admin: httpx2.AsyncClient, client: Caller, scopes: list[str], reads: int, posts: int
+    ) -> None:
+        key = await made(admin, principal="probe", kind="agent", role=None, scopes=scopes)
+        caller = client(key["secret"])
+        assert (await caller.get("/api/v1/missions")).status_code == reads
+        assert (await caller.post("/api/v1/events", json=EVENT)).status_code == posts
+
+    async def test_a_refusal_names_them(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        key = await made(admin, scopes=["events"])
+        answer = await client(key["secret"]).get("/api/v1/missions")
+        assert refused(answer) == (403, "out_of_scope")
+        assert "events" in answer.json()["error"]["message"]
+
+    def test_every_noun_of_the_api_is_one(self) -> None:
+        assert {str(routes.tags[0]) for routes in VERSIONS["v1"]} == set(NOUNS)
+
+
+class TestRotate:
+    async def test_both_open_in_the_grace_period(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        key = await made(admin, scopes=["missions"])
+        answer = await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={"grace_hours": 1})
+        successor = answer.json()["data"]
+        assert (successor["principal"], successor["scopes"]) == ("olga", ["missions"])
+        for secret in (key["secret"], successor["secret"]):
+            assert (await client(secret).get("/api/v1/missions")).status_code == 200
+        old = (await admin.get(f"/api/v1/keys/{key['key_id']}")).json()["data"]
+        assert (old["rotated_to"], old["expires_at"] is not None) == (successor["key_id"], True)
+
+    async def test_the_old_one_ends_with_it(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        key = await made(admin)
+        assert (await client(key["secret"]).get("/api/v1/missions")).status_code == 200
+        await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={"grace_hours": 0})
+        await shut_out(client(key["secret"]))
+
+    async def test_whoever_holds_a_key_rotates_it(self, admin: httpx2.AsyncClient, client: Caller, team: Team) -> None:
+        key = await made(admin, principal="probe", kind="agent", role=None)
+        place = f"/api/v1/keys/{key['key_id']}/rotate"
+        assert refused(await client(team.agent).post(place, json={})) == (404, "key_not_found")
+        assert (await client(key["secret"]).post(place, json={})).status_code == 201
+        assert refused(await client(key["secret"]).post(place, json={})) == (409, "key_rotated")
+
+    @pytest.mark.parametrize("hours", [-1, 169, "NaN"])
+    async def test_a_grace_period_has_bounds(self, admin: httpx2.AsyncClient, hours: Any) -> None:
+        key = await made(admin)
+        answer = await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={"grace_hours": hours})
+        assert refused(answer) == (422, "invalid_input")
+
+    async def test_what_has_ended_has_no_successor(self, admin: httpx2.AsyncClient) -> None:
+        key = await made(admin)
+        await admin.delete(f"/api/v1/keys/{key['key_id']}")
+        assert refused(await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={})) == (409, "key_ended")
+
+
+class TestRevoke:
+    async def test_it_opens_nothing_within_a_second(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        key = await made(admin)
+        caller = client(key["secret"])
+        assert (await caller.get("/api/v1/missions")).status_code == 200
+        for _ in range(2):
+            assert (await admin.delete(f"/api/v1/keys/{key['key_id']}")).status_code == 200
+        await shut_out(caller)
+
+    async def test_its_event_stream_ends(self, admin: httpx2.AsyncClient, address: str) -> None:
+        key = await made(admin)
+        headers = {"X-API-Key": key["secret"]}
+        async with (
+            httpx2.AsyncClient(base_url=address, headers=headers, timeout=10) as browser,
+            browser.stream("GET", "/api/v1/events") as stream,
+        ):
+            chunks = stream.aiter_bytes()
+            assert await anext(chunks) == b": open\n\n"
+            await admin.delete(f"/api/v1/keys/{key['key_id']}")
+            async with asyncio.timeout(5):
+                heard = b"".join([chunk async for chunk in chunks])
+        assert heard.count(b"\nevent: ") <= 2, "of what came meanwhile"
+
+    async def test_the_last_admin_key_stays(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        [own] = (await admin.get("/api/v1/keys?role=admin")).json()["data"]["items"]
+        place = f"/api/v1/keys/{own['key_id']}"
+        assert refused(await admin.delete(place)) == (409, "last_admin_key")
+        await made(admin, role="admin", expires_in_days=1)
+        assert refused(await admin.delete(place)) == (409, "last_admin_key"), "one that expires is no way back in"
+        other = await made(admin, role="admin")
+        answers = await asyncio.gather(
+            admin.delete(place), client(other["secret"]).delete(f"/api/v1/keys/{other['key_id']}")
+        )
+        assert sorted(answer.status_code for answer in answers) == [200, 409], "one of two at once"
+
+
+class TestList:
+    async def test_it_is_filtered_and_paged(self, admin: httpx2.AsyncClient) -> None:
+        ids = [(await made(admin, principal=f"agent-{n}", kind="agent", role=None))["key_id"] for n in range(3)]
+        first = (await admin.get("/api/v1/keys?kind=agent&limit=2&sort=created_at")).json()["data"]
+        second = (await admin.get(f"/api/v1/keys?kind=agent&sort=created_at&cursor={first['next_cursor']}")).json()
+        found = [key["key_id"] for page in (first, second["data"]) for key in page["items"]]
+        assert found[-3:] == ids
+
+    async def test_another_workspaces_keys_are_not_there(
+        self, client: Caller, admin: httpx2.AsyncClient, other_team: Team
+    ) -> None:
+        key, stranger = await made(admin), client(other_team.admin)
+        assert key["key_id"] not in (await stranger.get("/api/v1/keys")).text
+        place = f"/api/v1/keys/{key['key_id']}"
+        for answer in (
+            await stranger.get(place),
+            await stranger.delete(place),
+            await stranger.post(f"{place}/rotate", json={}),
+        ):
+            assert refused(answer) == (404, "key_not_found")
+
+    async def test_when_a_key_was_used_is_written_now_and_then(
+        self, admin: httpx2.AsyncClient, client: Caller, app: FastAPI
+    ) -> None:
+        key = await made(admin)
+        await client(key["secret"]).get("/api/v1/missions")
+        place = f"/api/v1/keys/{key['key_id']}"
+        assert (await admin.get(place)).json()["data"]["last_used_at"] is None
+        await app.state.services.keys.note_now()
+        assert (await admin.get(place)).json()["data"]["last_used_at"] is not None
+
+
+async def shut_out(caller: httpx2.AsyncClient) -> None:
+    """Wait until a key opens nothing any more."""
+    async with asyncio.timeout(3):
+        while (await caller.get("/api/v1/missions")).status_code != 401:
+            pass
