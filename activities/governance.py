@@ -111,9 +111,7 @@ class GovernanceActivities:
     ) -> tuple[MergeVerdict, dict[str, Any]]:
         """Gather the facts from the records of the earlier stages; an equal binding keeps an earlier approval."""
         ref = question.ref
-        patch = await stages.load(session, ref.model_copy(update={"stage": StageName.BRANCH_AND_PATCH}))
-        scan = await stages.load(session, ref.model_copy(update={"stage": StageName.SECURITY_SCAN}))
-        details = patch.result if patch else {}
+        details, scan = await stages.results(session, ref, StageName.BRANCH_AND_PATCH, StageName.SECURITY_SCAN)
         touched = TouchedLaw.model_validate(details.get("touched", {}))
         trust = mission.trust_requirements
         facts = MergeFacts(
@@ -124,7 +122,7 @@ class GovernanceActivities:
             touches_config=touched.config,
             ci_files=touched.ci,
             existing_tests=touched.existing_tests,
-            medium_findings=int((scan.result if scan else {}).get("medium", 0)),
+            medium_findings=int(scan.get("medium", 0)),
             overrides=tuple(sorted(mission.overrides)),
         )
         shown = {

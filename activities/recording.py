@@ -21,7 +21,7 @@ from models.domain.errors import StageFailed
 from models.domain.stages import StageStatus
 from models.store import blobs, stages
 from models.store.database import Database
-from models.store.stages import Ending, NewEvidence
+from models.store.stages import Begun, Ending, NewEvidence
 from models.tables.missions import Stage
 
 PATIENCE = 300.0
@@ -67,8 +67,8 @@ class StageRecorder:
         """
         ref = task.ref
         async with heartbeating():
-            async with self.db.workspace(ref.workspace_id) as session:
-                record = await stages.begin(session, ref, activity.info().attempt)
+            begun = await stages.begin_alone(self.db, ref, activity.info().attempt)
+            record = begun.record
             if record.ended_at is not None:
                 return dict(record.result["answer"])
             async with StageLog(self.db, ref.workspace_id, record.log_id or "") as log:
@@ -79,54 +79,63 @@ class StageRecorder:
                     verdict = Verdict(failed(error.message), StageStatus.FAILED, error.message, details)
             verdict.inputs = task.inputs
             verdict.details |= {"isolation": log.isolation} if log.isolation else {}
-            return await self.close(record, verdict, log.content())
+            return await self._close(begun, verdict, log.content())
 
-    async def close(self, record: Stage, verdict: Verdict, log: bytes | None = None) -> dict[str, Any]:
+    async def _close(self, begun: Begun, verdict: Verdict, log: bytes | None) -> dict[str, Any]:
         """Sign and close an open record: what is large first, so that the transaction that counts is a short one.
 
         What is kept for a record that is never closed has no name by which anyone could ask for it; the next try finds
         the same bytes kept.
         """
-        for item in verdict.evidence:
-            await self._keep(record.workspace_id, item)
-        return await outlasting(lambda: self._close(record, verdict, log))
+        ending, also = _ending(verdict, log), verdict.also
+        for item in ending.contents:
+            if item.is_large:
+                await self._keep(begun.record.workspace_id, item)
+        if also is None:
+            return await outlasting(lambda: stages.end_alone(self.db, begun, ending, self._sign))
+        return await outlasting(lambda: self._close_with(begun.record, ending, also))
 
     async def _keep(self, workspace_id: str, item: NewEvidence) -> None:
-        if len(item.content) >= blobs.LARGE:
-            digest = await asyncio.to_thread(lambda: item.digest)
-            await outlasting(lambda: self._put(workspace_id, item.content, digest))
+        digest = await asyncio.to_thread(lambda: item.digest)
+        await outlasting(lambda: self._put(workspace_id, item.content, digest))
 
     async def _put(self, workspace_id: str, content: bytes, digest: str) -> None:
         async with self.db.workspace(workspace_id) as session:
             await blobs.put(session, workspace_id, content, digest)
 
-    async def _close(self, record: Stage, verdict: Verdict, log: bytes | None) -> dict[str, Any]:
+    async def _close_with(self, record: Stage, ending: Ending, also: Also) -> dict[str, Any]:
         async with self.db.workspace(record.workspace_id) as session:
-            return await self.close_in(session, record, verdict, log)
+            return await self._end(session, record, ending, also)
 
     async def close_in(
         self, session: AsyncSession, record: Stage, verdict: Verdict, log: bytes | None
     ) -> dict[str, Any]:
         """Sign and close an open record in a transaction that also does something else."""
-        ending = Ending(
-            status=verdict.status,
-            reason=verdict.reason[:MAX_REASON],
-            answer=verdict.answer.model_dump(mode="json"),
-            details=verdict.details,
-            inputs=verdict.inputs,
-            git_sha=verdict.git_sha,
-            config_hash=verdict.config_hash,
-            log=log,
-            tests=verdict.tests,
-            evidence=verdict.evidence,
-        )
+        return await self._end(session, record, _ending(verdict, log), verdict.also)
+
+    async def _end(self, session: AsyncSession, record: Stage, ending: Ending, also: Also | None) -> dict[str, Any]:
         answer = await stages.end(session, record, ending, self._sign)
-        if verdict.also is not None:
-            await verdict.also(session)
+        if also is not None:
+            await also(session)
         return answer
 
     def _sign(self, payload: bytes) -> tuple[str, str]:
         return self.key.sign(payload), self.key.key_id
+
+
+def _ending(verdict: Verdict, log: bytes | None) -> Ending:
+    return Ending(
+        status=verdict.status,
+        reason=verdict.reason[:MAX_REASON],
+        answer=verdict.answer.model_dump(mode="json"),
+        details=verdict.details,
+        inputs=verdict.inputs,
+        git_sha=verdict.git_sha,
+        config_hash=verdict.config_hash,
+        log=log,
+        tests=verdict.tests,
+        evidence=verdict.evidence,
+    )
 
 
 async def outlasting(act: Callable[[], Awaitable[T]]) -> T:

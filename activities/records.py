@@ -115,6 +115,8 @@ async def _measured(session: AsyncSession, record: Stage) -> _Measured:
     """Hold the acceptance targets against what was measured until now."""
     mission = await running.load(session, record.workspace_id, record.mission_id)
     targets = AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
+    if not targets:
+        return _Measured((), [], [])
     now: datetime = await metric_windows.now(session)
     samples: list[Sample] = []
     for target in targets:

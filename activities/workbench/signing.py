@@ -7,6 +7,7 @@ import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -54,7 +55,7 @@ class ServiceKey:
         """The public key as `ssh-ed25519 AAAA…`."""
         return self._private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
-    @property
+    @cached_property
     def key_id(self) -> str:
         """The fingerprint `ssh-keygen -l` shows: `SHA256:…`."""
         blob = base64.b64decode(self.public_openssh.split()[1])

@@ -2,14 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
+import psycopg
 import structlog
 from psycopg import AsyncConnection
+from psycopg.rows import dict_row
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection as PooledConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from models.settings import Settings
@@ -22,12 +27,41 @@ _SESSION_KEY = "events_appended"
 _CLOCK_KEY = "clock"
 log = structlog.get_logger()
 
+Rows = list[dict[str, Any]]
+Ask = Callable[[str, Mapping[str, Any]], Awaitable[Rows]]
+"""Runs a statement in psycopg's own form (`%(name)s`) and gives its rows."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The database's time as it was read once, carried on from there by this process's own."""
+
+    read: datetime
+    at: float
+
+    @classmethod
+    def just_read(cls, read: datetime) -> "Clock":
+        """Carry on from a time that the database has told now."""
+        return cls(read, time.monotonic())
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was read: two clocks that are far apart in time may be apart in what they show."""
+        return time.monotonic() - self.at
+
+    @property
+    def now(self) -> datetime:
+        """The database's time of this moment."""
+        return self.read + timedelta(seconds=self.age)
+
 
 class Database:
     """The product's two doors to Postgres. Make one per process, inside its event loop; close it at the end."""
 
     def __init__(self, app_url: str, system_url: str, *, pool_size: int = 20) -> None:
         self._app = _engine(app_url, "mission_control_app", pool_size)
+        self._alone = self._app.execution_options(isolation_level="AUTOCOMMIT")
+        """The same connections, without SQLAlchemy's transactions around what is done on them."""
         self._system = _engine(system_url, "mission_control_system", pool_size)
         self._hint: asyncio.Task[None] | None = None
 
@@ -41,24 +75,45 @@ class Database:
         """Open a transaction that sees and writes one workspace; commits at the end, rolls back on an error."""
         async with AsyncSession(self._app, expire_on_commit=False, autoflush=False) as session, session.begin():
             opened = await session.execute(_SET_WORKSPACE, {"workspace": workspace_id})
-            session.info[_CLOCK_KEY] = (opened.one().clock, time.monotonic())
+            session.info[_CLOCK_KEY] = Clock.just_read(opened.one().clock)
             yield session
-        self._announce(session)
+        self._announce(session.info)
+
+    async def alone(
+        self, workspace_id: str, statement: str, values: Mapping[str, Any], *, has_events: bool = False
+    ) -> Rows:
+        """Do one statement as a transaction of its own that sees and writes one workspace, and give its rows.
+
+        It costs a third of what `workspace` does, and one exchange with the server instead of four: for what every
+        stage does. An error, or being cancelled, leaves nothing behind, or all of it where it had been done.
+        """
+        async with self._alone.connect() as connection:
+            raw = await _driver(connection)
+            try:
+                rows = await _at_once(raw, workspace_id, statement, values)
+            except psycopg.Error as error:
+                await _note_loss(connection, raw)
+                await connection.invalidate()  # it may believe in statements that were never prepared
+                raise _as_elsewhere(statement, error) from error
+            except BaseException:
+                await connection.invalidate()  # whatever it is in the middle of
+                raise
+        self._announce({_SESSION_KEY: has_events})
+        return rows
 
     @asynccontextmanager
     async def system(self) -> AsyncIterator[AsyncSession]:
         """Open a transaction over all workspaces: for key look-up, the tail and the reconciler only."""
         async with AsyncSession(self._system, expire_on_commit=False, autoflush=False) as session, session.begin():
             yield session
-        self._announce(session)
+        self._announce(session.info)
 
     @asynccontextmanager
     async def listener(self) -> AsyncIterator[AsyncConnection]:
         """A connection of its own that hears `EVENT_CHANNEL`: the hints that other processes send."""
         async with self._system.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            raw = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(raw, AsyncConnection)  # noqa: S101  # the driver is psycopg
+            raw = await _driver(connection)
             try:
                 await raw.execute(f"LISTEN {EVENT_CHANNEL}")
                 yield raw
@@ -72,9 +127,9 @@ class Database:
         await self._app.dispose()
         await self._system.dispose()
 
-    def _announce(self, session: AsyncSession) -> None:
+    def _announce(self, info: Mapping[Any, Any]) -> None:
         """Tell the tails that there is something new: one hint for all commits of the next few milliseconds."""
-        if session.info.get(_SESSION_KEY) and (self._hint is None or self._hint.done()):
+        if info.get(_SESSION_KEY) and (self._hint is None or self._hint.done()):
             self._hint = asyncio.get_running_loop().create_task(self._send_hint())
 
     async def _send_hint(self) -> None:
@@ -91,14 +146,31 @@ def mark_events(session: AsyncSession) -> None:
     session.info[_SESSION_KEY] = True
 
 
-def clock(session: AsyncSession) -> datetime:
-    """Tell the database's time of this moment: read when a workspace's transaction began, and carried on from there."""
-    read, at = session.info[_CLOCK_KEY]
-    now: datetime = read + timedelta(seconds=time.monotonic() - at)
-    return now
+def clock(session: AsyncSession) -> Clock:
+    """Tell the database's time: read when a workspace's transaction began, and carried on from there."""
+    read: Clock = session.info[_CLOCK_KEY]
+    return read
+
+
+def within(session: AsyncSession) -> Ask:
+    """Run statements in psycopg's own form as parts of a session's transaction."""
+
+    async def ask(statement: str, values: Mapping[str, Any]) -> Rows:
+        connection = await session.connection()
+        raw = await _driver(connection)
+        try:
+            async with raw.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(statement, values)
+                return await cursor.fetchall()
+        except psycopg.Error as error:
+            await _note_loss(connection, raw)
+            raise _as_elsewhere(statement, error) from error
+
+    return ask
 
 
 _SET_WORKSPACE = text("SELECT set_config('app.workspace', :workspace, true), clock_timestamp() AS clock")
+_ENTER_WORKSPACE = "SELECT set_config('app.workspace', %(workspace)s, true)"
 _NOTIFY = text(f"NOTIFY {EVENT_CHANNEL}")
 
 
@@ -114,3 +186,32 @@ def _engine(url: str, role: str, pool_size: int) -> AsyncEngine:
         hide_parameters=True,  # they hold patches, logs and digests of keys; errors travel to histories and logs
         connect_args={"options": options, "connect_timeout": 5, "application_name": role},
     )
+
+
+async def _driver(connection: PooledConnection) -> AsyncConnection:
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(raw, AsyncConnection)  # noqa: S101  # the driver is psycopg
+    return raw
+
+
+async def _at_once(raw: AsyncConnection, workspace_id: str, statement: str, values: Mapping[str, Any]) -> Rows:
+    """Send all of a transaction before reading: what stands between two syncs of a pipeline commits, or fails, whole.
+
+    Were the two ever torn apart, the statement would see no workspace at all.
+    """
+    async with raw.cursor(row_factory=dict_row) as cursor:
+        async with raw.pipeline():
+            await raw.execute(_ENTER_WORKSPACE, {"workspace": workspace_id})
+            await cursor.execute(statement, values)
+        return await cursor.fetchall()
+
+
+async def _note_loss(connection: PooledConnection, raw: AsyncConnection) -> None:
+    """Let SQLAlchemy see for itself that the server has cut us off: its pool lets go of all such connections then."""
+    if raw.closed:
+        await connection.exec_driver_sql("SELECT")
+
+
+def _as_elsewhere(statement: str, error: psycopg.Error) -> BaseException:
+    """Give a driver's error the form in which SQLAlchemy raises it."""
+    return DBAPIError.instance(statement, None, error, psycopg.Error, hide_parameters=True)

@@ -56,14 +56,15 @@ async def ask(
         "expires_at": func.mc_now() + expires_in if expires_in and verdict.needs_human else None,
         **approved,
     }
-    statement = insert(Decision).values(**values).on_conflict_do_nothing().returning(col(Decision.decision_id))
-    is_new = (await session.execute(statement)).first() is not None
-    decision = await session.get(Decision, (ref.workspace_id, name))
-    assert decision is not None  # noqa: S101  # inserted or found: the key is ours
-    if is_new:
+    statement = insert(Decision).values(**values).on_conflict_do_nothing().returning(Decision)
+    decision = (await session.scalars(statement)).one_or_none()
+    if decision is not None:
         told = EventType.DECISION_REQUESTED if verdict.needs_human else EventType.DECISION_APPROVED
         await _tell(session, decision, told, actor)
-    return decision
+        return decision
+    known = await session.get(Decision, (ref.workspace_id, name))
+    assert known is not None  # noqa: S101  # it was not inserted, so it is there: the key is ours
+    return known
 
 
 async def expire(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:

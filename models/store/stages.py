@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import ColumnElement, event, text, update
+from sqlalchemy import ColumnElement, and_, event, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -18,12 +18,14 @@ from models.domain.canonical import canonical_json, digest_of, sha256_digest
 from models.domain.errors import MissionControlError
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
-from models.store import blobs, events
-from models.store.database import clock, mark_events
-from models.store.events import Actor
-from models.tables.missions import Mission, Stage
+from models.store import blobs
+from models.store.database import Ask, Clock, Database, Rows, clock, mark_events, within
+from models.store.stage_statements import ANSWER, CLOSE, OPEN, TELL
+from models.tables.missions import Stage
 
 WORKER = "worker"
+CLOCK_HOLDS = 10.0
+"""Seconds for which a reading of the database's clock is carried on, before it is read again."""
 log = structlog.get_logger()
 
 _EVENTS = {
@@ -56,6 +58,11 @@ class NewEvidence:
         """The name under which it is kept."""
         return sha256_digest(self.content)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is kept in a transaction of its own."""
+        return len(self.content) >= blobs.LARGE
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -71,6 +78,11 @@ class Ending:
     log: bytes | None = None
     tests: tuple[TestResult, ...] = ()
     evidence: tuple[NewEvidence, ...] = ()
+
+    @cached_property
+    def contents(self) -> tuple[NewEvidence, ...]:
+        """All that is kept as bytes, the log first."""
+        return self.evidence if self.log is None else (NewEvidence("log", self.log), *self.evidence)
 
 
 def subject(mission_id: str) -> Subject:
@@ -104,6 +116,14 @@ async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> 
     return list(await session.scalars(statement))
 
 
+async def results(session: AsyncSession, ref: StageRef, *names: StageName) -> list[dict[str, Any]]:
+    """Read what stages found with a run's candidate in its round; {} for one that was not run."""
+    places = [is_of(ref.model_copy(update={"stage": name})) for name in names]
+    statement = select(Stage.stage, Stage.result).where(or_(*(and_(*place) for place in places)))
+    found = {row.stage: row.result for row in await session.execute(statement)}
+    return [found.get(name.value, {}) for name in names]
+
+
 async def source_of(session: AsyncSession, ref: StageRef) -> str:
     """Name the commit that a candidate's ref led to when it was first applied; "" if it was not yet, or is a diff."""
     source = col(Stage.result)["source"].astext
@@ -134,44 +154,32 @@ async def last_ref(session: AsyncSession, workspace_id: str, mission_id: str, st
     return StageRef(workspace_id=workspace_id, mission_id=mission_id, stage=stage, round=number, candidate=candidate)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A record that is open, or has ended before, and the database's clock as it was read with it."""
+
+    record: Stage
+    clock: Clock
+
+
 async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
     """Open a stage's record, or find it: one that has ended is returned as it is and must not be done again."""
-    values = {**_key(ref), "attempt": attempt, "log_id": str(uuid4()), "told": canonical_json(_place(ref)).decode()}
-    opened = await session.scalars(_BEGIN, values, execution_options={"populate_existing": True})
+    begun = await _begin(within(session), ref, attempt)
     mark_events(session)
-    record = opened.one_or_none() or await load(session, ref)
-    assert record is not None  # noqa: S101  # it was opened now, or has ended before
-    return record
+    return begun.record
 
 
-# One round trip: a stage that answers at once spends most of its time in them.
-_BEGIN = select(Stage).from_statement(
-    text(
-        """
-    WITH known AS (
-        SELECT log_id FROM stage WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND round = :round
-        AND candidate = :candidate AND stage = :stage
-    ), opened AS (
-        INSERT INTO stage (workspace_id, mission_id, round, candidate, stage, position, status, attempt, reason, log_id)
-        VALUES (:workspace_id, :mission_id, :round, :candidate, :stage, :position, 'running', :attempt, '', :log_id)
-        ON CONFLICT ON CONSTRAINT stage_pkey
-        DO UPDATE SET attempt = :attempt, log_id = :log_id, status = 'running' WHERE stage.ended_at IS NULL
-        RETURNING *
-    ), moved AS (
-        UPDATE mission SET stage = :stage WHERE workspace_id = :workspace_id AND mission_id = :mission_id
-        AND EXISTS (SELECT FROM opened) RETURNING correlation_id
-    ), dropped AS (
-        DELETE FROM log_chunk WHERE workspace_id = :workspace_id AND log_id IN (SELECT log_id FROM known)
-        AND EXISTS (SELECT FROM opened)
-    ), told AS (
-        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
-        SELECT :workspace_id, 'stage.started', 'mission', :mission_id, 'worker', correlation_id, CAST(:told AS jsonb)
-        FROM moved WHERE NOT EXISTS (SELECT FROM known)
-    )
-    SELECT * FROM opened
-    """
-    )
-)
+async def begin_alone(db: Database, ref: StageRef, attempt: int) -> Begun:
+    """Open a stage's record, or find it, in a transaction of its own."""
+    return await _begin(partial(db.alone, ref.workspace_id, has_events=True), ref, attempt)
+
+
+async def _begin(ask: Ask, ref: StageRef, attempt: int) -> Begun:
+    values = {**_key(ref), "attempt": attempt, "log_id": str(uuid4()), "told": canonical_json(_place(ref)).decode()}
+    # A record that ended while this waited for it is seen by a second look.
+    [row] = await ask(OPEN, values) or await ask(OPEN, values)
+    read = Clock.just_read(row.pop("clock"))
+    return Begun(Stage(**row), read)
 
 
 async def wait_for_decision(session: AsyncSession, record: Stage, decision_id: str) -> None:
@@ -187,87 +195,96 @@ async def wait_for_decision(session: AsyncSession, record: Stage, decision_id: s
 
 async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) -> dict[str, Any]:
     """Close an open record: result, log, evidence, signature, history and event in the caller's transaction."""
-    ref = ref_of(record)
-    log_digest = await blobs.put(session, ref.workspace_id, ending.log) if ending.log is not None else None
-    values = _signed(record, ending, log_digest, clock(session), sign)
-    told = (await session.execute(_END, _closing(record, ending, values))).one_or_none()
-    if told is None:
-        finished = await load(session, ref)
-        assert finished is not None  # noqa: S101  # the update matched no open row, so there is a closed one
-        await session.refresh(finished)
-        if finished.ended_at is None:
-            raise Superseded("stage_superseded", f"a later try of {ref.stage.value} has begun")
-        return dict(finished.result["answer"])
+    for item in ending.contents:
+        if item.is_large:
+            await blobs.put(session, record.workspace_id, item.content, item.digest)
+    values = _closing(record, ending, clock(session).now, sign)
+    ask = within(session)
+    told = await ask(CLOSE, values)
+    if not told:
+        return await _earlier(ask, record)
     mark_events(session)
-    for item in ending.evidence:
-        await blobs.put(session, ref.workspace_id, item.content, item.digest)
-    await _keep_tests(session, ref, ending.tests, log_digest)
-    _log_when_committed(session, ref, ending, told.correlation_id)
+    line = _line(record, ending, told)
+    event.listen(session.sync_session, "after_commit", lambda _: log.info("stage_ended", **line), once=True)
     return ending.answer
 
 
-def _log_when_committed(session: AsyncSession, ref: StageRef, ending: Ending, correlation_id: str) -> None:
+async def end_alone(db: Database, begun: Begun, ending: Ending, sign: Sign) -> dict[str, Any]:
+    """Close an open record in a transaction of its own; what is large must have been kept before."""
+    record = begun.record
+    ask = partial(db.alone, record.workspace_id, has_events=True)
+    told = await ask(CLOSE, _closing(record, ending, await _now(ask, begun.clock), sign))
+    if not told:
+        return await _earlier(ask, record)
+    log.info("stage_ended", **_line(record, ending, told))
+    return ending.answer
+
+
+async def _now(ask: Ask, read: Clock) -> datetime:
+    """Tell the database's time: read anew where the clocks may have parted since, so that no stage ends too late."""
+    if read.age < CLOCK_HOLDS:
+        return read.now
+    [row] = await ask("SELECT clock_timestamp() AS now", {})
+    now: datetime = row["now"]
+    return now
+
+
+async def _earlier(ask: Ask, record: Stage) -> dict[str, Any]:
+    """Give the answer of an earlier delivery, which has closed the record."""
+    [found] = await ask(ANSWER, _key(ref_of(record)))
+    if found["ended_at"] is None:
+        raise Superseded("stage_superseded", f"a later try of {record.stage} has begun")
+    return dict(found["result"]["answer"])
+
+
+def _line(record: Stage, ending: Ending, told: Rows) -> dict[str, Any]:
     """Tell the log of a stage's end once it is a fact; the correlation id is the request's that filed the mission."""
-    line = {"mission_id": ref.mission_id, "stage": ref.stage.value, "round": ref.round, "candidate": ref.candidate}
-    line |= {"status": ending.status.value, "reason": ending.reason[:200], "correlation_id": correlation_id}
-    event.listen(session.sync_session, "after_commit", lambda _: log.info("stage_ended", **line), once=True)
+    return {
+        "mission_id": record.mission_id,
+        "stage": record.stage,
+        "round": record.round,
+        "candidate": record.candidate,
+        "status": ending.status.value,
+        "reason": ending.reason[:200],
+        "correlation_id": told[0]["correlation_id"],
+    }
 
 
-def _closing(record: Stage, ending: Ending, values: dict[str, Any]) -> dict[str, Any]:
+def _closing(record: Stage, ending: Ending, ended_at: datetime, sign: Sign) -> dict[str, Any]:
     """Gather what the closing statement takes: the signed columns, and history, evidence and event made of them."""
     ref, status = ref_of(record), ending.status.value
-    kept = [("log", values["log_digest"])] if values["log_digest"] else []
-    kept += [(item.kind, item.digest) for item in ending.evidence]
-    seconds = (values["ended_at"] - record.started_at).total_seconds()
+    values = _signed(record, ending, ended_at, sign)
+    small = [item for item in ending.contents if not item.is_large]
+    seconds = (ended_at - record.started_at).total_seconds()
     told = _place(ref) | {"reason": ending.reason, "seconds": round(seconds, 3)}
     return {
         **_key(ref),
         **values,
+        **_tests(ending.tests),
         "result": canonical_json(values["result"]).decode(),
         "log_id": record.log_id,
         "entry": f"{ref.stage.value}/{ref.round}/{ref.candidate}",
-        "kinds": [kind for kind, _ in kept],
-        "digests": [digest for _, digest in kept],
+        "kinds": [item.kind for item in ending.contents],
+        "digests": [item.digest for item in ending.contents],
+        "blobs": [item.content for item in small],
+        "blob_digests": [item.digest for item in small],
         "told_result": f"{status}: {ending.reason}" if ending.reason else status,
         "type": _EVENTS[ending.status].value,
         "told": canonical_json(told).decode(),
     }
 
 
-# History and evidence have keys of their own, so a second try adds nothing.
-_END = text(
-    """
-    WITH closed AS (
-        UPDATE stage SET status = :status, reason = :reason, result = CAST(:result AS jsonb), git_sha = :git_sha,
-        config_hash = :config_hash, log_digest = :log_digest, digest = :digest, signature = :signature,
-        key_id = :key_id, ended_at = :ended_at
-        WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND round = :round AND candidate = :candidate
-        AND stage = :stage AND ended_at IS NULL AND log_id = :log_id RETURNING 1
-    ), dropped AS (
-        DELETE FROM log_chunk WHERE workspace_id = :workspace_id AND log_id = :log_id
-    ), kept AS (
-        INSERT INTO evidence (workspace_id, mission_id, evidence_id, kind, stage, digest)
-        SELECT :workspace_id, :mission_id, CAST(:entry AS text) || '/' || number - 1, kind, :stage, digest
-        FROM closed, unnest(CAST(:kinds AS text[]), CAST(:digests AS text[]))
-        WITH ORDINALITY AS t (kind, digest, number)
-        ON CONFLICT DO NOTHING
-    ), noted AS (
-        INSERT INTO remediation_event
-        (workspace_id, mission_id, entry_id, stage, actor, action, result, git_sha, config_hash)
-        SELECT :workspace_id, :mission_id, :entry, :stage, 'worker', :stage, :told_result, :git_sha, :config_hash
-        FROM closed ON CONFLICT DO NOTHING
-    ), told AS (
-        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
-        SELECT :workspace_id, :type, 'mission', :mission_id, 'worker', correlation_id, CAST(:told AS jsonb)
-        FROM closed, mission WHERE workspace_id = :workspace_id AND mission_id = :mission_id
-    )
-    SELECT (SELECT correlation_id FROM mission WHERE workspace_id = :workspace_id AND mission_id = :mission_id)
-    FROM closed
-    """
-)
+def _tests(tests: tuple[TestResult, ...]) -> dict[str, Any]:
+    """Give results by columns."""
+    return {
+        "runs": [test.run for test in tests],
+        "names": [test.name for test in tests],
+        "outcomes": [test.outcome for test in tests],
+        "durations": [test.duration_ms for test in tests],
+    }
 
 
-def _signed(record: Stage, ending: Ending, log_digest: str | None, ended_at: datetime, sign: Sign) -> dict[str, Any]:
+def _signed(record: Stage, ending: Ending, ended_at: datetime, sign: Sign) -> dict[str, Any]:
     values: dict[str, Any] = {
         "status": ending.status.value,
         "reason": ending.reason,
@@ -280,7 +297,7 @@ def _signed(record: Stage, ending: Ending, log_digest: str | None, ended_at: dat
         },
         "git_sha": ending.git_sha,
         "config_hash": ending.config_hash,
-        "log_digest": log_digest,
+        "log_digest": None if ending.log is None else ending.contents[0].digest,
         "ended_at": ended_at,
     }
     digest = digest_of(signed_content({**_identity(record), **values}))
@@ -338,34 +355,11 @@ def ref_of(record: Stage) -> StageRef:
     )
 
 
-async def _keep_tests(session: AsyncSession, ref: StageRef, tests: tuple[TestResult, ...], log: str | None) -> None:
-    """Keep results by one statement: a large suite has tens of thousands, and the closing transaction seconds."""
-    columns = {
-        "runs": [test.run for test in tests],
-        "names": [test.name for test in tests],
-        "outcomes": [test.outcome for test in tests],
-        "durations": [test.duration_ms for test in tests],
-    }
-    if tests:
-        await session.execute(_KEEP_TESTS, {**_key(ref), **columns, "log_digest": log})
-
-
-_KEEP_TESTS = text(
-    """
-    INSERT INTO test_result
-    (workspace_id, mission_id, run, round, candidate, ordinal, name, outcome, duration_ms, log_digest)
-    SELECT :workspace_id, :mission_id, run, :round, :candidate, number - 1, name, outcome, duration_ms, :log_digest
-    FROM unnest(CAST(:runs AS text[]), CAST(:names AS text[]), CAST(:outcomes AS text[]), CAST(:durations AS float8[]))
-    WITH ORDINALITY AS t (run, name, outcome, duration_ms, number)
-    ON CONFLICT DO NOTHING
-    """
-)
-
-
 async def tell(session: AsyncSession, ref: StageRef, kind: EventType, data: dict[str, Any]) -> None:
-    """Write an event about a run of a stage."""
-    actor = Actor(WORKER, await _correlation(session, ref))
-    await events.append(session, ref.workspace_id, kind, subject(ref.mission_id), actor, _place(ref) | data)
+    """Write an event about a run of a stage, in the chain of the request that filed the mission."""
+    told = canonical_json(_place(ref) | data).decode()
+    await within(session)(TELL, {**_key(ref), "type": kind.value, "told": told})
+    mark_events(session)
 
 
 def _place(ref: StageRef) -> dict[str, Any]:
@@ -376,11 +370,3 @@ def _place(ref: StageRef) -> dict[str, Any]:
 def _key(ref: StageRef) -> dict[str, Any]:
     """Give the columns that name a run of a stage, and its place in the pipeline."""
     return ref.model_dump(mode="json") | {"position": ref.stage.order}
-
-
-async def _correlation(session: AsyncSession, ref: StageRef) -> str:
-    """All that a mission does belongs to the chain of the request that filed it."""
-    statement = select(Mission.correlation_id).where(
-        Mission.workspace_id == ref.workspace_id, Mission.mission_id == ref.mission_id
-    )
-    return str((await session.execute(statement)).scalar_one())

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -22,13 +24,14 @@ from models.domain.canonical import digest_of
 from models.domain.stages import StageName, StageStatus
 from models.domain.testing import Outcome, Source, TestCase, TestReport
 from models.store import blobs, stages
-from models.store.database import Database
-from models.store.stages import NewEvidence
+from models.store.database import Clock, Database
+from models.store.stages import Ending, NewEvidence
 from models.tables.missions import Stage
 from tests.fixtures.api import Team, database_url, db, migrated_template, settings, team
 from tests.fixtures.logs import Lines
 from tests.fixtures.servers import PostgresServer, plain
 from tests.fixtures.stages import service_key
+from tests.fixtures.waiting import eventually
 
 __all__ = ["database_url", "db", "migrated_template", "service_key", "settings", "team"]
 
@@ -179,6 +182,51 @@ async def test_a_large_suite_is_recorded_in_order_and_signed(
     assert record.log_digest is not None
     signed = stages.signed_content({name: getattr(record, name) for name in stages.SIGNED_FIELDS})
     assert record.digest == digest_of(signed)
+
+
+async def test_a_try_that_waits_for_the_end_of_another_finds_it_ended(
+    db: Database, service_key: ServiceKey, task: StageInput
+) -> None:
+    first = await stages.begin_alone(db, task.ref, 1)
+    async with db.workspace(task.ref.workspace_id) as session:
+        ending = Ending(StageStatus.PASSED, "well", {"status": "passed"})
+        await stages.end(session, first.record, ending, lambda data: (service_key.sign(data), service_key.key_id))
+        second = asyncio.create_task(stages.begin_alone(db, task.ref, 2))
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        await eventually(lambda: count(db, task, waiting))
+    again = await second
+    assert (again.record.attempt, again.record.status) == (1, "passed")
+    assert again.record.ended_at is not None
+    assert again.record.result["answer"] == ending.answer
+
+
+async def count(db: Database, task: StageInput, statement: str) -> int:
+    [[number]] = await rows(db, task, statement)
+    return int(number)
+
+
+async def test_a_stage_that_took_long_ends_by_the_databases_clock(
+    db: Database, service_key: ServiceKey, task: StageInput
+) -> None:
+    begun = await stages.begin_alone(db, task.ref, 1)
+    long_ago = Clock(begun.clock.read - timedelta(days=1), begun.clock.at - 2 * stages.CLOCK_HOLDS)
+    ending = Ending(StageStatus.PASSED, "", {})
+    sign = service_key.sign
+    await stages.end_alone(db, replace(begun, clock=long_ago), ending, lambda data: (sign(data), service_key.key_id))
+    [[ended, now]] = await rows(db, task, "SELECT ended_at, clock_timestamp() FROM stage")
+    assert begun.clock.read < ended < now
+
+
+async def test_a_try_that_was_overtaken_records_nothing(
+    db: Database, service_key: ServiceKey, task: StageInput
+) -> None:
+    overtaken = await stages.begin_alone(db, task.ref, 1)
+    await stages.begin_alone(db, task.ref, 2)
+    ending = Ending(StageStatus.PASSED, "", {}, log=b"late", evidence=(NewEvidence("test", b"late too"),))
+    with pytest.raises(stages.Superseded):
+        await stages.end_alone(db, overtaken, ending, lambda data: (service_key.sign(data), service_key.key_id))
+    assert await rows(db, task, "SELECT status, attempt FROM stage") == [("running", 2)]
+    assert await rows(db, task, "SELECT 1 FROM blob") == []
 
 
 @pytest.mark.parametrize(("length", "stored"), [(100, 20_000), (2000, 2097)])
