@@ -27,12 +27,13 @@ class TestHostLost:
             await crew.control()
             first = await crew.shared("one")
             run = await world.start(crew=crew)
-            await run.reached(StageName.FETCH_CONTEXT, StageStatus.PASSED)
+            await run.reached(StageName.PULL_CODE, StageStatus.PASSED)
             await first.shutdown()
             await crew.shared("two")
             await crew.host("two")
             assert await run.outcome() is MissionOutcome.MERGED
-            assert hosts(run, StageName.PULL_CODE) == ["two"]
+            assert hosts(run, StageName.PULL_CODE)[0] == "one"
+            assert hosts(run, StageName.BRANCH_AND_PATCH) == ["two"]
 
     async def test_in_the_middle_of_a_stage(self, world: World) -> None:
         async with world.another_crew() as crew:
