@@ -25,9 +25,12 @@ up: $(READY) ## Run everything on this machine until Ctrl-C
 migrate: $(READY) ## Bring the database of DATABASE_URL to the newest schema
 	@$(BIN)/mission-control migrate
 
+# All tests wait more than they work, so several processes share them, a file to one. Some are quicker in one process.
+SHARED := $(if $(filter tests% -k,$(ARGS)),,-n 3 --dist loadfile --no-loadscope-reorder)
+
 test: check ## Run the checks and all tests; ARGS="tests/unit -k word" for some
 	@$(BIN)/python -m worker.dev.fetch
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SHARED) $(ARGS)
 
 chaos: $(READY) ## Kill random processes under running missions and see that none is harmed; ARGS="--seed N"
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -1,8 +1,22 @@
 """Fixtures every folder may use; servers are started only by the folders that need them."""
 
+from collections import defaultdict
+from pathlib import Path
+
 import pytest
 
 pytest_plugins = ["tests.fixtures.logs", "tests.fixtures.servers"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where files are shared out, begin with those that may take longest: at the end they would keep us waiting."""
+    if not hasattr(config, "workerinput"):
+        return
+    limits: defaultdict[Path, float] = defaultdict(float)
+    for item in items:
+        if marker := item.get_closest_marker("timeout"):
+            limits[item.path] = max(limits[item.path], marker.args[0])
+    items.sort(key=lambda item: -limits[item.path])
 
 
 @pytest.fixture(scope="session")

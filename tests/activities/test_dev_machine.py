@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from models.domain.errors import Conflict
 from models.settings import Settings
 from tests.fixtures.servers import PostgresServer, TemporalServer
-from worker.dev import doctor
+from worker.dev import doctor, ports
 from worker.dev.files import MAX_BYTES, cap_logs
 from worker.dev.ports import USUAL, choose_port, free_port, is_free
 from worker.dev.programs import environment
@@ -50,6 +51,15 @@ class TestPorts:
     def test_a_free_one_is_taken_as_asked(self) -> None:
         port = free_port()
         assert choose_port(given(api_port=port), "api_port", print) == port
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing marks a port")
+    def test_one_that_another_start_chose_is_not_chosen_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        port = free_port()
+        assert is_free(port), "its server does not listen yet"
+        monkeypatch.setitem(USUAL, "api_port", port)
+        assert choose_port(given(), "api_port", print) != port
+        monkeypatch.setattr(ports, "CANDIDATES", range(port, port + 10))
+        assert free_port() != port
 
 
 class TestFiles:
@@ -113,7 +123,7 @@ class TestDoctor:
     async def test_what_does_not_answer_is_named_with_a_way_to_mend_it(self, tmp_path: Path) -> None:
         nobody = f"127.0.0.1:{free_port()}"
         env = {"DATABASE_URL": f"postgresql://user:hidden@{nobody}/x", "TEMPORAL_ADDRESS": nobody}
-        checks = await found(Settings.model_validate({**env, "data_dir": tmp_path}))
+        checks = await found(Settings.model_validate({**env, "data_dir": tmp_path, "api_port": nobody.split(":")[1]}))
         for name in ("postgres", "migrations", "temporal", "worker", "api"):
             assert not checks[name].ok
             assert checks[name].mend

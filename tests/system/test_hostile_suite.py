@@ -1,5 +1,6 @@
 """A repository whose tests mean harm, through the whole product: it finds nothing, harms nothing, and is told apart."""
 
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -36,8 +37,11 @@ STOPPED = {
 }
 """What it does, and what the evidence must say it was stopped for."""
 
-STAYS = """\
-(setsid sh -c 'trap "" TERM HUP; while :; do sleep 61 & wait; done' >/dev/null 2>&1 &)
+LONG = f"61.{os.getpid()}"
+"""Seconds that nobody else on this machine sleeps."""
+
+STAYS = f"""\
+(setsid sh -c 'trap "" TERM HUP; while :; do sleep {LONG} & wait; done' >/dev/null 2>&1 &)
 echo 'test: "true"' > .mission-control.yaml
 """
 
@@ -62,7 +66,7 @@ def left_nothing(product: Product, mission: str) -> None:
     """Neither process, worktree nor scratch outlives the mission, and the product's own parts live."""
     assert not (product.stack.settings.data_dir / "workbenches/default" / mission).exists()
     assert product.strays(mission) == []
-    assert [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "61"]] == []
+    assert [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", LONG]] == []
     assert all(product.stack.pid(part) for part in ("postgres", "temporal", "worker", "api"))
 
 

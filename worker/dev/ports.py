@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import sys
 from collections.abc import Callable
 
 import psutil
@@ -20,6 +21,8 @@ USUAL = {
 }
 """By the name of the setting that asks for another one."""
 
+_MARKS: list[socket.socket] = []
+
 
 def is_free(port: int) -> bool:
     """Whether a server could listen there now."""
@@ -33,10 +36,30 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, from below those the kernel hands out for outgoing connections."""
-    while not is_free(port := secrets.choice(CANDIDATES)):
+    """A port for a server of ours, from below those the kernel hands out for outgoing connections."""
+    while not _take(port := secrets.choice(CANDIDATES)):
         pass
     return port
+
+
+def _take(port: int) -> bool:
+    """Whether a server of ours could listen there; then no other Mission Control is told so as long as we live.
+
+    A port is free until its server listens, and again while that one is started anew: others would take it meanwhile.
+    The mark is a name in the same network namespace as the port, and goes with its process, however that ends.
+    """
+    if not is_free(port):
+        return False
+    if sys.platform != "linux":
+        return True
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0mission-control-port-{port}")
+    except OSError:
+        mark.close()
+        return False
+    _MARKS.append(mark)
+    return True
 
 
 def listens(pid: int, port: int) -> bool:
@@ -80,7 +103,7 @@ def choose_port(settings: Settings, field: str, report: Callable[[str], None]) -
     port = USUAL[field] if asked is None else asked
     if port == 0:
         return free_port()
-    if is_free(port):
+    if _take(port) if asked is None else is_free(port):
         return port
     if asked is not None:
         variable = f"MC_{field.upper()}"
