@@ -59,9 +59,15 @@ def _table(found: list[Comparison]) -> Table:
         for number in ours:
             judged = number == one.goal.number
             ratio = f"{ratios['min']:.2f} / {ratios['median']:.2f} / {ratios['max']:.2f}" if judged else ""
-            goal = f"{one.goal}: {'met' if one.is_met else 'not met'}" if judged else ""
+            goal = _goal(one) if judged else ""
             table.add_row(one.name if judged else "", number, f"{ours[number]:.4g}", f"{bare[number]:.4g}", ratio, goal)
     return table
+
+
+def _goal(one: Comparison) -> str:
+    if one.goal.ratio is None:
+        return str(one.goal)
+    return f"{one.goal}: {'met' if one.is_met else 'not met'}"
 
 
 def _waiting_table(waited: dict[str, float]) -> Table:

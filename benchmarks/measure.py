@@ -15,13 +15,15 @@ Side = Callable[[], Awaitable[Numbers]]
 
 @dataclass(frozen=True)
 class Goal:
-    """Which number of a round is judged, and how ours must stand to the other side's."""
+    """Which number of a round is compared, and how ours must stand to the other side's; None: it is only told."""
 
     number: str
     better: Literal["higher", "lower"]
-    ratio: float
+    ratio: float | None
 
     def __str__(self) -> str:
+        if self.ratio is None:
+            return "none"
         return f"{'at least' if self.better == 'higher' else 'below'} {self.ratio:g}"
 
 
@@ -43,6 +45,8 @@ class Comparison:
     @property
     def is_met(self) -> bool:
         """Whether the median ratio reaches the goal."""
+        if self.goal.ratio is None:
+            return True
         ratio = statistics.median(self.ratios)
         return ratio >= self.goal.ratio if self.goal.better == "higher" else ratio < self.goal.ratio
 
