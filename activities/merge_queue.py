@@ -71,9 +71,7 @@ class MergeQueueActivities:
                 await merge_slots.settle(session, offer.queue, offer.left)
             return SlotOutcome()
         async with self._db.workspace(offer.queue.workspace_id) as session:
-            holder, token = await merge_slots.grant(
-                session, offer.queue, offer.to, offer.left, others_wait=offer.others_wait
-            )
+            holder, token = await merge_slots.grant(session, offer.queue, offer.to, offer.left)
         return await self._tell(offer, offer.to, token) if holder.same(offer.to) else SlotOutcome(held=holder)
 
     async def _tell(self, offer: SlotOffer, to: SlotRequest, token: int) -> SlotOutcome:

@@ -64,7 +64,6 @@ class SlotOffer(Payload):
     queue: QueueRef
     to: SlotRequest | None
     left: tuple[SlotRelease, ...] = ()
-    others_wait: bool = False
 
 
 class SlotOutcome(Payload):
@@ -95,7 +94,7 @@ class MergeQueueState(Payload):
     def offer(self) -> SlotOffer:
         """Offer the free slot to the most severe, then the oldest."""
         order = sorted(self.waiting, key=lambda request: (request.rank, request.created_at, request.workflow_id))
-        return SlotOffer(queue=self.queue, to=next(iter(order), None), left=self.left, others_wait=len(order) > 1)
+        return SlotOffer(queue=self.queue, to=next(iter(order), None), left=self.left)
 
     def offered(self, offer: SlotOffer, outcome: SlotOutcome) -> "MergeQueueState":
         """Take note of what became of an offer; whom it was for may have left meanwhile."""

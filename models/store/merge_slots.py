@@ -17,13 +17,13 @@ async def claim(session: AsyncSession, queue: QueueRef, run: SlotRelease) -> int
 
 
 async def grant(
-    session: AsyncSession, queue: QueueRef, run: SlotRelease, left: Sequence[SlotRelease], *, others_wait: bool
+    session: AsyncSession, queue: QueueRef, run: SlotRelease, left: Sequence[SlotRelease]
 ) -> tuple[SlotRelease, int]:
     """Give the slot to who is next in the queue, if it is free, or held by one of those who left; who holds it now.
 
-    Where it is not free, its holder learns that somebody waits for its release.
+    Whoever that is tells the queue of its release, and nobody takes the slot past the queue, until it says `settle`.
     """
-    found = (await session.execute(_GRANT, _names(queue, run) | _gone(left) | {"others_wait": others_wait})).one()
+    found = (await session.execute(_GRANT, _names(queue, run) | _gone(left))).one()
     return SlotRelease(workflow_id=found.holder, run_id=found.holder_run), found.token
 
 
@@ -68,13 +68,13 @@ _FREE = (
 )
 _GRANT = text(
     "INSERT INTO merge_fence AS slot (workspace_id, repository_id, branch, token, holder, holder_run, awaited)"  # noqa: S608
-    " VALUES (:workspace_id, :repository_id, :branch, 1, :holder, :run, :others_wait)"
+    " VALUES (:workspace_id, :repository_id, :branch, 1, :holder, :run, true)"
     " ON CONFLICT ON CONSTRAINT merge_fence_pkey DO UPDATE SET"
     f" holder = CASE WHEN {_FREE} THEN :holder ELSE slot.holder END,"
     f" holder_run = CASE WHEN {_FREE} THEN :run ELSE slot.holder_run END,"
     f" token = slot.token + CASE WHEN {_FREE}"
     " AND (slot.holder, slot.holder_run) IS DISTINCT FROM (:holder, :run) THEN 1 ELSE 0 END,"
-    f" awaited = :others_wait OR NOT {_FREE}"  # constants of this module, no input
+    " awaited = true"  # constants of this module, no input
     " RETURNING holder, holder_run, token"
 )
 _SETTLE = text(
@@ -82,10 +82,11 @@ _SETTLE = text(
     f" holder = CASE WHEN {_FREE} THEN NULL ELSE holder END,"
     f" holder_run = CASE WHEN {_FREE} THEN NULL ELSE holder_run END WHERE {_OF}"
 )
+# What the update returns is the row as it is after waiting for others; the second look is as old as the statement.
 _RELEASE = text(
     f"WITH freed AS (UPDATE merge_fence SET holder = NULL, holder_run = NULL WHERE {_OF}"  # noqa: S608  # constants
-    " AND (holder, holder_run) = (:holder, :run))"
-    f" SELECT awaited FROM merge_fence WHERE {_OF}"
+    " AND (holder, holder_run) = (:holder, :run) RETURNING awaited)"
+    f" SELECT coalesce((SELECT awaited FROM freed), (SELECT awaited FROM merge_fence WHERE {_OF}))"
 )
 _RELEASE_ALL = text(
     "UPDATE merge_fence SET holder = NULL, holder_run = NULL WHERE workspace_id = :workspace_id AND holder = :holder"

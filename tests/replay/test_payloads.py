@@ -169,8 +169,8 @@ GOLDEN: list[tuple[Payload, str]] = [
         f'{{"queue":{QUEUE_JSON},"release":{LEFT_JSON},"waited":true}}',
     ),
     (
-        SlotOffer(queue=QUEUE, to=REQUEST, left=(LEFT,), others_wait=True),
-        f'{{"queue":{QUEUE_JSON},"to":{REQUEST_JSON},"left":[{LEFT_JSON}],"others_wait":true}}',
+        SlotOffer(queue=QUEUE, to=REQUEST, left=(LEFT,)),
+        f'{{"queue":{QUEUE_JSON},"to":{REQUEST_JSON},"left":[{LEFT_JSON}]}}',
     ),
     (SlotOutcome(gone=True, held=LEFT), f'{{"gone":true,"held":{LEFT_JSON}}}'),
     (

@@ -106,10 +106,6 @@ class TestOffers:
         assert state.offer() == SlotOffer(queue=QUEUE, to=None, left=(release("a"),))
         assert granted(state) == MergeQueueState(queue=QUEUE)
 
-    def test_the_holder_learns_whether_more_wait(self) -> None:
-        state = queued(request("a"), request("b"))
-        assert (state.offer().others_wait, granted(state).offer().others_wait) == (True, False)
-
 
 Step = tuple[str, str, int]
 steps = st.lists(st.tuples(st.sampled_from(["ask", "leave", "offer"]), st.sampled_from("abcde"), st.integers(0, 3)))
