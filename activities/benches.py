@@ -64,8 +64,9 @@ class Benches:
             repository = await running.load_repository(session, mission)
         url = check_url(repository.url, self.settings.repository_roots)
         mirrors = self.settings.cache_dir / "mirrors" / workspace_id
-        mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self.git)
-        return Job(mission, repository, mirror, Workbench(self.folder(workspace_id, mission_id), mirror, self.git))
+        root = self.folder(workspace_id, mission_id)
+        mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self.git, root / ".objects")
+        return Job(mission, repository, mirror, Workbench(root, mirror, self.git))
 
     async def close(self, workspace_id: str, mission_id: str) -> None:
         """Remove all that the mission has on this host."""
