@@ -112,6 +112,7 @@ class GovernanceActivities:
         """Gather the facts from the records of the earlier stages; an equal binding keeps an earlier approval."""
         ref = question.ref
         patch = await stages.load(session, ref.model_copy(update={"stage": StageName.BRANCH_AND_PATCH}))
+        tests = await stages.load(session, ref.model_copy(update={"stage": StageName.RUN_TESTS}))
         scan = await stages.load(session, ref.model_copy(update={"stage": StageName.SECURITY_SCAN}))
         details = patch.result if patch else {}
         touched = TouchedLaw.model_validate(details.get("touched", {}))
@@ -124,6 +125,7 @@ class GovernanceActivities:
             touches_config=touched.config,
             ci_files=touched.ci,
             existing_tests=touched.existing_tests,
+            gone_tests=tuple((tests.result if tests else {}).get("excused", ())),
             medium_findings=int((scan.result if scan else {}).get("medium", 0)),
             overrides=tuple(sorted(mission.overrides)),
         )

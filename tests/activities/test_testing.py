@@ -4,7 +4,7 @@ import pytest
 
 from models.contracts.pipeline import StageResult
 from models.domain.stages import StageName, StageStatus
-from models.tables.missions import TestResultRow
+from models.tables.missions import Decision, TestResultRow
 from tests.fixtures.product import CHECK
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
@@ -22,6 +22,10 @@ HELD = {
     "spec/old.txt": "a test\n",
     ".mission-control.yaml": "test: sh check.sh\njunit: /out/junit.xml\ntest_paths: ['spec/**']\n",
 }
+LISTED = """\
+(echo '<testsuite>'; for name in one two; do echo "<testcase file='check.sh' name='$name'/>"; done
+echo '</testsuite>') > /out/junit.xml
+"""
 SPEED = """\
 test: sh check.sh
 junit: /out/junit.xml
@@ -87,6 +91,16 @@ class TestFilesThatGo:
         assert (await case.record(TESTS)).result["excused"] == ["spec/old.txt::spec"]
         patch = await case.record(StageName.BRANCH_AND_PATCH)
         assert "spec/old.txt" in patch.result["touched"]["existing_tests"]
+
+    async def test_a_test_may_go_from_a_file_that_stays_and_a_human_is_shown_its_name(self, shop: Shop) -> None:
+        asked = HELD[".mission-control.yaml"].replace("spec/**", "check.sh")
+        files = {"check.sh": LISTED, ".mission-control.yaml": asked}
+        case = await (await shop.mission(files, {"check.sh": LISTED.replace("one two", "one")})).patched()
+        assert (await proven(case)).status is StageStatus.PASSED
+        assert (await case.record(TESTS)).result["excused"] == ["check.sh::two"]
+        await case.settle()
+        [decision] = await case.rows(Decision)
+        assert "tests that passed at the base are gone: check.sh::two" in decision.reasons
 
 
 class TestStress:
