@@ -87,9 +87,13 @@ class TestingActivities:
         if not names or len(names) > MAX_REPEATED:
             return ()
         sides: dict[str, list[TestReport]] = {"base": [], "patched": []}
-        for _ in range(REPEATS):
+        for number in range(1, REPEATS + 1):
+            await log.line(f"repeating {len(names)} test(s) that passed and now fail, {number} of {REPEATS}")
             for tree, sha in (("base", task.base_sha), ("patched", task.head_sha)):
-                sides[tree].append(await self._trials.test(job, tree, sha, task.base_sha, log, only=names))
+                report = await self._trials.test(job, tree, sha, task.base_sha, log, only=names)
+                if report.stopped:
+                    return settle(names, bare, sides["base"], sides["patched"])
+                sides[tree].append(report)
         return settle(names, bare, sides["base"], sides["patched"])
 
     async def _stress(self, task: StageInput, log: StageLog) -> Verdict:

@@ -85,7 +85,12 @@ class Verdict(Findings):
 
 
 def suspects(bare: TestReport, after: TestReport, asked_files: Collection[str] = ()) -> tuple[str, ...]:
-    """Name the tests to repeat: those that passed at the base and do not pass at the patch."""
+    """Name the tests to repeat: those that passed at the base and do not pass at the patch.
+
+    None of a run that was stopped: it fails the patch whatever they would say, and could be stopped again.
+    """
+    if bare.stopped or after.stopped:
+        return ()
     files = _collected(asked_files, after)
     return tuple(found.id for found in _regressions(bare, after) if not _excused(found, files))
 

@@ -5,7 +5,7 @@ import pytest
 from models.contracts.pipeline import StageResult
 from models.domain.stages import StageName, StageStatus
 from models.tables.missions import Decision, TestResultRow
-from tests.fixtures.product import CHECK
+from tests.fixtures.product import CHECK, FILES
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
 TESTS, STRESS = StageName.RUN_TESTS, StageName.STRESS_TESTS
@@ -69,6 +69,21 @@ class TestRunTests:
         case = await (await shop.mission()).patched()
         case.host = shop.host("two", key="another")
         assert "do all hosts share one key?" in (await proven(case)).reason
+
+    async def test_a_stopped_run_says_so_and_is_not_repeated(self, shop: Shop) -> None:
+        config = FILES[".mission-control.yaml"] + "timeout: 2\n"
+        case = await shop.mission({".mission-control.yaml": config}, {"check.sh": CHECK + "sleep 60\n"})
+        await case.patched()
+        assert "the run at the patch was stopped: it ran longer than 2 s" in (await proven(case)).reason
+        log = await case.log(TESTS)
+        assert log.count("stopped after 2 s: it ran longer than 2 s") == 1
+        assert "repeating" not in log
+
+    async def test_the_log_says_why_tests_are_repeated(self, shop: Shop) -> None:
+        case = await (await shop.mission(patch={"check.sh": CHECK.replace('"stands"', '"falls"')})).patched()
+        await proven(case)
+        log = await case.log(TESTS)
+        assert [f"repeating 1 test(s) that passed and now fail, {n} of 2" in log for n in (1, 2)] == [True, True]
 
     async def test_a_candidate_that_breaks_a_test_fails(self, shop: Shop) -> None:
         case = await (await shop.mission(patch={"check.sh": CHECK.replace('"stands"', '"falls"')})).patched()

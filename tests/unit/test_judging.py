@@ -172,6 +172,10 @@ class TestRegressions:
         assert (verdict.passed, verdict.excused) == (False, ())
         assert suspects(BARE, broken, {"tests/test_calc.py"}) == (OLD,)
 
+    def test_nothing_of_a_stopped_run_is_repeated(self) -> None:
+        stopped = report(stopped="it ran longer than 2 s", exit_code=None)
+        assert (suspects(BARE, stopped), suspects(stopped, AFTER)) == ((), ())
+
     def test_nor_where_the_mission_names_it(self) -> None:
         verdict = judge(BARE, BEFORE, report((OLD, P)), [BUG], asked_files={"tests/test_calc.py"})
         assert verdict.reasons == (f"must-pass test {BUG!r} is absent at the patch",)
