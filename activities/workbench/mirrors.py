@@ -7,6 +7,7 @@ origin is not configured: each fetch and push names it, so that nothing stored i
 """
 
 import json
+import math
 import shlex
 import shutil
 import time
@@ -32,6 +33,14 @@ _FETCH = ("--quiet", "--no-tags", "--no-write-fetch-head")
 _NOT_THERE = ("not our ref", "unadvertised object")
 _HEX = frozenset("0123456789abcdef")
 _SCRATCH, _SCRATCH_SECONDS = "scratch-", 3600
+
+
+def last_fetch(path: Path) -> float:
+    """When a mirror was last fetched into, or begun; never idle when there is none any more."""
+    for place in (path / "HEAD", path):
+        with suppress(FileNotFoundError):
+            return place.stat().st_mtime
+    return math.inf
 
 
 class Mirror:
@@ -82,6 +91,7 @@ class Mirror:
         """
         async with exclusive(self.path) as lock:
             await self._prepare(lock)
+            (self.path / "HEAD").touch()
             try:
                 await self._fetch(lock)
             except GitError as error:
