@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +15,7 @@ from activities.recording import StageRecorder, Verdict
 from activities.trials import Trials
 from activities.workbench.scanners import Change, read_change, scan_change
 from models.contracts.pipeline import StageInput, StageRef, StageResult
+from models.domain.errors import Gone
 from models.domain.scanning import ScanReport, gather
 from models.domain.stages import StageName, StageStatus
 from models.store import blobs, candidates, stages
@@ -61,21 +63,19 @@ async def _withhold(ref: StageRef, secrets: frozenset[bytes], session: AsyncSess
     """Take away what must not stay in the database: the patch as filed and as git made it, and what quotes it."""
     filed = (await candidates.of_mission(session, ref.workspace_id, ref.mission_id))[ref.candidate]
     made = await stages.load(session, ref.model_copy(update={"stage": StageName.BRANCH_AND_PATCH}))
-    digests = {filed.digest, made.result.get("diff") if made else None, *await _quoting(ref, secrets, session)}
+    digests = {filed.digest, made.result.get("diff") if made else None, await _quoting_log(ref, secrets, session)}
     for digest in sorted(digest for digest in digests if digest):
         await blobs.remove(session, digest, REMOVED)
 
 
-async def _quoting(ref: StageRef, secrets: frozenset[bytes], session: AsyncSession) -> list[str]:
-    """Name what the tests printed and reported, where a secret is in it."""
+async def _quoting_log(ref: StageRef, secrets: frozenset[bytes], session: AsyncSession) -> str | None:
+    """Name what the tests printed, if a secret is in it."""
     tested = await stages.load(session, ref.model_copy(update={"stage": StageName.RUN_TESTS}))
-    kept = [tested.log_digest, *tested.result.get("evidence", [])] if tested else []
-    found = []
-    for digest in filter(None, kept):
-        content = await blobs.get(session, ref.workspace_id, digest) or b""
-        if any(secret in content for secret in secrets):
-            found.append(digest)
-    return found
+    digest = tested.log_digest if tested else None
+    with suppress(Gone):
+        printed = await blobs.get(session, ref.workspace_id, digest) if digest else None
+        return digest if any(secret in (printed or b"") for secret in secrets) else None
+    return None  # another mission printed the same, and it was removed then
 
 
 def _secret_texts(report: ScanReport, change: Change) -> frozenset[bytes]:
