@@ -5,18 +5,21 @@ mission: the base commit comes from the origin, the mission's own commit is made
 same SHA.
 """
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from activities.workbench.commits import Mission as Author
 from activities.workbench.git import Git, GitError
-from activities.workbench.mirrors import Mirror
+from activities.workbench.locks import exclusive
+from activities.workbench.mirrors import Mirror, last_fetch
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_patch
 from activities.workbench.signing import ServiceKey
+from activities.workbench.trees import remove_tree
 from activities.workbench.worktrees import Workbench, clear
 from models.contracts.pipeline import StageInput, StageRef
-from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, WorkbenchLost
+from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, Unavailable, WorkbenchLost
 from models.domain.repo_config import Commands
 from models.domain.repositories import check_url
 from models.settings import Settings
@@ -24,6 +27,9 @@ from models.store import blobs, candidates, running, stages, workbenches
 from models.store.database import Database
 from models.tables.missions import Candidate, Mission
 from models.tables.workspaces import Repository
+
+MIRROR_IDLE_SECONDS = 30 * 24 * 3600.0
+"""A mirror that nothing was fetched into for so long makes room; the next mission brings it again."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Benches:
     def __init__(self, settings: Settings, db: Database, key: ServiceKey, host: str) -> None:
         self.settings, self.db, self.key, self.host = settings, db, key, host
         self.git = Git(settings.data_dir / "git-home")
+        self._mirrors = settings.cache_dir / "mirrors"
 
     async def job(self, workspace_id: str, mission_id: str) -> Job:
         """Load a mission and name its places on this host.
@@ -63,9 +70,11 @@ class Benches:
             mission = await running.load(session, workspace_id, mission_id)
             repository = await running.load_repository(session, mission)
         url = check_url(repository.url, self.settings.repository_roots)
-        mirrors = self.settings.cache_dir / "mirrors" / workspace_id
-        mirror = Mirror(mirrors / f"{repository.repository_id}.git", url, self.git)
-        return Job(mission, repository, mirror, Workbench(self.folder(workspace_id, mission_id), mirror, self.git))
+        root = self.folder(workspace_id, mission_id)
+        mirror = Mirror(
+            self._mirrors / workspace_id / f"{repository.repository_id}.git", url, self.git, root / ".objects"
+        )
+        return Job(mission, repository, mirror, Workbench(root, mirror, self.git))
 
     async def close(self, workspace_id: str, mission_id: str) -> None:
         """Remove all that the mission has on this host."""
@@ -73,6 +82,22 @@ class Benches:
         await self._forget(workspace_id, mission_id)
         async with self.db.workspace(workspace_id) as session:
             await workbenches.close_on(session, workspace_id, mission_id, self.host)
+        with suppress(Unavailable):  # the workbench is closed all the same; the next one to close tries again
+            await self.prune()
+
+    async def prune(self) -> None:
+        """Remove the mirrors that nothing was fetched into for long, and of which no mission has a workbench here."""
+        for path in self._mirrors.glob("*/*.git"):
+            if time.time() - last_fetch(path) > MIRROR_IDLE_SECONDS:
+                async with exclusive(path) as lock:
+                    # Somebody may have fetched, or removed it, while we waited.
+                    idle = time.time() - last_fetch(path) > MIRROR_IDLE_SECONDS
+                    if idle and not await self._is_in_use(path.parent.name, path.stem):
+                        await remove_tree(path, lock)
+
+    async def _is_in_use(self, workspace_id: str, repository_id: str) -> bool:
+        async with self.db.workspace(workspace_id) as session:
+            return await workbenches.is_open_on(session, workspace_id, repository_id, self.host)
 
     async def _forget(self, workspace_id: str, mission_id: str) -> None:
         """Let go of a mission's commits in the mirror; one whose repository is no longer allowed keeps them."""

@@ -111,7 +111,9 @@ class GovernanceActivities:
     ) -> tuple[MergeVerdict, dict[str, Any]]:
         """Gather the facts from the records of the earlier stages; an equal binding keeps an earlier approval."""
         ref = question.ref
-        details, scan = await stages.results(session, ref, StageName.BRANCH_AND_PATCH, StageName.SECURITY_SCAN)
+        details, tests, scan = await stages.results(
+            session, ref, StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN
+        )
         touched = TouchedLaw.model_validate(details.get("touched", {}))
         trust = mission.trust_requirements
         facts = MergeFacts(
@@ -122,6 +124,7 @@ class GovernanceActivities:
             touches_config=touched.config,
             ci_files=touched.ci,
             existing_tests=touched.existing_tests,
+            gone_tests=tuple(tests.get("excused", ())),
             medium_findings=int(scan.get("medium", 0)),
             overrides=tuple(sorted(mission.overrides)),
         )

@@ -16,6 +16,8 @@ from models.domain.stages import StageStatus
 from models.store import running, stages, workbenches
 from models.tables.missions import Stage
 
+MAX_REASON = 200
+
 
 class SlotLost(MissionControlError):
     """The fence refuses our token: it let a younger one pass."""
@@ -48,7 +50,7 @@ class MergeActivities:
                     job.mission.branch,
                     merge_sha=task.merge_sha,
                     mission=job.author,
-                    reason=f"{task.ref.mission_id} did not hold in observation.",
+                    reason=_one_line(task.reason) or f"{task.ref.mission_id} did not hold in observation.",
                     date=job.mission.merged_at or job.mission.created_at,
                     key=self._benches.key,
                 )
@@ -134,6 +136,12 @@ def _moved(job: Job, head: str) -> Verdict:
     reason = f"{job.mission.branch} has moved to {head[:12]}"
     answer = MergeResult(status=StageStatus.SKIPPED, reason=reason, moved_to=head)
     return Verdict(answer, StageStatus.SKIPPED, reason, git_sha=head)
+
+
+def _one_line(text: str) -> str:
+    """Fit a reason into a commit message, where a line of its own could pass for a trailer."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(plain.split())[:MAX_REASON].rstrip()
 
 
 def _failed(reason: str) -> MergeResult:

@@ -1,7 +1,6 @@
 """Stages 4 and 5: the tests at the base, at the base with the patch's tests, and at the patch; then the stress runs."""
 
 import asyncio
-from collections.abc import Iterable
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,7 +16,7 @@ from models.contracts.pipeline import StageInput, StageRef, StageResult
 from models.domain import judging
 from models.domain.judging import MAX_REPEATED, Flaky, judge, settle, suspects, unrepeated
 from models.domain.metrics import Sample
-from models.domain.patches import ChangeKind, PatchSummary, split_test_files, touches
+from models.domain.patches import PatchSummary, split_test_files, touches
 from models.domain.stages import StageStatus
 from models.domain.stress import StressRun, compare_stress
 from models.domain.testing import TestReport
@@ -26,7 +25,6 @@ from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
 REPEATS = 2
-_LEAVES = (ChangeKind.DELETED, ChangeKind.RENAMED)
 
 
 class TestingActivities:
@@ -60,14 +58,14 @@ class TestingActivities:
         bare = await self._trials.base(job, task.base_sha, log)
         before = await self._before(job, task, changes, bare, log)
         after = await self._trials.test(job, "patched", task.head_sha, task.base_sha, log)
-        gone = _gone(changes, job.commands.test_paths)
-        names = await asyncio.to_thread(suspects, bare, after, gone)
+        asked = touches(changes, job.commands.test_paths).existing_tests
+        names = await asyncio.to_thread(suspects, bare, after, asked)
         flaky = await self._repeat(job, task, bare, names, log)
         criteria = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria)
         runs = (bare, before, after)
         # Reports are hostile until proven otherwise, and large: meanwhile the loop must heartbeat.
         verdict = await asyncio.to_thread(
-            judge, *runs, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, gone_files=gone
+            judge, *runs, criteria.must_pass_tests, criteria.pass_to_pass, flaky=flaky, asked_files=asked
         )
         verdict = verdict.model_copy(update={"notes": verdict.notes + unrepeated(names)})
         return await asyncio.to_thread(_judged, task, verdict, *runs)
@@ -89,9 +87,13 @@ class TestingActivities:
         if not names or len(names) > MAX_REPEATED:
             return ()
         sides: dict[str, list[TestReport]] = {"base": [], "patched": []}
-        for _ in range(REPEATS):
+        for number in range(1, REPEATS + 1):
+            await log.line(f"repeating {len(names)} test(s) that passed and now fail, {number} of {REPEATS}")
             for tree, sha in (("base", task.base_sha), ("patched", task.head_sha)):
-                sides[tree].append(await self._trials.test(job, tree, sha, task.base_sha, log, only=names))
+                report = await self._trials.test(job, tree, sha, task.base_sha, log, only=names)
+                if report.stopped:
+                    return settle(names, bare, sides["base"], sides["patched"])
+                sides[tree].append(report)
         return settle(names, bare, sides["base"], sides["patched"])
 
     async def _stress(self, task: StageInput, log: StageLog) -> Verdict:
@@ -114,13 +116,6 @@ async def _measured(ref: StageRef, run: StressRun, session: AsyncSession) -> Non
     now = await metric_windows.now(session)
     found = [Sample(metric_id=name, value=value, at=now) for name, value in run.measured.items()]
     await metric_windows.add(session, ref.workspace_id, ref.mission_id, f"stress/{ref.round}/{ref.candidate}", found)
-
-
-def _gone(changes: PatchSummary, test_paths: Iterable[str]) -> set[str]:
-    """Name the test files that the patch deletes or renames; a human is asked about each, so their tests may go."""
-    asked = touches(changes, test_paths).existing_tests
-    left = (file.old_path or file.path for file in changes.files if file.kind in _LEAVES)
-    return {path for path in left if path in asked}
 
 
 def _summary(verdict: judging.Verdict) -> str:

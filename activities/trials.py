@@ -57,7 +57,9 @@ class Trials:
         async with self._alone(job) as lock:
             await log.line(f"testing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, lock)
-            return (await run_trial(self._runner, place, _commands(job, environment), log.write, only)).report
+            trial = await run_trial(self._runner, place, _commands(job, environment), log.write, only)
+            await _tell_stop(trial.result.seconds, trial.report.stopped, log)
+            return trial.report
 
     async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: Log) -> StressRun:
         """Install the project at `sha` and run the stress command."""
@@ -66,7 +68,9 @@ class Trials:
             await log.line(f"stressing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, lock)
             await self._install(place, _commands(job, environment), log)
-            return await run_stress(self._runner, place, job.commands, log.write)
+            run = await run_stress(self._runner, place, job.commands, log.write)
+            await _tell_stop(run.seconds, run.stopped, log)
+            return run
 
     async def probe(self, job: Job, sha: str, log: Log) -> dict[str, float]:
         """Run the repository's probe at `sha`; returns values by metric id."""
@@ -136,6 +140,11 @@ class Trials:
                 await base_results.keep(session, mission.workspace_id, mission.repository_id, key, digest)
 
         await outlasting(keep)
+
+
+async def _tell_stop(seconds: float, stopped: str, log: Log) -> None:
+    if stopped:
+        await log.line(f"stopped after {seconds:.0f} s: {stopped}")
 
 
 def _commands(job: Job, environment: Environment) -> Commands:

@@ -43,9 +43,9 @@ class Draft:
 
 
 async def commit(mirror: Mirror, draft: Draft, key: ServiceKey | None) -> str:
-    """Write the commit into the mirror, signed if there is a key; returns its SHA."""
+    """Write the commit, signed if there is a key; returns its SHA."""
     parents = [part for parent in draft.parents for part in ("-p", parent)]
-    made = await mirror.git(
+    made = await mirror.make(
         "commit-tree",
         *(("-S",) if key else ()),
         *parents,

@@ -1,10 +1,14 @@
 """A bare copy of a registered repository on this host: every mission reads it, one writer at a time fetches into it.
 
-Branches of the origin stand under `refs/remotes/origin/`, and missions keep their commits under
-`refs/mission-control/`, where no fetch touches them. The origin is not configured: each fetch and push names it, so
-that nothing stored in the mirror can send us elsewhere.
+Branches of the origin stand under `refs/remotes/origin/`, and missions hold the commits they start from under
+`refs/mission-control/`, where no fetch touches them. What a mission makes itself lies in a folder of its own, which
+goes with its workbench: a secret in a candidate does not stay here, and no mission can lose what another one made. The
+origin is not configured: each fetch and push names it, so that nothing stored in the mirror can send us elsewhere.
 """
 
+import json
+import math
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -31,17 +35,49 @@ _HEX = frozenset("0123456789abcdef")
 _SCRATCH, _SCRATCH_SECONDS = "scratch-", 3600
 
 
-class Mirror:
-    """The mirror at `path` of the repository at `url` (checked right before by `check_url`)."""
+def last_fetch(path: Path) -> float:
+    """When a mirror was last fetched into, or begun; never idle when there is none any more."""
+    for place in (path / "HEAD", path):
+        with suppress(FileNotFoundError):
+            return place.stat().st_mtime
+    return math.inf
 
-    def __init__(self, path: Path, url: RepositoryUrl, git: Git) -> None:
+
+class Mirror:
+    """The mirror at `path` of the repository at `url` (checked right before by `check_url`).
+
+    `own` is the folder for the objects of one mission; without it they go into the mirror.
+    """
+
+    def __init__(self, path: Path, url: RepositoryUrl, git: Git, own: Path | None = None) -> None:
         self.path = path
         self.url = url
         self._git = git
+        self._own = own
 
     async def git(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
-        """Run git on the mirror; options are those of `Git.run`."""
+        """Run git on the mirror, with the mission's own objects in sight; options are those of `Git.run`."""
+        if self._own is not None and self._own.is_dir():
+            options["env"] = {**_also(self._own), **options.get("env", {})}
+        return await self._shared(*args, **options)
+
+    async def make(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
+        """Run a git command that makes objects: they become the mission's own."""
+        if self._own is not None:
+            self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            places = {"GIT_OBJECT_DIRECTORY": str(self._own), **_also(self.path / "objects")}
+            options["env"] = {**places, **options.get("env", {})}
+        return await self._shared(*args, **options)
+
+    async def _shared(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
+        """Run git on the mirror alone: what a fetch brings must be whole without any mission's objects."""
         return await self._git.run(*args, git_dir=self.path, **options)
+
+    @property
+    def upload_pack(self) -> str:
+        """The command that serves the mirror and the mission's own objects to a fetch."""
+        own = _also(self._own) if self._own else {}
+        return "".join(f"{name}={shlex.quote(value)} " for name, value in own.items()) + UPLOAD_PACK
 
     async def origin_git(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
         """Run git on a local origin itself; its own configuration holds there, but for its hooks."""
@@ -55,12 +91,13 @@ class Mirror:
         """
         async with exclusive(self.path) as lock:
             await self._prepare(lock)
+            (self.path / "HEAD").touch()
             try:
                 await self._fetch(lock)
             except GitError as error:
                 if error.code == "git_timeout":  # once more would be longer than an activity may take
                     raise
-                await self.git("ls-remote", "--quiet", *self._origin(), "HEAD", timeout=TRANSFER_SECONDS)
+                await self._shared("ls-remote", "--quiet", *self._origin(), "HEAD", timeout=TRANSFER_SECONDS)
                 await self._fetch_again(lock)
 
     async def mend(self) -> bool:
@@ -126,7 +163,7 @@ class Mirror:
         async with exclusive(self.path) as lock:
             await self._prepare(lock)
             try:
-                await self.git("fetch", *_FETCH, *self._origin(), sha, timeout=TRANSFER_SECONDS, hold=lock)
+                await self._shared("fetch", *_FETCH, *self._origin(), sha, timeout=TRANSFER_SECONDS, hold=lock)
             except GitError as error:
                 if any(word in error.stderr for word in _NOT_THERE):
                     message = (
@@ -142,11 +179,11 @@ class Mirror:
         return (await self.git("merge-base", "--is-ancestor", sha, head, ok=(0, 1))).code == 0
 
     async def keep(self, workspace_id: str, mission_id: str, sha: str) -> None:
-        """Hold a mission's commit in the mirror, though no branch leads to it."""
+        """Hold a commit that a mission starts from, though no branch leads to it any more."""
         async with exclusive(self.path) as lock:
             ref = f"refs/mission-control/{workspace_id}/{mission_id}/{sha}"
             (self.path / f"{ref}.lock").unlink(missing_ok=True)
-            await self.git("update-ref", ref, sha, hold=lock)
+            await self._shared("update-ref", ref, sha, hold=lock)
 
     async def forget(self, workspace_id: str, mission_id: str) -> None:
         """Hold a mission's commits no longer; git removes them when it next clears up."""
@@ -154,9 +191,9 @@ class Mirror:
             return
         async with exclusive(self.path) as lock:
             prefix = f"refs/mission-control/{workspace_id}/{mission_id}/"
-            listed = await self.git("for-each-ref", "--format=delete %(refname)", prefix)
+            listed = await self._shared("for-each-ref", "--format=delete %(refname)", prefix)
             if listed.out:
-                await self.git("update-ref", "--stdin", stdin=listed.out, hold=lock)
+                await self._shared("update-ref", "--stdin", stdin=listed.out, hold=lock)
 
     async def read_file(self, sha: str, path: str, max_bytes: int) -> bytes | None:
         """A file's content at a commit; None when there is no such path.
@@ -243,7 +280,7 @@ class Mirror:
 
     async def _fetch(self, lock: int) -> None:
         flags = (*_FETCH, "--prune", "--force", "--update-shallow")
-        await self.git("fetch", *flags, *self._origin(), *_REFSPECS, timeout=TRANSFER_SECONDS, hold=lock)
+        await self._shared("fetch", *flags, *self._origin(), *_REFSPECS, timeout=TRANSFER_SECONDS, hold=lock)
 
     async def _fetch_again(self, lock: int) -> None:
         """The origin answers, so the trouble is ours: a lock a killed fetch left on a branch, or damage."""
@@ -258,7 +295,7 @@ class Mirror:
 
     async def _healthy(self, lock: int) -> bool:
         try:
-            await self.git("fsck", "--no-dangling", "--no-progress", timeout=TRANSFER_SECONDS, hold=lock)
+            await self._shared("fsck", "--no-dangling", "--no-progress", timeout=TRANSFER_SECONDS, hold=lock)
         except GitError:
             return False
         return True
@@ -289,3 +326,8 @@ class Mirror:
             with suppress(FileNotFoundError):
                 if time.time() - index.stat().st_mtime > _SCRATCH_SECONDS:
                     index.unlink()
+
+
+def _also(objects: Path) -> dict[str, str]:
+    """Have git read these objects too; quoted, for a colon would part two folders."""
+    return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": json.dumps(str(objects), ensure_ascii=False)}

@@ -55,11 +55,11 @@ async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
     whole = data if data.endswith(b"\n") else data + b"\n"
     with own_index(mirror) as env:
         await mirror.git("read-tree", base, env=env)
-        applied = await mirror.git(
+        applied = await mirror.make(
             "apply", "--cached", "--whitespace=nowarn", "-", stdin=whole, env=env, ok=(0, *_NOT_APPLIED)
         )
         _refuse_unapplied(applied)
-        tree = (await mirror.git("write-tree", env=env)).text
+        tree = (await mirror.make("write-tree", env=env)).text
     return await _checked(mirror, base, tree)
 
 
@@ -95,9 +95,11 @@ async def commit_patch(
     date: datetime,
     author: str | None = None,
 ) -> str:
-    """Make the mission's signed commit on its base and keep it in the mirror; the same input gives the same SHA."""
+    """Make the mission's signed commit; the same input gives the same SHA. What it stands on is held in the mirror."""
+    for held in filter(None, (applied.base, applied.source)):
+        await mirror.keep(mission.workspace_id, mission.mission_id, held)
     draft = Draft(applied.tree, (applied.base,), message, mission.trailers(), date, author)
-    return await _kept(mirror, mission, await commit(mirror, draft, key))
+    return await commit(mirror, draft, key)
 
 
 async def commit_only(mirror: Mirror, base: str, head: str, paths: Collection[str], mission: Mission) -> str:
@@ -110,11 +112,11 @@ async def commit_only(mirror: Mirror, base: str, head: str, paths: Collection[st
     with own_index(mirror) as env:
         await mirror.git("read-tree", base, env=env)
         await mirror.git("update-index", "-z", "--index-info", stdin=entries, env=env)
-        tree = (await mirror.git("write-tree", env=env)).text
+        tree = (await mirror.make("write-tree", env=env)).text
     stamp = await mirror.git("show", "-s", "--format=%ct", base)
     date = datetime.fromtimestamp(int(stamp.text), UTC)
     draft = Draft(tree, (base,), "The base with the patch's tests", mission.trailers(), date)
-    return await _kept(mirror, mission, await commit(mirror, draft, None))
+    return await commit(mirror, draft, None)
 
 
 async def _checked(mirror: Mirror, base: str, tree: str) -> Applied:
@@ -127,11 +129,6 @@ async def _checked(mirror: Mirror, base: str, tree: str) -> Applied:
     if not summary.files:
         raise StageFailed("patch_empty", "The candidate changes nothing: its change is already on the target branch.")
     return Applied(base, tree, summary, await mirror.patch_id(base, tree))
-
-
-async def _kept(mirror: Mirror, mission: Mission, sha: str) -> str:
-    await mirror.keep(mission.workspace_id, mission.mission_id, sha)
-    return sha
 
 
 @contextmanager

@@ -29,7 +29,7 @@ async def merge_trees(mirror: Mirror, ours: str, theirs: str) -> MergedTree:
         GitError: also when they have no history in common.
     """
     flags = ("--write-tree", "-z", "--name-only", "--no-messages")
-    merged = await mirror.git("merge-tree", *flags, ours, theirs, ok=(0, 1))
+    merged = await mirror.make("merge-tree", *flags, ours, theirs, ok=(0, 1))
     tree, *paths = merged.out.decode("utf-8", "backslashreplace").rstrip("\0").split("\0")
     return MergedTree(tree.strip(), tuple(path for path in paths if path) if merged.code else ())
 
@@ -67,7 +67,7 @@ def own_index(mirror: Mirror) -> Iterator[dict[str, str]]:
 
 async def _bare_commit(mirror: Mirror, tree: str, *parents: str) -> str:
     flags = [part for parent in parents for part in ("-p", parent)]
-    return (await mirror.git("commit-tree", *flags, "-m", "merge base", tree, env=_NOBODY)).text
+    return (await mirror.make("commit-tree", *flags, "-m", "merge base", tree, env=_NOBODY)).text
 
 
 async def _contents(mirror: Mirror, blobs: Sequence[bytes]) -> list[bytes]:

@@ -18,8 +18,8 @@ from typing import Any
 
 from activities.workbench.cleanup import dying_with_us, undisturbed
 from activities.workbench.command import OUT, WORKSPACE, CommandRunner
-from activities.workbench.git import Git
 from activities.workbench.locks import exclusive
+from activities.workbench.mirrors import Mirror
 from activities.workbench.reports import clear, read_files
 from activities.workbench.scan_worker import ANSWER, TASK
 from activities.workbench.trees import remove_tree
@@ -71,17 +71,17 @@ class Change:
         return {file.old_path: file.path for file in self.files if file.old_path != file.path}
 
 
-async def read_change(git: Git, git_dir: Path, base_sha: str, head_sha: str) -> Change:
+async def read_change(mirror: Mirror, base_sha: str, head_sha: str) -> Change:
     """Ask git what lies between two commits. Attributes that hide content from diffs are not obeyed."""
     options = ("-r", "-z", "-M", "--diff-filter=AMRCT", base_sha, head_sha)
-    raw = await git.run("diff-tree", "--raw", "--no-abbrev", *options, git_dir=git_dir)
+    raw = await mirror.git("diff-tree", "--raw", "--no-abbrev", *options)
     shown = ("--patch", "--unified=0", "--text", "--no-ext-diff", "--no-textconv", "--no-color")
-    patch = await git.run("diff-tree", *shown, *options, git_dir=git_dir)
+    patch = await mirror.git("diff-tree", *shown, *options)
     sections = _sections(patch.out)
     return Change(tuple(_changed_files(raw.out.decode("utf-8", "replace"), sections)))
 
 
-async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes, folder: Path) -> Scan:
+async def scan_change(mirror: Mirror, change: Change, salt: bytes, folder: Path) -> Scan:
     """Run bandit on the changed Python files and detect-secrets on all added lines, in one process.
 
     Args:
@@ -92,7 +92,7 @@ async def scan_change(git: Git, git_dir: Path, change: Change, salt: bytes, fold
         StageFailed: `scan_failed`, when a scanner crashed or took too long.
     """
     files = [file for file in change.files if file.may_be_python]
-    blobs = await _blobs(git, git_dir, [sha for file in files for sha in (file.head, file.base) if sha])
+    blobs = await _blobs(mirror, [sha for file in files for sha in (file.head, file.base) if sha])
     python = [file for file in files if _is_python(file, blobs[file.head])]
     async with _own(folder) as (place, lock):
         task = {
@@ -160,12 +160,12 @@ def _changed_files(raw: str, sections: Iterator[dict[int, str]]) -> Iterator[Cha
             yield ChangedFile(path, old_path, head, base if known else "", mode, next(sections))
 
 
-async def _blobs(git: Git, git_dir: Path, names: Sequence[str]) -> dict[str, bytes]:
+async def _blobs(mirror: Mirror, names: Sequence[str]) -> dict[str, bytes]:
     """Read contents by git's names for them."""
     asked = "".join(f"{name}\n" for name in dict.fromkeys(names)).encode()
     if not asked:
         return {}
-    data = (await git.run("cat-file", "--batch", git_dir=git_dir, stdin=asked)).out
+    data = (await mirror.git("cat-file", "--batch", stdin=asked)).out
     found, at = {}, 0
     while at < len(data):
         end = data.index(b"\n", at)

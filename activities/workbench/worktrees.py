@@ -12,7 +12,7 @@ from pathlib import Path
 
 from activities.workbench.git import Git, GitError
 from activities.workbench.locks import exclusive
-from activities.workbench.mirrors import UPLOAD_PACK, Mirror
+from activities.workbench.mirrors import Mirror
 from activities.workbench.trees import remove_tree
 from models.domain.errors import WorkbenchLost
 
@@ -83,7 +83,7 @@ class Workbench:
         await self._mirror.require(tree.sha)
         draft = self._draft(tree.path.name)
         await self._git.run("init", "--quiet", "--template=", "-b", "main", str(draft), hold=lock)
-        source = ("--upload-pack", UPLOAD_PACK, "--", str(self._mirror.path), tree.sha)
+        source = ("--upload-pack", self._mirror.upload_pack, "--", str(self._mirror.path), tree.sha)
         flags = ("--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
         await self._git.run("fetch", *flags, *source, git_dir=draft / ".git", hold=lock)
         place = {"GIT_WORK_TREE": str(draft)}

@@ -171,12 +171,13 @@ class DecisionRef(StageTask):
 
 
 class MergeInput(StageTask):
-    """Asks for the merge, or for its reversal, under a slot's fencing token."""
+    """Asks for the merge, or for its reversal and why, under a slot's fencing token."""
 
     base_sha: str
     head_sha: str
     token: int
     merge_sha: str = ""
+    reason: str = ""
 
 
 class MergeResult(Payload):

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from models.domain.judging import some
+
 POLICY_VERSION = "builtin-1"
 
 
@@ -29,6 +31,7 @@ class MergeFacts(BaseModel):
     touches_config: bool = False
     ci_files: tuple[str, ...] = ()
     existing_tests: tuple[str, ...] = ()
+    gone_tests: tuple[str, ...] = ()
     medium_findings: int = 0
     overrides: tuple[str, ...] = ()
 
@@ -69,6 +72,7 @@ def assess_merge(facts: MergeFacts) -> MergeVerdict:
     yellow = [
         *(["the mission requires governance approval"] if facts.requires_governance_approval else []),
         *([f"the patch changes existing tests: {', '.join(facts.existing_tests)}"] if facts.existing_tests else []),
+        *([f"tests that passed at the base are gone: {some(facts.gone_tests)}"] if facts.gone_tests else []),
         *([f"the scan found {facts.medium_findings} new medium finding(s)"] if facts.medium_findings else []),
         *([f"an operator overrides: {', '.join(facts.overrides)}"] if facts.overrides else []),
     ]

@@ -5,8 +5,8 @@ Three runs are compared: `bare`, the base commit; `before`, the base with the pa
 - A must-pass test fails in `before` (or is absent, or cannot run) and passes in `after`. One that passes in `before`
   proves nothing; with `pass_to_pass` it need not.
 - Nothing that passed in `bare` fails, is skipped or is missing in `after`. A missing test is excused only where the
-  patch deletes or renames the test file that held it: that a human is asked about. Ids of Go tests name no file and
-  are never excused.
+  patch changes or takes away the test file that held it, and that file can still be collected if it is there: a human
+  is asked about it, and is shown the names. Ids of Go tests name no file and are never excused.
 - Results are compared as multisets by id: with several cases of one id, neither may fewer pass nor more fail.
 - A test that newly fails is repeated on both sides, and is flaky when the same code then says otherwise. A repeat that
   did not run it says nothing.
@@ -84,9 +84,15 @@ class Verdict(Findings):
     cannot_tell: tuple[str, ...] = ()
 
 
-def suspects(bare: TestReport, after: TestReport, gone_files: Collection[str] = ()) -> tuple[str, ...]:
-    """Name the tests to repeat: those that passed at the base and do not pass at the patch."""
-    return tuple(found.id for found in _regressions(bare, after) if not _excused(found, gone_files))
+def suspects(bare: TestReport, after: TestReport, asked_files: Collection[str] = ()) -> tuple[str, ...]:
+    """Name the tests to repeat: those that passed at the base and do not pass at the patch.
+
+    None of a run that was stopped: it fails the patch whatever they would say, and could be stopped again.
+    """
+    if bare.stopped or after.stopped:
+        return ()
+    files = _collected(asked_files, after)
+    return tuple(found.id for found in _regressions(bare, after) if not _excused(found, files))
 
 
 MAX_REPEATED = 50
@@ -126,20 +132,20 @@ def judge(
     must_pass: Sequence[str],
     pass_to_pass: bool = False,
     flaky: Sequence[Flaky] = (),
-    gone_files: Collection[str] = (),
+    asked_files: Collection[str] = (),
 ) -> Verdict:
     """Judge a patch by its three runs; where it brings no test files, `before` is `bare`.
 
     Args:
         flaky: what `settle` found among the `suspects`; these are named and not counted.
-        gone_files: test files that the patch deletes or renames, each of which asks a human.
+        asked_files: test files of the base that the patch touches, each of which asks a human.
     """
     found = Findings(reasons=tuple(_useless(bare, before, after, must_pass)))
     if not found.reasons and after.source is Source.EXIT_CODE:
         found = _by_exit_code(bare, before, after, must_pass)
     elif not found.reasons:
         proofs = _proofs(must_pass, pass_to_pass, before, after)
-        found = _by_name(bare, after, proofs, {one.id for one in flaky}, gone_files)
+        found = _by_name(bare, after, proofs, {one.id for one in flaky}, asked_files)
     return Verdict(
         **dict(found),
         passed=not found.reasons,
@@ -155,11 +161,12 @@ def _by_name(
     after: TestReport,
     proofs: tuple[MustPass, ...],
     uncounted: Collection[str],
-    gone_files: Collection[str],
+    asked_files: Collection[str],
 ) -> Findings:
+    files = _collected(asked_files, after)
     found = [one for one in _regressions(bare, after) if one.id not in uncounted]
-    regressions = tuple(one for one in found if not _excused(one, gone_files))
-    excused = tuple(one.id for one in found if _excused(one, gone_files))
+    regressions = tuple(one for one in found if not _excused(one, files))
+    excused = tuple(one.id for one in found if _excused(one, files))
     reasons = (
         *(proof.reason for proof in proofs if not proof.passed),
         *_regression_reasons(regressions),
@@ -279,8 +286,13 @@ def _falls_short(now: Counter[Outcome], then: Counter[Outcome]) -> bool:
     return now[Outcome.PASSED] < then[Outcome.PASSED] or bad(now) > bad(then)
 
 
-def _excused(regression: Regression, gone_files: Collection[str]) -> bool:
-    return regression.after == "absent" and regression.id.partition("::")[0] in gone_files
+def _collected(files: Collection[str], after: TestReport) -> set[str]:
+    """Leave out the files that could not be collected: their tests are missing because something broke."""
+    return {file for file in files if not bad(after.by_id.get(file, _EMPTY))}
+
+
+def _excused(regression: Regression, files: Collection[str]) -> bool:
+    return regression.after == "absent" and regression.id.partition("::")[0] in files
 
 
 def _regression_reasons(regressions: Sequence[Regression]) -> Iterable[str]:
@@ -288,7 +300,7 @@ def _regression_reasons(regressions: Sequence[Regression]) -> Iterable[str]:
     for after in dict.fromkeys(regression.after for regression in regressions):
         ids = [regression.id for regression in regressions if regression.after == after]
         verb = said.get(after, "fails")
-        yield f"{len(ids)} test(s) passed at the base, and each {verb} at the patch: {_some(ids)}"
+        yield f"{len(ids)} test(s) passed at the base, and each {verb} at the patch: {some(ids)}"
 
 
 def _exit_code_reasons(bare: TestReport, after: TestReport) -> Iterable[str]:
@@ -298,12 +310,12 @@ def _exit_code_reasons(bare: TestReport, after: TestReport) -> Iterable[str]:
 
 def _notes(bare: TestReport, after: TestReport, excused: Sequence[str]) -> Iterable[str]:
     if excused:
-        yield f"{len(excused)} test(s) went with their files: {_some(excused)}"
+        yield f"{len(excused)} test(s) went from files that the patch changes: {some(excused)}"
     if not bare.cases:
         yield "no test ran at the base" + (f" ({bare.trouble})" if bare.trouble else "") + ": nothing could regress"
     new = [id for id, outcomes in after.by_id.items() if bad(outcomes) and id not in bare.by_id]
     if new:
-        yield f"{len(new)} test(s) unknown to the base fail at the patch: {_some(new)}"
+        yield f"{len(new)} test(s) unknown to the base fail at the patch: {some(new)}"
 
 
 def _settle_one(
@@ -318,7 +330,8 @@ def _settle_one(
     return Flaky(id=name, base=f"{1 + sum(base)}/{1 + len(base)}", patch=f"{sum(patch)}/{1 + len(patch)}")
 
 
-def _some(ids: Sequence[str]) -> str:
+def some(ids: Sequence[str]) -> str:
+    """Name the first few of many tests, and say how many more there are."""
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
     return _first(ids) + more
 

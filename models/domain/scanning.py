@@ -61,6 +61,11 @@ class Finding(_Frozen):
     message: str
     fingerprint: str
 
+    @property
+    def is_secret(self) -> bool:
+        """Whether what was found is a secret."""
+        return self.scanner == SECRETS
+
 
 class ScannerRun(_Frozen):
     """A scanner that ran."""
@@ -97,7 +102,7 @@ class ScanReport(Scan):
     @property
     def secrets(self) -> bool:
         """Whether the patch surely holds a secret, so that its text must not be kept."""
-        return any(found.scanner == SECRETS for found in self.blocking)
+        return any(found.is_secret for found in self.blocking)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlmodel import col, select
 
 from models.tables.missions import MergeFence, Mission, Workbench
 
@@ -32,6 +32,23 @@ async def close_on(session: AsyncSession, workspace_id: str, mission_id: str, ho
         )
         .values(closed_at=func.now())
     )
+
+
+async def is_open_on(session: AsyncSession, workspace_id: str, repository_id: str, host: str) -> bool:
+    """Whether a host holds worktrees of a repository."""
+    statement = (
+        select(Workbench.mission_id)
+        .join(Mission, col(Mission.mission_id) == col(Workbench.mission_id))
+        .where(
+            Workbench.workspace_id == workspace_id,
+            Mission.workspace_id == workspace_id,
+            Mission.repository_id == repository_id,
+            Workbench.host == host,
+            col(Workbench.closed_at).is_(None),
+        )
+        .limit(1)
+    )
+    return await session.scalar(statement) is not None
 
 
 async def pass_fence(session: AsyncSession, workspace_id: str, repository_id: str, branch: str, token: int) -> bool:

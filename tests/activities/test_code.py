@@ -1,5 +1,7 @@
 """Stages 2 and 3 on real repositories, and giving the workbench back."""
 
+import os
+
 import pytest
 
 from models.domain.errors import WorkbenchLost
@@ -83,6 +85,17 @@ class TestCloseWorkbench:
         assert not job.bench.root.exists()
         assert (await job.mirror.git("for-each-ref", "refs/mission-control/")).out == b""
         assert [bench.closed_at is None for bench in await case.rows(Workbench)] == [False]
+
+    async def test_mirrors_unused_for_a_month_go_unless_a_workbench_is_open(self, shop: Shop) -> None:
+        closing, open_, idle, fresh = [await (await shop.mission()).patched() for _ in range(4)]
+        for case in (idle, fresh):
+            await do(case.host.code.close_workbench, case.close)
+        mirrors = {case.mission_id: (await case.job()).mirror.path for case in (open_, idle, fresh)}
+        for case in (open_, idle):
+            os.utime(mirrors[case.mission_id] / "HEAD", (0, 0))
+        await do(closing.host.code.close_workbench, closing.close)
+        left = {mission_id for mission_id, path in mirrors.items() if path.exists()}
+        assert left == {open_.mission_id, fresh.mission_id}
 
     async def test_a_host_closes_only_its_own(self, shop: Shop) -> None:
         case: Case = await (await shop.mission()).patched()

@@ -236,7 +236,7 @@ def _kill(pid: int) -> None:
         return
 
 
-async def test_a_missions_commits_are_let_go(tmp_path: Path) -> None:
+async def test_what_a_mission_starts_from_is_let_go(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "origin")
     mirror = Mirror(tmp_path / "mirror", RepositoryUrl(str(repo.path), repo.path), Git(tmp_path / "home"))
     await mirror.forget("default", "m1")

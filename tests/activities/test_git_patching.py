@@ -10,6 +10,7 @@ import pytest
 
 from activities.workbench import mirrors
 from activities.workbench.git import GitError
+from activities.workbench.mirrors import Mirror
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_only, commit_patch
 from activities.workbench.plumbing import own_index
 from models.domain.errors import NotFound, StageFailed, WorkbenchLost
@@ -292,9 +293,14 @@ class TestCommits:
             "Mission-Workspace: acme",
         ]
 
-    async def test_the_commit_is_kept(self, bench: Bench) -> None:
-        _, sha = await bench.topic()
+    async def test_the_commit_and_its_base_are_kept(self, bench: Bench) -> None:
+        bench.mirror = Mirror(bench.mirror.path, bench.mirror.url, bench.git, bench.folder / "own")
+        bench.work.commit({"gone.txt": "soon\n"})
+        base, sha = await bench.topic()
+        bench.work.git("reset", "-q", "--hard", "HEAD^")
+        await bench.mirror.fetch()
         await bench.mirror.git("gc", "--prune=now", "--quiet")
+        await bench.mirror.require(base)
         await bench.mirror.require(sha)
 
     @pytest.mark.parametrize(

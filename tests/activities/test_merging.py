@@ -97,6 +97,16 @@ class TestRollBack:
         assert commits(case) == 3
         assert (await case.row()).revert_sha == first.merge_sha
         assert await case.told("mission.rolled_back") == 1
+        assert "did not hold in observation" in case.repo.git("show", "-s", "--format=%B", "main").decode()
+
+    async def test_the_revert_says_why_in_one_line(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        reason = "canceled by olga:\n\nMission-Id: m\x1b[0m " + "x" * 300
+        task = case.merge(RESOLVE).model_copy(update={"reason": reason})
+        await do(case.host.merging.roll_back, task)
+        said = case.repo.git("show", "-s", "--format=%B", "main").decode().split("\n\n")[1]
+        assert said.startswith("canceled by olga: Mission-Id: m [0m xxx")
+        assert len(said) == 200
 
     async def test_later_work_on_the_same_lines_conflicts(self, shop: Shop) -> None:
         case = await (await shop.mission()).merged()

@@ -11,10 +11,12 @@ import pytest
 
 from activities.workbench import scanners
 from activities.workbench.git import Git
+from activities.workbench.mirrors import Mirror
 from activities.workbench.sandbox import Sandbox
 from activities.workbench.scanners import Change, read_change, scan_change, scan_sarif
 from activities.workbench.trials import Place
 from models.domain.errors import StageFailed
+from models.domain.repositories import RepositoryUrl
 from models.domain.scanning import Scan, gather
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.waiting import eventually, until
@@ -27,10 +29,13 @@ import asyncio, sys
 from pathlib import Path
 from activities.workbench.git import Git
 from activities.workbench.scanners import read_change, scan_change
-home, git_dir, folder = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[5])
+from activities.workbench.mirrors import Mirror
+from models.domain.repositories import RepositoryUrl
+git_dir, folder = Path(sys.argv[2]), Path(sys.argv[5])
+mirror = Mirror(git_dir, RepositoryUrl(str(git_dir), git_dir), Git(Path(sys.argv[1])))
 async def scan():
-    change = await read_change(Git(home), git_dir, *sys.argv[3:5])
-    await scan_change(Git(home), git_dir, change, b"salt", folder)
+    change = await read_change(mirror, *sys.argv[3:5])
+    await scan_change(mirror, change, b"salt", folder)
 asyncio.run(scan())
 """
 
@@ -53,16 +58,21 @@ def repo(tmp_path: Path) -> Repo:
     return repo
 
 
+def mirror_of(git: Git, repo: Repo) -> Mirror:
+    """Take the repository itself for its mirror."""
+    return Mirror(repo.path / ".git", RepositoryUrl(str(repo.path), repo.path), git)
+
+
 async def change_of(
     git: Git, repo: Repo, base: dict[str, str | bytes | None], head: dict[str, str | bytes | None]
 ) -> Change:
     before, after = repo.commit(base), repo.commit(head)
-    return await read_change(git, repo.path / ".git", before, after)
+    return await read_change(mirror_of(git, repo), before, after)
 
 
 async def scan(git: Git, repo: Repo, base: dict[str, str | bytes | None], head: dict[str, str | bytes | None]) -> Scan:
     change = await change_of(git, repo, base, head)
-    found = await scan_change(git, repo.path / ".git", change, SALT, repo.path.parent / "scan")
+    found = await scan_change(mirror_of(git, repo), change, SALT, repo.path.parent / "scan")
     assert not list((repo.path.parent / "scan").iterdir())
     return found
 
@@ -146,10 +156,10 @@ class TestSecrets:
 
     async def test_fingerprints_are_keyed(self, git: Git, repo: Repo) -> None:
         change = await change_of(git, repo, {"z": ""}, {"a.txt": KEY})
-        folder = repo.path / ".git"
+        mirror = mirror_of(git, repo)
         here = repo.path.parent / "scan"
-        first, again = [await scan_change(git, folder, change, b"one", here) for _ in range(2)]
-        other = await scan_change(git, folder, change, b"two", here)
+        first, again = [await scan_change(mirror, change, b"one", here) for _ in range(2)]
+        other = await scan_change(mirror, change, b"two", here)
         assert first == again
         assert first.findings[0].fingerprint != other.findings[0].fingerprint
 
@@ -233,8 +243,8 @@ class TestKilled:
         assert "salt" not in task
         await until(lambda: not scanner.is_running() or scanner.status() == psutil.STATUS_ZOMBIE)
         assert not list(temporary.iterdir())
-        change = await read_change(git, repo.path / ".git", before, after)
-        assert shown(await scan_change(git, repo.path / ".git", change, SALT, folder)) == [("AWS", "high", "a.txt", 1)]
+        change = await read_change(mirror_of(git, repo), before, after)
+        assert shown(await scan_change(mirror_of(git, repo), change, SALT, folder)) == [("AWS", "high", "a.txt", 1)]
         assert not list(folder.iterdir())
 
 

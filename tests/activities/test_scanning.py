@@ -11,7 +11,7 @@ from models.store import blobs, candidates
 from models.tables.missions import Candidate
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
-SCAN = StageName.SECURITY_SCAN
+SCAN, TESTS = StageName.SECURITY_SCAN, StageName.RUN_TESTS
 SECRET = {"config.py": 'AWS = "AKIA' + 'IOSFODNN7EXAMPLQ"\nPASSWORD = "' + "c5f1a9e07b3d48d2a6" + '"\n'}
 PLACE = {"physicalLocation": {"artifactLocation": {"uri": "calc.txt"}, "region": {"startLine": 1}}}
 FINDING = {"ruleId": "own-1", "level": "error", "message": {"text": "bad"}, "locations": [PLACE]}
@@ -54,6 +54,27 @@ class TestKeptScanners:
             [filed] = await candidates.of_mission(session, case.workspace_id, case.mission_id)
             with pytest.raises(Gone, match="it was sent to us"):
                 await blobs.get(session, case.workspace_id, filed.digest or "")
+
+    async def test_a_secret_leaves_no_file_of_this_host_and_no_log_that_quotes_it(self, shop: Shop) -> None:
+        printed = {"check.sh": "cat config.py 2>/dev/null\nfalse\n", ".mission-control.yaml": "test: sh check.sh\n"}
+        case = await (await shop.mission(printed, patch=dict(SECRET))).patched()
+        await do(case.host.testing.run_tests, case.task(TESTS))
+        assert "IOSFODNN7EXAMPLQ" in await case.log(TESTS)
+        assert await scanned(case) is StageStatus.FAILED
+        with pytest.raises(Gone, match="it was sent to us"):
+            await case.log(TESTS)
+        job = await case.job()
+        objects = await job.mirror.git("cat-file", "--batch-all-objects", "--batch", "--unordered")
+        assert b"PASSWORD" not in objects.out
+        assert not [path for path in job.bench.root.rglob("*") if path.is_file()]
+
+    async def test_what_another_mission_made_of_the_same_patch_stays(self, shop: Shop) -> None:
+        case = await (await shop.mission(patch=dict(SECRET))).patched()
+        other = await (await shop.another(case)).patched()
+        assert await scanned(case) is StageStatus.FAILED
+        await do(case.host.code.close_workbench, case.close)
+        shown = (await other.job()).mirror.git("show", f"{other.head_sha}:config.py")
+        assert b"PASSWORD" in (await shown).out
 
 
 class TestRegisteredScanner:

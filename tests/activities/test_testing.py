@@ -4,8 +4,8 @@ import pytest
 
 from models.contracts.pipeline import StageResult
 from models.domain.stages import StageName, StageStatus
-from models.tables.missions import TestResultRow
-from tests.fixtures.product import CHECK
+from models.tables.missions import Decision, TestResultRow
+from tests.fixtures.product import CHECK, FILES
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
 TESTS, STRESS = StageName.RUN_TESTS, StageName.STRESS_TESTS
@@ -22,6 +22,10 @@ HELD = {
     "spec/old.txt": "a test\n",
     ".mission-control.yaml": "test: sh check.sh\njunit: /out/junit.xml\ntest_paths: ['spec/**']\n",
 }
+LISTED = """\
+(echo '<testsuite>'; for name in one two; do echo "<testcase file='check.sh' name='$name'/>"; done
+echo '</testsuite>') > /out/junit.xml
+"""
 SPEED = """\
 test: sh check.sh
 junit: /out/junit.xml
@@ -66,6 +70,21 @@ class TestRunTests:
         case.host = shop.host("two", key="another")
         assert "do all hosts share one key?" in (await proven(case)).reason
 
+    async def test_a_stopped_run_says_so_and_is_not_repeated(self, shop: Shop) -> None:
+        config = FILES[".mission-control.yaml"] + "timeout: 2\n"
+        case = await shop.mission({".mission-control.yaml": config}, {"check.sh": CHECK + "sleep 60\n"})
+        await case.patched()
+        assert "the run at the patch was stopped: it ran longer than 2 s" in (await proven(case)).reason
+        log = await case.log(TESTS)
+        assert log.count("stopped after 2 s: it ran longer than 2 s") == 1
+        assert "repeating" not in log
+
+    async def test_the_log_says_why_tests_are_repeated(self, shop: Shop) -> None:
+        case = await (await shop.mission(patch={"check.sh": CHECK.replace('"stands"', '"falls"')})).patched()
+        await proven(case)
+        log = await case.log(TESTS)
+        assert [f"repeating 1 test(s) that passed and now fail, {n} of 2" in log for n in (1, 2)] == [True, True]
+
     async def test_a_candidate_that_breaks_a_test_fails(self, shop: Shop) -> None:
         case = await (await shop.mission(patch={"check.sh": CHECK.replace('"stands"', '"falls"')})).patched()
         assert "each is missing at the patch: calc::stands" in (await proven(case)).reason
@@ -87,6 +106,16 @@ class TestFilesThatGo:
         assert (await case.record(TESTS)).result["excused"] == ["spec/old.txt::spec"]
         patch = await case.record(StageName.BRANCH_AND_PATCH)
         assert "spec/old.txt" in patch.result["touched"]["existing_tests"]
+
+    async def test_a_test_may_go_from_a_file_that_stays_and_a_human_is_shown_its_name(self, shop: Shop) -> None:
+        asked = HELD[".mission-control.yaml"].replace("spec/**", "check.sh")
+        files = {"check.sh": LISTED, ".mission-control.yaml": asked}
+        case = await (await shop.mission(files, {"check.sh": LISTED.replace("one two", "one")})).patched()
+        assert (await proven(case)).status is StageStatus.PASSED
+        assert (await case.record(TESTS)).result["excused"] == ["check.sh::two"]
+        await case.settle()
+        [decision] = await case.rows(Decision)
+        assert "tests that passed at the base are gone: check.sh::two" in decision.reasons
 
 
 class TestStress:

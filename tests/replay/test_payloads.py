@@ -120,8 +120,8 @@ GOLDEN: list[tuple[Payload, str]] = [
         f'{{"ref":{REF_JSON},"decision_id":"d","detail":"x","repeat":2}}',
     ),
     (
-        MergeInput(ref=REF, base_sha="b", head_sha="h", token=7, merge_sha="m"),
-        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","token":7,"merge_sha":"m"}}',
+        MergeInput(ref=REF, base_sha="b", head_sha="h", token=7, merge_sha="m", reason="r"),
+        f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","token":7,"merge_sha":"m","reason":"r"}}',
     ),
     (
         MergeResult(status=StageStatus.SKIPPED, moved_to="n"),

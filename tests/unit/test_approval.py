@@ -17,6 +17,7 @@ ASKING: list[tuple[dict[str, Any], Risk, str]] = [
     ({"ci_files": ("ci.yml",)}, Risk.RED, "the patch changes CI files: ci.yml"),
     ({"requires_governance_approval": True}, Risk.YELLOW, "the mission requires governance approval"),
     ({"existing_tests": ("test_a.py",)}, Risk.YELLOW, "the patch changes existing tests: test_a.py"),
+    ({"gone_tests": ("a.py::t",)}, Risk.YELLOW, "tests that passed at the base are gone: a.py::t"),
     ({"medium_findings": 2}, Risk.YELLOW, "the scan found 2 new medium finding(s)"),
     ({"overrides": ("setup", "test")}, Risk.YELLOW, "an operator overrides: setup, test"),
 ]

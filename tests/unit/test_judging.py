@@ -156,13 +156,32 @@ class TestRegressions:
         assert verdict.reasons == (f"1 test(s) passed at the base, and each is missing at the patch: {OLD}",)
 
     def test_unless_the_patch_removes_its_file(self) -> None:
-        verdict = judge(report(("old.py::t", P), (OLD, P)), BEFORE, AFTER, [BUG], gone_files={"old.py"})
+        verdict = judge(report(("old.py::t", P), (OLD, P)), BEFORE, AFTER, [BUG], asked_files={"old.py"})
         assert verdict.passed
         assert verdict.excused == ("old.py::t",)
-        assert verdict.notes == ("1 test(s) went with their files: old.py::t",)
+        assert verdict.notes == ("1 test(s) went from files that the patch changes: old.py::t",)
+
+    def test_a_test_may_go_from_a_test_file_that_a_human_is_asked_about(self) -> None:
+        gone = judge(BARE, BEFORE, report((BUG, P)), [BUG], asked_files={"tests/test_calc.py"})
+        assert (gone.passed, gone.excused) == (True, (OLD,))
+        assert suspects(BARE, report((BUG, P)), {"tests/test_calc.py"}) == ()
+
+    def test_but_not_because_the_file_cannot_be_collected(self) -> None:
+        broken = report(("tests/test_calc.py", E), ("other.py::t", P))
+        verdict = judge(BARE, BARE, broken, [], asked_files={"tests/test_calc.py"})
+        assert (verdict.passed, verdict.excused) == (False, ())
+        assert suspects(BARE, broken, {"tests/test_calc.py"}) == (OLD,)
+
+    def test_nothing_of_a_stopped_run_is_repeated(self) -> None:
+        stopped = report(stopped="it ran longer than 2 s", exit_code=None)
+        assert (suspects(BARE, stopped), suspects(stopped, AFTER)) == ((), ())
+
+    def test_nor_where_the_mission_names_it(self) -> None:
+        verdict = judge(BARE, BEFORE, report((OLD, P)), [BUG], asked_files={"tests/test_calc.py"})
+        assert verdict.reasons == (f"must-pass test {BUG!r} is absent at the patch",)
 
     def test_a_removed_file_excuses_no_failing_test(self) -> None:
-        assert not judge(report((OLD, P)), BEFORE, report((OLD, F)), [], gone_files={"tests/test_calc.py"}).passed
+        assert not judge(report((OLD, P)), BEFORE, report((OLD, F)), [], asked_files={"tests/test_calc.py"}).passed
 
     def test_equal_ids_are_compared_as_multisets(self) -> None:
         mixed = report((OLD, P), (OLD, F))
@@ -277,9 +296,9 @@ class TestBounds:
     def test_excused(self) -> None:
         ids = [f"old.py::{number}" for number in range(self.MANY)]
         bare, after = report(*((id, P) for id in ids)), report((OLD, P))
-        verdict = judge(bare, bare, after, [], gone_files=["old.py"])
+        verdict = judge(bare, bare, after, [], asked_files=["old.py"])
         assert len(verdict.excused) == 1000
-        assert verdict.notes[0].startswith("3000 test(s) went with their files")
+        assert verdict.notes[0].startswith("3000 test(s) went from files that the patch changes")
 
 
 CASES = st.lists(st.tuples(st.sampled_from(["a::1", "a::2", "b::1"]), st.sampled_from(Outcome)), min_size=1, max_size=8)

@@ -103,6 +103,7 @@ class TestAfterTheMerge:
         assert await run.outcome() is outcome
         row, [capa] = await run.row(), await run.capas()
         assert (row.outcome, row.revert_sha, capa.cause) == (outcome, reverted, "changed my mind")
+        assert run.script.reverts == ["changed my mind"] * (merged == "roll_back")
 
 
 class TestWhileItMerges:

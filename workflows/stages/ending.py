@@ -45,7 +45,7 @@ async def _roll_back(mission: Pipeline, end: MissionEnds) -> MissionEnds:
     """Revert our merge; where it cannot be, a human says when to try again, or that it stays."""
     mission.stage, mission.bench_closed = StageName.RESOLVE, False
     tries = 0
-    while (result := await _revert(mission)).status is StageStatus.FAILED:
+    while (result := await _revert(mission, end.reason)).status is StageStatus.FAILED:
         tries += 1
         if not await ask_about_rollback(mission, result.reason, tries):
             reason = f"{end.reason}; the merge stays: {result.reason}"
@@ -56,12 +56,12 @@ async def _roll_back(mission: Pipeline, end: MissionEnds) -> MissionEnds:
     return MissionEnds(MissionOutcome.ROLLED_BACK, reason, end.stage)
 
 
-async def _revert(mission: Pipeline) -> MergeResult:
+async def _revert(mission: Pipeline, reason: str) -> MergeResult:
     """Revert in the branch's slot. What breaks here is a human's to judge, for the merge is still there."""
     while True:
         try:
             async with merge_slot(mission):
-                task = merge_input(mission, StageName.RESOLVE)
+                task = merge_input(mission, StageName.RESOLVE).model_copy(update={"reason": reason})
                 return await mission.with_host(MergeActivities.roll_back, task, host_git)
         except ActivityError as error:
             if not slot_was_lost(error):
