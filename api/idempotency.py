@@ -87,7 +87,7 @@ async def once(request: Request, key: KeyHeader = None) -> Once:
 
 def identified_by(request: Request, call: Call, key: str) -> idempotency.Request:
     """Say what a repetition under the key must be equal to; JSON is compared by value, not by spelling."""
-    body = getattr(request.state, "sent", None)
+    body = getattr(request.state, "sent", {})  # none means an empty one
     route = f"{request.method} {request.url.path}"
     return idempotency.Request(call.workspace_id, key, route, digest_of(body))
 
