@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx2
 import pytest
 from fastapi import FastAPI
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from api.app import create_app
 from api.registry import VERSIONS
@@ -23,6 +23,12 @@ from tests.fixtures.logs import Lines
 routes = router("trial")
 
 
+def _yes(value: str) -> str:
+    if value != "yes":
+        raise ValueError("must be yes")
+    return value
+
+
 class Inner(Body):
     """A part of a body."""
 
@@ -34,7 +40,8 @@ class Trial(Body):
     """A body with all that a body may have."""
 
     subsystem_id: str
-    inner_parts: tuple[Inner, ...] = ()
+    inner_parts: Annotated[tuple[Inner, ...], Field(min_length=1)] = ()
+    word: Annotated[str, AfterValidator(_yes)] = "yes"
     free_form: dict[str, Any] = Field(default_factory=dict)
     share: float = 0
     is_set: bool = False
@@ -173,6 +180,23 @@ class TestBody:
     async def test_a_value_of_another_type_is_refused(self, api: httpx2.AsyncClient, field: str, value: Any) -> None:
         answer = await api.post("/api/v1/trial", json={"subsystem_id": "s", field: value})
         assert error(answer, 422)["message"].startswith(f"body.{field}")
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"kind": "mission.merged"}, "body.kind: Input should be 'subsystem.error'"),
+            ({"inner_parts": {}}, "body.inner_parts: Input should be a valid array"),
+            ({"inner_parts": []}, "body.inner_parts: Array should have at least 1 item, not 0"),
+            ({"inner_parts": [{"metric_id": "m"}, 3]}, "body.inner_parts[1]: Input should be an object"),
+            ({"word": "no"}, "body.word: must be yes"),
+        ],
+    )
+    async def test_messages_are_in_the_words_of_json(
+        self, api: httpx2.AsyncClient, given: dict[str, Any], message: str
+    ) -> None:
+        told = error(await api.post("/api/v1/trial", json={"subsystem_id": "s", **given}), 422)
+        assert told["message"] == message
+        assert [field["message"] for field in told["details"]["fields"]] == [message.partition(": ")[2]]
 
     @pytest.mark.parametrize(
         ("field", "value"),
