@@ -138,8 +138,11 @@ class GovernanceActivities:
         }
         verdict = assess_merge(facts)
         if verdict.needs_human and question.approved and question.approved.covers(_binding(question, verdict)):
-            kept = MergeVerdict(needs_human=False, risk=verdict.risk, reasons=(*verdict.reasons, _STANDS))
-            return kept, shown
+            earlier = await governance.approval(session, ref.workspace_id, ref.mission_id, question.approved)
+            if earlier is not None:
+                shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by}
+                kept = {"needs_human": False, "reasons": (*verdict.reasons, _stands(shown["rests_on"]))}
+                return verdict.model_copy(update=kept), shown
         return verdict, shown
 
     async def _record(self, session: AsyncSession, ref: StageRef, decision: Decision, answer: GovernanceAnswer) -> None:
@@ -170,9 +173,6 @@ def _binding(question: GovernanceInput, verdict: MergeVerdict) -> Binding:
     return Binding(patch_id=question.patch_id, config_hash=question.config_hash, reasons=verdict.reasons)
 
 
-_STANDS = "an earlier approval binds the same patch, configuration and policy: it stands"
-
-
 def _expiry(mission: Mission) -> timedelta | None:
     minutes = mission.approval_timeout_minutes
     return timedelta(minutes=minutes) if minutes is not None else None
@@ -197,8 +197,15 @@ def _binds(decision: Decision) -> bool:
 def _reason(decision: Decision, status: DecisionStatus) -> str:
     if status is DecisionStatus.PENDING:
         return ""
+    if earlier := decision.question.get("rests_on"):
+        return _stands(earlier)
     said = f": {decision.explanation}" if decision.explanation else ""
     return f"{status.value} by {decision.resolved_by}{said}"
+
+
+def _stands(earlier: dict[str, str]) -> str:
+    who, where = earlier["resolved_by"], earlier["decision_id"]
+    return f"approved by {who} in {where}, which stands: same patch, configuration and policy"
 
 
 def _verdict(decision: Decision, answer: GovernanceAnswer) -> Verdict:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from models.domain.errors import InvalidInput, MissionControlError, Unavailable
+from models.domain.wording import plain
 
 log = structlog.get_logger()
 
@@ -65,7 +66,7 @@ async def _ours(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     """Name the fields by path, and never echo what was sent: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is installed for
-    fields = [{"path": _path(item["loc"]), "message": item["msg"]} for item in error.errors()]
+    fields = [{"path": _path(item["loc"]), "message": plain(item["msg"])} for item in error.errors()]
     told = "; ".join(f"{field['path']}: {field['message']}" for field in fields[:3])
     more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
     return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields[:50]))

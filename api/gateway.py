@@ -179,7 +179,9 @@ async def _translated() -> AsyncIterator[None]:
         raise _refusal(error) from error
     except WorkflowUpdateRPCTimeoutOrCancelledError as error:
         raise Unavailable(
-            "worker_unavailable", "no worker took the command in time; repeat it with the same Idempotency-Key"
+            "worker_unavailable",
+            "no worker answered in time; the command may still take effect: look at the mission, or repeat the command "
+            "with the same Idempotency-Key, which does it once",
         ) from error
     except RPCError as error:
         raise _rpc_error(error) from error

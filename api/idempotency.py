@@ -81,13 +81,13 @@ async def once(request: Request, key: KeyHeader = None) -> Once:
     """Dependency of every changing route; the answer's status is the route's own."""
     call: Call = request.state.call
     status = request.scope["route"].status_code or 200
-    identified = await identified_by(request, call, key) if key else None
+    identified = identified_by(request, call, key) if key else None
     return Once(services(request).db, call.workspace_id, status, identified)
 
 
-async def identified_by(request: Request, call: Call, key: str) -> idempotency.Request:
+def identified_by(request: Request, call: Call, key: str) -> idempotency.Request:
     """Say what a repetition under the key must be equal to; JSON is compared by value, not by spelling."""
-    body = await request.json() if await request.body() else None
+    body = getattr(request.state, "sent", {})  # none means an empty one
     route = f"{request.method} {request.url.path}"
     return idempotency.Request(call.workspace_id, key, route, digest_of(body))
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response, params
 from fastapi.dependencies.utils import get_flat_params
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars
 
 from api.auth import Caller
@@ -41,7 +43,8 @@ class Route(APIRoute):
     def get_route_handler(self) -> Handler:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
-        caller, known, has_body = self.caller, self.query_names, self.body_field is not None
+        caller, known = self.caller, self.query_names
+        body = TypeAdapter[Any](self.body_field.field_info.annotation or Any) if self.body_field else None
 
         async def guarded(request: Request) -> Response:
             request = WireRequest(
@@ -51,8 +54,8 @@ class Route(APIRoute):
                 request.state.call = await caller.identify(request, str(self.tags[0]))
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
-            if has_body:
-                await request.load(services(request).settings.max_body_bytes)
+            if body is not None:
+                await request.load(services(request).settings.max_body_bytes, body)
             return await handle(request)
 
         return guarded
@@ -61,17 +64,21 @@ class Route(APIRoute):
 class WireRequest(Request):
     """A request whose body was checked before anything looks at it."""
 
-    async def load(self, limit: int) -> None:
-        """Read and parse the body; FastAPI then finds it read.
+    async def load(self, limit: int, body: TypeAdapter[Any]) -> None:
+        """Read, parse and validate the body; FastAPI then finds the model made, and `state.sent` is the plain JSON.
+
+        FastAPI's own validation is for Python's values, and takes "5" for a number and "yes" for a bool.
 
         Raises:
             TooLarge: more than `limit` bytes came, or are announced.
             InvalidInput: it is not JSON that we can keep.
+            RequestValidationError: it is not what the route takes.
         """
         self._body = await self._read(limit)
         if self._body:
             self._require_json()
-            self._json = parse_json(self._body)
+            self.state.sent = parse_json(self._body)
+            self._json = _strict(self._body, body)
 
     async def _read(self, limit: int) -> bytes:
         if int(self.headers.get("content-length", 0)) > limit:
@@ -89,6 +96,17 @@ class WireRequest(Request):
         header["content-type"] = self.headers.get("content-type", "")
         if header.get_content_subtype() != "json" and not header.get_content_subtype().endswith("+json"):
             raise InvalidInput("not_json", "send the body with `Content-Type: application/json`")
+
+
+def _strict(body: bytes, model: TypeAdapter[Any]) -> Any:
+    """Validate by JSON's types: a number is no text and no bool, an integer is a number, a time is a text."""
+    try:
+        return model.validate_json(body, strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False)
+    if problems[0]["type"] == "json_invalid":  # the two parsers differ
+        raise InvalidInput("malformed_json", "the body is not JSON in UTF-8, or nests deeper than 200 levels")
+    raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])
 
 
 def require_known_query(request: Request, known: frozenset[str]) -> None:

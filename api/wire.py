@@ -18,10 +18,13 @@ def parse_json(body: bytes) -> Any:
     """Read a request body.
 
     Raises:
-        InvalidInput: it is not JSON, or holds what no column can: NaN, Infinity, NUL characters, lone surrogates.
+        InvalidInput: it is not JSON, repeats a key in an object, or holds what no column can: NaN, Infinity, NUL
+            characters, lone surrogates.
     """
     try:
-        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(
+            body, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_repeats
+        )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidInput("malformed_json", f"the body is not valid JSON: {error.msg} at {where}") from error
@@ -50,6 +53,14 @@ def snake_query(query: bytes) -> bytes:
 
 def _refuse_constant(name: str) -> float:
     raise InvalidInput("invalid_input", f"{name} is no number in JSON; send a finite one, or null")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; of a key that stands twice, readers take one or the other, and never both."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidInput("repeated_key", "an object in the body holds a key twice; send each once")
+    return found
 
 
 def _finite(text: str) -> float:

@@ -102,7 +102,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("risk", decision["risk"]),
             ("because", "\n".join(decision["reasons"])),
             *_asked(decision["question"]),
-            *((name.replace("_", " "), value) for name, value in decision["binding"].items()),
+            *((name.replace("_", " "), value) for name, value in decision["binding"].items() if name != "reasons"),
             ("expires", moment(decision["expires_at"])),
             ("answered", who),
         ]

@@ -92,8 +92,25 @@ def list_missions(
 @client_command(app, "show")
 def show(client: Client, mission_id: MissionId) -> None:
     """Show one mission: its package, its stages, where its evidence is."""
-    mission = client.api.get(f"/missions/{mission_id}")
-    client.answer(mission, lambda: _described(mission, client.api.rows(f"/missions/{mission_id}/stages", None)))
+    from rich.console import Group
+    from rich.text import Text
+
+    from cli.text import table, word
+    from cli.watch import stage_table
+
+    place = f"/missions/{mission_id}"
+    mission = client.api.get(place)
+
+    def shown() -> "RenderableType":
+        tried = [
+            (c["number"], word(c["outcome"] or "not tried"), c["author"], c["ref"] or c["digest"], c["reason"])
+            for c in client.api.rows(f"{place}/candidates", None)
+        ]
+        candidates = table(("candidate", "outcome", "author", "change", "why"), tried)
+        stages = client.api.rows(f"{place}/stages", None)
+        return Group(_described(mission), Text(), candidates, Text(), stage_table(stages))
+
+    client.answer(mission, shown)
 
 
 @client_command(app, "execute")
@@ -197,7 +214,7 @@ def _tell(client: Client, mission: dict[str, Any], watch: bool) -> int | None:
 
     if watch:
         return follow(client.api, mission["mission_id"], as_json=client.as_json)
-    client.answer(mission, lambda: _described(mission, []))
+    client.answer(mission, lambda: _described(mission))
     return None
 
 
@@ -206,23 +223,34 @@ def _control(client: Client, mission_id: str, verb: str, body: dict[str, Any]) -
 
     from cli.text import line
 
-    answer = client.api.post(f"/missions/{mission_id}/{verb}", body, key=str(uuid4()))
+    answer = _said(client, f"/missions/{mission_id}/{verb}", body)
     stage = f" (stage {line(answer['stage'])})" if answer.get("stage") else ""
     client.answer(answer, lambda: Text(line(answer["effect"]).replace("_", " ") + stage))
 
 
-def _described(mission: dict[str, Any], stages: list[dict[str, Any]]) -> "RenderableType":
-    from rich.console import Group
-    from rich.text import Text
+def _said(client: Client, path: str, body: dict[str, Any]) -> Any:
+    """Say it, and once more under the same key where no worker answered: one that restarts is back by then."""
+    from cli.errors import Refused
 
+    key = str(uuid4())
+    try:
+        return client.api.post(path, body, key=key)
+    except Refused as refusal:
+        if refusal.code != "worker_unavailable":
+            raise
+    return client.api.post(path, body, key=key)
+
+
+def _described(mission: dict[str, Any]) -> "RenderableType":
     from cli.text import facts, moment, word
-    from cli.watch import stage_table
 
     workspace, criteria = mission["workspace"], mission["acceptance_criteria"]
-    head = facts(
+    notes = [event for event in mission["remediation_history"] if event["action"] == "note"]
+    return facts(
         [
             ("mission", mission["mission_id"]),
             ("status", word(mission["status"])),
+            ("paused", "yes; `mission resume` lets it go on" if mission["paused"] else None),
             ("outcome", word(mission["outcome"]) if mission.get("outcome") else None),
             ("reason", mission.get("reason")),
             ("severity", mission["severity"]),
@@ -234,9 +262,10 @@ def _described(mission: dict[str, Any], stages: list[dict[str, Any]]) -> "Render
             ("must pass", "\n".join(criteria.get("must_pass_tests", []))),
             ("merge", mission.get("merge_sha")),
             ("revert", mission.get("revert_sha")),
+            ("notes", "\n".join(f"{note['actor']}: {note['result']}" for note in notes)),
             ("filed", moment(mission.get("created_at"))),
             ("ended", moment(mission.get("ended_at"))),
+            ("evidence", mission["links"]["evidence"]),
             ("Temporal", mission["links"].get("temporal")),
         ]
     )
-    return Group(head, Text(), stage_table(stages)) if stages else head

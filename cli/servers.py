@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli.command import Yes
 from cli.errors import told
 from cli.settings import load
+
+if TYPE_CHECKING:
+    from models.settings import Settings
 
 Scene = Literal["mission"]
 
@@ -85,7 +88,7 @@ def api() -> None:
     from api.__main__ import main
 
     with told():
-        main(load())
+        main(_with_database(load()))
 
 
 def worker() -> None:
@@ -93,7 +96,7 @@ def worker() -> None:
     from worker.__main__ import main
 
     with told():
-        main(load())
+        main(_with_database(load()))
 
 
 def migrate(
@@ -116,6 +119,15 @@ def migrate(
         if revision == "base" and not yes:
             typer.confirm("This removes every table with its data. Go on?", abort=True, err=True)
         typer.echo(run_migrations(settings.database_url.get_secret_value(), revision))
+
+
+def _with_database(settings: "Settings") -> "Settings":
+    """Begin only where the database answers: later its absence is waited out, now it is a mistake to be told."""
+    from models.store.migrate import reach
+
+    for url in set(settings.database_doors()):
+        reach(url).close()
+    return settings
 
 
 def _say(message: str) -> None:

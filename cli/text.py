@@ -1,5 +1,7 @@
 """What the terminal shows: text from a server is shown, never obeyed."""
 
+import sys
+import termios
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -80,6 +82,12 @@ def facts(pairs: Iterable[tuple[str, object]]) -> Table:
         if value not in (None, "", [], {}):
             made.add_row(name, value if isinstance(value, Text) else Text(safe(value)))
     return made
+
+
+def forget_typed() -> None:
+    """Drop what was typed before a question was shown: it cannot be its answer."""
+    if sys.stdin.isatty():
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,8 @@
 """Steering a mission: start, pause, resume, note, cancel (MISS-20). Commands go in through Temporal."""
 
-from fastapi import Response
+from typing import Annotated
+
+from fastapi import Body, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
@@ -16,11 +18,15 @@ from models.schemas.missions import MissionCancel, MissionCommand, MissionExecut
 from models.store import missions
 
 routes = router("missions")
+# Nothing in these bodies must be said, so none need come.
+ToExecute = Annotated[MissionExecute, Body(default_factory=MissionExecute)]
+ToCommand = Annotated[MissionCommand, Body(default_factory=MissionCommand)]
+ToCancel = Annotated[MissionCancel, Body(default_factory=MissionCancel)]
 
 
 @routes.post("/missions/{mission_id}/execute", status_code=202, response_model=Success[MissionStarted])
 async def execute_mission(
-    body: MissionExecute,
+    body: ToExecute,
     call: AgentOrOperator,
     mission: ThisMission,
     once: OnlyOnce,
@@ -55,7 +61,7 @@ async def execute_mission(
 
 @routes.post("/missions/{mission_id}/pause", response_model=Success[ControlAnswer])
 async def pause_mission(
-    body: MissionCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
+    body: ToCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
 ) -> Response:
     """Hold a mission before its next stage, and stop a command that runs; the answer says which of the two."""
     command = _command(body, call)
@@ -64,7 +70,7 @@ async def pause_mission(
 
 @routes.post("/missions/{mission_id}/resume", response_model=Success[ControlAnswer])
 async def resume_mission(
-    body: MissionCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
+    body: ToCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
 ) -> Response:
     """Let a paused mission go on."""
     command = _command(body, call)
@@ -82,7 +88,7 @@ async def inject_note(
 
 @routes.post("/missions/{mission_id}/cancel", response_model=Success[ControlAnswer])
 async def cancel_mission(
-    body: MissionCancel, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
+    body: ToCancel, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
 ) -> Response:
     """End a mission. Before the merge nothing is left behind; after it, `merged` says keep or roll_back."""
 

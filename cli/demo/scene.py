@@ -12,6 +12,7 @@ from rich.text import Text
 from cli.client import Api
 from cli.decisions import question
 from cli.demo import world
+from cli.text import forget_typed
 from cli.watch import StageLines, watch
 
 Json = dict[str, Any]
@@ -65,6 +66,8 @@ class _Audience(StageLines):
     def _answer(self, mission_id: str) -> None:
         [decision] = self._api.rows("/decisions", 1, status="pending", mission_id=mission_id)
         self._out.print(Panel(question(self._api, decision), title="for your approval", title_align="left"))
+        if not self._wishes.yes:
+            forget_typed()
         approved = self._wishes.yes or typer.confirm("Approve this merge?")
         explanation = "seen in the demo: its tests, its scan and its diff" if approved else "denied in the demo"
         body = {"decision": "approve" if approved else "deny", "explanation": explanation}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from yaml.nodes import MappingNode, Node
 
 from models.domain.errors import InvalidInput
+from models.domain.wording import plain
 
 MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 12
@@ -73,7 +74,7 @@ def problems(error: ValidationError, model: type[BaseModel]) -> str:
 def _problem(where: tuple[int | str, ...], kind: str, message: str, model: type[BaseModel]) -> str:
     place = ".".join(map(str, where)) or "the file"
     if kind != "extra_forbidden":
-        return f"`{place}`: {message}"
+        return f"`{place}`: {plain(message)}"
     near = get_close_matches(str(where[-1]), model.model_fields, n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(model.model_fields)}"
     return f"`{place}` is not a known key ({hint})"

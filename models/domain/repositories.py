@@ -102,7 +102,11 @@ def _local(path: Path, allowed_roots: Iterable[Path]) -> RepositoryUrl:
     except (OSError, RuntimeError):
         raise InvalidInput("repository_url_invalid", "The repository's path cannot be followed.") from None
     if not inside:
-        raise InvalidInput("repository_outside_roots", "The path is not inside the folders this server may use.")
+        raise InvalidInput(
+            "repository_outside_roots",
+            "The path is not inside the folders this server may use: add a folder above it to MC_REPOSITORY_ROOTS, for "
+            "the API and the workers, and start them again; or give the repository by https or ssh.",
+        )
     if not is_git:
         raise InvalidInput(
             "repository_not_git", "There is no git repository at that path (of a linked worktree, give the main one)."

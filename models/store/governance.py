@@ -67,6 +67,18 @@ async def ask(
     return known
 
 
+async def approval(session: AsyncSession, workspace_id: str, mission_id: str, binding: Binding) -> Decision | None:
+    """Find the human's approval of a merge that bound this, the latest if there are several."""
+    statement = select(Decision).where(
+        Decision.workspace_id == workspace_id,
+        Decision.mission_id == mission_id,
+        Decision.status == DecisionStatus.APPROVED.value,
+        col(Decision.binding) == binding.model_dump(mode="json"),
+        col(Decision.resolved_by) != POLICY,
+    )
+    return (await session.scalars(statement.order_by(col(Decision.resolved_at).desc()))).first()
+
+
 async def expire(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
     """Expire a pending decision whose time is over by the database clock; return it as it is now."""
     is_over = col(Decision.expires_at) <= func.mc_now()

@@ -1,5 +1,6 @@
 """Brings a database to the schema that this version of the program expects."""
 
+import re
 from pathlib import Path
 
 from alembic import command
@@ -7,23 +8,49 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from models.domain.errors import Misconfigured
 
 _SCRIPTS = Path(__file__).resolve().parents[2] / "deploy" / "migrations"
 _LOCK = 0x4D43_0001
 """Advisory lock: two processes that start at once migrate one after the other."""
+CONNECT_SECONDS = 10
 
 
 def migrate(url: str, revision: str = "head") -> str:
-    """Upgrade (or downgrade to `base`) the database at `url`, its owner's; return the revision it has now."""
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.connect() as guard:
+    """Upgrade (or downgrade to `base`) the database at `url`, its owner's; return the revision it has now.
+
+    Raises:
+        Misconfigured: `database_unreachable`.
+    """
+    with reach(url) as guard:
         guard.execution_options(isolation_level="AUTOCOMMIT")
         guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
-        with engine.begin() as connection:
+        with guard.engine.begin() as connection:
             _run(connection, revision)
             _notice_restore(connection)
             _make_partitions(connection)
             return _current(connection)
+
+
+def reach(url: str) -> Connection:
+    """Connect to the database that the settings name.
+
+    Raises:
+        Misconfigured: `database_unreachable`, with the reason and without the password.
+    """
+    try:
+        return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_SECONDS}).connect()
+    except (ArgumentError, OperationalError, ValueError) as error:
+        said = str(error.orig).splitlines()[0] if isinstance(error, OperationalError) else "it is no PostgreSQL URL"
+        reason = re.sub(
+            r"[^\s\"']*@", "", said
+        )  # of a password with an unescaped @ the driver takes a part for the host
+    raise Misconfigured(
+        "database_unreachable",
+        f"the database of DATABASE_URL cannot be reached: {reason}; see that it runs and that the URL is right",
+    )
 
 
 def pending(url: str) -> tuple[str | None, str]:

@@ -58,7 +58,12 @@ class TestAsk:
         approved = await settled(case, await asked(case))
         again = await asked(case, approved, round_=1)
         assert again.status is DecisionStatus.APPROVED
-        assert len(await case.rows(Decision)) == 2
+        assert again.reason == (
+            f"approved by anna in {approved.decision_id}, which stands: same patch, configuration and policy"
+        )
+        later = next(row for row in await case.rows(Decision) if row.round == 1)
+        assert later.question["rests_on"] == {"decision_id": approved.decision_id, "resolved_by": "anna"}
+        assert (later.resolved_by, later.reasons) == ("policy", ["the branch is protected", again.reason])
 
 
 class TestSettle:

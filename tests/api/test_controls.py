@@ -195,6 +195,16 @@ class TestExecute:
     async def test_not_without_a_candidate(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         assert refusal(await say(api, await filed(api, repo), "execute")) == (409, "no_candidate")
 
+    async def test_no_body_is_an_empty_one(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        place, headers = (await filed(api, repo))["links"]["self"], {"Idempotency-Key": "empty"}
+        assert refusal(await api.post(f"{place}/execute")) == (409, "no_candidate")
+        assert refusal(await api.post(f"{place}/pause")) == refusal(await api.post(f"{place}/resume"))
+        assert refusal(await api.post(f"{place}/resume")) == (409, "mission_not_running")
+        canceled = await api.post(f"{place}/cancel", headers=headers)
+        assert canceled.json()["data"]["effect"] == "cleans_up"
+        assert (await api.post(f"{place}/cancel", json={}, headers=headers)).headers["idempotency-replayed"] == "true"
+        assert (await api.post(f"{place}/retry")).status_code == 201
+
     async def test_not_before_its_dependencies(
         self, api: httpx2.AsyncClient, repo: Repo, mission: Mission, ports: InstantPorts
     ) -> None:

@@ -2,23 +2,31 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx2
 import pytest
 from fastapi import FastAPI
-from pydantic import Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from api.app import create_app
 from api.registry import VERSIONS
 from api.routing import router
 from models.domain.errors import MissionControlError, Unavailable
+from models.domain.events import EventType
+from models.domain.states import Severity
 from models.schemas.envelope import Body, Success
 from models.settings import Settings
 from tests.fixtures.api import Caller, running
 from tests.fixtures.logs import Lines
 
 routes = router("trial")
+
+
+def _yes(value: str) -> str:
+    if value != "yes":
+        raise ValueError("must be yes")
+    return value
 
 
 class Inner(Body):
@@ -32,8 +40,14 @@ class Trial(Body):
     """A body with all that a body may have."""
 
     subsystem_id: str
-    inner_parts: tuple[Inner, ...] = ()
+    inner_parts: Annotated[tuple[Inner, ...], Field(min_length=1)] = ()
+    word: Annotated[str, AfterValidator(_yes)] = "yes"
     free_form: dict[str, Any] = Field(default_factory=dict)
+    share: float = 0
+    is_set: bool = False
+    severity: Severity = Severity.LOW
+    kind: Literal[EventType.SUBSYSTEM_ERROR] | None = None
+    at: AwareDatetime | None = None
 
 
 @routes.post("/trial")
@@ -126,11 +140,10 @@ class TestBody:
     async def test_either_case(self, api: httpx2.AsyncClient) -> None:
         sent = {"subsystemId": "s", "innerParts": [{"metricId": "m", "rolling_window": 2}], "free_form": {"someKey": 1}}
         answer = await api.post("/api/v1/trial", json=sent)
-        assert answer.json()["data"] == {
-            "subsystem_id": "s",
-            "inner_parts": [{"metric_id": "m", "rolling_window": 2}],
-            "free_form": {"someKey": 1},
-        }
+        found = answer.json()["data"]
+        assert found["subsystem_id"] == "s"
+        assert found["inner_parts"] == [{"metric_id": "m", "rolling_window": 2}]
+        assert found["free_form"] == {"someKey": 1}
 
     @pytest.mark.parametrize(
         ("body", "path"),
@@ -150,6 +163,49 @@ class TestBody:
         assert path in [field["path"] for field in told["details"]["fields"]]
         assert path in told["message"]
 
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("share", "0.5"),
+            ("share", True),
+            ("is_set", "yes"),
+            ("is_set", 1),
+            ("inner_parts", [{"metric_id": "m", "rolling_window": "2"}]),
+            ("inner_parts", [{"metric_id": "m", "rolling_window": 2.0}]),
+            ("inner_parts", {}),
+            ("severity", 1),
+            ("at", 1700000000),
+        ],
+    )
+    async def test_a_value_of_another_type_is_refused(self, api: httpx2.AsyncClient, field: str, value: Any) -> None:
+        answer = await api.post("/api/v1/trial", json={"subsystem_id": "s", field: value})
+        assert error(answer, 422)["message"].startswith(f"body.{field}")
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"kind": "mission.merged"}, "body.kind: Input should be 'subsystem.error'"),
+            ({"inner_parts": {}}, "body.inner_parts: Input should be a valid array"),
+            ({"inner_parts": []}, "body.inner_parts: Array should have at least 1 item, not 0"),
+            ({"inner_parts": [{"metric_id": "m"}, 3]}, "body.inner_parts[1]: Input should be an object"),
+            ({"word": "no"}, "body.word: must be yes"),
+        ],
+    )
+    async def test_messages_are_in_the_words_of_json(
+        self, api: httpx2.AsyncClient, given: dict[str, Any], message: str
+    ) -> None:
+        told = error(await api.post("/api/v1/trial", json={"subsystem_id": "s", **given}), 422)
+        assert told["message"] == message
+        assert [field["message"] for field in told["details"]["fields"]] == [message.partition(": ")[2]]
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("share", 1), ("severity", "high"), ("kind", "subsystem.error"), ("at", "2025-01-10T12:00:00Z")],
+    )
+    async def test_what_json_has_no_type_for_is_read(self, api: httpx2.AsyncClient, field: str, value: Any) -> None:
+        answer = await api.post("/api/v1/trial", json={"subsystem_id": "s", field: value})
+        assert answer.json()["data"][field] == value
+
     async def test_what_was_sent_is_not_echoed(self, api: httpx2.AsyncClient) -> None:
         answer = await api.post("/api/v1/trial", json={"subsystem_id": ["hunter2"]})
         assert error(answer, 422)
@@ -168,6 +224,10 @@ class TestBody:
             (b'{"subsystem_id": "s\\u0000"}', "invalid_input"),
             (b'{"subsystem_id": "s", "free_form": {"a\\u0000": [1]}}', "invalid_input"),
             (b'{"subsystem_id": "s", "free_form": {"x": ["\\ud800"]}}', "invalid_input"),
+            (b'{"subsystem_id": "s", "subsystem_id": "s"}', "repeated_key"),
+            (b'{"subsystem_id": "s", "free_form": {"x": [{"a": 1, "a": 2}]}}', "repeated_key"),
+            (b'{"subsystem_id": "s", "free_form": {"x": ' + b"[" * 500 + b"]" * 500 + b"}}", "malformed_json"),
+            ('{"subsystem_id": "s"}'.encode("utf-16"), "malformed_json"),
             (b"", "invalid_input"),
             (b"null", "invalid_input"),
         ],

@@ -110,7 +110,7 @@ async def test_a_burst_of_new_repeated_and_wrong_ones(client: Caller, team: Team
 
 async def test_deep_data(api: httpx2.AsyncClient, db: Database, team: Team) -> None:
     deep: dict[str, Any] = {}
-    for _ in range(300):
+    for _ in range(150):
         deep = {"in": deep}
     assert (await api.post("/api/v1/events", json={**EVENT, "data": deep})).status_code == 202
     assert (await stored(db, team))[0].data == deep

@@ -87,6 +87,7 @@ async def test_no_worker(gateway: Gateway, mission: str, monkeypatch: pytest.Mon
     assert await start(gateway, mission, is_repeated=True) == run, "starting twice starts once"
     error = await refused(UPDATES[0](gateway, mission))
     assert (type(error), error.code) == (Unavailable, "worker_unavailable")
+    assert "may still take effect" in error.message
     await told(gateway, mission)
 
 

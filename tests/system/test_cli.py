@@ -195,6 +195,10 @@ class TestSteering:
         assert cli("mission", "pause", mission_id, "--reason", "lunch").returncode == 0
         assert json.loads(cli("mission", "show", mission_id, "--json").stdout)["paused"]
         assert cli("mission", "note", mission_id, "remember the tax office").stdout.startswith("noted")
+        shown = cli("mission", "show", mission_id).stdout
+        assert "mission resume" in shown
+        assert "admin: remember the tax office" in shown
+        assert f"/api/v1/missions/{mission_id}/evidence" in shown
         assert cli("mission", "resume", mission_id).stdout.startswith("resumed")
         refused = cli("mission", "cancel", mission_id, text="n\n")
         assert refused.returncode == 1

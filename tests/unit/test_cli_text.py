@@ -1,12 +1,16 @@
 """Text of a server on a terminal: shown, never obeyed."""
 
 import io
+import os
+import sys
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from cli.text import console, duration, facts, line, safe, table
+from cli.client import Api
+from cli.decisions import question
+from cli.text import console, duration, facts, forget_typed, line, safe, table
 from cli.watch import StageLines, ending, stage_table
 
 
@@ -102,3 +106,29 @@ class TestStageLines:
 )
 def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_what_was_typed_before_a_question_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, terminal = os.openpty()
+    with open(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        os.write(keyboard, b"y\n")
+        forget_typed()
+        os.write(keyboard, b"n\n")
+        assert stdin.readline() == "n\n"
+    os.close(keyboard)
+
+
+def test_a_question_gives_its_reasons_once() -> None:
+    names = ("mission_id", "resolved_by", "explanation", "expires_at")
+    binding = {"patch_id": "p", "reasons": ["the branch is protected"]}
+    decision = dict.fromkeys(names) | {
+        "decision_id": "d",
+        "status": "pending",
+        "risk": "RED",
+        "reasons": ["the branch is protected"],
+        "question": {},
+        "binding": binding,
+    }
+    with Api("http://127.0.0.1:1", "key") as api:
+        assert shown(question(api, decision)).count("the branch is protected") == 1

@@ -118,6 +118,8 @@ class TestLocal:
         assert code_of(f"{root}/../rooted", root) == "repository_outside_roots"
         assert code_of(f"file://{tmp_path}/rooted", root) == "repository_outside_roots"
         assert code_of(str(tmp_path / "rooted")) == "repository_outside_roots"
+        with pytest.raises(InvalidInput, match="MC_REPOSITORY_ROOTS"):
+            check_url(str(tmp_path / "rooted"), [root])
 
     def test_file_url_of_another_host(self, root: Path) -> None:
         assert code_of(f"file://elsewhere{root}", root) == "repository_url_invalid"

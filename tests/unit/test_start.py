@@ -27,3 +27,14 @@ def test_it_names_the_variable_and_ends_with_2(command: str, given: dict[str, st
     ended = subprocess.run([PROGRAM, command], env=env, capture_output=True, text=True, check=False)
     assert (ended.returncode, named in ended.stderr) == (2, True)
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("url", ["postgresql://owner:hun@ter2@127.0.0.1:1/none", "owner:hunter2@nowhere"])
+@pytest.mark.parametrize("command", ["up", "api", "worker", "migrate"])
+def test_a_database_that_is_not_there_is_told_in_a_line(command: str, url: str, tmp_path: Path) -> None:
+    env = os.environ | {"DATABASE_URL": url, "TEMPORAL_ADDRESS": "127.0.0.1:1", "MC_DATA_DIR": str(tmp_path)}
+    ended = subprocess.run([PROGRAM, command], env=env, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("database_unreachable: the database of DATABASE_URL")
+    assert "ter2" not in line

@@ -1,0 +1,37 @@
+"""What a client command does with the API's answers."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+AWAY = (503, {"success": False, "error": {"code": "worker_unavailable", "message": "away", "requestId": "r"}})
+DONE = (200, {"success": True, "data": {"effect": "holds_before_next_stage"}})
+Answer = tuple[int, dict[str, object]]
+
+
+@pytest.mark.parametrize(("answers", "code"), [([AWAY, DONE], 0), ([AWAY, AWAY], 1)])
+def test_a_command_that_no_worker_took_is_said_once_more(answers: list[Answer], code: int) -> None:
+    left, keys = list(answers), []
+
+    class Api(BaseHTTPRequestHandler):
+        """Answers as the test says."""
+
+        def do_POST(self) -> None:
+            keys.append(self.headers["Idempotency-Key"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, answer = left.pop(0)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = ["mission", "pause", "m", "--url", f"http://127.0.0.1:{server.server_port}", "--api-key", "k"]
+        ended = CliRunner().invoke(app, words)
+        server.shutdown()
+    assert (ended.exit_code, left, len(set(keys))) == (code, [], 1)
