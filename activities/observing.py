@@ -166,8 +166,7 @@ class ObservationActivities:
         if record is None:
             record = await stages.begin(session, seen.ref, activity.info().attempt)
             # The window began before its first look, and the record must not show a shorter one.
-            record.started_at = seen.started_at
-            await session.flush()
+            await stages.began(session, record, seen.started_at)
         if record.ended_at is not None:
             return ObserveResult(anomaly=record.reason)
         if log is not None:

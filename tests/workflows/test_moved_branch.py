@@ -27,7 +27,7 @@ async def test_an_approval_stands_when_what_it_binds_is_equal(world: World) -> N
     assert await run.outcome() is MissionOutcome.MERGED
     first, second = await run.decisions()
     assert (first.resolved_by, second.resolved_by) == ("anna", "policy")
-    assert "an earlier approval binds the same patch" in second.reasons[-1]
+    assert f"approved by anna in {first.decision_id}, which stands" in second.reasons[-1]
 
 
 @pytest.mark.parametrize("script", [Script(moves=1, patch_changes=True), Script(moves=1, config_changes=True)])
