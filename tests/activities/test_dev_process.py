@@ -9,7 +9,7 @@ from worker.dev.process import Child, Server
 from worker.dev.state import ProcessRecord, stop_leftovers
 from worker.dev.supervisor import supervise
 
-POLITE = "sleep 60"
+POLITE = "sleep 60; exit"  # two commands: a shell replaces itself with the only one, and the argv with it
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
 
 

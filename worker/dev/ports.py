@@ -1,9 +1,11 @@
 """Ports on the loopback interface: who holds one, and which is free."""
 
+import atexit
 import secrets
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import psutil
 
@@ -21,7 +23,8 @@ USUAL = {
 }
 """By the name of the setting that asks for another one."""
 
-_MARKS: list[socket.socket] = []
+_MARKS = ExitStack()
+atexit.register(_MARKS.close)
 
 
 def is_free(port: int) -> bool:
@@ -58,7 +61,7 @@ def _take(port: int) -> bool:
     except OSError:
         mark.close()
         return False
-    _MARKS.append(mark)
+    _MARKS.enter_context(mark)
     return True
 
 
