@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -200,13 +199,7 @@ async def _breached(session: AsyncSession, mission: Mission) -> tuple[str, ...]:
 
 async def _samples(session: AsyncSession, mission: Mission) -> list[Sample]:
     now = await metric_windows.now(session)
-    found: list[Sample] = []
-    for target in _targets(mission):
-        since = max(mission.merged_at or now, now - timedelta(minutes=target.rolling_window_minutes))
-        found += await metric_windows.samples(
-            session, mission.workspace_id, target.metric_id, since, mission.mission_id
-        )
-    return found
+    return await metric_windows.samples(session, mission, _targets(mission), now, since=mission.merged_at or now)
 
 
 def _targets(mission: Mission) -> tuple[MetricTarget, ...]:

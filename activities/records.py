@@ -1,7 +1,6 @@
 """What only touches Postgres: skipped stress, diagnostics, metrics, controls, the end. Local activities."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -117,13 +116,8 @@ async def _measured(session: AsyncSession, record: Stage) -> _Measured:
     targets = AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
     if not targets:
         return _Measured((), [], [])
-    now: datetime = await metric_windows.now(session)
-    samples: list[Sample] = []
-    for target in targets:
-        since = now - timedelta(minutes=target.rolling_window_minutes)
-        samples += await metric_windows.samples(
-            session, record.workspace_id, target.metric_id, since, record.mission_id
-        )
+    now = await metric_windows.now(session)
+    samples = await metric_windows.samples(session, mission, targets, now)
     return _Measured(targets, samples, unmet_targets(targets, samples, now))
 
 

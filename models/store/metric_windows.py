@@ -1,14 +1,16 @@
 """Samples of a metric in a window of time, and the snapshots a mission keeps of them."""
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.contracts.missions import MetricTarget
 from models.domain.metrics import Sample
-from models.tables.missions import MetricSample
+from models.tables.missions import MetricSample, Mission
 
 MAX_SAMPLES = 10_000
 """A window holds at most so many: newest first, and the judge is told what it sees."""
@@ -21,12 +23,28 @@ async def now(session: AsyncSession) -> datetime:
 
 
 async def samples(
+    session: AsyncSession,
+    mission: Mission,
+    targets: Iterable[MetricTarget],
+    at: datetime,
+    since: datetime | None = None,
+) -> list[Sample]:
+    """Read the samples by which a mission is judged: those in each target's window that ends `at`, none before `since`.
+
+    Newest first by target; snapshots of missions are copies and do not count. Of those that were taken for one mission,
+    such as by its probe, only its own.
+    """
+    found: list[Sample] = []
+    for target in targets:
+        begins = at - timedelta(minutes=target.rolling_window_minutes)
+        begins = max(begins, since) if since else begins
+        found += await _of_metric(session, mission.workspace_id, target.metric_id, begins, mission.mission_id)
+    return found
+
+
+async def _of_metric(
     session: AsyncSession, workspace_id: str, metric_id: str, since: datetime, mission_id: str
 ) -> list[Sample]:
-    """Read a metric's samples since a time, newest first; snapshots of missions are copies and do not count.
-
-    Of those that were taken for one mission, such as by its probe, only that of `mission_id`.
-    """
     taken_for = col(MetricSample.mission_id)
     scope = or_(taken_for.is_(None), taken_for == mission_id)
     statement = (

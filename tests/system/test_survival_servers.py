@@ -1,6 +1,5 @@
 """SIGKILL of the API, of PostgreSQL and of Temporal; two workers at once; a host that never comes back."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -113,10 +112,7 @@ async def test_a_mission_goes_on_elsewhere_when_its_host_is_gone(product: Produc
 async def swept(product: Product, mission: str) -> None:
     """Wait until the reconciler has made the returned host clear up."""
     sql = "SELECT 1 FROM workbench WHERE mission_id = %s AND closed_at IS NULL"
-    deadline = time.monotonic() + 60
-    while product.rows(sql, mission):
-        assert time.monotonic() < deadline, "the worktree was not swept"
-        await asyncio.sleep(0.5)
+    await until(lambda: not product.rows(sql, mission), 60)
 
 
 async def terminate(product: Product, mission: str) -> None:
