@@ -68,8 +68,7 @@ async def list_missions(
         "repository_id": repository_id,
         "retry_of": retry_of,
     }
-    async with db.workspace(call.workspace_id) as session:
-        return page_of(MissionSummary, await missions.list_page(session, call.workspace_id, filters, page))
+    return page_of(MissionSummary, await missions.list_page(db, call.workspace_id, filters, page))
 
 
 @routes.get("/missions/{mission_id}")

@@ -34,5 +34,9 @@ def matching(table: type[Row], workspace_id: str, filters: Mapping[str, object])
 
 def conditions(table: type[Row], workspace_id: str, filters: Mapping[str, object]) -> list[ColumnElement[bool]]:
     """Find a workspace's rows whose columns equal the filters, as the conditions of a WHERE clause."""
-    wanted = {"workspace_id": workspace_id} | {name: value for name, value in filters.items() if value is not None}
-    return [getattr(table, name) == value for name, value in wanted.items()]
+    return [getattr(table, name) == value for name, value in wanted(workspace_id, filters).items()]
+
+
+def wanted(workspace_id: str, filters: Mapping[str, object]) -> dict[str, object]:
+    """The values that columns must have: the workspace, and the filters that were given."""
+    return {"workspace_id": workspace_id} | {name: value for name, value in filters.items() if value is not None}

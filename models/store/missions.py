@@ -15,6 +15,7 @@ from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
 from models.store import events, lists, pagination
+from models.store.database import Database
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.missions import Mission, RemediationRow
@@ -26,8 +27,7 @@ SORTS: Mapping[str, tuple[Any, ...]] = {
 }
 """Orders of the list, each served by an index. By severity, the most urgent and then the oldest come first."""
 
-_SUMMARIES = select(*(getattr(Mission, name) for name in (*MissionSummary.model_fields, "severity_rank", "seq")))
-"""Built once: putting together a select of that many columns costs as much as running it."""
+_SUMMARY = tuple(MissionSummary.model_fields)
 _COPIED = (
     "repository_id",
     "subsystem_id",
@@ -96,11 +96,11 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
 
 
 async def list_page(
-    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+    db: Database, workspace_id: str, filters: Mapping[str, object], page: PageRequest
 ) -> Rows[dict[str, Any]]:
     """Read one page of the summaries of missions whose columns have the wanted values."""
-    statement = _SUMMARIES.where(*lists.conditions(Mission, workspace_id, filters))
-    return await pagination.fetch_columns(session, statement, SORTS[page.sort.field], page)
+    scope = lists.wanted(workspace_id, filters)
+    return await pagination.fetch_columns(db, Mission, _SUMMARY, scope, SORTS[page.sort.field], page)
 
 
 def is_waiting(mission: Mission) -> bool:

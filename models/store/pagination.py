@@ -1,15 +1,18 @@
 """Pages of a list by keyset: as fast on the last page as on the first, and each row exactly once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, Select, literal, tuple_
+from sqlalchemy import ColumnElement, literal, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models.schemas.pagination import PageRequest, invalid_cursor
+from models.store.database import Database
 
 Row = TypeVar("Row")
 
@@ -35,11 +38,40 @@ async def fetch(
 
 
 async def fetch_columns(
-    session: AsyncSession, statement: Select[Any], keys: Sequence[Any], page: PageRequest
+    db: Database,
+    table: type[SQLModel],
+    columns: tuple[str, ...],
+    scope: Mapping[str, object],
+    keys: Sequence[Any],
+    page: PageRequest,
 ) -> Rows[dict[str, Any]]:
-    """Read one page of a select of some columns, `keys` among them: without entities it costs half."""
-    result = (await session.execute(_cut(statement, keys, page))).mappings()
-    return _page([dict(row) for row in result], page, lambda row: [row[key.key] for key in keys])
+    """Read some columns of one page of the rows that have the values of `scope`, `workspace_id` among them.
+
+    For lists that are long and often asked for: without entities, and as one exchange, it costs a quarter of `fetch`.
+    """
+    names = tuple(key.key for key in keys)
+    after = [] if page.after is None else _parsed(keys, page.after)
+    statement = _page_of(str(table.__tablename__), columns, tuple(scope), names, page.sort.descending, bool(after))
+    values = {**scope, "offset": page.offset, "limit": page.limit + 1}
+    values |= {f"after_{name}": value for name, value in zip(names, after, strict=bool(after))}
+    found = await db.alone(str(scope["workspace_id"]), statement, values)
+    return _page(found, page, lambda row: [row[name] for name in names])
+
+
+@cache
+def _page_of(
+    table: str, columns: tuple[str, ...], scope: tuple[str, ...], keys: tuple[str, ...], descending: bool, goes_on: bool
+) -> str:
+    """Spell out the statement of a page, in psycopg's own form."""
+    conditions = [f"{name} = %({name})s" for name in scope]
+    if goes_on:
+        place = ", ".join(f"%(after_{name})s" for name in keys)
+        conditions.append(f"({', '.join(keys)}) {'<' if descending else '>'} ({place})")
+    order = ", ".join(f"{name} {'DESC' if descending else 'ASC'}" for name in keys)
+    return (
+        f"SELECT {', '.join(dict.fromkeys((*columns, *keys)))} FROM {table}"  # noqa: S608  # names of our own columns
+        f" WHERE {' AND '.join(conditions)} ORDER BY {order} OFFSET %(offset)s LIMIT %(limit)s"
+    )
 
 
 def _cut(statement: Any, keys: Sequence[Any], page: PageRequest) -> Any:
@@ -57,16 +89,20 @@ def _page(found: list[Row], page: PageRequest, place: Callable[[Row], list[Any]]
 
 
 def _values(keys: Sequence[Any], after: tuple[str | int | float, ...]) -> list[ColumnElement[Any]]:
+    return [literal(value, key.type) for key, value in zip(keys, _parsed(keys, after), strict=True)]
+
+
+def _parsed(keys: Sequence[Any], after: tuple[str | int | float, ...]) -> list[Any]:
     """Read the cursor's values as what the columns hold; a forged one is refused, never sent to Postgres."""
     if len(after) != len(keys):
         raise invalid_cursor()
     try:
-        parsed = [_type(key).validate_python(value) for key, value in zip(keys, after, strict=True)]
+        return [_type(key).validate_python(value) for key, value in zip(keys, after, strict=True)]
     except ValidationError as error:
         raise invalid_cursor() from error
-    return [literal(value, key.type) for key, value in zip(keys, parsed, strict=True)]
 
 
+@cache
 def _type(key: Any) -> TypeAdapter[Any]:
     """The column's type as the table declares it; SQLAlchemy's own answer for text is `object`."""
     return TypeAdapter(key.class_.model_fields[key.key].annotation)
