@@ -79,9 +79,7 @@ class ContextActivities:
         return HostQueue(name=self._host_queue)
 
     async def _start(self, ref: StageRef, run_id: str) -> None:
-        async with self._db.workspace(ref.workspace_id) as session:
-            await running.start(session, ref.workspace_id, ref.mission_id, run_id)
-            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+        mission = await running.start(self._db, ref.workspace_id, ref.mission_id, run_id)
         if mission.status != MissionStatus.IN_PROGRESS.value or mission.run_id != run_id:
             raise MissionControlError("mission_not_open", f"{ref.mission_id} is {mission.status}: it runs only once")
 

@@ -37,7 +37,7 @@ class GovernanceActivities:
             if mission.ended_at is not None:
                 raise MissionControlError("mission_ended", "the mission was closed from outside: it asks no more")
             for task in _facts(question):
-                result = await record_fact(self._recorder, session, task)
+                result = await record_fact(self._recorder, session, mission, task)
                 if result.failed:
                     return RoundAnswer(failed_stage=task.ref.stage, reason=result.reason)
             answer = await self._ask(session, question, mission)

@@ -58,8 +58,7 @@ class MergeQueueActivities:
     @activity.defn
     async def release_slot(self, back: SlotReturn) -> None:
         """Give the slot back, or leave the queue, which hears of it where it may be waiting for that."""
-        async with self._db.workspace(back.queue.workspace_id) as session:
-            is_awaited = await merge_slots.release(session, back.queue, back.release)
+        is_awaited = await merge_slots.release(self._db, back.queue, back.release)
         if is_awaited or back.waited:
             await self._signal(_name(back.queue), None, self._doors.release_slot, back.release)
 
@@ -78,8 +77,7 @@ class MergeQueueActivities:
         grant = SlotGrant(queue_id=_name(offer.queue), number=to.number, token=token)
         if await self._signal(to.workflow_id, to.run_id, self._doors.slot_granted, grant):
             return SlotOutcome()
-        async with self._db.workspace(offer.queue.workspace_id) as session:
-            await merge_slots.release(session, offer.queue, to)
+        await merge_slots.release(self._db, offer.queue, to)
         return SlotOutcome(gone=True)
 
     @activity.defn

@@ -13,7 +13,7 @@ from models.contracts.pipeline import MergeInput, MergeResult, StageInput
 from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError, NotFound, StageFailed, Unavailable
 from models.domain.stages import StageStatus
-from models.store import running, stages, workbenches
+from models.store import merge_slots, running, stages
 from models.tables.missions import Stage
 
 MAX_REASON = 200
@@ -121,13 +121,10 @@ class MergeActivities:
 
     async def _pass_fence(self, job: Job, token: int) -> None:
         mission = job.mission
-        async with self._benches.db.workspace(mission.workspace_id) as session:
-            if (await running.load(session, mission.workspace_id, mission.mission_id)).ended_at is not None:
-                raise MissionControlError("mission_ended", "the mission was closed from outside: it writes no more")
-            passed = await workbenches.pass_fence(
-                session, mission.workspace_id, mission.repository_id, mission.branch, token
-            )
-        if not passed:
+        fence = await merge_slots.pass_fence(self._benches.db, mission.workspace_id, mission.mission_id, token)
+        if not fence.is_open:
+            raise MissionControlError("mission_ended", "the mission was closed from outside: it writes no more")
+        if not fence.passed:
             raise SlotLost("slot_lost", "another mission has been given the merge slot since")
 
 

@@ -16,9 +16,9 @@ from models.domain.metrics import Sample, Shortfall, unmet_targets
 from models.domain.stages import StageName, StageStatus
 from models.store import metric_windows, running, stages
 from models.store.stages import NewEvidence
-from models.tables.missions import Stage
+from models.tables.missions import Mission, Stage
 
-Judge = Callable[[AsyncSession, Stage], Awaitable[Verdict]]
+Judge = Callable[[AsyncSession, Mission, Stage], Awaitable[Verdict]]
 
 
 class RecordActivities:
@@ -40,30 +40,32 @@ class RecordActivities:
             await conclude(self._recorder, session, end, stages.WORKER)
 
 
-async def record_fact(recorder: StageRecorder, session: AsyncSession, task: StageInput) -> StageResult:
+async def record_fact(
+    recorder: StageRecorder, session: AsyncSession, mission: Mission, task: StageInput
+) -> StageResult:
     """Open, judge and close stage 5 (where nothing stresses), 6 or 7, which only touch Postgres."""
     record = await stages.begin(session, task.ref, activity.info().attempt)
     if record.ended_at is not None:
         return StageResult.model_validate(record.result["answer"])
-    verdict = await _FACTS[task.ref.stage](session, record)
+    verdict = await _FACTS[task.ref.stage](session, mission, record)
     verdict.inputs = task.inputs
     return StageResult.model_validate(await recorder.close_in(session, record, verdict, None))
 
 
-async def _skip(session: AsyncSession, record: Stage) -> Verdict:
+async def _skip(session: AsyncSession, mission: Mission, record: Stage) -> Verdict:
     """Say that there is no stress command, so nothing was stressed (V-10)."""
     reason = "the repository has no stress command"
     return Verdict(StageResult(status=StageStatus.SKIPPED, reason=reason), StageStatus.SKIPPED, reason)
 
 
-async def _publish(session: AsyncSession, record: Stage) -> Verdict:
+async def _publish(session: AsyncSession, mission: Mission, record: Stage) -> Verdict:
     """Store one report of all that the stages found (PIPE-06, V-77)."""
     done = await stages.of_round(session, record.workspace_id, record.mission_id, record.round)
     report = {
         "mission_id": record.mission_id,
         "round": record.round,
         # As they stand now: stage 7 looks once more, and its record gives the verdict.
-        "metrics": (await _measured(session, record)).details,
+        "metrics": (await _measured(session, mission)).details,
         "stages": [
             {
                 "stage": stage.stage,
@@ -85,9 +87,9 @@ async def _publish(session: AsyncSession, record: Stage) -> Verdict:
     )
 
 
-async def _collect(session: AsyncSession, record: Stage) -> Verdict:
+async def _collect(session: AsyncSession, mission: Mission, record: Stage) -> Verdict:
     """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
-    found = await _measured(session, record)
+    found = await _measured(session, mission)
     await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", found.samples)
     status = StageStatus.FAILED if found.unmet else StageStatus.PASSED
     reason = "" if found.targets else "the mission has no metric targets"
@@ -110,9 +112,8 @@ class _Measured(NamedTuple):
         return {name: [one.model_dump(mode="json") for one in found] for name, found in self._asdict().items()}
 
 
-async def _measured(session: AsyncSession, record: Stage) -> _Measured:
+async def _measured(session: AsyncSession, mission: Mission) -> _Measured:
     """Hold the acceptance targets against what was measured until now."""
-    mission = await running.load(session, record.workspace_id, record.mission_id)
     targets = AcceptanceCriteria.model_validate(mission.acceptance_criteria).metric_targets
     if not targets:
         return _Measured((), [], [])

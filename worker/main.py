@@ -9,6 +9,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from models.configuration import load_catalog
 from models.domain.errors import Unavailable
@@ -30,6 +31,11 @@ log = structlog.get_logger()
 
 WORKFLOWS = (CodingPipelineWorkflow, MergeQueueWorkflow, ReconcileWorkflow)
 INTERCEPTORS = (AroundActivities(),)
+RUNNER = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules("workflows"))
+"""Our workflows hold no state in their modules: importing them anew for each run would cost a tenth of a mission's CPU.
+
+Replay tests import them anew, so that the sandbox watches them there.
+"""
 
 STICKY = timedelta(seconds=2)
 """After a worker was killed, its cached workflows are offered to others this soon (the SDK waits 10 s)."""
@@ -90,6 +96,7 @@ def control_worker(
         client,
         task_queue=queue,
         workflows=WORKFLOWS,
+        workflow_runner=RUNNER,
         activities=activities,
         interceptors=INTERCEPTORS,
         max_cached_workflows=cached_workflows,

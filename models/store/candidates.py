@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, text
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -12,6 +12,7 @@ from models.domain.events import EventType
 from models.schemas.missions import MAX_CANDIDATES
 from models.schemas.pagination import PageRequest
 from models.store import blobs, lists, missions
+from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.missions import Candidate, Mission
@@ -100,20 +101,18 @@ async def _next_number(session: AsyncSession, workspace_id: str, mission_id: str
 
 async def record_outcomes(session: AsyncSession, workspace_id: str, mission_id: str) -> None:
     """Say of each candidate that was tried how it fared, and why one failed; the latest round counts."""
-    await session.execute(_RECORD_OUTCOMES, {"workspace_id": workspace_id, "mission_id": mission_id})
+    await within(session)(_RECORD_OUTCOMES, {"workspace_id": workspace_id, "mission_id": mission_id})
 
 
-_RECORD_OUTCOMES = text(
-    """
+_RECORD_OUTCOMES = """
     UPDATE candidate SET outcome = tried.status, reason = tried.reason
     FROM (
         SELECT DISTINCT ON (candidate) candidate, CASE status WHEN 'failed' THEN 'failed' ELSE 'passed' END AS status,
         CASE status WHEN 'failed' THEN stage || ': ' || reason END AS reason
-        FROM stage WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND ended_at IS NOT NULL
+        FROM stage WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND ended_at IS NOT NULL
         AND stage IN ('branch_and_patch', 'run_tests', 'security_scan', 'stress_tests')
         ORDER BY candidate, round DESC, position DESC
     ) AS tried
-    WHERE workspace_id = :workspace_id AND mission_id = :mission_id AND number = tried.candidate
+    WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND number = tried.candidate
     AND outcome IS DISTINCT FROM tried.status
-    """
-)
+"""

@@ -11,7 +11,7 @@ from sqlmodel import select
 
 from models.domain.canonical import canonical_json
 from models.domain.events import Event, EventType, Subject
-from models.store.database import mark_events
+from models.store.database import mark_events, within
 from models.tables.workspaces import Workspace
 
 
@@ -62,27 +62,26 @@ async def append(
     data: dict[str, Any] | None = None,
 ) -> Place:
     """Write an event in the caller's transaction; its place in the stream."""
-    written = await session.execute(
-        _INSERT,
-        {
-            "workspace_id": workspace_id,
-            "type": kind.value,
-            "subject_kind": subject.kind,
-            "subject_id": subject.id,
-            "actor": actor.name,
-            "correlation_id": actor.correlation_id,
-            "data": canonical_json(data or {}).decode(),
-        },
-    )
+    values = {
+        "workspace_id": workspace_id,
+        "type": kind.value,
+        "subject_kind": subject.kind,
+        "subject_id": subject.id,
+        "actor": actor.name,
+        "correlation_id": actor.correlation_id,
+        "data": canonical_json(data or {}).decode(),
+    }
+    [written] = await within(session)(_INSERT, values)
     mark_events(session)
-    return _place(written.one())
+    return Place(written["epoch"], int(written["xid"]), written["id"])
 
 
-_INSERT = text(
-    "INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)"
-    " VALUES (:workspace_id, :type, :subject_kind, :subject_id, :actor, :correlation_id, CAST(:data AS jsonb))"
-    " RETURNING epoch, CAST(xid AS text) AS xid, id"
-)
+_INSERT = """
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    VALUES (%(workspace_id)s, %(type)s, %(subject_kind)s, %(subject_id)s, %(actor)s, %(correlation_id)s,
+    CAST(%(data)s AS jsonb))
+    RETURNING epoch, CAST(xid AS text) AS xid, id
+"""
 
 
 async def append_everywhere(

@@ -13,6 +13,7 @@ from models.domain.approval import Binding, MergeVerdict
 from models.domain.events import EventType, Subject
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.store import events
+from models.store.database import within
 from models.store.events import Actor
 from models.tables.missions import Decision
 
@@ -92,12 +93,14 @@ async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: A
 
 async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
     """List a mission's open questions."""
-    statement = select(Decision.decision_id).where(
-        Decision.workspace_id == workspace_id,
-        Decision.mission_id == mission_id,
-        Decision.status == DecisionStatus.PENDING.value,
-    )
-    return list(await session.scalars(statement))
+    values = {"workspace_id": workspace_id, "mission_id": mission_id, "status": DecisionStatus.PENDING.value}
+    return [row["decision_id"] for row in await within(session)(_PENDING, values)]
+
+
+_PENDING = """
+    SELECT decision_id FROM decision
+    WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND status = %(status)s
+"""
 
 
 async def acknowledge(session: AsyncSession, workspace_id: str, name: str) -> None:

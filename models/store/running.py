@@ -1,17 +1,21 @@
 """What a mission's workflow changes in the mission's row: its state, its controls, its end."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
+from sqlmodel import col
 
 from models.contracts.pipeline import Conclusion, ControlRecord
+from models.domain.canonical import canonical_json
 from models.domain.events import EventType, Subject
 from models.domain.states import MISSION_TRANSITIONS, MissionOutcome, MissionStatus, Severity, sources
 from models.store import events
+from models.store.database import Database, mark_events, within
 from models.store.events import Actor
+from models.store.mission_statements import CLOSED, LOAD, LOCK, MERGED, START
 from models.store.stages import WORKER, subject
 from models.tables.missions import Capa, Mission, RemediationRow
 from models.tables.workspaces import Repository
@@ -26,10 +30,8 @@ _CONTROL_EVENTS = {
 
 async def load(session: AsyncSession, workspace_id: str, mission_id: str, *, for_update: bool = False) -> Mission:
     """Read a mission that must be there; `for_update` keeps others from changing it until the transaction ends."""
-    statement = select(Mission).where(Mission.workspace_id == workspace_id, Mission.mission_id == mission_id)
-    if for_update:
-        statement = statement.with_for_update().execution_options(populate_existing=True)
-    return (await session.scalars(statement)).one()
+    [row] = await within(session)(LOCK if for_update else LOAD, _key(workspace_id, mission_id))
+    return Mission(**row)
 
 
 async def load_repository(session: AsyncSession, mission: Mission) -> Repository:
@@ -39,35 +41,12 @@ async def load_repository(session: AsyncSession, mission: Mission) -> Repository
     return repository
 
 
-async def move(
-    session: AsyncSession, workspace_id: str, mission_id: str, to: MissionStatus, **values: Any
-) -> str | None:
-    """Move a mission along an arrow of its state machine; None when it is not in a state that may go there.
-
-    Returns the mission's correlation id, which the event of the move needs.
-    """
-    statement = (
-        update(Mission)
-        .where(
-            col(Mission.workspace_id) == workspace_id,
-            col(Mission.mission_id) == mission_id,
-            col(Mission.status).in_([state.value for state in sources(MISSION_TRANSITIONS, to)]),
-        )
-        .values(status=to.value, **values)
-        .returning(col(Mission.correlation_id))
-    )
-    return (await session.execute(statement)).scalar_one_or_none()
-
-
-async def start(session: AsyncSession, workspace_id: str, mission_id: str, run_id: str) -> None:
-    """Note that the workflow runs; doing it again changes nothing."""
-    moved = await move(
-        session, workspace_id, mission_id, MissionStatus.IN_PROGRESS, run_id=run_id, started_at=func.now()
-    )
-    if moved is not None:
-        await _tell(
-            session, workspace_id, mission_id, EventType.MISSION_STARTED, Actor(WORKER, moved), {"run_id": run_id}
-        )
+async def start(db: Database, workspace_id: str, mission_id: str, run_id: str) -> Mission:
+    """Note that the workflow runs, and read the mission as it is now: one that may not be started stays as it was."""
+    key, told = _key(workspace_id, mission_id), [(EventType.MISSION_STARTED, {"run_id": run_id})]
+    begun = _move(key, MissionStatus.IN_PROGRESS, WORKER, told) | {"run_id": run_id}
+    _, [row] = await db.together(workspace_id, (START, begun), (LOAD, key), has_events=True)
+    return Mission(**row)
 
 
 async def fill_context(
@@ -83,13 +62,11 @@ async def fill_context(
 
 async def record_merge(session: AsyncSession, workspace_id: str, mission_id: str, merge_sha: str) -> None:
     """Note the merge and that the mission observes from now on; doing it again changes nothing."""
-    moved = await move(
-        session, workspace_id, mission_id, MissionStatus.OBSERVING, merge_sha=merge_sha, merged_at=func.now()
-    )
-    if moved is not None:
-        actor = Actor(WORKER, moved)
-        await _tell(session, workspace_id, mission_id, EventType.MISSION_MERGED, actor, {"merge_sha": merge_sha})
-        await _tell(session, workspace_id, mission_id, EventType.MISSION_OBSERVING, actor, {"merge_sha": merge_sha})
+    data = {"merge_sha": merge_sha}
+    told = [(EventType.MISSION_MERGED, data), (EventType.MISSION_OBSERVING, data)]
+    values = _move(_key(workspace_id, mission_id), MissionStatus.OBSERVING, WORKER, told) | data
+    await within(session)(MERGED, values)
+    mark_events(session)
 
 
 async def record_revert(session: AsyncSession, workspace_id: str, mission_id: str, revert_sha: str) -> None:
@@ -134,24 +111,8 @@ async def record_control(session: AsyncSession, change: ControlRecord) -> None:
 
 async def conclude(session: AsyncSession, end: Conclusion, closer: str) -> bool:
     """Close the mission: status, outcome, CAPA and event; False when it was closed before."""
-    ref = end.ref
-    resolved = end.outcome is MissionOutcome.MERGED
+    ref, resolved = end.ref, end.outcome is MissionOutcome.MERGED
     to = MissionStatus.RESOLVED if resolved else MissionStatus.ESCALATED
-    correlation = await move(
-        session,
-        ref.workspace_id,
-        ref.mission_id,
-        to,
-        outcome=end.outcome.value,
-        reason=end.reason or None,
-        ended_at=func.now(),
-        paused=False,
-    )
-    if correlation is None:
-        return False
-    actor = Actor(closer, correlation)
-    if end.capa:
-        await open_capa(session, end, actor)
     kind = EventType.MISSION_RESOLVED if resolved else EventType.MISSION_ESCALATED
     data = {
         "outcome": end.outcome.value,
@@ -159,8 +120,12 @@ async def conclude(session: AsyncSession, end: Conclusion, closer: str) -> bool:
         "merge_sha": end.merge_sha,
         "revert_sha": end.revert_sha,
     }
-    await _tell(session, ref.workspace_id, ref.mission_id, kind, actor, data)
-    return True
+    values = _move(_key(ref.workspace_id, ref.mission_id), to, closer, [(kind, data)])
+    moved = await within(session)(CLOSED, values | {"outcome": end.outcome.value, "reason": end.reason or None})
+    mark_events(session)
+    if moved and end.capa:
+        await open_capa(session, end, Actor(closer, moved[0]["correlation_id"]))
+    return bool(moved)
 
 
 async def open_capa(session: AsyncSession, end: Conclusion, actor: Actor) -> None:
@@ -213,3 +178,21 @@ async def _tell(
     session: AsyncSession, workspace_id: str, mission_id: str, kind: EventType, actor: Actor, data: dict[str, Any]
 ) -> None:
     await events.append(session, workspace_id, kind, subject(mission_id), actor, data)
+
+
+def _key(workspace_id: str, mission_id: str) -> dict[str, str]:
+    return {"workspace_id": workspace_id, "mission_id": mission_id}
+
+
+def _move(
+    key: dict[str, str], to: MissionStatus, actor: str, told: Sequence[tuple[EventType, dict[str, Any]]]
+) -> dict[str, Any]:
+    """Give what each move takes: where it may come from, and what is told of it."""
+    return {
+        **key,
+        "status": to.value,
+        "sources": [state.value for state in sources(MISSION_TRANSITIONS, to)],
+        "actor": actor,
+        "types": [kind.value for kind, _ in told],
+        "told": [canonical_json(data).decode() for _, data in told],
+    }

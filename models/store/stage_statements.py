@@ -81,6 +81,14 @@ CLOSE = f"""
     ) FROM closed
 """  # noqa: S608  # as above
 
+_OF = "workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s"
+OF_ROUND = f"SELECT * FROM stage WHERE {_OF} AND round = %(round)s ORDER BY candidate, position"  # noqa: S608  # as above
+STILL_OPEN = f"SELECT * FROM stage WHERE {_OF} AND ended_at IS NULL ORDER BY started_at"  # noqa: S608  # as above
+RESULTS = f"""
+    SELECT stage, result FROM stage
+    WHERE {_OF} AND round = %(round)s AND candidate = %(candidate)s AND stage = ANY(%(stages)s)
+"""  # noqa: S608  # as above
+
 ANSWER = f"SELECT ended_at, result FROM stage WHERE {_KEY}"  # noqa: S608  # as above
 
 TELL = """

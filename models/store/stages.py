@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import ColumnElement, and_, event, or_, update
+from sqlalchemy import ColumnElement, event, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -20,7 +20,7 @@ from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
 from models.store import blobs
 from models.store.database import Ask, Clock, Database, Rows, clock, mark_events, within
-from models.store.stage_statements import ANSWER, CLOSE, OPEN, TELL
+from models.store.stage_statements import ANSWER, CLOSE, OF_ROUND, OPEN, RESULTS, STILL_OPEN, TELL
 from models.tables.missions import Stage
 
 WORKER = "worker"
@@ -98,29 +98,20 @@ async def load(session: AsyncSession, ref: StageRef) -> Stage | None:
 
 async def of_round(session: AsyncSession, workspace_id: str, mission_id: str, number: int) -> list[Stage]:
     """Read the records of one round, in the order of the pipeline."""
-    statement = (
-        select(Stage)
-        .where(Stage.workspace_id == workspace_id, Stage.mission_id == mission_id, Stage.round == number)
-        .order_by(col(Stage.candidate), col(Stage.position))
-    )
-    return list(await session.scalars(statement))
+    values = {"workspace_id": workspace_id, "mission_id": mission_id, "round": number}
+    return [Stage(**row) for row in await within(session)(OF_ROUND, values)]
 
 
 async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[Stage]:
     """Read a mission's records that have not ended, oldest first."""
-    statement = (
-        select(Stage)
-        .where(Stage.workspace_id == workspace_id, Stage.mission_id == mission_id, col(Stage.ended_at).is_(None))
-        .order_by(col(Stage.started_at))
-    )
-    return list(await session.scalars(statement))
+    values = {"workspace_id": workspace_id, "mission_id": mission_id}
+    return [Stage(**row) for row in await within(session)(STILL_OPEN, values)]
 
 
 async def results(session: AsyncSession, ref: StageRef, *names: StageName) -> list[dict[str, Any]]:
     """Read what stages found with a run's candidate in its round; {} for one that was not run."""
-    places = [is_of(ref.model_copy(update={"stage": name})) for name in names]
-    statement = select(Stage.stage, Stage.result).where(or_(*(and_(*place) for place in places)))
-    found = {row.stage: row.result for row in await session.execute(statement)}
+    values = _key(ref) | {"stages": [name.value for name in names]}
+    found = {row["stage"]: row["result"] for row in await within(session)(RESULTS, values)}
     return [found.get(name.value, {}) for name in names]
 
 

@@ -1,11 +1,11 @@
-"""Which host holds a mission's worktrees, and the fence of a branch's merge slot."""
+"""Which host holds a mission's worktrees."""
 
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.tables.missions import MergeFence, Mission, Workbench
+from models.tables.missions import Mission, Workbench
 
 
 async def open_on(session: AsyncSession, workspace_id: str, mission_id: str, host: str) -> None:
@@ -49,17 +49,3 @@ async def is_open_on(session: AsyncSession, workspace_id: str, repository_id: st
         .limit(1)
     )
     return await session.scalar(statement) is not None
-
-
-async def pass_fence(session: AsyncSession, workspace_id: str, repository_id: str, branch: str, token: int) -> bool:
-    """Use a branch's merge slot: true unless a younger token already did."""
-    row = {"workspace_id": workspace_id, "repository_id": repository_id, "branch": branch, "token": token}
-    statement = (
-        insert(MergeFence)
-        .values(**row)
-        .on_conflict_do_update(
-            constraint="merge_fence_pkey", set_={"token": token}, where=col(MergeFence.token) <= token
-        )
-        .returning(col(MergeFence.token))
-    )
-    return (await session.execute(statement)).first() is not None

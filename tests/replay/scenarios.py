@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import workbenches
+from models.store import merge_slots, workbenches
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.waiting import eventually, until
@@ -185,8 +185,7 @@ async def slot_yielded(world: World) -> Kept:
 async def slot_lost(world: World) -> Kept:
     repository = await world.repository()
     run, gate = await world.holder(repository)
-    async with world.db.workspace(world.workspace_id) as session:
-        await workbenches.pass_fence(session, world.workspace_id, repository.repository_id, "main", 5)
+    await merge_slots.pass_fence(world.db, world.workspace_id, run.mission_id, 5)
     gate.set()
     return await ended(run)
 

@@ -39,8 +39,7 @@ async def grant(db: Database, slot: QueueRef, run: SlotRelease, *left: SlotRelea
 
 
 async def release(db: Database, slot: QueueRef, run: SlotRelease) -> bool:
-    async with db.workspace(slot.workspace_id) as session:
-        return await merge_slots.release(session, slot, run)
+    return await merge_slots.release(db, slot, run)
 
 
 async def test_a_free_slot_is_taken_once_and_its_tokens_grow(db: Database, slot: QueueRef) -> None:

@@ -11,7 +11,7 @@ from temporalio.service import RPCError
 from models.contracts.merge_queue import SlotGrant
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import workbenches
+from models.store import merge_slots
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.workers import World, forgetful_world
@@ -119,8 +119,7 @@ class TestGrants:
     async def test_a_token_that_the_fence_refuses_is_exchanged_for_a_younger_one(self, world: World) -> None:
         repository = await world.repository()
         run, gate = await world.holder(repository)
-        async with world.db.workspace(world.workspace_id) as session:
-            assert await workbenches.pass_fence(session, world.workspace_id, repository.repository_id, "main", 5)
+        assert (await merge_slots.pass_fence(world.db, world.workspace_id, run.mission_id, 5)).passed
         gate.set()
         await all_merge(run)
         assert run.script.tokens == [1, 6]

@@ -106,8 +106,7 @@ class TestTerminated:
 
 async def test_a_vanished_workflow_is_noticed(world: World) -> None:
     run = await world.file()
-    async with world.db.workspace(world.workspace_id) as session:
-        await running.start(session, world.workspace_id, run.mission_id, "a run that is gone")
+    await running.start(world.db, world.workspace_id, run.mission_id, "a run that is gone")
     assert (await world.crew.reconcile()).closed == 1
     assert (await run.row()).reason == "its workflow vanished from Temporal"
 
