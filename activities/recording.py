@@ -113,6 +113,17 @@ class StageRecorder:
         """Sign and close an open record in a transaction that also does something else."""
         return await self._end(session, record, _ending(verdict, log), verdict.also)
 
+    async def record_in(self, session: AsyncSession, task: StageTask, verdict: Verdict) -> dict[str, Any]:
+        """Write the whole record of a stage that only looked, unless it has one: its answer counts."""
+        verdict.inputs = task.inputs
+        ending = _ending(verdict, None)
+        answer = await stages.record(session, task.ref, activity.info().attempt, ending, self._sign)
+        if answer is None:
+            return await stages.answer_of(session, task.ref)
+        if verdict.also is not None:
+            await verdict.also(session)
+        return answer
+
     async def _end(self, session: AsyncSession, record: Stage, ending: Ending, also: Also | None) -> dict[str, Any]:
         answer = await stages.end(session, record, ending, self._sign)
         if also is not None:

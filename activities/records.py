@@ -9,16 +9,16 @@ from temporalio import activity
 from activities.concluding import conclude
 from activities.recording import StageRecorder, Verdict
 from models.contracts.missions import AcceptanceCriteria, MetricTarget
-from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageResult
+from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
 from models.domain.metrics import Sample, Shortfall, unmet_targets
 from models.domain.stages import StageName, StageStatus
 from models.store import metric_windows, running, stages
 from models.store.stages import NewEvidence
-from models.tables.missions import Mission, Stage
+from models.tables.missions import Mission
 
-Judge = Callable[[AsyncSession, Mission, Stage], Awaitable[Verdict]]
+Judge = Callable[[AsyncSession, Mission, StageRef], Awaitable[Verdict]]
 
 
 class RecordActivities:
@@ -43,27 +43,23 @@ class RecordActivities:
 async def record_fact(
     recorder: StageRecorder, session: AsyncSession, mission: Mission, task: StageInput
 ) -> StageResult:
-    """Open, judge and close stage 5 (where nothing stresses), 6 or 7, which only touch Postgres."""
-    record = await stages.begin(session, task.ref, activity.info().attempt)
-    if record.ended_at is not None:
-        return StageResult.model_validate(record.result["answer"])
-    verdict = await _FACTS[task.ref.stage](session, mission, record)
-    verdict.inputs = task.inputs
-    return StageResult.model_validate(await recorder.close_in(session, record, verdict, None))
+    """Judge and record stage 5 (where nothing stresses), 6 or 7, which only touch Postgres."""
+    verdict = await _FACTS[task.ref.stage](session, mission, task.ref)
+    return StageResult.model_validate(await recorder.record_in(session, task, verdict))
 
 
-async def _skip(session: AsyncSession, mission: Mission, record: Stage) -> Verdict:
+async def _skip(session: AsyncSession, mission: Mission, ref: StageRef) -> Verdict:
     """Say that there is no stress command, so nothing was stressed (V-10)."""
     reason = "the repository has no stress command"
     return Verdict(StageResult(status=StageStatus.SKIPPED, reason=reason), StageStatus.SKIPPED, reason)
 
 
-async def _publish(session: AsyncSession, mission: Mission, record: Stage) -> Verdict:
+async def _publish(session: AsyncSession, mission: Mission, ref: StageRef) -> Verdict:
     """Store one report of all that the stages found (PIPE-06, V-77)."""
-    done = await stages.of_round(session, record.workspace_id, record.mission_id, record.round)
+    done = await stages.of_round(session, ref.workspace_id, ref.mission_id, ref.round)
     report = {
-        "mission_id": record.mission_id,
-        "round": record.round,
+        "mission_id": ref.mission_id,
+        "round": ref.round,
         # As they stand now: stage 7 looks once more, and its record gives the verdict.
         "metrics": (await _measured(session, mission)).details,
         "stages": [
@@ -79,24 +75,27 @@ async def _publish(session: AsyncSession, mission: Mission, record: Stage) -> Ve
             if stage.ended_at is not None
         ],
     }
-    await stages.tell(session, stages.ref_of(record), EventType.DIAGNOSTICS_PUBLISHED, {"stages": len(done)})
-    return Verdict(
-        StageResult(status=StageStatus.PASSED),
-        StageStatus.PASSED,
-        evidence=(NewEvidence("diagnostics", canonical_json(report)),),
-    )
+
+    async def also(session: AsyncSession) -> None:
+        await stages.tell(session, ref, EventType.DIAGNOSTICS_PUBLISHED, {"stages": len(done)})
+
+    evidence = (NewEvidence("diagnostics", canonical_json(report)),)
+    return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, evidence=evidence, also=also)
 
 
-async def _collect(session: AsyncSession, mission: Mission, record: Stage) -> Verdict:
+async def _collect(session: AsyncSession, mission: Mission, ref: StageRef) -> Verdict:
     """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
     found = await _measured(session, mission)
-    await metric_windows.snapshot(session, record.workspace_id, record.mission_id, "before_merge", found.samples)
+
+    async def also(session: AsyncSession) -> None:
+        await metric_windows.snapshot(session, ref.workspace_id, ref.mission_id, "before_merge", found.samples)
+
     status = StageStatus.FAILED if found.unmet else StageStatus.PASSED
     reason = "" if found.targets else "the mission has no metric targets"
     reason = "; ".join(str(shortfall) for shortfall in found.unmet) or reason
     answer = StageResult(status=status, reason=reason)
     evidence = (NewEvidence("metric", canonical_json(found.details)),)
-    return Verdict(answer, status, reason, found.details, evidence=evidence)
+    return Verdict(answer, status, reason, found.details, evidence=evidence, also=also)
 
 
 class _Measured(NamedTuple):

@@ -14,7 +14,15 @@ from models.settings import Settings
 from models.store.database import Database
 from tests.fixtures.instant_ports import Script, Scripts
 from tests.fixtures.workers import Crew
-from worker.main import ACTIVITIES_AT_ONCE, CACHED_WORKFLOWS, GRACE, HEARTBEATS_PASS, INTERCEPTORS, STICKY
+from worker.main import (
+    ACTIVITIES_AT_ONCE,
+    CACHED_WORKFLOWS,
+    GRACE,
+    HEARTBEATS_PASS,
+    INTERCEPTORS,
+    STICKY,
+    keep_for_good,
+)
 from workflows.client import connect
 
 BARE_QUEUE = "bare"
@@ -46,6 +54,7 @@ async def run(settings: Settings) -> None:
         )
         await stack.enter_async_context(bare)
         await Crew(settings, client, recorder, scripts, stack, settings.task_queue_prefix).everyone()
+        keep_for_good()
         await stopped.wait()
 
 

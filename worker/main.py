@@ -1,6 +1,7 @@
 """The worker process: runs workflows, stage activities, and the work bound to this host."""
 
 import asyncio
+import gc
 import signal
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -72,9 +73,16 @@ async def run(settings: Settings) -> None:
                 await stack.enter_async_context(worker)
         with boot_step("reconciler"):
             await ensure_reconciler(client, settings)
+        keep_for_good()
         log.info("worker.ready", host=host, isolation=tools.runner.isolation.value)
         await stopped.wait()
         log.info("worker.stopping")
+
+
+def keep_for_good() -> None:
+    """Leave what has been imported out of every later garbage collection: it costs a tenth of a busy worker's time."""
+    gc.collect()
+    gc.freeze()
 
 
 def make_workers(settings: Settings, client: Client, tools: Tools, host: str) -> list[Worker]:

@@ -36,16 +36,7 @@ OPEN = f"""
 """  # noqa: S608  # constants of this module, no input
 
 # History, evidence and results have keys of their own, so a second try adds nothing.
-# A large suite has tens of thousands of results, and the closing transaction seconds.
-CLOSE = f"""
-    WITH closed AS (
-        UPDATE stage SET status = %(status)s, reason = %(reason)s, result = CAST(%(result)s AS jsonb),
-        git_sha = %(git_sha)s, config_hash = %(config_hash)s, log_digest = %(log_digest)s, digest = %(digest)s,
-        signature = %(signature)s, key_id = %(key_id)s, ended_at = %(ended_at)s
-        WHERE {_KEY} AND ended_at IS NULL AND log_id = %(log_id)s RETURNING 1
-    ), dropped AS (
-        DELETE FROM log_chunk WHERE workspace_id = %(workspace_id)s AND log_id = %(log_id)s
-    ), stored AS (
+_KEPT = """stored AS (
         INSERT INTO blob (workspace_id, digest, size, content)
         SELECT %(workspace_id)s, digest, length(content), content
         FROM closed, unnest(CAST(%(blob_digests)s AS text[]), CAST(%(blobs)s AS bytea[])) AS t (digest, content)
@@ -56,7 +47,27 @@ CLOSE = f"""
         FROM closed, unnest(CAST(%(kinds)s AS text[]), CAST(%(digests)s AS text[]))
         WITH ORDINALITY AS t (kind, digest, number)
         ON CONFLICT DO NOTHING
-    ), tested AS (
+    ), noted AS (
+        INSERT INTO remediation_event
+        (workspace_id, mission_id, entry_id, stage, actor, action, result, git_sha, config_hash)
+        SELECT %(workspace_id)s, %(mission_id)s, %(entry)s, %(stage)s, 'worker', %(stage)s, %(told_result)s,
+        %(git_sha)s, %(config_hash)s
+        FROM closed ON CONFLICT DO NOTHING
+    )"""
+_CHAIN = """(
+        SELECT correlation_id FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
+    )"""
+
+# A large suite has tens of thousands of results, and the closing transaction seconds.
+CLOSE = f"""
+    WITH closed AS (
+        UPDATE stage SET status = %(status)s, reason = %(reason)s, result = CAST(%(result)s AS jsonb),
+        git_sha = %(git_sha)s, config_hash = %(config_hash)s, log_digest = %(log_digest)s, digest = %(digest)s,
+        signature = %(signature)s, key_id = %(key_id)s, ended_at = %(ended_at)s
+        WHERE {_KEY} AND ended_at IS NULL AND log_id = %(log_id)s RETURNING 1
+    ), dropped AS (
+        DELETE FROM log_chunk WHERE workspace_id = %(workspace_id)s AND log_id = %(log_id)s
+    ), {_KEPT}, tested AS (
         INSERT INTO test_result
         (workspace_id, mission_id, run, round, candidate, ordinal, name, outcome, duration_ms, log_digest)
         SELECT %(workspace_id)s, %(mission_id)s, run, %(round)s, %(candidate)s, number - 1, name, outcome, duration_ms,
@@ -64,21 +75,34 @@ CLOSE = f"""
         FROM closed, unnest(CAST(%(runs)s AS text[]), CAST(%(names)s AS text[]), CAST(%(outcomes)s AS text[]),
         CAST(%(durations)s AS float8[])) WITH ORDINALITY AS t (run, name, outcome, duration_ms, number)
         ON CONFLICT DO NOTHING
-    ), noted AS (
-        INSERT INTO remediation_event
-        (workspace_id, mission_id, entry_id, stage, actor, action, result, git_sha, config_hash)
-        SELECT %(workspace_id)s, %(mission_id)s, %(entry)s, %(stage)s, 'worker', %(stage)s, %(told_result)s,
-        %(git_sha)s, %(config_hash)s
-        FROM closed ON CONFLICT DO NOTHING
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, %(type)s, 'mission', %(mission_id)s, 'worker', correlation_id,
         CAST(%(told)s AS jsonb)
         FROM closed, mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
     )
-    SELECT (
-        SELECT correlation_id FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
-    ) FROM closed
+    SELECT {_CHAIN} FROM closed
+"""  # noqa: S608  # as above
+
+# A stage that takes no time begins and ends at once; nothing when it has a record.
+RECORD = f"""
+    WITH closed AS (
+        INSERT INTO stage (workspace_id, mission_id, round, candidate, stage, position, status, attempt, reason, result,
+        git_sha, config_hash, digest, signature, key_id, started_at, ended_at)
+        VALUES (%(workspace_id)s, %(mission_id)s, %(round)s, %(candidate)s, %(stage)s, %(position)s, %(status)s,
+        %(attempt)s, %(reason)s, CAST(%(result)s AS jsonb), %(git_sha)s, %(config_hash)s, %(digest)s, %(signature)s,
+        %(key_id)s, %(ended_at)s, %(ended_at)s)
+        ON CONFLICT ON CONSTRAINT stage_pkey DO NOTHING RETURNING 1
+    ), moved AS (
+        UPDATE mission SET stage = %(stage)s WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
+        AND EXISTS (SELECT FROM closed)
+    ), {_KEPT}, told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT %(workspace_id)s, t.type, 'mission', %(mission_id)s, 'worker', {_CHAIN}, CAST(t.data AS jsonb)
+        FROM closed, (VALUES (1, 'stage.started', %(told_start)s), (2, %(type)s, %(told)s)) AS t (number, type, data)
+        ORDER BY number
+    )
+    SELECT {_CHAIN} FROM closed
 """  # noqa: S608  # as above
 
 _OF = "workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s"

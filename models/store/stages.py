@@ -20,7 +20,7 @@ from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
 from models.store import blobs
 from models.store.database import Ask, Clock, Database, Rows, clock, mark_events, within
-from models.store.stage_statements import ANSWER, CLOSE, OF_ROUND, OPEN, RESULTS, STILL_OPEN, TELL
+from models.store.stage_statements import ANSWER, CLOSE, OF_ROUND, OPEN, RECORD, RESULTS, STILL_OPEN, TELL
 from models.tables.missions import Stage
 
 WORKER = "worker"
@@ -201,9 +201,31 @@ async def end(session: AsyncSession, record: Stage, ending: Ending, sign: Sign) 
     if not told:
         return await _earlier(ask, record)
     mark_events(session)
-    line = _line(record, ending, told)
-    event.listen(session.sync_session, "after_commit", lambda _: log.info("stage_ended", **line), once=True)
+    _log_after_commit(session, _line(record, ending, told))
     return ending.answer
+
+
+async def record(
+    session: AsyncSession, ref: StageRef, attempt: int, ending: Ending, sign: Sign
+) -> dict[str, Any] | None:
+    """Write the whole record of a stage that takes no time; None when it has one already. It has no log or results."""
+    now = clock(session).now
+    whole = Stage(**_key(ref), status=ending.status.value, attempt=attempt, started_at=now)
+    values = _closing(whole, ending, now, sign)
+    told = await within(session)(
+        RECORD, values | {"attempt": attempt, "told_start": canonical_json(_place(ref)).decode()}
+    )
+    if not told:
+        return None
+    mark_events(session)
+    _log_after_commit(session, _line(whole, ending, told))
+    return ending.answer
+
+
+async def answer_of(session: AsyncSession, ref: StageRef) -> dict[str, Any]:
+    """Read what a stage that has ended answered."""
+    [found] = await within(session)(ANSWER, _key(ref))
+    return dict(found["result"]["answer"])
 
 
 async def end_alone(db: Database, begun: Begun, ending: Ending, sign: Sign) -> dict[str, Any]:
@@ -232,6 +254,10 @@ async def _earlier(ask: Ask, record: Stage) -> dict[str, Any]:
     if found["ended_at"] is None:
         raise Superseded("stage_superseded", f"a later try of {record.stage} has begun")
     return dict(found["result"]["answer"])
+
+
+def _log_after_commit(session: AsyncSession, line: dict[str, Any]) -> None:
+    event.listen(session.sync_session, "after_commit", lambda _: log.info("stage_ended", **line), once=True)
 
 
 def _line(record: Stage, ending: Ending, told: Rows) -> dict[str, Any]:
