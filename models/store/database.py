@@ -144,8 +144,8 @@ class Database:
         # A lost hint costs a tail at most one interval of its own polling.
         with suppress(DBAPIError, OSError):
             async with self._system.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await connection.execute(_NOTIFY)
+                await connection.commit()
 
 
 def mark_events(session: AsyncSession) -> None:
