@@ -7,14 +7,15 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import TupleRow
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models.settings import Settings
 from models.store.database import Database
 from tests.fixtures.api import Team, make_team
 from tests.fixtures.servers import plain
 from tests.fixtures.waiting import eventually
+from worker.dev.ports import free_port
 
 KEEP = (
     "INSERT INTO log_chunk (workspace_id, log_id, seq, content) VALUES (%(workspace)s, %(log)s, 0, 'x')"
@@ -65,12 +66,13 @@ async def test_it_sees_and_writes_its_own_workspace_alone(narrow: Database, team
 
 async def test_no_workspace_is_left_on_the_connection(narrow: Database, team: Team) -> None:
     await narrow.alone(team.workspace_id, KEEP, kept(team, "a"))
-    async with narrow._app.connect() as connection:
-        assert (await connection.execute(text(SEEN))).all() == []
-        assert (await connection.execute(text("SELECT current_setting('app.workspace', true)"))).scalar() in (None, "")
+    async with narrow._alone.borrow("") as connection:
+        assert await (await connection.execute(SEEN)).fetchall() == []
+        [left] = await (await connection.execute("SELECT current_setting('app.workspace', true)")).fetchall()
+        assert left[0] in (None, "")
 
 
-async def test_both_doors_share_connections_and_the_wide_one_still_rolls_back(narrow: Database, team: Team) -> None:
+async def test_the_wide_door_still_rolls_back(narrow: Database, team: Team) -> None:
     await narrow.alone(team.workspace_id, KEEP, kept(team, "a"))
     async with narrow.workspace(team.workspace_id) as session:
         await session.execute(text("DELETE FROM log_chunk"))
@@ -130,6 +132,22 @@ async def test_a_lost_server_is_told_of_once(db: Database, team: Team, look: Loo
         await db.alone(team.workspace_id, KEEP, kept(team, "a"))
     assert failure.value.connection_invalidated
     await asyncio.gather(*(seen(db, team) for _ in range(5)))
+
+
+async def test_a_server_that_is_away_is_told_of_at_once(database_url: str) -> None:
+    nowhere = make_url(database_url).set(port=free_port()).render_as_string(hide_password=False)
+    database = Database(nowhere, nowhere)
+    async with asyncio.timeout(2):
+        with pytest.raises(OperationalError) as failure:
+            await database.alone("", SEEN, {})
+    assert failure.value.connection_invalidated
+
+
+async def test_who_finds_all_connections_in_use_waits_for_one(narrow: Database, team: Team) -> None:
+    async with narrow._alone.borrow(""):
+        call = asyncio.create_task(seen(narrow, team))
+        assert await asyncio.wait([call], timeout=0.1) == (set(), {call})
+    assert await call == []
 
 
 async def test_a_commit_with_events_is_announced(db: Database, team: Team) -> None:
