@@ -135,9 +135,8 @@ class Database:
         await asyncio.sleep(HINT_DELAY)
         # A lost hint costs a tail at most one interval of its own polling.
         with suppress(DBAPIError, OSError):
-            async with self._system.connect() as connection:
+            async with self._system.begin() as connection:
                 await connection.execute(_NOTIFY)
-                await connection.commit()
 
 
 def mark_events(session: AsyncSession) -> None:
