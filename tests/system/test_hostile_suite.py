@@ -93,12 +93,17 @@ async def test_what_uses_everything_up_is_stopped_and_named_while_others_go_on(p
 
 async def test_what_wants_to_stay_is_gone_and_a_changed_command_changes_nothing(product: Product) -> None:
     repo = hostile(product, f"{STAYS}. ./sound.sh")
+    told = "the run at the patch left 2 process(es) behind, which were ended"
     mission = await product.file(repo)
     ended = await product.ended(mission)
     assert ended["outcome"] == "merged", ended["reason"]
     product.assert_unharmed(mission, repo)
     left_nothing(product, mission)
     assert repo.show("main", ".mission-control.yaml").startswith(b"test: sh check.sh")
+    [record] = [record for record in product.stages(mission) if record["stage"] == "run_tests"]
+    assert [note for note in record["result"]["notes"] if "left" in note] == [told]
+    log = (await product.api.get(f"/missions/{mission}/stages/4/log")).text
+    assert log.count("process(es) behind, which were ended") == 1
 
 
 @dataclass(frozen=True)
