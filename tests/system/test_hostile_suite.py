@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import psutil
 import pytest
 
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.product import CHECK, FILES, Product, running
+from tests.fixtures.product import CHECK, FILES, Product
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -44,15 +43,6 @@ STAYS = f"""\
 (setsid sh -c 'trap "" TERM HUP; while :; do sleep {LONG} & wait; done' >/dev/null 2>&1 &)
 echo 'test: "true"' > .mission-control.yaml
 """
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "hostile"
-    root.mkdir()
-    async with running(root) as product:
-        yield product
 
 
 def hostile(product: Product, line: str, timeout: str = "60s") -> Repo:
