@@ -21,7 +21,7 @@ from models.domain.errors import StageFailed
 from models.domain.repo_config import Commands
 from models.domain.scanning import Scan
 from models.domain.stress import StressRun
-from models.domain.testing import TestCase, TestReport
+from models.domain.testing import TestCase, TestReport, leftovers
 from models.store import base_results, blobs
 
 MAX_STORED_RESULTS, MAX_STORED_BYTES = 20_000, 4 * 1024 * 1024
@@ -58,7 +58,7 @@ class Trials:
             await log.line(f"testing {tree} at {sha[:12]}")
             place = await self._place(job, tree, sha, environment, lock)
             trial = await run_trial(self._runner, place, _commands(job, environment), log.write, only)
-            await _tell_stop(trial.result.seconds, trial.report.stopped, log)
+            await _tell_end(trial.result.seconds, trial.report, log)
             return trial.report
 
     async def stress(self, job: Job, tree: str, sha: str, base_sha: str, log: Log) -> StressRun:
@@ -69,7 +69,7 @@ class Trials:
             place = await self._place(job, tree, sha, environment, lock)
             await self._install(place, _commands(job, environment), log)
             run = await run_stress(self._runner, place, job.commands, log.write)
-            await _tell_stop(run.seconds, run.stopped, log)
+            await _tell_end(run.seconds, run, log)
             return run
 
     async def probe(self, job: Job, sha: str, log: Log) -> dict[str, float]:
@@ -142,9 +142,11 @@ class Trials:
         await outlasting(keep)
 
 
-async def _tell_stop(seconds: float, stopped: str, log: Log) -> None:
-    if stopped:
-        await log.line(f"stopped after {seconds:.0f} s: {stopped}")
+async def _tell_end(seconds: float, run: TestReport | StressRun, log: Log) -> None:
+    if run.stopped:
+        await log.line(f"stopped after {seconds:.0f} s: {run.stopped}")
+    for told in leftovers("the command", run.left_behind):
+        await log.line(told)
 
 
 def _commands(job: Job, environment: Environment) -> Commands:

@@ -3,14 +3,15 @@
 import codecs
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
 
 from cli.client import Api
 from cli.errors import Refused, Unreachable
-from cli.text import line, safe
+from cli.printed import readable
+from cli.text import line
 
 LOOK_SECONDS = 1.0
 RECONNECT_SECONDS = 2.0
@@ -18,21 +19,17 @@ RECONNECT_SECONDS = 2.0
 Json = dict[str, Any]
 
 
-Write = Callable[[Json, str], None]
-
-
 def show_log(api: Api, mission_id: str, stage: str | None, *, follow: bool, as_json: bool) -> None:
     """Print a stage's log, or without `stage` that of the latest which has one; `follow` goes on while it grows.
 
     With `follow` and without `stage`, all stages follow one another until the mission has ended.
     """
-    write = _write_json if as_json else _write_text
     if stage:
-        _print(api, mission_id, api.get(f"/missions/{mission_id}/stages/{stage}"), write, follow=follow)
+        _print(api, mission_id, api.get(f"/missions/{mission_id}/stages/{stage}"), follow=follow, as_json=as_json)
     elif follow:
-        _follow_all(api, mission_id, write)
+        _follow_all(api, mission_id, as_json=as_json)
     else:
-        _print(api, mission_id, _latest(api, mission_id), write, follow=False)
+        _print(api, mission_id, _latest(api, mission_id), follow=False, as_json=as_json)
 
 
 def _latest(api: Api, mission_id: str) -> Json:
@@ -43,7 +40,7 @@ def _latest(api: Api, mission_id: str) -> Json:
     return with_log[-1]
 
 
-def _follow_all(api: Api, mission_id: str, write: Write) -> None:
+def _follow_all(api: Api, mission_id: str, *, as_json: bool) -> None:
     shown: set[tuple[object, ...]] = set()
     while True:
         ended = api.get(f"/missions/{mission_id}")["outcome"]
@@ -52,27 +49,30 @@ def _follow_all(api: Api, mission_id: str, write: Write) -> None:
             if key not in shown:
                 shown.add(key)
                 typer.secho(f"{line(stage['number'])} {line(stage['stage'])}", bold=True, err=True)
-                _print(api, mission_id, stage, write, follow=True)
+                _print(api, mission_id, stage, follow=True, as_json=as_json)
         if ended:
             return
         time.sleep(LOOK_SECONDS)
 
 
-def _print(api: Api, mission_id: str, stage: Json, write: Write, *, follow: bool) -> None:
+def _print(api: Api, mission_id: str, stage: Json, *, follow: bool, as_json: bool) -> None:
+    texts = _decoded(_pieces(api, mission_id, stage, follow=follow))
+    for text in texts if as_json else readable(texts):
+        typer.echo(_in_json(stage, text) if as_json else text, nl=as_json)
+
+
+def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-    for piece in _pieces(api, mission_id, stage, follow=follow):
-        write(stage, decode(piece))
-    write(stage, decode(b"", True))
+    for piece in pieces:
+        if text := decode(piece):
+            yield text
+    if rest := decode(b"", True):
+        yield rest
 
 
-def _write_text(stage: Json, text: str) -> None:
-    typer.echo(safe(text), nl=False)
-
-
-def _write_json(stage: Json, text: str) -> None:
+def _in_json(stage: Json, text: str) -> str:
     place = {name: stage[name] for name in ("stage", "number", "round", "candidate")}
-    if text:
-        typer.echo(json.dumps(place | {"text": text}))
+    return json.dumps(place | {"text": text})
 
 
 def _pieces(api: Api, mission_id: str, stage: Json, *, follow: bool) -> Iterator[bytes]:

@@ -104,6 +104,8 @@ class CommandResult:
     output_bytes: int
     isolation: Isolation
     peak_memory: int = 0
+    left_behind: int = 0
+    """Processes that ran on when it had ended by itself, and that we ended."""
 
     @property
     def ok(self) -> bool:

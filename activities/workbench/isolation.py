@@ -22,6 +22,16 @@ LAUNCHER_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 _ENTER = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
 _UNSHARED = ("--mount", "--pid", "--ipc", "--uts", "--cgroup")
+_FIRST = """exec 3>&2 2>/dev/null
+"$@" </dev/null 2>&3 3>&-
+echo "{\\"exit-code\\": $?}" >&0
+read -r _
+"""
+"""Bubblewrap's own first process would end with the command, and all that the command leaves behind with it, uncounted.
+
+This one says the exit code and stays. Its input is the status socket, on which nothing comes: it ends by our hand, or
+when we are gone. What the shell has to say of a command's death is nobody's output.
+"""
 _NO_CAPABILITIES = ("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs")
 _WALL = 16
 """The rlimit stands this many times behind the limit: a fork bomb that hits it at once goes out by itself, unseen."""
@@ -33,6 +43,8 @@ class Launch:
 
     argv: tuple[str, ...]
     specification: bytes = b""
+    status_as_input: bool = False
+    """Whether what is started finds the status socket as its standard input, too."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class Box:
 
     def _bubblewrap(self, specification: int, status: int) -> Launch:
         options = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--die-with-parent"]
-        options += ["--hostname", "sandbox", *([] if self.network else ["--unshare-net"])]
+        options += ["--as-pid-1", "--hostname", "sandbox", *([] if self.network else ["--unshare-net"])]
         options += self._bubblewrap_view()
         tail = self._begin(SCRIPT)
         if self.slot.drops_uid:
@@ -64,7 +76,9 @@ class Box:
             uid = str(self.slot.uid)
             options += ["--unshare-user", "--disable-userns", "--uid", uid, "--gid", uid]
         start = ("bwrap", "--args", str(specification), "--json-status-fd", str(status), "--")
-        return Launch((*start, *tail), b"".join(option.encode() + b"\0" for option in options))
+        first = ("/bin/sh", "-c", _FIRST, "sh")
+        written = b"".join(option.encode() + b"\0" for option in options)
+        return Launch((*start, *first, *tail), written, status_as_input=True)
 
     def _bubblewrap_view(self) -> list[str]:
         view = self.view

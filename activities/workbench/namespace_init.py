@@ -1,8 +1,8 @@
 """The first process of a sandbox made of plain namespaces; `unshare` starts this file alone, outside the package.
 
-It shows the command the file system of the plan, starts it, reaps what the command leaves behind, and ends with it:
-the end of a PID namespace's first process ends every other one in it. On the status descriptor it writes what
-bubblewrap would.
+It shows the command the file system of the plan, starts it, says how it ended, and stays until its launcher has
+counted what the command left behind: the end of a PID namespace's first process ends every other one in it. On the
+status descriptor it writes what bubblewrap would.
 """
 
 import ctypes
@@ -60,6 +60,7 @@ def main() -> int:
         _write("/proc/sys/user/max_user_namespaces", "1")
     code = _run(plan["argv"])
     _say(status, {"exit-code": code})
+    os.read(status, 1)  # nothing ever comes: our launcher ends us, or is gone itself
     return code
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ class _Prepared:
         """Build the whole launch: limits outside, isolation inside."""
         inner = self.box.launch(isolation, plan, status)
         others = 0 if self.slot.drops_uid or self.cage.pids else _tasks_of_this_user()
-        return Launch(fenced(inner.argv, self.cage, self.command.limits, others), inner.specification)
+        return replace(inner, argv=fenced(inner.argv, self.cage, self.command.limits, others))
 
 
 class _Pump:
@@ -124,9 +124,9 @@ class Sandbox:
             await disk.begin()
             tree = await Tree.start(prepared.slot, lambda plan, status: prepared.launch(self.isolation, plan, status))
             watch = Watch(command.limits, prepared.cage, tree, disk)
-            exit_code, stopped = await self._follow(tree, watch, pump)
+            exit_code, stopped, left = await self._follow(tree, watch, pump)
             seconds = time.monotonic() - began
-            return CommandResult(exit_code, stopped, seconds, pump.total, self.isolation, watch.peak_memory)
+            return CommandResult(exit_code, stopped, seconds, pump.total, self.isolation, watch.peak_memory, left)
 
     @contextlib.asynccontextmanager
     async def _prepared(self, command: Command) -> AsyncIterator[_Prepared]:
@@ -141,18 +141,19 @@ class Sandbox:
             async with slot.lent(writable):
                 yield _Prepared(command, slot, cage, box, writable)
 
-    async def _follow(self, tree: Tree, watch: Watch, pump: _Pump) -> tuple[int | None, Stopped | None]:
-        """Accompany a command to its end: its own, or the one we make."""
+    async def _follow(self, tree: Tree, watch: Watch, pump: _Pump) -> tuple[int | None, Stopped | None, int]:
+        """Accompany a command to its end: its own, or the one we make; after its own, count what it leaves behind."""
         ending = asyncio.create_task(tree.exit_code(isolated=self.isolation is not Isolation.NONE))
         limit = asyncio.create_task(watch.until_stopped())
         carrying = asyncio.create_task(pump.run(tree.output))
         try:
             stopped = await _first_reason(ending, limit, carrying)
+            left = 0 if stopped else await tree.left_behind()
             await tree.end()
             if stopped is not Stopped.OUTPUT and await self._rest_of(carrying):
                 stopped = stopped or Stopped.OUTPUT
             stopped = stopped or await watch.last_look()
-            return (None, stopped) if stopped else (await ending, None)
+            return (None, stopped, 0) if stopped else (await ending, None, left)
         finally:
             for task in (ending, limit, carrying):
                 task.cancel()

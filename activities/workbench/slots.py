@@ -118,23 +118,29 @@ class Slot:
         await self.clear()
 
     async def evict(self) -> None:
-        """Kill every process of the slot's commands, wherever it has gone.
-
-        By uid, where nobody else has it; else by the mark, which a command that means to escape can take off.
-        """
+        """Kill every process of the slot's commands, wherever it has gone."""
         if self.drops_uid:
             become = ("setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--")
             await _run(*become, "/bin/sh", "-c", "kill -9 -1")
             return
-        while marked := [process for process in psutil.process_iter() if self._is_marked(process)]:
+        while marked := self.processes():
             for process in marked:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
-    def _is_marked(self, process: psutil.Process) -> bool:
+    def processes(self) -> list[psutil.Process]:
+        """Find every process of the slot's commands that is alive, wherever it has gone.
+
+        By uid, where nobody else has it; else by the mark, which a command that means to escape can take off.
+        """
+        return [process for process in psutil.process_iter() if self._holds(process)]
+
+    def _holds(self, process: psutil.Process) -> bool:
         try:
-            return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self.name
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            return process.uids().real == self.uid if self.drops_uid else process.environ().get(MARK) == self.name
         except psutil.Error:
             return False
 

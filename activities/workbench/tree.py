@@ -5,6 +5,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from models.domain.errors import Unavailable
 CHUNK = 64 * 1024
 
 _LOOK_AGAIN_SECONDS = 0.01
+_ENDING_SECONDS = 0.2
+"""Helpers of a command (Python's resource tracker) end by themselves right behind it: they are not left behind."""
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Tree:
     @classmethod
     async def start(cls, slot: Slot, launch: Callable[[int, int], Launch]) -> "Tree":
         """Start what `launch` builds, given the descriptors it will find its plan on and report its status to."""
-        plan, (told, tell), (printed, printing) = os.memfd_create("plan"), os.pipe(), os.pipe()
+        plan, (told, tell), (printed, printing) = os.memfd_create("plan"), _socket_pair(), os.pipe()
         with _closing(plan, tell, printing):
             built = launch(plan, tell)
             os.write(plan, built.specification)
@@ -49,7 +53,7 @@ class Tree:
                 output, status = [await _reader(end, undo) for end in (printed, told)]
                 process = await asyncio.create_subprocess_exec(
                     *built.argv,
-                    stdin=asyncio.subprocess.DEVNULL,
+                    stdin=tell if built.status_as_input else asyncio.subprocess.DEVNULL,
                     stdout=printing,
                     stderr=printing,
                     pass_fds=(plan, tell),
@@ -72,9 +76,7 @@ class Tree:
         self.init = int((await self._told())["child-pid"])
         with contextlib.suppress(ProcessLookupError):
             self._init_handle = os.pidfd_open(self.init)
-        code = (await self._told())["exit-code"]
-        await self.process.wait()
-        return code
+        return (await self._told())["exit-code"]
 
     async def _told(self) -> dict[str, int]:
         """The next thing the launcher reports."""
@@ -95,6 +97,22 @@ class Tree:
             self._seen.update(children[parent.pid])
         self._seen = set(found)
         return found
+
+    async def left_behind(self) -> int:
+        """Count what runs on although the command has ended; what is just ending is given a moment."""
+        deadline = time.monotonic() + _ENDING_SECONDS
+        while left := len(self._left()):
+            if time.monotonic() > deadline:
+                return left
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        return 0
+
+    def _left(self) -> list[psutil.Process]:
+        if self.init is None:
+            return self.slot.processes()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [process for process in psutil.Process(self.init).children(recursive=True) if _is_alive(process)]
+        return []
 
     async def end(self) -> None:
         """Kill what is left, and return when nothing is."""
@@ -145,6 +163,11 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _socket_pair() -> tuple[int, int]:
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
 
 
 async def _reader(descriptor: int, undo: contextlib.AsyncExitStack) -> asyncio.StreamReader:

@@ -95,10 +95,12 @@ async def run_trial(
     Raises:
         StageFailed: `report_refused`, when a report is not one or would cost too much to read.
     """
+    left_behind = 0
     if commands.install and not installed:
         result = await _run(runner, place, commands.install, commands.timeout, on_output)
         if not result.ok:
             return Trial(_failed_install(commands, result, place), result)
+        left_behind = result.left_behind
     line = narrowed(commands.test, only, lambda path: os.path.isfile(place.tree / path)) if only else commands.test
     await _forget_reports(place, commands)
     reader = GoTestReader()
@@ -117,6 +119,7 @@ async def run_trial(
         exit_code=result.exit_code,
         stopped=_why_stopped(result, place, commands.timeout),
         trouble=trouble,
+        left_behind=left_behind + result.left_behind,
     )
     return Trial(report, result)
 
@@ -132,7 +135,13 @@ async def run_stress(runner: CommandRunner, place: Place, commands: Commands, on
     written = await asyncio.to_thread(read_files, place.out, STRESS_METRICS)
     measured = _measurements(written[STRESS_METRICS], STRESS_METRICS) if written else {}
     stopped = _why_stopped(result, place, commands.timeout)
-    return StressRun(seconds=result.seconds, exit_code=result.exit_code, stopped=stopped, measured=measured)
+    return StressRun(
+        seconds=result.seconds,
+        exit_code=result.exit_code,
+        stopped=stopped,
+        measured=measured,
+        left_behind=result.left_behind,
+    )
 
 
 async def run_probe(runner: CommandRunner, place: Place, commands: Commands, on_output: OnOutput) -> dict[str, float]:
@@ -197,6 +206,7 @@ def _failed_install(commands: Commands, result: CommandResult, place: Place) -> 
         exit_code=result.exit_code,
         stopped=_why_stopped(result, place, commands.timeout),
         trouble=f"install {_ending(result, place, commands.timeout)}",
+        left_behind=result.left_behind,
     )
 
 

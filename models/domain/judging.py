@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from models.domain.testing import Outcome, Source, TestReport, bad, normal_id, worst
+from models.domain.testing import Outcome, Source, TestReport, bad, leftovers, normal_id, worst
 
 MAX_NAMED = 1000
 """Tests that a verdict names of one kind: it is kept with the stage, and the reports in evidence hold all."""
@@ -146,8 +146,9 @@ def judge(
     elif not found.reasons:
         proofs = _proofs(must_pass, pass_to_pass, before, after)
         found = _by_name(bare, after, proofs, {one.id for one in flaky}, asked_files)
+    left = _left_behind(bare, before, after)
     return Verdict(
-        **dict(found),
+        **(dict(found) | {"notes": (*found.notes, *left)}),
         passed=not found.reasons,
         flaky=tuple(flaky),
         counts={"base": bare.counts, "before": before.counts, "after": after.counts},
@@ -316,6 +317,13 @@ def _notes(bare: TestReport, after: TestReport, excused: Sequence[str]) -> Itera
     new = [id for id, outcomes in after.by_id.items() if bad(outcomes) and id not in bare.by_id]
     if new:
         yield f"{len(new)} test(s) unknown to the base fail at the patch: {some(new)}"
+
+
+def _left_behind(bare: TestReport, before: TestReport, after: TestReport) -> Iterable[str]:
+    yield from leftovers("the run at the base", bare.left_behind)
+    if before is not bare:
+        yield from leftovers("the run before the patch", before.left_behind)
+    yield from leftovers("the run at the patch", after.left_behind)
 
 
 def _settle_one(

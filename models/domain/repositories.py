@@ -11,6 +11,7 @@ from models.domain.errors import InvalidInput
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _SCP_LIKE = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9_][\w.-]*:(?![-/]{2}|-)\S+")
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[-/.]|[/.]$|^@$")
+_OUTSIDE = "repository_outside_roots"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ def check_url(url: str, allowed_roots: Iterable[Path]) -> RepositoryUrl:
     return _from_url(url, allowed_roots)
 
 
+def outside_roots(urls: Iterable[str], allowed_roots: Iterable[Path]) -> tuple[str, ...]:
+    """Pick the registered places that lie on this machine outside `allowed_roots`: no mission may use them."""
+    roots = tuple(allowed_roots)
+    return tuple(url for url in urls if _refusal(url, roots) == _OUTSIDE)
+
+
 def check_ref_name(name: str) -> str:
     """Return `name` if git would take it as a branch, tag or SHA; refuse what git could read as something else.
 
@@ -55,6 +62,14 @@ def check_ref_name(name: str) -> str:
     if not name or len(name) > 250 or _BAD_REF.search(name):
         raise InvalidInput("ref_invalid", f"{name[:250]!r} is not a name of a branch, a tag or a commit.")
     return name
+
+
+def _refusal(url: str, allowed_roots: Iterable[Path]) -> str:
+    try:
+        check_url(url, allowed_roots)
+    except InvalidInput as error:
+        return error.code
+    return ""
 
 
 def _from_url(url: str, allowed_roots: Iterable[Path]) -> RepositoryUrl:
@@ -103,7 +118,7 @@ def _local(path: Path, allowed_roots: Iterable[Path]) -> RepositoryUrl:
         raise InvalidInput("repository_url_invalid", "The repository's path cannot be followed.") from None
     if not inside:
         raise InvalidInput(
-            "repository_outside_roots",
+            _OUTSIDE,
             "The path is not inside the folders this server may use: add a folder above it to MC_REPOSITORY_ROOTS, for "
             "the API and the workers, and start them again; or give the repository by https or ssh.",
         )

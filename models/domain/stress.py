@@ -10,13 +10,17 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.metrics import Target, holds
+from models.domain.testing import leftovers
 
 MAX_RATIO = 1.5
 MAX_EXTRA_SECONDS = 1.0
 
 
 class StressRun(BaseModel):
-    """One run of the stress command. `exit_code` is None when it was stopped for `stopped`."""
+    """One run of the stress command. `exit_code` is None when it was stopped for `stopped`.
+
+    `left_behind` counts the processes that ran on when it had ended by itself, and that were ended then.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,6 +28,7 @@ class StressRun(BaseModel):
     exit_code: int | None
     stopped: str = ""
     measured: dict[str, float] = {}
+    left_behind: int = 0
 
     @property
     def ok(self) -> bool:
@@ -50,7 +55,10 @@ def compare_stress(base: StressRun, patched: StressRun, targets: Iterable[Target
         *_slowness(base, patched),
         *(reason for target in targets for reason in _miss(target, patched)),
     )
-    notes = () if base.ok else (f"the stress command fails at the base ({_how(base)}): speed was not compared",)
+    unequal = () if base.ok else (f"the stress command fails at the base ({_how(base)}): speed was not compared",)
+    runs = {"at the base": base, "at the patch": patched}
+    left = (note for where, run in runs.items() for note in leftovers(f"the stress command {where}", run.left_behind))
+    notes = (*unequal, *left)
     return StressVerdict(passed=not reasons, reasons=reasons, notes=notes, base=base, patched=patched)
 
 

@@ -45,7 +45,8 @@ class TestReport(BaseModel):
     """All that one run told.
 
     `exit_code` is None when we stopped the command, and then `stopped` says why. `trouble` says why there are fewer
-    results than there should be: set-up that failed, a report that was not written.
+    results than there should be: set-up that failed, a report that was not written. `left_behind` counts the processes
+    that ran on when the command had ended by itself, and that were ended then.
     """
 
     __test__: ClassVar[bool] = False
@@ -56,6 +57,7 @@ class TestReport(BaseModel):
     exit_code: int | None = None
     stopped: str = ""
     trouble: str = ""
+    left_behind: int = 0
 
     @property
     def cannot_tell(self) -> tuple[str, ...]:
@@ -96,6 +98,11 @@ def normal_id(name: str) -> str:
     """
     head, bracket, parameters = _ADDRESS.sub("0x*", name).partition("[")
     return _LINE_NUMBER.sub(r"\1\2*", head) + bracket + parameters
+
+
+def leftovers(run: str, left_behind: int) -> tuple[str, ...]:
+    """Say in the evidence that a run left processes behind; nothing where it left none."""
+    return (f"{run} left {left_behind} process(es) behind, which were ended",) if left_behind else ()
 
 
 def bad(outcomes: Counter[Outcome]) -> int:

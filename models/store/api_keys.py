@@ -11,7 +11,6 @@ from sqlmodel import col, select
 
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.principals import Role
 from models.schemas.keys import KeyCreate
 from models.schemas.pagination import PageRequest
 from models.store import events, keys, lists
@@ -112,11 +111,7 @@ async def _is_valid(session: AsyncSession, key: ApiKey) -> bool:
 async def _lock_admins(session: AsyncSession, workspace_id: str) -> set[str]:
     """Name the keys that may do everything, for good. They are locked: of two that are revoked at once, one waits."""
     statement = (
-        select(ApiKey.key_id)
-        .where(ApiKey.workspace_id == workspace_id, ApiKey.role == Role.ADMIN.value, *keys.valid())
-        .where(col(ApiKey.expires_at).is_(None), col(ApiKey.scopes) == [])
-        .order_by(col(ApiKey.key_id))
-        .with_for_update()
+        select(ApiKey.key_id).where(*keys.lasting_admin(workspace_id)).order_by(col(ApiKey.key_id)).with_for_update()
     )
     return set(await session.scalars(statement))
 

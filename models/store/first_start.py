@@ -23,7 +23,7 @@ AGAIN_SECONDS = 0.5
 
 
 async def ensure_first_admin(db: Database, settings: Settings) -> None:
-    """Make the workspace `default` and its first admin key, unless there is one; several processes may ask at once.
+    """Make the workspace `default` and its first admin key, unless one lasts; several processes may ask at once.
 
     The key goes to `settings.key_file` (0600) before it is known to Postgres: a crash between the two leaves a dead
     file, which the next start replaces, and never a key that nobody has.

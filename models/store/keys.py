@@ -101,10 +101,8 @@ async def _tell(session: AsyncSession, kind: EventType, principal: Principal, re
 
 
 async def has_admin(session: AsyncSession, workspace_id: str) -> bool:
-    """Whether any admin key opens the workspace."""
-    statement = select(ApiKey.key_id).where(
-        ApiKey.workspace_id == workspace_id, ApiKey.role == Role.ADMIN.value, col(ApiKey.revoked_at).is_(None)
-    )
+    """Whether any admin key opens the workspace, for good."""
+    statement = select(ApiKey.key_id).where(*lasting_admin(workspace_id))
     return (await session.scalars(statement.limit(1))).first() is not None
 
 
@@ -130,6 +128,12 @@ async def lock_first_start(session: AsyncSession) -> None:
 def valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     unexpired = or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > func.mc_now())
     return col(ApiKey.revoked_at).is_(None), unexpired
+
+
+def lasting_admin(workspace_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Pick the keys that may do everything, for good: as long as there is one, nobody is locked out."""
+    place = (col(ApiKey.workspace_id) == workspace_id, col(ApiKey.role) == Role.ADMIN.value)
+    return (*place, col(ApiKey.revoked_at).is_(None), col(ApiKey.expires_at).is_(None), col(ApiKey.scopes) == [])
 
 
 def _opened_with() -> ColumnElement[bool]:

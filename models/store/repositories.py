@@ -81,6 +81,11 @@ async def list_page(
     return await lists.fetch(session, Repository, workspace_id, filters, keys, page)
 
 
+async def urls(session: AsyncSession) -> list[str]:
+    """List where the repositories of all workspaces are, each place once (system door)."""
+    return list(await session.scalars(select(Repository.url).distinct().order_by(Repository.url)))
+
+
 async def _find(session: AsyncSession, workspace_id: str, name: str) -> Repository | None:
     """Look by id, name and place. Chosen names hold no `/` or `:`, so none can pose as a place; an id goes first."""
     statement = select(Repository).where(

@@ -118,6 +118,7 @@ class TestDoctor:
         checks = await found(Settings.model_validate({**env, "data_dir": tmp_path}))
         assert (checks["postgres"].ok, checks["temporal"].ok) == (True, True)
         assert checks["migrations"].mend == "run `mission-control migrate`"
+        assert checks["repositories"].ok
         assert url.split("@")[0] not in repr(checks)
 
     async def test_what_does_not_answer_is_named_with_a_way_to_mend_it(self, tmp_path: Path) -> None:

@@ -128,13 +128,29 @@ class TestWantsToStay:
         # It waits until the daemon runs: one that has not begun yet would prove nothing.
         result = await anywhere.run(f"({daemon})\nuntil pgrep -f 'trap.*TERM HUP' >/dev/null; do :; done; sleep 0.2")
         assert result.ok
+        assert result.left_behind == 2  # the shell, and what it waits for
         assert anywhere.survivors() == []
 
     async def test_daemonises_and_keeps_the_output_open(self, guarded: Bench) -> None:
         result = await guarded.run("setsid sleep 600 & echo done")
         assert result.ok
         assert guarded.text == "done\n"
+        assert result.left_behind == 1
         assert guarded.survivors() == []
+
+    async def test_is_counted_however_many_it_is(self, anywhere: Bench) -> None:
+        result = await anywhere.run("for n in 1 2 3 4 5 6 7; do setsid sleep 600 & done; exit 3")
+        assert (result.exit_code, result.left_behind) == (3, 7)
+        assert anywhere.survivors() == []
+
+    async def test_who_ends_with_the_command_is_not_counted(self, anywhere: Bench) -> None:
+        result = await anywhere.run("mkfifo pipe; cat pipe & exec 3> pipe; (exit 0) & sleep 0 & echo done >&3")
+        assert (result.ok, result.left_behind) == (True, 0)
+        assert anywhere.text == "done\n"
+
+    async def test_what_was_stopped_left_nothing_behind_by_itself(self, anywhere: Bench) -> None:
+        result = await anywhere.run("setsid sleep 600 & sleep 600", replace(TIGHT, seconds=0.5))
+        assert (result.stopped, result.left_behind) == (Stopped.TIMEOUT, 0)
 
     @pytest.mark.parametrize("target", ["$PPID", "1", "-1"])
     async def test_kills_who_started_it(self, guarded: Bench, target: str) -> None:

@@ -201,6 +201,13 @@ class TestInstall:
         report = (await run_trial(sandbox, place, chosen, Output())).report
         assert (report.trouble, report.exit_code, report.cases) == ("install ended with code 7", 7, ())
 
+    @pytest.mark.parametrize(("install", "test", "left"), [("true", "true", 0), ("setsid {0}", "{0} {0}", 3)])
+    async def test_what_the_commands_left_behind_is_counted(
+        self, sandbox: Sandbox, place: Place, install: str, test: str, left: int
+    ) -> None:
+        chosen = commands(install=install.format("sleep 600 &"), test=test.format("setsid sleep 600 &"), junit="r.xml")
+        assert (await run_trial(sandbox, place, chosen, Output())).report.left_behind == left
+
 
 class TestStress:
     async def test_measured_values_and_speed_are_compared(self, sandbox: Sandbox, place: Place) -> None:
@@ -217,6 +224,10 @@ class TestStress:
     async def test_a_stop_is_named(self, sandbox: Sandbox, place: Place) -> None:
         run = await run_stress(sandbox, place, commands(test="true", stress="sleep 60", timeout=0.3), Output())
         assert (run.exit_code, run.stopped) == (None, "it ran longer than 0.3 s")
+
+    @pytest.mark.parametrize(("line", "left"), [("true", 0), ("setsid sleep 600 &", 1)])
+    async def test_what_it_left_behind_is_counted(self, sandbox: Sandbox, place: Place, line: str, left: int) -> None:
+        assert (await run_stress(sandbox, place, commands(test="true", stress=line), Output())).left_behind == left
 
 
 class TestProbe:

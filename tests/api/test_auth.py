@@ -157,6 +157,28 @@ class TestFirstStart:
         for door in doors:
             await door.close()
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE api_key SET revoked_at = now()",
+            "UPDATE api_key SET expires_at = now()",
+            "UPDATE api_key SET expires_at = now() + interval '1 day'",
+            """UPDATE api_key SET scopes = '["missions"]'""",
+        ],
+    )
+    async def test_a_key_that_is_no_way_in_for_good_gets_a_successor(
+        self, postgres_server: PostgresServer, migrated_template: str, tmp_path: Path, change: str
+    ) -> None:
+        settings = Settings(DATABASE_URL=postgres_server.create_database(migrated_template), data_dir=tmp_path)
+        door, secrets = Database.from_settings(settings), []
+        for before in ("SELECT 1", change, "SELECT 1"):
+            async with door.system() as session:
+                await session.execute(text(before))
+            await ensure_first_admin(door, settings)
+            secrets.append(settings.key_file.read_text())
+        await door.close()
+        assert secrets[0] != secrets[1] == secrets[2], "the second start makes one, the third finds it"
+
     async def test_it_is_logged_without_the_key(
         self,
         postgres_server: PostgresServer,

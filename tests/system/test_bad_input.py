@@ -1,15 +1,13 @@
 """Bad input to the whole product: refused at the door or in a stage, with the reason, and nothing is left behind."""
 
 import shutil
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.domain.patches import MAX_PATCH_BYTES
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.product import CHECK, FILES, FIX, Product, running
+from tests.fixtures.product import CHECK, FILES, FIX, Product
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -20,15 +18,6 @@ LINK = (
 )
 SECRET = "AKIA" + "ZQ3DRSTUVWXY2345"
 """Looks like a key of AWS, and is put together here so that no scanner finds it in this file."""
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "bad-input"
-    root.mkdir()
-    async with running(root) as product:
-        yield product
 
 
 @pytest.fixture(scope="module")

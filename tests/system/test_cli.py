@@ -297,7 +297,8 @@ class TestBadInput:
 
 def test_doctor_finds_what_runs(cli: Cli, stack: Stack) -> None:
     found = json.loads(cli("doctor", "--json").stdout)
-    assert {"worker", "api"} <= {part["name"] for part in found if part["ok"]}
+    register(stack, cli)
+    assert {"worker", "api", "repositories"} <= {part["name"] for part in found if part["ok"]}
     assert stack.settings.api_url in cli("doctor").stdout
 
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import psutil
 import pytest
 
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.product import CHECK, FILES, Product, running
+from tests.fixtures.product import CHECK, FILES, Product
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -44,15 +43,6 @@ STAYS = f"""\
 (setsid sh -c 'trap "" TERM HUP; while :; do sleep {LONG} & wait; done' >/dev/null 2>&1 &)
 echo 'test: "true"' > .mission-control.yaml
 """
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "hostile"
-    root.mkdir()
-    async with running(root) as product:
-        yield product
 
 
 def hostile(product: Product, line: str, timeout: str = "60s") -> Repo:
@@ -93,12 +83,17 @@ async def test_what_uses_everything_up_is_stopped_and_named_while_others_go_on(p
 
 async def test_what_wants_to_stay_is_gone_and_a_changed_command_changes_nothing(product: Product) -> None:
     repo = hostile(product, f"{STAYS}. ./sound.sh")
+    told = "the run at the patch left 2 process(es) behind, which were ended"
     mission = await product.file(repo)
     ended = await product.ended(mission)
     assert ended["outcome"] == "merged", ended["reason"]
     product.assert_unharmed(mission, repo)
     left_nothing(product, mission)
     assert repo.show("main", ".mission-control.yaml").startswith(b"test: sh check.sh")
+    [record] = [record for record in product.stages(mission) if record["stage"] == "run_tests"]
+    assert [note for note in record["result"]["notes"] if "left" in note] == [told]
+    log = (await product.api.get(f"/missions/{mission}/stages/4/log")).text
+    assert log.count("process(es) behind, which were ended") == 1
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """What a mission comes to, with real git and real commands: metrics, questions, anomalies, and taking a merge back."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,10 +9,11 @@ import pytest
 
 from tests.fixtures.gates import GATE, Gate, gates
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.product import CHECK, FILES, FIX, Product, running
+from tests.fixtures.product import CHECK, FILES, FIX, Product
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
+PRODUCT = {"commands_at_once": 4}
 
 WINDOW = 0.1
 """Minutes of observation where something is to happen in it: three looks, two seconds apart."""
@@ -29,15 +28,6 @@ sh gate.sh test
 if [ -s /out/open-test ]; then sed -i 's|name="stands"/>|name="stands"><failure/></testcase>|' /out/junit.xml; fi
 """
 """Its second test fails when something is written at the gate."""
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "outcomes"
-    root.mkdir()
-    async with running(root, commands_at_once=4) as product:
-        yield product
 
 
 @dataclass

@@ -3,28 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fixtures.gates import GATED, Gate, Gates, gates
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.product import Product, running
+from tests.fixtures.product import Product
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
 LONG = {"observation_window_minutes": 10}
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "steering"
-    root.mkdir()
-    async with running(root) as product:
-        yield product
 
 
 async def told(product: Product, mission: str, command: str, **body: Any) -> dict[str, Any]:

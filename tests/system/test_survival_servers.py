@@ -1,14 +1,12 @@
 """SIGKILL of the API, of PostgreSQL and of Temporal; two workers at once; a host that never comes back."""
 
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from models.domain.stages import StageName
 from tests.fixtures.gates import GATED, Gate, HeldPush, gates
-from tests.fixtures.product import Latches, Product, running
+from tests.fixtures.product import Latches, Product
 from tests.fixtures.progress import Progress
 from tests.fixtures.waiting import until
 from workflows.client import connect
@@ -17,15 +15,6 @@ pytestmark = pytest.mark.timeout(240)
 
 ON_ANOTHER_HOST = 15.0
 """Seconds until a mission goes on elsewhere when its host is gone."""
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "survival-servers"
-    root.mkdir()
-    async with running(root) as product:
-        yield product
 
 
 async def test_the_api_killed_while_an_approval_waits(product: Product) -> None:

@@ -1,18 +1,18 @@
 """SIGKILL of the worker inside each of the stages: at its beginning, while its command runs, when its work is done."""
 
-from collections.abc import AsyncIterator, Collection
-from pathlib import Path
+from collections.abc import Collection
 
 import pytest
 
 from models.domain.stages import StageName
 from tests.fixtures.gates import GATED, Gate, HeldPush, gates
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.product import Latches, Product, running
+from tests.fixtures.product import Latches, Product
 from tests.fixtures.progress import Progress
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
+PRODUCT = {"commands_at_once": 8}
 
 COMMANDS = {
     "tests": ("base", "test"),
@@ -22,15 +22,6 @@ COMMANDS = {
     "the last tests of the window": ("merged", "test"),
 }
 """What runs in which checkout when the worker dies."""
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "survival-worker"
-    root.mkdir()
-    async with running(root, commands_at_once=8) as product:
-        yield product
 
 
 async def kill_inside_every_stage(product: Product, moment: str) -> dict[str, Repo]:

@@ -1,18 +1,21 @@
 """`mission-control up` as an operator meets it: a process, its children, and what is left when things are killed."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psycopg
 import pytest
 
 from models.settings import Settings
+from tests.fixtures.git_repos import make_repo
 from tests.fixtures.servers import PostgresServer, TemporalServer, plain
 from tests.fixtures.waiting import until
 from worker.dev.doctor import as_running
@@ -150,6 +153,45 @@ async def test_what_outlived_a_killed_one_is_stopped_by_the_next(up: Up) -> None
     assert "temporal" in told
     assert frozen.find() is None
     assert await again.ended(signal.SIGTERM) == 0
+
+
+async def test_repositories_outside_the_roots_are_named(open_dir: Path) -> None:
+    stays, goes = (make_repo(open_dir / name / name).path for name in ("stays", "goes"))
+    both = Up(open_dir / "data", {"MC_REPOSITORY_ROOTS": f"{stays.parent}:{goes.parent}"})
+    await both.start()
+    await both.ready()
+    await register(both, stays)
+    await register(both, goes)
+    assert not both.says("outside MC_REPOSITORY_ROOTS")
+    assert (await doctor(both))["ok"], "it judges by the roots of the one that runs, not by its own"
+    assert await both.ended(signal.SIGTERM) == 0
+
+    one = Up(open_dir / "data", {"MC_REPOSITORY_ROOTS": str(stays.parent)})
+    await one.start()
+    await one.ready()
+    [told] = [line for line in one.said if "outside MC_REPOSITORY_ROOTS" in line]
+    found = await doctor(one)
+    assert await one.ended(signal.SIGTERM) == 0
+    assert not found["ok"]
+    for said in (told, found["detail"]):
+        assert str(goes) in said
+        assert str(stays) not in said
+    assert "add a folder above" in found["mend"]
+
+
+async def register(up: Up, path: Path) -> None:
+    key = (up.data_dir / "admin.key").read_text().strip()
+    async with httpx2.AsyncClient(trust_env=False, headers={"X-API-Key": key}) as client:
+        answer = await client.post(f"{up.state.addresses.api_url}/api/v1/repositories", json={"url": str(path)})
+    assert answer.status_code == 201, answer.text
+
+
+async def doctor(up: Up) -> dict[str, Any]:
+    """What `mission-control doctor`, which knows the data folder alone, finds of the repositories."""
+    env = {**os.environ, **ANY_PORTS, "MC_DATA_DIR": str(up.data_dir)}
+    asked = await asyncio.create_subprocess_exec(PROGRAM, "doctor", "--json", env=env, stdout=asyncio.subprocess.PIPE)
+    [found] = [part for part in json.loads((await asked.communicate())[0]) if part["name"] == "repositories"]
+    return dict(found)
 
 
 async def test_a_second_signal_does_not_wait_for_a_part_that_hangs(up: Up) -> None:

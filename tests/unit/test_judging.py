@@ -237,6 +237,24 @@ class TestUseless:
         assert "not comparable" in judge(exits(0), exits(0), AFTER, []).reasons[0]
 
 
+class TestLeftBehind:
+    """What a run left behind speaks against nobody, and is said once for each run that did."""
+
+    def test_each_run_that_left_something_is_named(self) -> None:
+        runs = [run.model_copy(update={"left_behind": n}) for n, run in enumerate((BARE, BEFORE, AFTER))]
+        verdict = judge(runs[0], runs[1], runs[2], [BUG])
+        assert verdict.passed
+        assert verdict.notes == (
+            "the run before the patch left 1 process(es) behind, which were ended",
+            "the run at the patch left 2 process(es) behind, which were ended",
+        )
+
+    def test_a_base_that_stands_for_two_runs_is_named_once(self) -> None:
+        left = report((OLD, P), left_behind=3)
+        notes = judge(left, left, BARE, []).notes
+        assert notes == ("the run at the base left 3 process(es) behind, which were ended",)
+
+
 class TestExitCodeAlone:
     def test_the_patch_must_end_with_zero(self) -> None:
         verdict = judge(exits(1), exits(1), exits(0), [])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.domain.errors import InvalidInput
-from models.domain.repositories import check_ref_name, check_url
+from models.domain.repositories import check_ref_name, check_url, outside_roots
 
 
 def make_git_dir(path: Path) -> Path:
@@ -25,6 +25,16 @@ def code_of(url: str, *roots: Path) -> str:
     with pytest.raises(InvalidInput) as refused:
         check_url(url, roots)
     return refused.value.code
+
+
+def test_only_what_lies_on_this_machine_outside_the_roots_is_outside(root: Path, tmp_path: Path) -> None:
+    inside = make_git_dir(root / "inside")
+    outside = make_git_dir(tmp_path / "outside")
+    (root / "link").symlink_to(outside)
+    urls = [str(inside), str(root / "gone"), str(outside), str(root / "link"), "https://example.com/app", "git@a.b:c"]
+    assert outside_roots(urls, [root]) == (str(outside), str(root / "link"))
+    assert outside_roots(urls, iter([tmp_path])) == ()
+    assert outside_roots(urls[:2], []) == tuple(urls[:2])
 
 
 class TestRemote:

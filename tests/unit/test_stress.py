@@ -33,6 +33,15 @@ def test_a_base_that_fails_leaves_nothing_to_compare_with() -> None:
     assert verdict.notes == ("the stress command fails at the base (exit code 2): speed was not compared",)
 
 
+def test_what_a_run_left_behind_is_said_and_speaks_against_nobody() -> None:
+    verdict = compare_stress(run(left_behind=1), run(left_behind=2))
+    assert verdict.passed
+    assert verdict.notes == (
+        "the stress command at the base left 1 process(es) behind, which were ended",
+        "the stress command at the patch left 2 process(es) behind, which were ended",
+    )
+
+
 def test_targets_of_what_it_measured_must_be_met() -> None:
     assert compare_stress(run(), run(measured={"latency_p95": 99}), [TARGET]).passed
     missed = compare_stress(run(), run(measured={"latency_p95": 100}), [TARGET])

@@ -25,6 +25,7 @@ from models.store.migrate import pending
 from worker.dev.ports import USUAL, asked_port, holder, is_free
 from worker.dev.postgres import MAJOR, EmbeddedPostgres
 from worker.dev.programs import is_ready, pollers
+from worker.dev.roots import MEND, outside
 from worker.dev.state import running_up
 from worker.dev.temporal_cli import CLI_VERSION, available_cli, go_command
 from workflows.client import connect
@@ -53,17 +54,19 @@ async def check(settings: Settings) -> list[Check]:
     tools = [_python(), _git(), _ssh_keygen(), await _isolation(settings), _temporal_cli(settings)]
     folders = [_folder("data folder", settings.data_dir), _folder("cache folder", settings.cache_dir)]
     servers = await asyncio.gather(
-        *(_looked(look, running) for look in (_postgres, _migrations, _temporal, _worker, _api))
+        *(_looked(look, running) for look in (_postgres, _migrations, _repositories, _temporal, _worker, _api))
     )
     return [*tools, *folders, *_key_files(settings), *_ports(settings), *servers]
 
 
 def as_running(settings: Settings) -> Settings:
-    """The settings with the addresses of the `up` that runs on the data folder, if one does."""
+    """The settings with the addresses and the roots of the `up` that runs on the data folder, if one does."""
     state = running_up(settings.data_dir)
     if state is None:
         return settings
     found = state.addresses.model_dump(exclude_none=True)
+    if state.repository_roots is not None:
+        found["repository_roots"] = state.repository_roots
     if port := state.addresses.postgres_port:
         found["database_url"] = SecretStr(EmbeddedPostgres(settings.data_dir, settings.cache_dir, port).url)
     return settings.model_copy(update=found)
@@ -177,6 +180,15 @@ async def _migrations(settings: Settings) -> Check:
         return Check("migrations", True, NOT_RUNNING)
     current, head = await asyncio.to_thread(pending, settings.database_url.get_secret_value())
     return _judge("migrations", current == head, f"{current}, newest {head}", "run `mission-control migrate`")
+
+
+async def _repositories(settings: Settings) -> Check:
+    """Whether missions may use what is registered; without a schema nothing is."""
+    if settings.database_url is None:
+        return Check("repositories", True, NOT_RUNNING)
+    current, _ = await asyncio.to_thread(pending, settings.database_url.get_secret_value())
+    found = await outside(settings) if current else ""
+    return _judge("repositories", not found, f"outside MC_REPOSITORY_ROOTS: {found}" if found else "allowed", MEND)
 
 
 async def _temporal(settings: Settings) -> Check:

@@ -177,6 +177,7 @@ class Stack:
         state = UpState(
             up=ProcessRecord.of_self(),
             addresses=self._addresses,
+            repository_roots=self.settings.repository_roots,
             children={name: ProcessRecord.of(child) for name, child in children.items()},
         )
         write_state(self.settings.data_dir, state)

@@ -63,10 +63,11 @@ class Addresses(BaseModel, frozen=True):
 
 
 class UpState(BaseModel, frozen=True):
-    """What `up` writes down in `data_dir/up.json`: who runs, and where to reach them."""
+    """What `up` writes down in `data_dir/up.json`: who runs, where to reach them, and which folders they may use."""
 
     up: ProcessRecord
     addresses: Addresses = Addresses()
+    repository_roots: tuple[Path, ...] | None = None
     children: dict[str, ProcessRecord] = {}
 
 

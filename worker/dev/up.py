@@ -3,8 +3,12 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.settings import Settings
+from worker.dev.roots import MEND, outside
 from worker.dev.stack import Stack
 from worker.dev.supervisor import Report
 
@@ -46,6 +50,9 @@ def _stop(stack: Stack, work: asyncio.Task[None]) -> None:
 
 async def _wait(stack: Stack, report: Report) -> None:
     settings = stack.settings
+    with suppress(SQLAlchemyError):  # a database that has just died is started again: no reason to end
+        if found := await outside(settings):
+            report(f"registered repositories lie outside MC_REPOSITORY_ROOTS: {found}; {MEND}")
     report(
         f"API {settings.api_url} (documentation at /api-docs), Temporal {settings.temporal_ui_url}; Ctrl-C stops all"
     )

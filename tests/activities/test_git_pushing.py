@@ -1,0 +1,165 @@
+"""Pushing a merge into a real origin: checked out or bare, with hooks, or over ssh; nobody else's work is harmed."""
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from activities.workbench.git import GitError
+from activities.workbench.mirrors import Mirror
+from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
+from models.domain.repositories import check_url
+from tests.fixtures.merging import (
+    SOMEBODY_PUSHES,
+    hook,
+    locked_now,
+    merge_topic,
+    merges_in,
+    people_commit,
+    revert_merge,
+)
+from tests.fixtures.workbenches import FIX, Bench
+
+
+class TestOrigins:
+    async def test_clean_checkout_follows(self, checked_out: Bench) -> None:
+        base, topic = await checked_out.topic()
+        checked_out.work.write({"untracked": "x\n"})
+        await merge_topic(checked_out, base, topic)
+        assert (checked_out.work.path / "app.py").read_text() == FIX["app.py"]
+        assert checked_out.work.git("status", "--porcelain") == b"?? untracked\n"
+
+    @pytest.mark.parametrize("staged", [False, True])
+    async def test_dirty_checkout_is_left_alone(self, checked_out: Bench, staged: bool) -> None:
+        base, topic = await checked_out.topic()
+        checked_out.work.write({"lib/util.py": "half done\n"})
+        if staged:
+            checked_out.work.git("add", "-A")
+        with pytest.raises(TargetDirty, match="commit or stash"):
+            await merge_topic(checked_out, base, topic)
+        assert checked_out.origin.sha("main") == base
+        assert (checked_out.work.path / "lib/util.py").read_text() == "half done\n"
+
+    async def test_untracked_file_in_the_way(self, checked_out: Bench) -> None:
+        base, topic = await checked_out.topic(files={"new.py": "ours\n"})
+        checked_out.work.write({"new.py": "theirs\n"})
+        with pytest.raises(TargetDirty):
+            await merge_topic(checked_out, base, topic)
+        assert (checked_out.work.path / "new.py").read_text() == "theirs\n"
+
+    @pytest.mark.parametrize("lock", ["index.lock", "refs/heads/main.lock"])
+    async def test_another_git_is_at_work_there(self, checked_out: Bench, lock: str) -> None:
+        base, topic = await checked_out.topic()
+        (checked_out.mirror.url.git_dir / lock).touch()
+        with pytest.raises(GitError, match="lock file"):
+            await merge_topic(checked_out, base, topic)
+        (checked_out.mirror.url.git_dir / lock).unlink()
+        assert not (await merge_topic(checked_out, base, topic)).already_there
+        assert checked_out.work.git("status", "--porcelain") == b""
+
+    async def test_files_of_a_broken_off_push_are_put_back(self, checked_out: Bench) -> None:
+        base, topic = await checked_out.topic()
+        merged = await merge_topic(checked_out, base, topic)
+        checked_out.work.git("update-ref", "refs/heads/main", base)
+        assert await merge_topic(checked_out, base, topic) == merged
+        assert checked_out.work.git("status", "--porcelain") == b""
+
+    async def test_other_branch_checked_out(self, checked_out: Bench) -> None:
+        base, topic = await checked_out.topic()
+        checked_out.work.git("checkout", "-q", "-b", "mine")
+        checked_out.work.write({"app.py": "half done\n"})
+        await merge_topic(checked_out, base, topic)
+        assert (checked_out.work.path / "app.py").read_text() == "half done\n"
+
+    @pytest.mark.parametrize("name", ["pre-receive", "update"])
+    async def test_hook_refuses(self, bench: Bench, name: str) -> None:
+        base, topic = await bench.topic()
+        hook(bench, name, "echo 'main is protected' >&2; exit 1")
+        with pytest.raises(PushRefused) as refused:
+            await merge_topic(bench, base, topic)
+        assert refused.value.code == "push_refused"
+        assert "hook declined" in refused.value.message
+        assert bench.origin.sha("main") == base
+
+    async def test_push_arrived_but_its_answer_was_lost(self, bare: Bench) -> None:
+        base, topic = await bare.topic()
+        hook(bare, "post-receive", "kill -9 $PPID")
+        merged = await merge_topic(bare, base, topic)
+        assert bare.origin.sha("main") == merged.sha
+
+    async def test_somebody_pushes_right_behind_us(self, bare: Bench) -> None:
+        """The answer is lost and the branch has moved on: our merge is still found, not made twice."""
+        base, topic = await bare.topic()
+        hook(bare, "post-receive", f"{SOMEBODY_PUSHES}; kill -9 $PPID")
+        merged = await merge_topic(bare, base, topic)
+        assert merged.already_there
+        assert merges_in(bare) == [merged.sha]
+
+    async def test_origin_breaks_off(self, bare: Bench) -> None:
+        base, topic = await bare.topic()
+        hook(bare, "pre-receive", "kill -9 $PPID")
+        with pytest.raises(GitError):
+            await merge_topic(bare, base, topic)
+        hook(bare, "pre-receive", "exit 0")
+        assert not (await merge_topic(bare, base, topic)).already_there
+
+    async def test_a_daemon_of_a_hook_does_not_keep_the_origin(self, bare: Bench) -> None:
+        base, topic = await bare.topic()
+        pid = bare.folder / "pid"
+        hook(bare, "post-receive", f"setsid sleep 60 <&- >&- 2>&- & echo $! > {pid}")
+        await merge_topic(bare, base, topic)
+        try:
+            with locked_now(bare.mirror.url.git_dir):
+                assert psutil.Process(int(pid.read_text())).is_running()
+        finally:
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+
+    async def test_hooks_get_no_secrets(self, bare: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DATABASE_URL", "postgresql://ada:hush@db")
+        base, topic = await bare.topic()
+        hook(bare, "post-receive", f"env > {bare.folder}/seen")
+        await merge_topic(bare, base, topic)
+        assert "hush" not in (bare.folder / "seen").read_text()
+
+
+class TestRemote:
+    """Over ssh, with a program in its place that runs the other side here."""
+
+    @pytest.fixture
+    def remote(self, bare: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+        ssh = bare.folder / "bin" / "ssh"
+        ssh.parent.mkdir()
+        ssh.write_text('#!/bin/sh\nfor command; do :; done\nexec sh -c "$command"\n')
+        ssh.chmod(0o755)
+        monkeypatch.setenv("PATH", str(ssh.parent), prepend=":")
+        url = check_url(f"ssh://git@example.com{bare.origin.path}", [])
+        bare.mirror = Mirror(bare.mirror.path, url, bare.git)
+        return bare
+
+    async def test_merge_and_revert(self, remote: Bench) -> None:
+        base, topic = await remote.topic()
+        merged = await merge_topic(remote, base, topic)
+        assert (await merge_topic(remote, base, topic)).already_there
+        reverted = await revert_merge(remote, merged.sha)
+        assert remote.origin.sha("main") == reverted.sha
+
+    async def test_moved(self, remote: Bench) -> None:
+        base, topic = await remote.topic()
+        people_commit(remote, {"later.py": "x = 1\n"})
+        with pytest.raises(TargetMoved):
+            await merge_topic(remote, base, topic)
+
+    async def test_no_rights_to_push(self, remote: Bench) -> None:
+        base, topic = await remote.topic()
+        refuse = 'case "$*" in *receive-pack*) echo "Permission denied (publickey)." >&2; exit 255;; esac'
+        ssh = remote.folder / "bin" / "ssh"
+        ssh.write_text(ssh.read_text().replace("exec", f"{refuse}\nexec"))
+        with pytest.raises(PushRefused) as refused:
+            await merge_topic(remote, base, topic)
+        assert refused.value.code == "push_unauthorized"
+
+    async def test_unreachable(self, remote: Bench) -> None:
+        (remote.folder / "bin" / "ssh").write_text("#!/bin/sh\necho 'ssh: no route to host' >&2\nexit 255\n")
+        with pytest.raises(GitError, match="no route to host"):
+            await remote.mirror.fetch()

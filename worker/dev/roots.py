@@ -1,0 +1,22 @@
+"""Tells which registered repositories the settings do not let missions use."""
+
+from models.domain.repositories import outside_roots
+from models.settings import Settings
+from models.store import repositories
+from models.store.database import Database
+
+MEND = "add a folder above each to it, for the API and the workers, and start them again; missions there fail till then"
+_NAMED = 5
+
+
+async def outside(settings: Settings) -> str:
+    """Name the local repositories of all workspaces that lie outside the allowed roots; empty if none does."""
+    database = Database.from_settings(settings, pool_size=1)
+    try:
+        async with database.system() as session:
+            urls = await repositories.urls(session)
+    finally:
+        await database.close()
+    found = outside_roots(urls, settings.repository_roots)
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return ", ".join(found[:_NAMED]) + more
