@@ -12,8 +12,8 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection as PooledConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -134,9 +134,9 @@ class Database:
     async def _send_hint(self) -> None:
         await asyncio.sleep(HINT_DELAY)
         # A lost hint costs a tail at most one interval of its own polling.
-        with suppress(DBAPIError, OSError):
-            async with self._system.begin() as connection:
-                await connection.execute(_NOTIFY)
+        with suppress(SQLAlchemyError, OSError):
+            async with self._alone.borrow(_NOTIFY) as raw:
+                await raw.execute(_NOTIFY)
 
 
 def mark_events(session: AsyncSession) -> None:
@@ -169,7 +169,7 @@ def within(session: AsyncSession) -> Ask:
 
 _OPEN_WORKSPACE = "SELECT set_config('app.workspace', %(workspace)s, true), clock_timestamp() AS clock"
 _ENTER_WORKSPACE = "SELECT set_config('app.workspace', %(workspace)s, true)"
-_NOTIFY = text(f"NOTIFY {EVENT_CHANNEL}")
+_NOTIFY = f"NOTIFY {EVENT_CHANNEL}"
 
 
 def _plain(url: str) -> str:
