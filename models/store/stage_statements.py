@@ -12,9 +12,10 @@ OPEN = f"""
     WITH known AS (
         SELECT * FROM stage WHERE {_KEY}
     ), opened AS (
-        INSERT INTO stage (workspace_id, mission_id, round, candidate, stage, position, status, attempt, reason, log_id)
+        INSERT INTO stage
+        (workspace_id, mission_id, round, candidate, stage, position, status, attempt, reason, log_id, started_at)
         VALUES (%(workspace_id)s, %(mission_id)s, %(round)s, %(candidate)s, %(stage)s, %(position)s, 'running',
-        %(attempt)s, '', %(log_id)s)
+        %(attempt)s, '', %(log_id)s, clock_timestamp())
         ON CONFLICT ON CONSTRAINT stage_pkey
         DO UPDATE SET attempt = %(attempt)s, log_id = %(log_id)s, status = 'running' WHERE stage.ended_at IS NULL
         RETURNING *
