@@ -5,6 +5,7 @@ import psutil
 import pytest
 
 from models.domain.errors import Unavailable
+from tests.fixtures.waiting import until
 from worker.dev.process import Child, Server
 from worker.dev.state import ProcessRecord, stop_leftovers
 from worker.dev.supervisor import supervise
@@ -93,7 +94,9 @@ async def test_a_dead_server_is_started_again_later_and_later(tmp_path: Path) ->
 class TestLeftovers:
     async def test_they_are_stopped(self, tmp_path: Path) -> None:
         child = await run(POLITE, tmp_path)
-        assert stop_leftovers({"worker": ProcessRecord.of(child)}) == ["worker"]
+        record = ProcessRecord.of(child)
+        await until(lambda: record.find() is not None)
+        assert stop_leftovers({"worker": record}) == ["worker"]
         assert await child.wait() == -signal.SIGTERM
 
     async def test_a_reused_pid_is_left_alone(self, tmp_path: Path) -> None:
