@@ -4,12 +4,11 @@ from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import decisions
-from models.store.events import Actor
 from models.tables.missions import Decision
+from tests.fixtures.runs import human
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
-ANNA = Actor("anna", "request-2")
 
 
 async def asked(case: Case, approved: GovernanceAnswer | None = None, round_: int = 0, **info: int) -> GovernanceAnswer:
@@ -25,7 +24,7 @@ async def settled(case: Case, answer: GovernanceAnswer, **info: int) -> Governan
 
 async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus) -> None:
     async with case.db.workspace(case.workspace_id) as session:
-        await decisions.resolve(session, case.workspace_id, answer.decision_id, status, "read it", ANNA)
+        await decisions.resolve(session, human(case.workspace_id, "anna"), answer.decision_id, status, "read it")
 
 
 class TestAsk:

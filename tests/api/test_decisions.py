@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 
 from models.contracts.pipeline import StageRef
-from models.domain.approval import Binding, MergeFacts, assess_merge
 from models.domain.stages import StageName
 from models.store import governance
 from models.store.database import Database
@@ -18,39 +17,36 @@ from models.store.events import Actor
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.policies import merge_verdict, put
 
 __all__ = ["repo"]
 
 Ask = Callable[..., Awaitable[str]]
 YES = {"decision": "approve", "explanation": "read the diff, tests are green"}
 NO = {"decision": "deny", "explanation": "not today"}
-VERDICT = assess_merge(MergeFacts(requires_governance_approval=True, protected=True, env="dev", overrides=("test",)))
+VERDICT = merge_verdict(protected=True, facts={"requires_governance_approval": True, "overrides": ("test",)})
 
 
 @pytest.fixture
 async def ask(api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team) -> Ask:
     """Ask for a merge as the pipeline does; the decision's id."""
 
-    async def put(
-        expires_in: timedelta | None = timedelta(hours=1), requested_by: str = "worker", **of_mission: Any
+    async def ask_for(
+        expires_in: timedelta | None = timedelta(hours=1),
+        requested_by: str = "worker",
+        terms: dict[str, Any] | None = None,
+        **of_mission: Any,
     ) -> str:
         mission = await filed(api, repo, **of_mission)
         ref = StageRef(workspace_id=team.workspace_id, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
         question = {"diff": "sha256:" + "d" * 64, "overrides": {"test": "true"}}
         async with db.workspace(team.workspace_id) as session:
-            decision = await governance.ask(
-                session,
-                ref,
-                "governance",
-                VERDICT,
-                question,
-                Binding(patch_id="p", config_hash="c"),
-                expires_in=expires_in,
-                actor=Actor(requested_by, "test"),
+            decision = await put(
+                session, ref, VERDICT, question, expires_in=expires_in, asker=requested_by, **(terms or {})
             )
         return decision.decision_id
 
-    return put
+    return ask_for
 
 
 def of(decision: str, verb: str = "") -> str:
