@@ -109,8 +109,8 @@ async def expire_overdue(session: AsyncSession, actor: Actor, limit: int) -> int
 
 async def tell_half_time(session: AsyncSession, actor: Actor, limit: int) -> int:
     """Remind, once, of what still waits when half of its time is over (system door)."""
-    half = col(Decision.requested_at) + (col(Decision.expires_at) - col(Decision.requested_at)) / 2
-    due = and_(half <= func.mc_now(), col(Decision.half_time_told_at).is_(None))
+    gone, left = func.mc_now() - col(Decision.requested_at), col(Decision.expires_at) - func.mc_now()
+    due = and_(gone >= left, col(Decision.half_time_told_at).is_(None))
     return await _mark(session, due, {"half_time_told_at": func.mc_now()}, EventType.DECISION_HALF_TIME, actor, limit)
 
 
