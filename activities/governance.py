@@ -250,7 +250,8 @@ def _reason(decision: Decision, status: DecisionStatus) -> str:
     if earlier := decision.question.get("rests_on"):
         return _stands(earlier)
     said = f": {decision.explanation}" if decision.explanation else ""
-    return f"{status.value} by {decision.resolved_by}{said}"
+    alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
+    return f"{status.value} by {decision.resolved_by}{alone}{said}"
 
 
 def _stands(earlier: dict[str, str]) -> str:
