@@ -128,11 +128,11 @@ class When(_Part):
     def holds(self, action: str, who: Who, context: Context, secret: bool) -> bool:
         """Whether all conditions but `risk` hold."""
         return (
-            self.names.fullmatch(action) is not None
-            and self._is_who(who)
-            and (not self.env or context.env in self.env)
+            (not self.env or context.env in self.env)
             and self.protected in (None, context.protected)
             and self.secret in (None, secret)
+            and self.names.fullmatch(action) is not None
+            and self._is_who(who)
             and self.over_budget in (None, context.over_budget)
             and (self.usd_above is None or (context.usd is not None and context.usd > self.usd_above))
             and all(context.facts.get(name) for name in self.fact)
