@@ -115,12 +115,18 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             *((name.replace("_", " "), value) for name, value in decision["binding"].items() if name != "reasons"),
             ("asked by", ", ".join(decision["terms"]["requesters"])),
             ("takes", _takes(decision["terms"])),
-            *(("approved by", f"{a['principal']}: {a['explanation']}") for a in decision["answers"][:-1]),
+            *(("approved by", f"{a['principal']}: {a['explanation']}") for a in _earlier(decision)),
             ("expires", moment(decision["expires_at"])),
             ("answered", who),
         ]
     )
     return Group(head, *_proof(api, decision), Text(), *_diff(api, decision))
+
+
+def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
+    """The approvals before the one that decided."""
+    answers: list[dict[str, Any]] = decision["answers"]
+    return answers[:-1] if decision["resolved_by"] else answers
 
 
 def _takes(terms: dict[str, Any]) -> str:
