@@ -22,15 +22,19 @@ def show(
     client: Client,
     version: Annotated[int | None, typer.Option(help="Another than the one in force.", min=1)] = None,
 ) -> None:
-    """Show the policy in force, as it is written."""
-    from rich.text import Text
+    """Show the policy in force, as it is written: good as a file.
 
-    from cli.text import safe
+    \b
+    Example:
+      mission-control policy show > mine.yaml
+    """
+    from cli.text import line, safe
 
     found = client.api.get(f"/policy/versions/{version}" if version else "/policy")
-    client.answer(
-        found, lambda: Text(f"# version {found['version']}, by {found['created_by']}\n{safe(found['source'])}")
-    )
+    if client.as_json:
+        client.answer(found, "")
+    else:  # not by the console, which would break its lines at the terminal's width
+        typer.echo(f"# version {found['version']}, by {line(found['created_by'])}\n{safe(found['source'])}", nl=False)
 
 
 @client_command(app, "versions")

@@ -174,6 +174,7 @@ class TestPolicy:
         first = cli("policy", "show").stdout
         assert "# version 1, by first-start" in first
         source = json.loads(cli("policy", "show", "--json").stdout)["source"]
+        assert first.endswith(source)
         stricter = tmp_path / "stricter.yaml"
         stricter.write_text(source.replace("rules:\n", f"rules:\n{ALWAYS}", 1))
         tried = cli("policy", "try", str(stricter))
