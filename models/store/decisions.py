@@ -90,7 +90,7 @@ async def resolve(
     terms = Terms.model_validate(decision.terms)
     given = {each.principal for each in await answers(session, decision)} if terms.people > 1 else set()
     own = by.name in terms.requesters
-    others = not own or await keys.other_people(session, by.workspace_id, terms.role, terms.requesters)
+    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.requesters)
     if refusal := terms.refusal(by, given, others=others):
         raise refusal
     await _keep_answer(session, decision, by, answer, explanation)

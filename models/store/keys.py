@@ -106,14 +106,15 @@ async def has_admin(session: AsyncSession, workspace_id: str) -> bool:
     return (await session.scalars(statement.limit(1))).first() is not None
 
 
-async def other_people(session: AsyncSession, workspace_id: str, role: Role, names: Collection[str]) -> bool:
-    """Whether anybody but these has a key of the role or higher that opens the workspace now."""
+async def other_resolvers(session: AsyncSession, workspace_id: str, role: Role, names: Collection[str]) -> bool:
+    """Whether anybody but these has a key, of the role or higher, with which to answer decisions now."""
     high_enough = [each.value for each in Role if each.includes(role)]
     statement = select(ApiKey.key_id).where(
         ApiKey.workspace_id == workspace_id,
         ApiKey.kind == Kind.HUMAN.value,
         col(ApiKey.role).in_(high_enough),
         col(ApiKey.principal).not_in(names),
+        or_(col(ApiKey.scopes) == [], col(ApiKey.scopes).contains(["decisions"])),
         *valid(),
     )
     return (await session.scalars(statement.limit(1))).first() is not None

@@ -133,6 +133,7 @@ class TestWhoAnswers:
         keys = (await api.get("/api/v1/keys?role=operator")).json()["data"]["items"]
         for key in keys:
             await api.delete(f"/api/v1/keys/{key['key_id']}")
+        await api.post("/api/v1/keys", json={"principal": "olga", "role": "operator", "scopes": ["missions"]})
         name = await ask(terms={"requesters": ("admin",)})
         found = (await api.post(of(name, "/resolve"), json=YES)).json()["data"]
         assert (found["status"], found["single_operator"]) == ("approved", True)
