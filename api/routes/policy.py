@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.deps import Admin, Db, OnlyOnce, Operator, Pagination, Policies, Reader
 from api.routing import router
 from api.views import page_of
-from models.domain.policy import assess, parse_policy
+from models.domain.policy import Outcome, Risk, assess, parse_policy
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.policy import (
@@ -20,12 +20,14 @@ from models.schemas.policy import (
     PolicyTry,
     PolicyVersionSummary,
     PolicyVersionView,
+    VerdictView,
 )
 from models.store import policies
 from models.store.replaying import replay
 
 routes = router("policy")
 Newest = Annotated[PageRequest, Depends(Pagination("version", default="-version"))]
+Latest = Annotated[PageRequest, Depends(Pagination("at", default="-at"))]
 
 
 @routes.get("/policy")
@@ -76,6 +78,22 @@ async def activate_policy_version(version: int, call: Admin, once: OnlyOnce) -> 
         return PolicyVersionView.model_validate(row)
 
     return await once.commit(activate)
+
+
+@routes.get("/policy/verdicts")
+async def list_verdicts(
+    call: Reader,
+    db: Db,
+    page: Latest,
+    action: str | None = None,
+    risk: Risk | None = None,
+    outcome: Outcome | None = None,
+    mission_id: str | None = None,
+) -> Success[Page[VerdictView]]:
+    """List what was judged, the newest first: each verdict with its version and all that it was told."""
+    filters = {"action": action, "risk": risk, "outcome": outcome, "mission_id": mission_id}
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(VerdictView, await policies.verdict_page(session, call.workspace_id, filters, page))
 
 
 @routes.post("/policy/try")

@@ -66,6 +66,17 @@ class Judgement(BaseModel):
     reasons: tuple[str, ...]
 
 
+class VerdictView(Judgement):
+    """A verdict that was given: on what act, under which version, with all that it was told."""
+
+    verdict_id: str
+    policy_version: int
+    action: str
+    input: Act
+    mission_id: str | None
+    at: datetime
+
+
 class Changed(BaseModel):
     """How many acts would have gone from one verdict to another."""
 

@@ -128,6 +128,14 @@ async def activate(session: AsyncSession, workspace_id: str, version: int, actor
     return chosen
 
 
+async def verdict_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[VerdictRow]:
+    """Read one page of verdicts."""
+    keys = (col(VerdictRow.at), col(VerdictRow.verdict_id))
+    return await lists.fetch(session, VerdictRow, workspace_id, filters, keys, page)
+
+
 async def verdicts(session: AsyncSession, workspace_id: str, limit: int) -> Sequence[VerdictRow]:
     """Read the newest verdicts."""
     statement = select(VerdictRow).where(VerdictRow.workspace_id == workspace_id)

@@ -17,7 +17,7 @@ from models.store.database import Database
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
-from tests.fixtures.policies import SOURCE, merge_verdict, put
+from tests.fixtures.policies import SOURCE, judged, merge_verdict, put
 from tests.fixtures.stages import Recorder, service_key
 
 __all__ = ["repo", "service_key"]
@@ -60,6 +60,7 @@ async def theirs(client: Caller, other_team: Team, db: Database, repo: Repo, ser
         decision = await put(session, ref, merge_verdict(protected=True))
     capa = await api.post("/api/v1/capa", json={"title": "t", "cause": "c", "severity": "low"})
     key = await api.post("/api/v1/keys", json={"principal": "probe", "kind": "agent"})
+    await judged(db, workspace)
     law = await api.post("/api/v1/policy/versions", json={"source": SOURCE})
     await api.post("/api/v1/metrics/observations", json={"metric_id": "p95", "value": 1})
     ids = {

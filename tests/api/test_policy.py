@@ -6,14 +6,11 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from models.domain.actions import MERGE
-from models.domain.policy import Act, Context
-from models.settings import Settings
+from models.domain.policy import Context
 from models.store.database import Database
-from models.store.policies import PolicyBook
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.missions import refusal
-from tests.fixtures.policies import SOURCE, WORKER
+from tests.fixtures.policies import SOURCE, judged
 
 PATH = "/api/v1/policy"
 STRICT = SOURCE.replace("rules:\n", "rules:\n  - rule: freeze\n    because: nothing moves\n    deny: true\n", 1)
@@ -122,17 +119,26 @@ class TestExplain:
         assert (await api.post(f"{PATH}/explain", json=body)).json()["data"]["rules"] == ["over-budget"]
 
 
-class TestTry:
-    @pytest.fixture
-    async def past(self, db: Database, team: Team, settings: Settings) -> None:
-        """Three merges that were judged by the first policy."""
-        book = PolicyBook(settings.config_dir)
-        contexts = (Context(), Context(protected=True), Context(paths=("a.py",)))
-        async with db.workspace(team.workspace_id) as session:
-            for number, context in enumerate(contexts):
-                act = Act(action=MERGE, principal=WORKER, context=context)
-                await book.judge(session, team.workspace_id, act, f"merge-{number}")
+@pytest.fixture
+async def past(db: Database, team: Team) -> None:
+    """Three merges that were judged by the first policy."""
+    await judged(db, team.workspace_id, Context(), Context(protected=True), Context(paths=("a.py",)))
 
+
+class TestVerdicts:
+    async def test_each_shows_version_and_input(self, client: Caller, team: Team, past: None) -> None:
+        api = client(team.observer)
+        found = (await api.get(f"{PATH}/verdicts?outcome=ask")).json()["data"]["items"]
+        assert [(one["verdict_id"], one["risk"], one["policy_version"]) for one in found] == [("merge-1", "RED", 1)]
+        assert found[0]["rules"] == ["protected-branch"]
+        assert found[0]["input"]["context"]["protected"] is True
+        assert len((await api.get(f"{PATH}/verdicts")).json()["data"]["items"]) == 3
+
+    async def test_another_workspace_has_its_own(self, client: Caller, other_team: Team, past: None) -> None:
+        assert (await client(other_team.admin).get(f"{PATH}/verdicts")).json()["data"]["items"] == []
+
+
+class TestTry:
     async def test_shows_what_would_have_changed(self, api: httpx2.AsyncClient, past: None) -> None:
         found = (await api.post(f"{PATH}/try", json={"source": STRICT})).json()["data"]
         assert (found["judged"], found["changed"]) == (3, 3)
