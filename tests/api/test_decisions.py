@@ -190,6 +190,16 @@ class TestWhoAnswers:
                 async with db.workspace(team.workspace_id) as session:
                     await session.execute(text(change))
 
+    @pytest.mark.parametrize(
+        "change", ["status = 'denied'", "resolved_by = 'mallory'", "question = '{}'", "terms = '{}'", "risk = 'GREEN'"]
+    )
+    async def test_nor_is_the_decision(self, client: Caller, team: Team, ask: Ask, db: Database, change: str) -> None:
+        name = await ask()
+        await client(team.operator).post(of(name, "/resolve"), json=YES)
+        with pytest.raises(DBAPIError, match=name):
+            async with db.workspace(team.workspace_id) as session:
+                await session.execute(text(f"UPDATE decision SET {change} WHERE decision_id = '{name}'"))  # noqa: S608
+
 
 async def events(db: Database, team: Team, decision: str, kind: str) -> list[dict[str, Any]]:
     """What was told of a decision."""

@@ -66,6 +66,24 @@ ALTER TABLE decision
 CREATE INDEX decision_by_risk ON decision (workspace_id, risk_rank, requested_at, decision_id);
 CREATE INDEX decision_expiring ON decision (expires_at) WHERE status = 'pending' AND expires_at IS NOT NULL;
 
+-- What was asked, and what was answered, may not change, whoever asks; that the mission has heard of it is noted later.
+CREATE FUNCTION mc_decision_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (OLD.kind, OLD.mission_id, OLD.risk, OLD.reasons, OLD.question, OLD.binding, OLD.terms, OLD.requested_by,
+        OLD.requested_at, OLD.expires_at)
+       IS DISTINCT FROM (NEW.kind, NEW.mission_id, NEW.risk, NEW.reasons, NEW.question, NEW.binding, NEW.terms,
+        NEW.requested_by, NEW.requested_at, NEW.expires_at) THEN
+        RAISE EXCEPTION 'what decision % asks stands as it was put', OLD.decision_id;
+    END IF;
+    IF OLD.status <> 'pending'
+       AND (OLD.status, OLD.resolved_by, OLD.resolved_at, OLD.explanation, OLD.single_operator)
+       IS DISTINCT FROM (NEW.status, NEW.resolved_by, NEW.resolved_at, NEW.explanation, NEW.single_operator) THEN
+        RAISE EXCEPTION 'decision % was %', OLD.decision_id, OLD.status;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER decision_is_final BEFORE UPDATE ON decision FOR EACH ROW EXECUTE FUNCTION mc_decision_is_final();
+
 DO $$
 DECLARE
     name text;
@@ -98,7 +116,8 @@ def downgrade() -> None:
     """Forget policies, verdicts and single answers."""
     op.execute("SET ROLE mission_control_owner")
     op.execute("DROP TABLE decision_answer, verdict, policy_active, policy_version")
-    op.execute("DROP FUNCTION mc_policy_version_is_final")
+    op.execute("DROP TRIGGER decision_is_final ON decision")
+    op.execute("DROP FUNCTION mc_policy_version_is_final, mc_decision_is_final")
     op.execute(
         "ALTER TABLE decision DROP COLUMN terms, DROP COLUMN single_operator, DROP COLUMN half_time_told_at,"
         " DROP COLUMN risk_rank"
