@@ -22,9 +22,12 @@ class Terms(BaseModel):
 
     @classmethod
     def of(cls, ask: Ask | None, resolvers: Resolvers, risk: Risk, requesters: Collection[str]) -> "Terms":
-        """Join what the rules that fired demand with who may answer the kind. No agent answers what is RED."""
+        """Join what the rules that fired demand with who may answer the kind.
+
+        No agent answers what is RED, or counts as one of several people.
+        """
         asked = (ask or Ask()).together(Ask(role=resolvers.role))
-        agents = () if risk is Risk.RED else resolvers.agents
+        agents = () if risk is Risk.RED or asked.people > 1 else resolvers.agents
         return cls(**dict(asked), agents=agents, requesters=tuple(sorted({*requesters} - {""})))
 
     def may_be_own(self, others: bool) -> bool:

@@ -65,6 +65,11 @@ def test_nobody_counts_twice() -> None:
 
 def test_terms_join_what_rules_and_kind_demand() -> None:
     resolvers = Resolvers(role=Role.ADMIN, agents=("robot",))
-    terms = Terms.of(Ask(people=2), resolvers, Risk.YELLOW, ["olga", "", "olga"])
-    assert terms == Terms(role=Role.ADMIN, people=2, agents=("robot",), requesters=("olga",))
-    assert Terms.of(None, resolvers, Risk.RED, []).agents == ()
+    terms = Terms.of(Ask(four_eyes=FourEyes.REQUIRED), resolvers, Risk.YELLOW, ["olga", "", "olga"])
+    assert terms == Terms(role=Role.ADMIN, four_eyes=FourEyes.REQUIRED, agents=("robot",), requesters=("olga",))
+    assert Terms.of(Ask(people=2), Resolvers(), Risk.YELLOW, []).people == 2
+
+
+@pytest.mark.parametrize(("ask", "risk"), [(None, Risk.RED), (Ask(people=2), Risk.YELLOW)])
+def test_no_agent_answers_what_is_red_or_takes_several_people(ask: Ask | None, risk: Risk) -> None:
+    assert Terms.of(ask, Resolvers(agents=("robot",)), risk, []).agents == ()
