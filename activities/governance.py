@@ -10,23 +10,32 @@ from activities.recording import StageRecorder, Verdict
 from activities.records import record_fact
 from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
-from models.domain.approval import Binding, MergeFacts, MergeVerdict, Risk, assess_merge
+from models.domain.actions import FORCE_ROLLBACK, MERGE
+from models.domain.approval import Binding
+from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
 from models.domain.patches import TouchedLaw
+from models.domain.policy import Act, Context, Fact, Outcome, Who
+from models.domain.policy import Verdict as Judged
+from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import governance, merge_slots, running, stages
 from models.store.events import Actor
+from models.store.policies import InForce, PolicyBook
 from models.tables.missions import Decision, Mission
 
+GOVERNANCE, ROLLBACK = "governance", "rollback"
+"""Kinds of decisions."""
+_WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
 _RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
 
 
 class GovernanceActivities:
     """Decisions, as a mission's workflow needs them."""
 
-    def __init__(self, recorder: StageRecorder) -> None:
-        self._recorder, self._db = recorder, recorder.db
+    def __init__(self, recorder: StageRecorder, book: PolicyBook) -> None:
+        self._recorder, self._db, self._book = recorder, recorder.db, book
 
     @activity.defn
     async def settle_round(self, question: GovernanceInput) -> RoundAnswer:
@@ -66,15 +75,27 @@ class GovernanceActivities:
         Stage 11 has begun, and waits for the answer.
         """
         ref = asked.ref
-        reasons = ("the rollback conflicts with later commits", asked.detail)
-        verdict = MergeVerdict(needs_human=True, risk=Risk.RED, reasons=reasons)
         async with self._db.workspace(ref.workspace_id) as session:
             record = await stages.begin(session, ref, activity.info().attempt)
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             actor = Actor(stages.WORKER, mission.correlation_id)
+            act = Act(action=FORCE_ROLLBACK, principal=_WORKER, context=_place(mission, {"conflict": asked.detail}))
+            name = governance.decision_id(ref, ROLLBACK, asked.repeat)
+            judged, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
+            # Whatever the policy says, only a human knows what is to become of such a merge.
+            verdict = judged.model_copy(update={"outcome": Outcome.ASK, "reasons": (*judged.reasons, asked.detail)})
             shown = {"approve": "try the rollback again", "deny": "leave the merge", "merge_sha": mission.merge_sha}
             decision = await governance.ask(
-                session, ref, "rollback", verdict, shown, None, expires_in=None, actor=actor, repeat=asked.repeat
+                session,
+                ref,
+                ROLLBACK,
+                verdict,
+                shown,
+                None,
+                terms=Terms.of(verdict.ask, law.policy.resolvers(ROLLBACK), verdict.risk, ()),
+                expires_in=None,
+                actor=actor,
+                repeat=asked.repeat,
             )
             answer = _answer(decision)
             if answer.status is DecisionStatus.PENDING:
@@ -87,14 +108,19 @@ class GovernanceActivities:
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is not None:
             return GovernanceAnswer.model_validate(record.result["answer"])
-        verdict, shown = await self._assess(session, question, mission)
+        act, shown = await _act(session, question, mission)
+        name = governance.decision_id(ref, GOVERNANCE)
+        judged, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
+        binding = _binding(question, judged, law)
+        verdict = await _rest(session, question, judged, binding, shown)
         decision = await governance.ask(
             session,
             ref,
-            "governance",
+            GOVERNANCE,
             verdict,
             shown,
-            _binding(question, verdict),
+            binding.model_copy(update={"reasons": verdict.reasons}),
+            terms=await _terms(session, question, mission, verdict, law),
             expires_in=_expiry(mission),
             actor=Actor(stages.WORKER, mission.correlation_id),
         )
@@ -105,45 +131,6 @@ class GovernanceActivities:
             await governance.acknowledge(session, ref.workspace_id, decision.decision_id)
             await self._recorder.close_in(session, record, _verdict(decision, answer), None)
         return answer
-
-    async def _assess(
-        self, session: AsyncSession, question: GovernanceInput, mission: Mission
-    ) -> tuple[MergeVerdict, dict[str, Any]]:
-        """Gather the facts from the records of the earlier stages; an equal binding keeps an earlier approval."""
-        ref = question.ref
-        details, tests, scan = await stages.results(
-            session, ref, StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN
-        )
-        touched = TouchedLaw.model_validate(details.get("touched", {}))
-        trust = mission.trust_requirements
-        facts = MergeFacts(
-            requires_governance_approval=bool(trust.get("requires_governance_approval"))
-            or trust.get("memory_write_scope") == "propose",
-            protected=mission.protected,
-            env=mission.env,
-            touches_config=touched.config,
-            ci_files=touched.ci,
-            existing_tests=touched.existing_tests,
-            gone_tests=tuple(tests.get("excused", ())),
-            medium_findings=int(scan.get("medium", 0)),
-            overrides=tuple(sorted(mission.overrides)),
-        )
-        shown = {
-            "base_sha": question.base_sha,
-            "head_sha": question.head_sha,
-            "diff": details.get("diff"),
-            "files": details.get("files", []),
-            "overrides": mission.overrides,
-            "facts": facts.model_dump(mode="json"),
-        }
-        verdict = assess_merge(facts)
-        if verdict.needs_human and question.approved and question.approved.covers(_binding(question, verdict)):
-            earlier = await governance.approval(session, ref.workspace_id, ref.mission_id, question.approved)
-            if earlier is not None:
-                shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by}
-                kept = {"needs_human": False, "reasons": (*verdict.reasons, _stands(shown["rests_on"]))}
-                return verdict.model_copy(update=kept), shown
-        return verdict, shown
 
     async def _record(self, session: AsyncSession, ref: StageRef, decision: Decision, answer: GovernanceAnswer) -> None:
         """End stage 8 with its answer; stage 11, which asks about a rollback, goes on with it."""
@@ -160,6 +147,64 @@ async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
     return await merge_slots.claim(session, queue, run)
 
 
+async def _act(session: AsyncSession, question: GovernanceInput, mission: Mission) -> tuple[Act, dict[str, Any]]:
+    """Gather what the verdict depends on, and what a human is shown, from the records of the earlier stages."""
+    details, tests, scan = await stages.results(
+        session, question.ref, StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN
+    )
+    touched = TouchedLaw.model_validate(details.get("touched", {}))
+    trust, files = mission.trust_requirements, details.get("files", [])
+    facts: dict[str, Fact] = {
+        "requires_governance_approval": bool(trust.get("requires_governance_approval"))
+        or trust.get("memory_write_scope") == "propose",
+        "touches_config": touched.config,
+        "ci_files": touched.ci,
+        "existing_tests": touched.existing_tests,
+        "gone_tests": tuple(tests.get("excused", ())),
+        "medium_findings": int(scan.get("medium", 0)),
+        "overrides": tuple(sorted(mission.overrides)),
+    }
+    act = Act(action=MERGE, principal=_WORKER, context=_place(mission, facts, tuple(file["path"] for file in files)))
+    shown = {
+        "base_sha": question.base_sha,
+        "head_sha": question.head_sha,
+        "diff": details.get("diff"),
+        "files": files,
+        "overrides": mission.overrides,
+        "facts": facts | {"protected": mission.protected, "env": mission.env},
+    }
+    return act, shown
+
+
+async def _rest(
+    session: AsyncSession, question: GovernanceInput, judged: Judged, binding: Binding, shown: dict[str, Any]
+) -> Judged:
+    """Let an equal binding keep an earlier approval; `shown` then says which."""
+    if not (judged.asks and question.approved and question.approved.covers(binding)):
+        return judged
+    ref = question.ref
+    earlier = await governance.approval(session, ref.workspace_id, ref.mission_id, question.approved)
+    if earlier is None:
+        return judged
+    shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by}
+    reasons = (*judged.reasons, _stands(shown["rests_on"]))
+    return judged.model_copy(update={"outcome": Outcome.ALLOW, "reasons": reasons})
+
+
+async def _terms(
+    session: AsyncSession, question: GovernanceInput, mission: Mission, verdict: Judged, law: InForce
+) -> Terms:
+    """Say who may answer. Who filed, started or wrote the change asks for it, however the question comes about."""
+    asking = [mission.created_by, question.started_by]
+    asking += [await governance.author(session, question.ref)] if verdict.asks else []
+    return Terms.of(verdict.ask, law.policy.resolvers(GOVERNANCE), verdict.risk, asking)
+
+
+def _place(mission: Mission, facts: dict[str, Fact], paths: tuple[str, ...] = ()) -> Context:
+    filed = {"mission_id": mission.mission_id, "filed_by": mission.created_by}
+    return Context(env=mission.env, protected=mission.protected, paths=paths, facts=facts | filed)
+
+
 def _facts(question: GovernanceInput) -> list[StageInput]:
     """Name the stages before the question that only touch Postgres."""
     known = StageInput(ref=question.ref, base_sha=question.base_sha, head_sha=question.head_sha)
@@ -169,8 +214,13 @@ def _facts(question: GovernanceInput) -> list[StageInput]:
     return [known.model_copy(update={"ref": question.ref.model_copy(update={"stage": name})}) for name in names]
 
 
-def _binding(question: GovernanceInput, verdict: MergeVerdict) -> Binding:
-    return Binding(patch_id=question.patch_id, config_hash=question.config_hash, reasons=verdict.reasons)
+def _binding(question: GovernanceInput, judged: Judged, law: InForce) -> Binding:
+    return Binding(
+        patch_id=question.patch_id,
+        config_hash=question.config_hash,
+        policy_version=str(law.version),
+        reasons=judged.reasons,
+    )
 
 
 def _expiry(mission: Mission) -> timedelta | None:
@@ -200,7 +250,8 @@ def _reason(decision: Decision, status: DecisionStatus) -> str:
     if earlier := decision.question.get("rests_on"):
         return _stands(earlier)
     said = f": {decision.explanation}" if decision.explanation else ""
-    return f"{status.value} by {decision.resolved_by}{said}"
+    alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
+    return f"{status.value} by {decision.resolved_by}{alone}{said}"
 
 
 def _stands(earlier: dict[str, str]) -> str:

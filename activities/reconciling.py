@@ -29,6 +29,8 @@ log = structlog.get_logger()
 RECONCILER = "reconciler"
 RUNNING_MISSIONS = "WorkflowType = 'CodingPipelineWorkflow' AND ExecutionStatus = 'Running'"
 EVENT_RETENTION_DAYS = 30
+AT_ONCE = 200
+"""Decisions that one pass reminds of, or expires: their events must fit into one short transaction."""
 
 Signal = Callable[[Any, DecisionRef], Awaitable[None] | None]
 """The pipeline's `decision_resolved`, handed in: activities sit below workflows."""
@@ -44,8 +46,11 @@ class ReconcileActivities:
 
     @activity.defn
     async def repeat_answers(self) -> int:
-        """Tell workflows of answers they have not acknowledged; return how many were told."""
+        """Expire what nobody answered in time, and tell workflows of all they have not acknowledged; how many."""
         async with heartbeating():
+            async with self._db.system() as session:
+                await governance.tell_half_time(session, _this_pass(), AT_ONCE)
+                await governance.expire_overdue(session, _this_pass(), AT_ONCE)
             async with self._db.system() as session:
                 unheard = await reconciling.unacknowledged(session)
             return sum([await self._tell(workspace_id, ref) for workspace_id, ref in unheard])

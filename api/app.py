@@ -24,6 +24,7 @@ from models.observability import boot_step
 from models.settings import Settings
 from models.store.database import Database
 from models.store.first_start import keep_trying_first_start
+from models.store.policies import PolicyBook
 
 log = structlog.get_logger()
 
@@ -93,7 +94,8 @@ def _lifespan(settings: Settings) -> Any:
                 feed = Feed(db, settings.sse_heartbeat_seconds)
                 feed.open()
                 stack.push_async_callback(feed.close)
-            app.state.services = Services(settings, db, KeyRing(db), gateway, feed, Ingest(db), first_start)
+            ingest, book = Ingest(db), PolicyBook(settings.config_dir)
+            app.state.services = Services(settings, db, KeyRing(db), gateway, feed, ingest, book, first_start)
             log.info("api.ready")
             yield
 

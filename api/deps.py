@@ -14,6 +14,7 @@ from models.domain.principals import Callers, Role
 from models.schemas.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, PageRequest, Sort, read_cursor
 from models.settings import Settings
 from models.store.database import Database
+from models.store.policies import PolicyBook
 
 Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True)))]
 """Requirements section 3 "R": everyone of the workspace."""
@@ -45,9 +46,14 @@ async def _gateway(request: Request) -> Gateway:
     return services(request).gateway
 
 
+async def _book(request: Request) -> PolicyBook:
+    return services(request).book
+
+
 AppSettings = Annotated[Settings, Depends(_settings)]
 Db = Annotated[Database, Depends(_database)]
 Workflows = Annotated[Gateway, Depends(_gateway)]
+Policies = Annotated[PolicyBook, Depends(_book)]
 OnlyOnce = Annotated[Once, Depends(once)]
 """For every POST and PATCH: `return await once.commit(lambda session: …)`, or `once.command(lambda key: …)`."""
 

@@ -11,6 +11,7 @@ from api.keyring import KeyRing
 from api.sse import Feed
 from models.settings import Settings
 from models.store.database import Database
+from models.store.policies import PolicyBook
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Services:
     gateway: Gateway
     feed: Feed
     ingest: Ingest
+    book: PolicyBook
     first_start: asyncio.Task[None]
 
 

@@ -16,10 +16,16 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fanout, ingest, listing, pipeline, waiting
+from benchmarks import fanout, ingest, listing, pipeline, policy, waiting
 from benchmarks.measure import Comparison, medians
 
-BENCHMARKS = {"pipeline": pipeline.run, "ingest": ingest.run, "fanout": fanout.run, "listing": listing.run}
+BENCHMARKS = {
+    "pipeline": pipeline.run,
+    "ingest": ingest.run,
+    "fanout": fanout.run,
+    "listing": listing.run,
+    "policy": policy.run,
+}
 WAITING = "waiting"
 RESULTS = Path(__file__).with_name("results")
 

@@ -11,11 +11,11 @@ from benchmarks.pipeline import MissionHandle, Office
 from benchmarks.servers import BenchWorker, pid_of, serving
 from models.contracts.pipeline import DecisionRef, StageRef
 from models.domain.ids import mission_workflow_id
+from models.domain.principals import Kind, Principal, Role
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
 from models.store import decisions, lists
 from models.store.database import Database
-from models.store.events import Actor
 from models.tables.missions import Decision
 from tests.fixtures.waiting import eventually
 from workflows.client import connect
@@ -24,7 +24,7 @@ from workflows.coding_pipeline import CodingPipelineWorkflow
 IN_FLIGHT = 20
 SETTLE_SECONDS = 5.0
 PATIENCE = 900.0
-APPROVER = Actor("bench-approver", "bench")
+APPROVER = "bench-approver"
 
 
 async def run(quick: bool) -> dict[str, float]:
@@ -83,7 +83,8 @@ async def _resolve_one(office: Office, client: Client) -> float:
     began = time.perf_counter()
     async with office.db.workspace(office.workspace_id) as session:
         approved = DecisionStatus.APPROVED
-        await decisions.resolve(session, office.workspace_id, question.decision_id, approved, "fine", APPROVER)
+        by = Principal(office.workspace_id, APPROVER, Kind.HUMAN, Role.OPERATOR, "bench")
+        await decisions.resolve(session, by, question.decision_id, approved, "fine")
     name = mission_workflow_id(office.workspace_id, mission_id)
     handle: MissionHandle = client.get_workflow_handle_for(CodingPipelineWorkflow.run, name)
     ref = StageRef(workspace_id=office.workspace_id, mission_id=mission_id, stage=StageName.GOVERNANCE)

@@ -25,6 +25,9 @@ def list_decisions(
     client: Client,
     status: Annotated[str, typer.Option(help="pending, approved, denied, expired, canceled, or any.")] = "pending",
     mission: Annotated[str | None, typer.Option(help="Of this mission only.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="As governance or rollback.", show_default=False)] = None,
+    risk: Annotated[str | None, typer.Option(help="GREEN, YELLOW or RED.", show_default=False)] = None,
+    sort: Annotated[str, typer.Option(help="requested_at or risk; with - before it, descending.")] = "-requested_at",
     limit: Limit = 50,
     everything: All = False,
 ) -> None:
@@ -36,8 +39,8 @@ def list_decisions(
     """
     from cli.text import moment, table, word
 
-    filters = {"status": None if status == "any" else status, "mission_id": mission}
-    rows = client.api.rows("/decisions", None if everything else limit, **filters)
+    filters = {"status": None if status == "any" else status, "mission_id": mission, "kind": kind, "risk": risk}
+    rows = client.api.rows("/decisions", None if everything else limit, sort=sort, **filters)
     columns = ("decision", "mission", "status", "risk", "asked", "expires", "reasons")
     cells = [
         (
@@ -83,7 +86,14 @@ def _resolve(client: Client, decision_id: str, answer: str, reason: str) -> None
 
     body = {"decision": answer, "explanation": reason}
     decision = client.api.post(f"/decisions/{decision_id}/resolve", body)
-    client.answer(decision, lambda: word(decision["status"]).append(f" {line(decision_id)}", style="none"))
+    missing = f" ({len(decision['answers'])} of {decision['terms']['people']} approvals)"
+    more = missing if decision["status"] == "pending" else _alone(decision)
+    client.answer(decision, lambda: word(decision["status"]).append(f" {line(decision_id)}{more}", style="none"))
+
+
+def _alone(decision: dict[str, Any]) -> str:
+    """Say that nobody looked but the one who asked."""
+    return " (by who asked for it: the workspace has nobody else who could)" if decision["single_operator"] else ""
 
 
 def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
@@ -93,7 +103,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
 
     from cli.text import facts, moment, word
 
-    who = f"{decision['resolved_by']}: {decision['explanation']}" if decision["resolved_by"] else None
+    who = f"{decision['resolved_by']}: {decision['explanation']}{_alone(decision)}" if decision["resolved_by"] else None
     head = facts(
         [
             ("decision", decision["decision_id"]),
@@ -103,11 +113,27 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("because", "\n".join(decision["reasons"])),
             *_asked(decision["question"]),
             *((name.replace("_", " "), value) for name, value in decision["binding"].items() if name != "reasons"),
+            ("asked by", ", ".join(decision["terms"]["requesters"])),
+            ("takes", _takes(decision["terms"])),
+            *(("approved by", f"{a['principal']}: {a['explanation']}") for a in _earlier(decision)),
             ("expires", moment(decision["expires_at"])),
             ("answered", who),
         ]
     )
     return Group(head, *_proof(api, decision), Text(), *_diff(api, decision))
+
+
+def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
+    """The approvals before the one that decided."""
+    answers: list[dict[str, Any]] = decision["answers"]
+    return answers[:-1] if decision["resolved_by"] else answers
+
+
+def _takes(terms: dict[str, Any]) -> str:
+    """Say whose approval it takes."""
+    several = f"{terms['people']} different people" if terms["people"] > 1 else "one person"
+    agents = f", or an agent: {', '.join(terms['agents'])}" if terms["agents"] else ""
+    return f"{several} of role {terms['role']} or higher{agents}"
 
 
 def _proof(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from models.domain.approval import POLICY_VERSION
 from models.domain.canonical import digest_of
 from models.domain.errors import InvalidInput, Unavailable
 from models.domain.metrics import Catalog, parse_catalog
 from models.domain.plain_yaml import read_mapping
+from models.domain.policy import FILE, parse_policy
 
 
 def load_catalog(config_dir: Path) -> Catalog:
@@ -22,14 +22,30 @@ def load_catalog(config_dir: Path) -> Catalog:
         raise Unavailable("config_invalid", error.message) from error
 
 
-def config_hash(config_dir: Path) -> str:
-    """Digest all configuration and the policy's version: equal hashes mean equal rules, however a file is spelt."""
+def load_first_policy(config_dir: Path) -> str:
+    """Read the policy that a new workspace begins with, as it is written.
+
+    Raises:
+        Unavailable: `config_invalid`, naming the line that is wrong; an operator must mend it.
+    """
+    try:
+        source = _read(config_dir / FILE).decode()
+        parse_policy(source)
+    except UnicodeDecodeError:
+        raise Unavailable("config_invalid", f"config/{FILE} is not UTF-8 text") from None
+    except InvalidInput as error:
+        raise Unavailable("config_invalid", error.message) from error
+    return source
+
+
+def config_hash(config_dir: Path, policy_version: int | None = None) -> str:
+    """Digest all configuration, and a workspace's policy version: equal hashes mean equal rules, however spelt."""
     try:
         paths = sorted(config_dir.glob("*.yaml"))
         files = {path.name: read_mapping(_read(path), path.name, "config_invalid") for path in paths}
     except InvalidInput as error:
         raise Unavailable("config_invalid", error.message) from error
-    return digest_of({"files": files, "policy_version": POLICY_VERSION})
+    return digest_of({"files": files, "policy_version": policy_version})
 
 
 def _read(path: Path) -> bytes:

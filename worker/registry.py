@@ -26,6 +26,7 @@ from activities.workbench.sandbox import Sandbox
 from activities.workbench.signing import ServiceKey
 from models.settings import Settings
 from models.store.database import Database
+from models.store.policies import PolicyBook
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.queues import host_queue
@@ -67,7 +68,7 @@ class Tools:
 def control_activities(tools: Tools, control: str) -> Activities:
     """Short activities that only talk to Postgres and Temporal."""
     records = RecordActivities(tools.recorder)
-    governance = GovernanceActivities(tools.recorder)
+    governance = GovernanceActivities(tools.recorder, PolicyBook(tools.settings.config_dir))
     queue = MergeQueueActivities(tools.recorder.db, tools.client, MERGE_DOORS, control)
     reconcile = ReconcileActivities(
         tools.recorder, tools.client, CodingPipelineWorkflow.decision_resolved, tools.settings.config_dir

@@ -1,5 +1,6 @@
 """The inbox: questions put to humans, and their answers (APPR-01..05)."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -8,21 +9,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
 
 from api.auth import Call
-from api.deps import Db, OnlyOnce, Operator, Pagination, Reader, Workflows
+from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader, Workflows
 from api.gateway import Gateway
 from api.routing import router
+from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
+from models.domain.policy import Risk
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
 from models.schemas import links
-from models.schemas.decisions import DecisionResolve, DecisionView
+from models.schemas.decisions import AnswerView, DecisionCounts, DecisionResolve, DecisionView
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.store import decisions
 from models.tables.missions import Decision
+from models.tables.policies import DecisionAnswer
 
 routes = router("decisions")
-Newest = Annotated[PageRequest, Depends(Pagination("requested_at", default="-requested_at"))]
+Newest = Annotated[PageRequest, Depends(Pagination(*decisions.SORTS, default="-requested_at"))]
 
 
 @routes.get("/decisions")
@@ -32,13 +36,27 @@ async def list_decisions(
     page: Newest,
     status: DecisionStatus | None = None,
     kind: str | None = None,
+    risk: Risk | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[DecisionView]]:
-    """List questions, the newest first; `status=pending` is the inbox. An agent sees those about its missions."""
-    filters = {"status": status, "kind": kind, "mission_id": mission_id}
+    """List questions, the newest first, or by risk; `status=pending` is the inbox.
+
+    An agent sees those about its missions, and those that it may answer.
+    """
+    filters = {"status": status, "kind": kind, "risk": risk, "mission_id": mission_id}
     async with db.workspace(call.workspace_id) as session:
         found = await decisions.list_page(session, call.workspace_id, filters, page, _agent(call))
     return Success(data=Page(items=[_view(row) for row in found.rows], next_cursor=found.next_cursor))
+
+
+@routes.get("/decisions/counts")
+async def count_decisions(
+    call: Reader, db: Db, status: DecisionStatus = DecisionStatus.PENDING
+) -> Success[DecisionCounts]:
+    """Count questions in a state, by kind and by risk."""
+    async with db.workspace(call.workspace_id) as session:
+        found = await decisions.counts(session, call.workspace_id, status, _agent(call))
+    return Success(data=DecisionCounts.of(status, found))
 
 
 @routes.get("/decisions/{decision_id}")
@@ -46,23 +64,28 @@ async def get_decision(decision_id: str, call: Reader, db: Db) -> Success[Decisi
     """Show a question: what exactly is to be approved, why a human is asked, and what the answer binds."""
     async with db.workspace(call.workspace_id) as session:
         decision = await decisions.require(session, call.workspace_id, decision_id, _agent(call))
-    return Success(data=_view(decision))
+        answers = await decisions.answers(session, decision)
+    return Success(data=_view(decision, answers))
 
 
 @routes.post("/decisions/{decision_id}/resolve", response_model=Success[DecisionView])
 async def resolve_decision(
-    decision_id: str, answer: DecisionResolve, call: Operator, once: OnlyOnce, gateway: Workflows
+    decision_id: str, answer: DecisionResolve, call: AgentOrOperator, once: OnlyOnce, gateway: Workflows
 ) -> Response:
-    """Approve or deny, with an explanation. The answer stands once this returns, also while Temporal is away."""
+    """Approve or deny, with an explanation. The answer stands once this returns, also while Temporal is away.
+
+    Where several people must approve, the decision stays pending until the last of them has.
+    """
     resolved: list[Decision] = []
 
     async def resolve(session: AsyncSession) -> DecisionView:
-        explanation = answer.explanation
-        decision = await decisions.resolve(
-            session, call.workspace_id, decision_id, answer.status, explanation, call.actor
-        )
-        resolved.append(decision)
-        return _view(decision)
+        if agent := _agent(call):
+            await decisions.require(session, call.workspace_id, decision_id, agent)
+        given = (answer.status, answer.explanation)
+        decision = await decisions.resolve(session, call.principal, decision_id, *given, call.request_id)
+        if decision.status != DecisionStatus.PENDING.value:
+            resolved.append(decision)
+        return _view(decision, await decisions.answers(session, decision))
 
     response = await once.commit(resolve)
     if resolved and resolved[0].mission_id:
@@ -80,8 +103,10 @@ def _agent(call: Call) -> str | None:
     return call.principal.name if call.principal.kind is Kind.AGENT else None
 
 
-def _view(decision: Decision) -> DecisionView:
+def _view(decision: Decision, answers: Sequence[DecisionAnswer] = ()) -> DecisionView:
     view = DecisionView.model_validate(decision)
+    view.digest = digest_of({"question": decision.question, "binding": decision.binding})
+    view.answers = tuple(AnswerView.model_validate(answer) for answer in answers)
     view.links["self"] = links.decision(decision.decision_id)
     if decision.mission_id:
         view.links["mission"] = links.mission(decision.mission_id)

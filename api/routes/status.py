@@ -12,7 +12,7 @@ from models.domain.states import MissionStatus
 from models.schemas.envelope import Success
 from models.schemas.status import SigningKeyView, SystemStatus
 from models.settings import Settings
-from models.store import signing_keys, status
+from models.store import policies, signing_keys, status
 
 routes = router("status")
 SHOWN_SHA = 12
@@ -24,6 +24,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
     async with db.workspace(call.workspace_id) as session:
         counts = await status.mission_counts(session, call.workspace_id)
         keys = await signing_keys.all_of_them(session)
+        policy = await policies.active(session, call.workspace_id)
     commit, found = await running_commit(settings), await parts(settings, gateway)
     return Success(
         data=SystemStatus(
@@ -38,7 +39,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
             subsystems=tuple(part.status for part in found),
             overall_health=overall((part.status.state, part.critical) for part in found),
             version=version("mission-control"),
-            config_hash=_config_hash(settings),
+            config_hash=_config_hash(settings, policy.version if policy else None),
             observing_missions=counts[MissionStatus.OBSERVING],
             escalated_missions=counts[MissionStatus.ESCALATED],
             signing_keys=tuple(SigningKeyView.model_validate(key) for key in keys),
@@ -46,9 +47,9 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
     )
 
 
-def _config_hash(settings: Settings) -> str | None:
+def _config_hash(settings: Settings, policy_version: int | None) -> str | None:
     """Name the configuration; none while a file of it cannot be read, which `subsystems` then says."""
     try:
-        return config_hash(settings.config_dir)
+        return config_hash(settings.config_dir, policy_version)
     except Unavailable:
         return None

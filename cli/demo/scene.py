@@ -71,6 +71,9 @@ class _Audience(StageLines):
         approved = self._wishes.yes or typer.confirm("Approve this merge?")
         explanation = "seen in the demo: its tests, its scan and its diff" if approved else "denied in the demo"
         body = {"decision": "approve" if approved else "deny", "explanation": explanation}
-        self._api.post(f"/decisions/{decision['decision_id']}/resolve", body)
+        answered = self._api.post(f"/decisions/{decision['decision_id']}/resolve", body)
         by = " by --yes" if self._wishes.yes else ""
-        self._out.print(Text(f"{'approved' if approved else 'denied'}{by}\n", style="green" if approved else "red"))
+        self._out.print(Text(f"{'approved' if approved else 'denied'}{by}", style="green" if approved else "red"))
+        if answered["single_operator"]:
+            self._out.print(Text("nobody else has a key here: it is recorded that the requester answered", style="dim"))
+        self._out.print()

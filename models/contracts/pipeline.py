@@ -138,6 +138,7 @@ class GovernanceInput(StageTask):
     config_hash: str
     approved: Binding | None = None
     stressed: bool = False
+    started_by: str = ""
 
 
 class GovernanceAnswer(Payload):

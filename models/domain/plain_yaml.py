@@ -2,17 +2,19 @@
 
 from collections.abc import Hashable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from yaml.nodes import MappingNode, Node
+from yaml.nodes import MappingNode, Node, SequenceNode
 
 from models.domain.errors import InvalidInput
 from models.domain.wording import plain
 
 MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 12
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -66,6 +68,42 @@ def read_mapping(data: bytes, name: str, code: str) -> dict[Any, Any]:
     return value
 
 
+def read_model(data: bytes, name: str, code: str, model: type[M]) -> M:
+    """Read a YAML mapping as a model.
+
+    Raises:
+        InvalidInput: with `code`; the message begins with `name` and says on which line what is wrong.
+    """
+    value = read_mapping(data, name, code)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        line = line_of(data, error.errors()[0]["loc"])
+        raise InvalidInput(code, f"{name}: line {line}: {problems(error, model)}", line=line) from None
+
+
+def line_of(data: bytes, where: tuple[int | str, ...]) -> int:
+    """Find the line of a value in what was read; of the closest thing around it where it is missing."""
+    node: Any = _PlainLoader(data.decode()).get_single_node()
+    line = node.start_mark.line if node else 0
+    for step in where:
+        found = _within(node, step)
+        if found is None:
+            break
+        (mark, node) = found
+        line = mark.line
+    return int(line) + 1
+
+
+def _within(node: Any, step: int | str) -> tuple[Any, Any] | None:
+    """Step into a mapping by a key, or into a list by an index: the mark to show, and the node."""
+    if isinstance(node, MappingNode):
+        return next(((key.start_mark, value) for key, value in node.value if key.value == str(step)), None)
+    if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step].start_mark, node.value[step]
+    return None
+
+
 def problems(error: ValidationError, model: type[BaseModel]) -> str:
     """Say what is wrong with each key, and which key was probably meant by an unknown one."""
     return "; ".join(_problem(part["loc"], part["type"], part["msg"], model) for part in error.errors()[:5])
@@ -75,9 +113,24 @@ def _problem(where: tuple[int | str, ...], kind: str, message: str, model: type[
     place = ".".join(map(str, where)) or "the file"
     if kind != "extra_forbidden":
         return f"`{place}`: {plain(message)}"
-    near = get_close_matches(str(where[-1]), model.model_fields, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(model.model_fields)}"
+    known = _model_at(model, where[:-1]).model_fields
+    near = get_close_matches(str(where[-1]), known, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
     return f"`{place}` is not a known key ({hint})"
+
+
+def _model_at(model: type[BaseModel], where: tuple[int | str, ...]) -> type[BaseModel]:
+    """Find the model of a part: indexes and keys of plain mappings lead to the model of what they hold."""
+    for step in where:
+        if field := model.model_fields.get(str(step)):
+            model = _model_in(field.annotation) or model
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:

@@ -34,6 +34,7 @@ NOUNS = (
     "keys",
     "metrics",
     "missions",
+    "policy",
     "queue",
     "repositories",
     "stages",

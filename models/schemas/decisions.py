@@ -1,11 +1,14 @@
 """Bodies of the decision routes."""
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.domain.approval import Risk
+from models.domain.decisions import Terms
+from models.domain.policy import Risk
 from models.domain.states import DecisionStatus
 from models.schemas.envelope import Body
 
@@ -29,8 +32,41 @@ class CostSoFar(BaseModel):
     tokens: int = 0
 
 
+class AnswerView(BaseModel):
+    """What one of those who were asked has answered."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    principal: str
+    answer: DecisionStatus
+    explanation: str
+    at: datetime
+
+
+class DecisionCounts(BaseModel):
+    """How many questions are in a state."""
+
+    status: DecisionStatus
+    total: int
+    by_kind: dict[str, int]
+    by_risk: dict[str, int]
+
+    @classmethod
+    def of(cls, status: DecisionStatus, found: Iterable[tuple[str, str, int]]) -> "DecisionCounts":
+        """Add up what was counted by kind and risk."""
+        kinds, risks = Counter[str](), Counter[str]()
+        for kind, risk, number in found:
+            kinds[kind] += number
+            risks[risk] += number
+        return cls(status=status, total=kinds.total(), by_kind=dict(kinds), by_risk=dict(risks))
+
+
 class DecisionView(BaseModel):
-    """A question with all that the answer binds: what is asked, why, at what risk, until when, and who answered."""
+    """A question with all that the answer binds: what is asked, why, at what risk, until when, and who answered.
+
+    `digest` names what exactly is asked, `terms` say who may answer. `answers` are shown of one decision, not in lists.
+    `single_operator` says that the requester answered, because the workspace had nobody else who could.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -51,5 +87,10 @@ class DecisionView(BaseModel):
     resolved_at: datetime | None
     explanation: str | None
     acknowledged_at: datetime | None
+    digest: str = ""
+    terms: Terms
+    answers: tuple[AnswerView, ...] = ()
+    single_operator: bool
+    when_expired: Literal["denied"] = "denied"
     cost_so_far: CostSoFar = CostSoFar()
     links: dict[str, str] = Field(default_factory=dict)

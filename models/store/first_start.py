@@ -16,6 +16,7 @@ from models.settings import Settings
 from models.store import events, keys
 from models.store.database import Database
 from models.store.events import Actor
+from models.store.policies import PolicyBook
 
 log = structlog.get_logger()
 
@@ -44,14 +45,25 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
     log.info("first_admin_key_written", workspace_id=keys.DEFAULT_WORKSPACE, file=str(settings.key_file))
 
 
+async def ensure_first_policy(db: Database, settings: Settings) -> None:
+    """Put the policy of `config/` in force in the workspace `default`, unless it has one.
+
+    Raises:
+        Unavailable: the file cannot be read, or says what no policy can.
+    """
+    async with db.workspace(keys.DEFAULT_WORKSPACE) as session:
+        await PolicyBook(settings.config_dir).in_force(session, keys.DEFAULT_WORKSPACE)
+
+
 async def keep_trying_first_start(db: Database, settings: Settings) -> None:
-    """`ensure_first_admin`, as often as it takes: a database may come, or be migrated, after us.
+    """Make the first key and the first policy, as often as it takes: a database may come, or be migrated, after us.
 
     No error ends it, because whoever sees it end takes the key for written.
     """
     while True:
         try:
-            return await ensure_first_admin(db, settings)
+            await ensure_first_admin(db, settings)
+            return await ensure_first_policy(db, settings)
         except Exception as error:
             log.warning("first_start_waits", error=f"{type(error).__name__}: {error}".splitlines()[0])
             await asyncio.sleep(AGAIN_SECONDS)

@@ -3,19 +3,21 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, and_, func, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.contracts.pipeline import StageRef
-from models.domain.approval import Binding, MergeVerdict
+from models.domain.approval import Binding
+from models.domain.decisions import Terms
 from models.domain.events import EventType, Subject
+from models.domain.policy import Outcome, Verdict
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.store import events
 from models.store.database import within
 from models.store.events import Actor
-from models.tables.missions import Decision
+from models.tables.missions import Candidate, Decision
 
 POLICY = "policy"
 """Who decides where no human is asked (V-12)."""
@@ -30,17 +32,18 @@ async def ask(
     session: AsyncSession,
     ref: StageRef,
     kind: str,
-    verdict: MergeVerdict,
+    verdict: Verdict,
     question: dict[str, Any],
     binding: Binding | None,
     *,
+    terms: Terms,
     expires_in: timedelta | None,
     actor: Actor,
     repeat: int = 0,
 ) -> Decision:
-    """Put a question, or find it already put. Where no human is needed it is answered at once by the policy."""
-    name = decision_id(ref, kind, repeat)
-    approved = {} if verdict.needs_human else {"resolved_by": POLICY, "resolved_at": func.mc_now()}
+    """Put a question, or find it already put. What the policy allows or denies is answered by it at once."""
+    name, status = decision_id(ref, kind, repeat), _STATUS[verdict.outcome]
+    answered = {} if verdict.asks else {"resolved_by": POLICY, "resolved_at": func.mc_now()}
     values = {
         "workspace_id": ref.workspace_id,
         "decision_id": name,
@@ -48,24 +51,30 @@ async def ask(
         "mission_id": ref.mission_id,
         "round": ref.round,
         "candidate": ref.candidate,
-        "status": (DecisionStatus.PENDING if verdict.needs_human else DecisionStatus.APPROVED).value,
+        "status": status.value,
         "risk": verdict.risk.value,
         "reasons": list(verdict.reasons),
         "question": question,
         "binding": binding.model_dump() if binding else {},
         "requested_by": actor.name,
-        "expires_at": func.mc_now() + expires_in if expires_in and verdict.needs_human else None,
-        **approved,
+        "expires_at": func.mc_now() + expires_in if expires_in and verdict.asks else None,
+        "terms": terms.model_dump(mode="json"),
+        **answered,
     }
     statement = insert(Decision).values(**values).on_conflict_do_nothing().returning(Decision)
     decision = (await session.scalars(statement)).one_or_none()
     if decision is not None:
-        told = EventType.DECISION_REQUESTED if verdict.needs_human else EventType.DECISION_APPROVED
-        await _tell(session, decision, told, actor)
+        await _tell(session, decision, _TOLD[status], actor)
         return decision
     known = await session.get(Decision, (ref.workspace_id, name))
     assert known is not None  # noqa: S101  # it was not inserted, so it is there: the key is ours
     return known
+
+
+async def author(session: AsyncSession, ref: StageRef) -> str:
+    """Name who gave the candidate that a question is about."""
+    found = await session.get(Candidate, (ref.workspace_id, ref.mission_id, ref.candidate))
+    return found.author if found else ""
 
 
 async def approval(session: AsyncSession, workspace_id: str, mission_id: str, binding: Binding) -> Decision | None:
@@ -89,6 +98,44 @@ async def expire(session: AsyncSession, workspace_id: str, name: str, actor: Act
 async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
     """Cancel a pending decision whose subject is gone; return it as it is now."""
     return await _close(session, DecisionStatus.CANCELED, workspace_id, name, actor)
+
+
+async def expire_overdue(session: AsyncSession, actor: Actor, limit: int) -> int:
+    """Expire what is over and was not looked at by its workflow (system door), which is told like of any answer."""
+    due = col(Decision.expires_at) <= func.mc_now()
+    values = {"status": DecisionStatus.EXPIRED.value, "resolved_by": POLICY, "resolved_at": func.mc_now()}
+    return await _mark(session, due, values, EventType.DECISION_EXPIRED, actor, limit)
+
+
+async def tell_half_time(session: AsyncSession, actor: Actor, limit: int) -> int:
+    """Remind, once, of what still waits when half of its time is over (system door)."""
+    gone, left = func.mc_now() - col(Decision.requested_at), col(Decision.expires_at) - func.mc_now()
+    due = and_(gone >= left, col(Decision.half_time_told_at).is_(None))
+    return await _mark(session, due, {"half_time_told_at": func.mc_now()}, EventType.DECISION_HALF_TIME, actor, limit)
+
+
+async def _mark(
+    session: AsyncSession,
+    due: ColumnElement[bool],
+    values: dict[str, Any],
+    kind: EventType,
+    actor: Actor,
+    limit: int,
+) -> int:
+    """Change pending decisions whose time has come, each with its event; those that somebody answers now are left."""
+    name = tuple_(col(Decision.workspace_id), col(Decision.decision_id))
+    chosen = (
+        select(Decision.workspace_id, Decision.decision_id)
+        .where(Decision.status == DecisionStatus.PENDING.value, col(Decision.expires_at).is_not(None), due)
+        .order_by(col(Decision.expires_at))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    changed = update(Decision).where(name.in_(chosen)).values(**values).returning(Decision)
+    decisions = list(await session.scalars(changed))
+    for decision in decisions:
+        await _tell(session, decision, kind, actor)
+    return len(decisions)
 
 
 async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
@@ -142,7 +189,18 @@ async def _close(
     return decision
 
 
-_TOLD = {DecisionStatus.EXPIRED: EventType.DECISION_EXPIRED, DecisionStatus.CANCELED: EventType.DECISION_CANCELED}
+_STATUS = {
+    Outcome.ASK: DecisionStatus.PENDING,
+    Outcome.ALLOW: DecisionStatus.APPROVED,
+    Outcome.DENY: DecisionStatus.DENIED,
+}
+_TOLD = {
+    DecisionStatus.PENDING: EventType.DECISION_REQUESTED,
+    DecisionStatus.APPROVED: EventType.DECISION_APPROVED,
+    DecisionStatus.DENIED: EventType.DECISION_DENIED,
+    DecisionStatus.EXPIRED: EventType.DECISION_EXPIRED,
+    DecisionStatus.CANCELED: EventType.DECISION_CANCELED,
+}
 
 
 async def _tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
@@ -151,6 +209,7 @@ async def _tell(session: AsyncSession, decision: Decision, kind: EventType, acto
         "kind": decision.kind,
         "risk": decision.risk,
         "reasons": decision.reasons,
+        "expires_at": decision.expires_at and decision.expires_at.isoformat(),
     }
     subject = Subject(kind="decision", id=decision.decision_id)
     await events.append(session, decision.workspace_id, kind, subject, actor, data)

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, text
@@ -103,6 +103,20 @@ async def _tell(session: AsyncSession, kind: EventType, principal: Principal, re
 async def has_admin(session: AsyncSession, workspace_id: str) -> bool:
     """Whether any admin key opens the workspace, for good."""
     statement = select(ApiKey.key_id).where(*lasting_admin(workspace_id))
+    return (await session.scalars(statement.limit(1))).first() is not None
+
+
+async def other_resolvers(session: AsyncSession, workspace_id: str, role: Role, names: Collection[str]) -> bool:
+    """Whether anybody but these has a key, of the role or higher, with which to answer decisions now."""
+    high_enough = [each.value for each in Role if each.includes(role)]
+    statement = select(ApiKey.key_id).where(
+        ApiKey.workspace_id == workspace_id,
+        ApiKey.kind == Kind.HUMAN.value,
+        col(ApiKey.role).in_(high_enough),
+        col(ApiKey.principal).not_in(names),
+        or_(col(ApiKey.scopes) == [], col(ApiKey.scopes).contains(["decisions"])),
+        *valid(),
+    )
     return (await session.scalars(statement.limit(1))).first() is not None
 
 

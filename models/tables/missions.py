@@ -1,6 +1,6 @@
 """Missions, and all that a mission leaves behind."""
 
-from sqlmodel import Field
+from sqlmodel import FetchedValue, Field
 
 from models.tables.base import Json, JsonList, SQLModel, Time, big, binary, json, key, names, no, now, time
 
@@ -242,6 +242,10 @@ class Decision(SQLModel, table=True):
     resolved_at: Time | None = time()
     explanation: str | None = None
     acknowledged_at: Time | None = time()
+    terms: Json = json("{}")
+    single_operator: bool = no()
+    half_time_told_at: Time | None = time()
+    risk_rank: int | None = Field(default=None, sa_column_kwargs={"server_default": FetchedValue()})
 
 
 class Capa(SQLModel, table=True):

@@ -1,18 +1,20 @@
 """Stage 8 on real records: a question is put once, and its answer ends the stage once."""
 
+from typing import Any
+
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import decisions
-from models.store.events import Actor
 from models.tables.missions import Decision
+from models.tables.policies import VerdictRow
+from tests.fixtures.runs import human
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
-ANNA = Actor("anna", "request-2")
 
 
-async def asked(case: Case, approved: GovernanceAnswer | None = None, round_: int = 0, **info: int) -> GovernanceAnswer:
+async def asked(case: Case, approved: GovernanceAnswer | None = None, round_: int = 0, **info: Any) -> GovernanceAnswer:
     answer = (await case.settle(approved.binding if approved else None, round_, **info)).answer
     assert answer is not None
     return answer
@@ -25,7 +27,7 @@ async def settled(case: Case, answer: GovernanceAnswer, **info: int) -> Governan
 
 async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus) -> None:
     async with case.db.workspace(case.workspace_id) as session:
-        await decisions.resolve(session, case.workspace_id, answer.decision_id, status, "read it", ANNA)
+        await decisions.resolve(session, human(case.workspace_id, "anna"), answer.decision_id, status, "read it")
 
 
 class TestAsk:
@@ -51,6 +53,21 @@ class TestAsk:
         await asked(case)
         [decision] = await case.rows(Decision)
         assert decision.reasons == ["the patch changes existing tests: tests/old.txt"]
+
+    async def test_the_verdict_keeps_its_input_without_what_an_override_says(self, shop: Shop) -> None:
+        case = await (await shop.mission(overrides={"test": "TOKEN=hush sh check.sh"})).patched()
+        answer = await asked(case)
+        [verdict] = await case.rows(VerdictRow)
+        assert (verdict.verdict_id, verdict.policy_version, verdict.outcome) == (answer.decision_id, 1, "ask")
+        assert verdict.input["context"]["facts"]["overrides"] == ["test"]
+        assert verdict.input["context"]["paths"] == ["calc.txt"]
+        assert "hush" not in str(verdict.input)
+
+    async def test_who_filed_started_and_wrote_it_may_not_approve_it(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        await asked(case, started_by="sam")
+        [decision] = await case.rows(Decision)
+        assert decision.terms["requesters"] == ["olga", "sam"]
 
     async def test_an_approval_stands_for_the_same_binding(self, shop: Shop) -> None:
         case = await (await shop.mission(registered={"protected": True})).patched()

@@ -7,8 +7,8 @@ from activities.reconciling import ReconcileActivities
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.settings import Settings
 from models.store import decisions
-from models.store.events import Actor
 from models.tables.missions import Capa, Decision
+from tests.fixtures.runs import human
 from tests.fixtures.servers import TemporalServer
 from tests.fixtures.stage_hosts import Shop, do
 from workflows.client import connect
@@ -56,8 +56,8 @@ async def test_an_answer_that_nobody_can_hear_is_laid_aside(shop: Shop, reconcil
     asked = (await case.settle()).answer
     assert asked is not None
     async with case.db.workspace(case.workspace_id) as session:
-        actor = Actor("anna", "request-2")
-        await decisions.resolve(session, case.workspace_id, asked.decision_id, DecisionStatus.APPROVED, "yes", actor)
+        anna = human(case.workspace_id, "anna")
+        await decisions.resolve(session, anna, asked.decision_id, DecisionStatus.APPROVED, "yes")
     for _ in (1, 2):
         assert await ActivityEnvironment().run(reconciler.repeat_answers) == 0
     [decision] = await case.rows(Decision)

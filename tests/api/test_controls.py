@@ -19,6 +19,7 @@ from activities.workbench.signing import ServiceKey
 from models.domain.stages import StageName
 from models.settings import Settings
 from models.store.database import Database
+from models.store.policies import PolicyBook
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.instant_ports import InstantPorts
@@ -56,7 +57,7 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
     client, recorder = await connect(settings), StageRecorder(db, service_key)
     control = control_queue(settings.task_queue_prefix)
     instant = InstantPorts(recorder, control)
-    records, governance = RecordActivities(recorder), GovernanceActivities(recorder)
+    records, governance = RecordActivities(recorder), GovernanceActivities(recorder, PolicyBook(settings.config_dir))
     queue = MergeQueueActivities(db, client, MERGE_DOORS, control)
     activities = [
         *instant.activities(),

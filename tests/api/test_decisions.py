@@ -8,9 +8,10 @@ from typing import Any
 import httpx2
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from models.contracts.pipeline import StageRef
-from models.domain.approval import Binding, MergeFacts, assess_merge
+from models.domain.principals import Role
 from models.domain.stages import StageName
 from models.store import governance
 from models.store.database import Database
@@ -18,39 +19,40 @@ from models.store.events import Actor
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.policies import merge_verdict, put
 
 __all__ = ["repo"]
 
 Ask = Callable[..., Awaitable[str]]
 YES = {"decision": "approve", "explanation": "read the diff, tests are green"}
 NO = {"decision": "deny", "explanation": "not today"}
-VERDICT = assess_merge(MergeFacts(requires_governance_approval=True, protected=True, env="dev", overrides=("test",)))
+VERDICT = merge_verdict(protected=True, facts={"requires_governance_approval": True, "overrides": ("test",)})
 
 
 @pytest.fixture
 async def ask(api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team) -> Ask:
     """Ask for a merge as the pipeline does; the decision's id."""
 
-    async def put(
-        expires_in: timedelta | None = timedelta(hours=1), requested_by: str = "worker", **of_mission: Any
+    async def ask_for(
+        expires_in: timedelta | None = timedelta(hours=1),
+        requested_by: str = "worker",
+        terms: dict[str, Any] | None = None,
+        facts: dict[str, Any] | None = None,
+        *,
+        protected: bool = False,
+        **of_mission: Any,
     ) -> str:
         mission = await filed(api, repo, **of_mission)
+        verdict = merge_verdict(protected=protected, facts=facts or {}) if facts or protected else VERDICT
         ref = StageRef(workspace_id=team.workspace_id, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
         question = {"diff": "sha256:" + "d" * 64, "overrides": {"test": "true"}}
         async with db.workspace(team.workspace_id) as session:
-            decision = await governance.ask(
-                session,
-                ref,
-                "governance",
-                VERDICT,
-                question,
-                Binding(patch_id="p", config_hash="c"),
-                expires_in=expires_in,
-                actor=Actor(requested_by, "test"),
+            decision = await put(
+                session, ref, verdict, question, expires_in=expires_in, asker=requested_by, **(terms or {})
             )
         return decision.decision_id
 
-    return put
+    return ask_for
 
 
 def of(decision: str, verb: str = "") -> str:
@@ -78,6 +80,36 @@ class TestShow:
         narrowed = (await api.get(f"/api/v1/decisions?mission_id={mission}&kind=governance")).json()["data"]["items"]
         assert len(narrowed) == 1
 
+    async def test_says_who_may_answer_and_what_exactly_is_asked(self, api: httpx2.AsyncClient, ask: Ask) -> None:
+        one, other = [(await api.get(of(await ask()))).json()["data"] for _ in range(2)]
+        assert one["terms"] == {
+            "role": "operator",
+            "people": 1,
+            "four_eyes": "unless_alone",
+            "agents": [],
+            "requesters": ["worker"],
+        }
+        assert one["digest"].startswith("sha256:")
+        assert one["digest"] == other["digest"], "the same was asked"
+        assert one["when_expired"] == "denied"
+
+    async def test_counted_and_sorted_by_risk(self, api: httpx2.AsyncClient, ask: Ask) -> None:
+        yellow, red = await ask(facts={"medium_findings": 1}), await ask(protected=True)
+        await api.post(of(await ask(), "/resolve"), json=NO)
+        counts = (await api.get("/api/v1/decisions/counts")).json()["data"]
+        assert counts == {
+            "status": "pending",
+            "total": 2,
+            "by_kind": {"governance": 2},
+            "by_risk": {"YELLOW": 1, "RED": 1},
+        }
+        assert (await api.get("/api/v1/decisions/counts?status=denied")).json()["data"]["total"] == 1
+        for sort, order in (("-risk", [red, yellow]), ("risk", [yellow, red])):
+            found = (await api.get(f"/api/v1/decisions?status=pending&sort={sort}")).json()["data"]["items"]
+            assert [decision["decision_id"] for decision in found] == order
+        narrowed = (await api.get("/api/v1/decisions?risk=YELLOW")).json()["data"]["items"]
+        assert [decision["decision_id"] for decision in narrowed] == [yellow]
+
     async def test_an_agent_sees_what_concerns_it(self, client: Caller, team: Team, ask: Ask) -> None:
         mine, assigned, others = await ask(requested_by="agent"), await ask(assigned_to="agent"), await ask()
         agent = client(team.agent)
@@ -86,6 +118,94 @@ class TestShow:
         assert (await agent.get(of(assigned))).status_code == 200
         assert refusal(await agent.get(of(others))) == (404, "decision_not_found")
         assert refusal(await agent.post(of(mine, "/resolve"), json=YES)) == (403, "not_permitted")
+
+
+class TestWhoAnswers:
+    async def test_never_who_filed_it_while_there_are_others(self, client: Caller, team: Team, ask: Ask) -> None:
+        name = await ask(terms={"requesters": ("admin", "worker")})
+        refused = await client(team.admin).post(of(name, "/resolve"), json=YES)
+        assert refusal(refused) == (403, "own_decision")
+        found = (await client(team.operator).post(of(name, "/resolve"), json=YES)).json()["data"]
+        assert (found["status"], found["single_operator"]) == ("approved", False)
+
+    async def test_alone_it_is_recorded(self, client: Caller, team: Team, ask: Ask, db: Database) -> None:
+        api = client(team.admin)
+        keys = (await api.get("/api/v1/keys?role=operator")).json()["data"]["items"]
+        for key in keys:
+            await api.delete(f"/api/v1/keys/{key['key_id']}")
+        await api.post("/api/v1/keys", json={"principal": "olga", "role": "operator", "scopes": ["missions"]})
+        name = await ask(terms={"requesters": ("admin",)})
+        found = (await api.post(of(name, "/resolve"), json=YES)).json()["data"]
+        assert (found["status"], found["single_operator"]) == ("approved", True)
+        [told] = await events(db, team, name, "decision.approved")
+        assert told["single_operator"] is True
+
+    async def test_two_people_where_the_policy_wants_two(
+        self, client: Caller, team: Team, ask: Ask, db: Database
+    ) -> None:
+        name = await ask(terms={"people": 2})
+        first = (await client(team.operator).post(of(name, "/resolve"), json=YES)).json()["data"]
+        assert (first["status"], [each["principal"] for each in first["answers"]]) == ("pending", ["operator"])
+        again = await client(team.operator).post(of(name, "/resolve"), json=YES)
+        assert refusal(again) == (409, "already_approved")
+        second = (await client(team.admin).post(of(name, "/resolve"), json=YES)).json()["data"]
+        assert (second["status"], second["resolved_by"]) == ("approved", "admin")
+        assert [each["principal"] for each in second["answers"]] == ["operator", "admin"]
+        [given] = await events(db, team, name, "decision.approval_given")
+        assert (given["approvals"], given["of"]) == (1, 2)
+        assert len(await events(db, team, name, "decision.approved")) == 1
+
+    async def test_two_at_once_are_two(self, client: Caller, team: Team, ask: Ask) -> None:
+        name = await ask(terms={"people": 2})
+        keys = (team.operator, team.admin)
+        answers = await asyncio.gather(*(client(key).post(of(name, "/resolve"), json=YES) for key in keys))
+        assert sorted(answer.json()["data"]["status"] for answer in answers) == ["approved", "pending"]
+
+    async def test_one_who_denies_is_enough(self, client: Caller, team: Team, ask: Ask) -> None:
+        name = await ask(terms={"people": 2})
+        await client(team.operator).post(of(name, "/resolve"), json=YES)
+        assert (await client(team.admin).post(of(name, "/resolve"), json=NO)).json()["data"]["status"] == "denied"
+
+    async def test_only_the_role_that_the_policy_names(self, client: Caller, team: Team, ask: Ask) -> None:
+        name = await ask(terms={"role": Role.ADMIN})
+        refused = await client(team.operator).post(of(name, "/resolve"), json=YES)
+        assert refusal(refused) == (403, "not_permitted")
+        assert (await client(team.admin).post(of(name, "/resolve"), json=YES)).status_code == 200
+
+    async def test_an_agent_answers_what_the_policy_lets_it(self, client: Caller, team: Team, ask: Ask) -> None:
+        agent = client(team.agent)
+        lets, others = await ask(terms={"agents": ("agent",)}), await ask(terms={"agents": ("another",)})
+        own = await ask(terms={"agents": ("agent",), "requesters": ("agent",)})
+        assert (await agent.post(of(lets, "/resolve"), json=YES)).json()["data"]["resolved_by"] == "agent"
+        assert refusal(await agent.post(of(others, "/resolve"), json=YES)) == (404, "decision_not_found")
+        assert refusal(await agent.post(of(own, "/resolve"), json=YES)) == (403, "own_decision")
+
+    async def test_a_service_never(self, client: Caller, team: Team, ask: Ask) -> None:
+        assert (await client(team.service).post(of(await ask(), "/resolve"), json=YES)).status_code == 403
+
+    async def test_what_was_answered_is_never_changed(self, client: Caller, team: Team, ask: Ask, db: Database) -> None:
+        await client(team.operator).post(of(await ask(), "/resolve"), json=YES)
+        for change in ("UPDATE decision_answer SET answer = 'denied'", "DELETE FROM decision_answer"):
+            with pytest.raises(DBAPIError, match="permission denied"):
+                async with db.workspace(team.workspace_id) as session:
+                    await session.execute(text(change))
+
+    @pytest.mark.parametrize(
+        "change", ["status = 'denied'", "resolved_by = 'mallory'", "question = '{}'", "terms = '{}'", "risk = 'GREEN'"]
+    )
+    async def test_nor_is_the_decision(self, client: Caller, team: Team, ask: Ask, db: Database, change: str) -> None:
+        name = await ask()
+        await client(team.operator).post(of(name, "/resolve"), json=YES)
+        with pytest.raises(DBAPIError, match=name):
+            async with db.workspace(team.workspace_id) as session:
+                await session.execute(text(f"UPDATE decision SET {change} WHERE decision_id = '{name}'"))  # noqa: S608
+
+
+async def events(db: Database, team: Team, decision: str, kind: str) -> list[dict[str, Any]]:
+    """What was told of a decision."""
+    async with db.workspace(team.workspace_id) as session:
+        statement = text("SELECT data FROM event WHERE type = :kind AND subject_id = :id")
+        return list((await session.execute(statement, {"kind": kind, "id": decision})).scalars())
 
 
 class TestResolve:

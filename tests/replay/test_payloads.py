@@ -96,7 +96,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     (
         GovernanceInput(ref=REF, base_sha="b", head_sha="h", patch_id="p", config_hash="c", approved=BINDING),
         f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"h","patch_id":"p","config_hash":"c","approved":{BINDING_JSON},'
-        '"stressed":false}',
+        '"stressed":false,"started_by":""}',
     ),
     (RoundAnswer(failed_stage=StageName.MERGE, reason="r", slot_token=7), ROUND_JSON),
     (

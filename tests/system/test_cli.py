@@ -167,6 +167,59 @@ class TestKeys:
         assert cli("key", "create", "olga").returncode == 1, "a human needs a role"
 
 
+class TestPolicy:
+    """The law as its admin meets it."""
+
+    def test_shown_tried_kept_and_put_in_force(self, cli: Cli, merged: tuple[str, str], tmp_path: Path) -> None:
+        first = cli("policy", "show").stdout
+        assert "# version 1, by first-start" in first
+        source = json.loads(cli("policy", "show", "--json").stdout)["source"]
+        assert first.endswith(source)
+        stricter = tmp_path / "stricter.yaml"
+        stricter.write_text(source.replace("rules:\n", f"rules:\n{ALWAYS}", 1))
+        tried = cli("policy", "try", str(stricter))
+        assert "acts would have been judged otherwise" in tried.stdout, tried.stderr
+        assert "allow → ask" in tried.stdout
+        assert merged[0] in tried.stdout
+        made = cli("policy", "create", str(stricter), "--note", "for a while")
+        assert "policy activate 2" in made.stdout
+        assert cli("policy", "activate", "2", text="n\n").returncode == 1
+        assert "version 2 is in force" in cli("policy", "activate", "2", "--yes").stdout
+        assert "for a while" in cli("policy", "versions").stdout
+        explained = cli("policy", "explain", "--action", "mission.merge", "--as", "service").stdout
+        assert "every merge is looked at" in explained
+        assert cli("policy", "activate", "1", "--yes").returncode == 0
+
+    def test_explained(self, cli: Cli) -> None:
+        where = ("--env", "prod", "--protected", "--fact", "ci_files=ci.yml", "--usd", "2", "--usd-left", "1.5")
+        shown = cli("policy", "explain", "--action", "mission.merge", "--as", "human:operator", *where).stdout
+        assert "the environment is production" in shown
+        assert "the patch changes CI files: ci.yml" in shown
+        assert "2 of role admin or higher, never the requester" in shown
+
+    @pytest.mark.parametrize(
+        ("words", "code", "said"),
+        [
+            (("try", "FILE"), 1, "line 2"),
+            (("create", "FILE"), 1, "line 2"),
+            (("try", "/does/not/exist"), 2, "/does/not/exist"),
+            (("activate", "99", "--yes"), 1, "policy_version_not_found"),
+            (("explain", "--action", "shell", "--as", "king"), 1, "'human', 'agent' or 'service'"),
+            (("explain", "--action", "shell", "--as", "agent:boss"), 1, "'intern', 'specialist' or 'lead'"),
+        ],
+    )
+    def test_refused(self, cli: Cli, tmp_path: Path, words: tuple[str, ...], code: int, said: str) -> None:
+        broken = tmp_path / "broken.yaml"
+        broken.write_text("rules:\n  - {rule: a, because: b}\n")
+        done = cli("policy", *(str(broken) if word == "FILE" else word for word in words))
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+ALWAYS = "  - {rule: always, because: every merge is looked at, when: {action: mission.merge}, ask: {people: 1}}\n"
+
+
 class TestSteering:
     """Decisions and commands from another terminal."""
 

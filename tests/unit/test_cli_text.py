@@ -129,6 +129,10 @@ def test_a_question_gives_its_reasons_once() -> None:
         "reasons": ["the branch is protected"],
         "question": {},
         "binding": binding,
+        "answers": [],
+        "terms": {"role": "operator", "people": 2, "agents": [], "requesters": ["olga", "worker"]},
     }
     with Api("http://127.0.0.1:1", "key") as api:
-        assert shown(question(api, decision)).count("the branch is protected") == 1
+        printed = shown(question(api, decision))
+    assert printed.count("the branch is protected") == 1
+    assert "2 different people of role operator or higher" in printed

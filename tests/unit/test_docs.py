@@ -8,11 +8,15 @@ import pytest
 from typer.main import get_command
 
 from cli.main import app
+from models.domain.policy import Ask, Policy, Rule, When, parse_policy
 from models.domain.repo_config import RepoConfig, parse_repo_config
 from worker.dev.programs import variables
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md", "docs/runbook.md")]
+DOCUMENTS = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md", "docs/runbook.md", "docs/policy.md")
+]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
@@ -51,6 +55,16 @@ def test_documented_commands_and_options_exist(document: str, line: str) -> None
     assert not hasattr(command, "commands"), f"{document}: {line}"
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= known | {"--help"}
+
+
+def test_the_policy_s_document_names_what_a_policy_may_say() -> None:
+    text = (ROOT / "docs/policy.md").read_text()
+    words = {name for part in (Policy, Rule, When, Ask) for name in part.model_fields}
+    assert {word for word in words if f"`{word}`" not in text and f"{word}:" not in text} == set()
+    example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert example
+    [rule] = parse_policy("rules:\n" + example[1]).rules
+    assert rule.ask is not None
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *RECORDS], ids=lambda path: path.name)

@@ -1,15 +1,23 @@
 """Stage 8: who is asked, what an answer does, and that no answer is lost."""
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from models.domain.errors import Conflict
+from models.domain.errors import Conflict, NotPermitted
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome
+from models.store import policies
+from models.store.events import Actor
+from models.store.policies import PolicyBook
+from tests.fixtures.instant_ports import Script
+from tests.fixtures.policies import SOURCE
 from tests.fixtures.runs import Run
+from tests.fixtures.servers import TemporalServer
 from tests.fixtures.waiting import eventually
-from tests.fixtures.workers import World
+from tests.fixtures.workers import World, make_world
 
 
 async def asking(world: World, **options: Any) -> Run:
@@ -122,3 +130,108 @@ async def test_a_protected_branch_asks_with_its_reason(world: World) -> None:
         "RED",
         ["the branch is protected", "the environment is production"],
     )
+
+
+async def test_half_time_is_told_once(world: World) -> None:
+    run = await asking(world, approval_timeout_minutes=0.2)
+    decision = await run.question()
+
+    async def told() -> bool:
+        await world.crew.reconcile()
+        return bool(await run.events("decision.half_time"))
+
+    await eventually(told)
+    await world.crew.reconcile()
+    [event] = await run.events("decision.half_time")
+    assert (event["subject_id"], event["actor"]) == (decision.decision_id, "reconciler")
+    await run.answer(decision, DecisionStatus.APPROVED)
+    assert await run.outcome() is MissionOutcome.MERGED
+
+
+async def test_what_no_workflow_looks_after_expires_too_and_its_workflow_is_told(world: World) -> None:
+    async with world.another_crew() as crew:
+        first = await crew.control()
+        await crew.shared("one")
+        await crew.host("one")
+        run = await asking(world, crew=crew, approval_timeout_minutes=0.02)
+        decision = await run.question()
+        await first.shutdown()
+
+        async def expired() -> bool:
+            await world.crew.reconcile()
+            return (await run.decisions())[0].status == "expired"
+
+        await eventually(expired)
+        with pytest.raises(Conflict, match="its time is over"):
+            await run.answer(decision, DecisionStatus.APPROVED)
+        await crew.control()
+        assert await run.outcome() is MissionOutcome.EXPIRED
+    assert len(await run.events("decision.expired")) == 1
+    assert len(await run.events("decision.half_time")) == 1
+
+
+async def test_two_people_approve_a_merge_into_production(world: World) -> None:
+    run = await world.start(repository=await world.repository(env="prod"))
+    decision = await run.question()
+    assert (decision.terms["people"], decision.terms["four_eyes"]) == (2, "required")
+    await run.answer(decision, DecisionStatus.APPROVED, by="anna")
+    await run.note("still waiting?")
+    assert run.script.tokens == []
+    with pytest.raises(Conflict, match="somebody else must"):
+        await run.answer(decision, DecisionStatus.APPROVED, by="anna")
+    with pytest.raises(NotPermitted, match="you asked for this"):
+        await run.answer(decision, DecisionStatus.APPROVED, by="olga")
+    await run.answer(decision, DecisionStatus.APPROVED, by="bert")
+    assert await run.outcome() is MissionOutcome.MERGED
+    assert (await run.decisions())[0].resolved_by == "bert"
+
+
+async def test_who_filed_and_started_it_counts_as_the_requester(world: World) -> None:
+    decision = await (await asking(world)).question()
+    assert decision.terms["requesters"] == ["olga"]
+
+
+class TestThePolicyInForce:
+    """Tests change the policy of a world of their own."""
+
+    @pytest.fixture
+    async def world(self, database_url: str, temporal_server: TemporalServer, tmp_path: Path) -> AsyncIterator[World]:
+        async with make_world(database_url, temporal_server.address, tmp_path / "key") as made:
+            yield made
+
+    async def replace(self, world: World, source: str) -> None:
+        actor = Actor("anna", "request-3")
+        async with world.db.workspace(world.workspace_id) as session:
+            await PolicyBook(world.settings.config_dir).in_force(session, world.workspace_id)
+            made = await policies.create(session, world.workspace_id, source, "", actor)
+            await policies.activate(session, world.workspace_id, made.version, actor)
+
+    async def test_it_denies(self, world: World) -> None:
+        await self.replace(world, "rules:\n  - {rule: freeze, because: nothing moves, deny: true}\n")
+        run = await world.start()
+        assert await run.outcome() is MissionOutcome.DENIED
+        [decision] = await run.decisions()
+        assert (decision.status, decision.resolved_by) == ("denied", "policy")
+        assert decision.reasons[-1] == "nothing moves"
+        assert run.script.tokens == []
+        assert len(await run.events("decision.denied")) == 1
+
+    async def test_an_approval_under_another_policy_does_not_stand_on_a_moved_branch(self, world: World) -> None:
+        run = await world.start(Script(moves=1), requires_governance_approval=True)
+        first = await run.question()
+        assert first.binding["policy_version"] == "1"
+        await self.replace(world, SOURCE + "# stricter times\n")
+        await run.answer(first, DecisionStatus.APPROVED)
+        second = await run.question(asked=2)
+        assert second.binding["policy_version"] == "2"
+        await run.answer(second, DecisionStatus.APPROVED)
+        assert await run.outcome() is MissionOutcome.MERGED
+
+    async def test_a_verdict_is_kept_for_each_merge(self, world: World) -> None:
+        run = await world.start()
+        await run.outcome()
+        async with world.db.workspace(world.workspace_id) as session:
+            [row] = await policies.verdicts(session, world.workspace_id, 10)
+        assert (row.mission_id, row.action, row.outcome) == (run.mission_id, "mission.merge", "allow")
+        assert row.verdict_id == (await run.decisions())[0].decision_id
+        assert row.input["context"]["facts"]["filed_by"] == "olga"

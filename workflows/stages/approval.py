@@ -38,6 +38,7 @@ async def ask(mission: Pipeline) -> GovernanceAnswer:
         config_hash=mission.context.config_hash,
         approved=mission.approved,
         stressed=mission.context.has_stress,
+        started_by=mission.start.started_by,
     )
     round_ = await mission.step(
         lambda: workflow.execute_local_activity_method(GovernanceActivities.settle_round, question, **RECORD),

@@ -1,0 +1,118 @@
+"""The policy: its versions, which one is in force, and what it says or would have said (POL-09)."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import Depends, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import Admin, Db, OnlyOnce, Operator, Pagination, Policies, Reader
+from api.routing import router
+from api.views import page_of
+from models.domain.policy import Outcome, Risk, assess, parse_policy
+from models.schemas.envelope import Page, Success
+from models.schemas.pagination import PageRequest
+from models.schemas.policy import (
+    Explained,
+    PolicyCreate,
+    PolicyExplain,
+    PolicyTried,
+    PolicyTry,
+    PolicyVersionSummary,
+    PolicyVersionView,
+    VerdictView,
+)
+from models.store import policies
+from models.store.replaying import replay
+
+routes = router("policy")
+Newest = Annotated[PageRequest, Depends(Pagination("version", default="-version"))]
+Latest = Annotated[PageRequest, Depends(Pagination("at", default="-at"))]
+
+
+@routes.get("/policy")
+async def get_policy(call: Reader, db: Db, book: Policies) -> Success[PolicyVersionView]:
+    """Show the policy in force."""
+    async with db.workspace(call.workspace_id) as session:
+        found = await book.in_force(session, call.workspace_id)
+        row = await policies.require(session, call.workspace_id, found.version)
+    return Success(data=PolicyVersionView.model_validate(row))
+
+
+@routes.get("/policy/versions")
+async def list_policy_versions(
+    call: Reader, db: Db, book: Policies, page: Newest
+) -> Success[Page[PolicyVersionSummary]]:
+    """List the versions of the policy, the newest first."""
+    async with db.workspace(call.workspace_id) as session:
+        await book.in_force(session, call.workspace_id)
+        return page_of(PolicyVersionSummary, await policies.list_page(session, call.workspace_id, page))
+
+
+@routes.get("/policy/versions/{version}")
+async def get_policy_version(version: int, call: Reader, db: Db) -> Success[PolicyVersionView]:
+    """Show a version of the policy with its text."""
+    async with db.workspace(call.workspace_id) as session:
+        row = await policies.require(session, call.workspace_id, version)
+    return Success(data=PolicyVersionView.model_validate(row))
+
+
+@routes.post("/policy/versions", status_code=201, response_model=Success[PolicyVersionView])
+async def create_policy_version(new: PolicyCreate, call: Admin, once: OnlyOnce, book: Policies) -> Response:
+    """Keep a new version of the policy. It changes nothing until it is activated: try it first."""
+
+    async def create(session: AsyncSession) -> PolicyVersionView:
+        await book.in_force(session, call.workspace_id)
+        row = await policies.create(session, call.workspace_id, new.source, new.note, call.actor)
+        return PolicyVersionView.model_validate(row)
+
+    return await once.commit(create)
+
+
+@routes.post("/policy/versions/{version}/activate", response_model=Success[PolicyVersionView])
+async def activate_policy_version(version: int, call: Admin, once: OnlyOnce) -> Response:
+    """Judge by this version from now on; an older one, too. What was asked before stands as it was asked."""
+
+    async def activate(session: AsyncSession) -> PolicyVersionView:
+        row = await policies.activate(session, call.workspace_id, version, call.actor)
+        return PolicyVersionView.model_validate(row)
+
+    return await once.commit(activate)
+
+
+@routes.get("/policy/verdicts")
+async def list_verdicts(
+    call: Reader,
+    db: Db,
+    page: Latest,
+    action: str | None = None,
+    risk: Risk | None = None,
+    outcome: Outcome | None = None,
+    mission_id: str | None = None,
+) -> Success[Page[VerdictView]]:
+    """List what was judged, the newest first: each verdict with its version and all that it was told."""
+    filters = {"action": action, "risk": risk, "outcome": outcome, "mission_id": mission_id}
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(VerdictView, await policies.verdict_page(session, call.workspace_id, filters, page))
+
+
+@routes.post("/policy/try")
+async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[PolicyTried]:
+    """Judge past acts again by another policy: how many verdicts would have been others, and which. Nothing changes."""
+    async with db.workspace(call.workspace_id) as session:
+        source = wanted.source
+        if wanted.version is not None:
+            source = (await policies.require(session, call.workspace_id, wanted.version)).source
+        policy = parse_policy(source or "")
+        past = await policies.verdicts(session, call.workspace_id, wanted.limit)
+    return Success(data=await asyncio.to_thread(replay, past, policy))
+
+
+@routes.post("/policy/explain")
+async def explain_policy(asked: PolicyExplain, call: Reader, db: Db, book: Policies) -> Success[Explained]:
+    """Say what the policy in force makes of an act, and why. Nothing is done, asked or kept."""
+    async with db.workspace(call.workspace_id) as session:
+        law = await book.in_force(session, call.workspace_id)
+    act = asked.act
+    verdict = assess(act.action, act.principal, act.context, law.policy)
+    return Success(data=Explained(policy_version=law.version, **dict(verdict)))

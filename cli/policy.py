@@ -1,0 +1,188 @@
+"""`mission-control policy …`: what acts may do, who is asked first, and what another policy would have changed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.command import All, Client, Limit, Yes, client_command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(no_args_is_help=True, help="See, try and change the policy: what may be done, and who is asked.")
+
+File = Annotated[Path, typer.Argument(help="A policy in YAML.", exists=True, dir_okay=False, show_default=False)]
+Version = Annotated[int, typer.Argument(help="As `policy versions` shows it.", min=1, show_default=False)]
+
+
+@client_command(app, "show")
+def show(
+    client: Client,
+    version: Annotated[int | None, typer.Option(help="Another than the one in force.", min=1)] = None,
+) -> None:
+    """Show the policy in force, as it is written: good as a file.
+
+    \b
+    Example:
+      mission-control policy show > mine.yaml
+    """
+    from cli.text import line, safe
+
+    found = client.api.get(f"/policy/versions/{version}" if version else "/policy")
+    if client.as_json:
+        client.answer(found, "")
+    else:  # not by the console, which would break its lines at the terminal's width
+        typer.echo(f"# version {found['version']}, by {line(found['created_by'])}\n{safe(found['source'])}", nl=False)
+
+
+@client_command(app, "versions")
+def versions(client: Client, limit: Limit = 50, everything: All = False) -> None:
+    """List the versions of the policy, the newest first."""
+    from cli.text import moment, table
+
+    active = client.api.get("/policy")["version"]
+    rows = client.api.rows("/policy/versions", None if everything else limit)
+    cells = [
+        (
+            str(row["version"]),
+            "in force" if row["version"] == active else "",
+            moment(row["created_at"]),
+            row["created_by"],
+            row["note"],
+        )
+        for row in rows
+    ]
+    client.answer(rows, lambda: table(("version", "", "made", "by", "note"), cells))
+
+
+@client_command(app, "try")
+def try_file(
+    client: Client,
+    file: File,
+    limit: Annotated[int, typer.Option(help="Judge so many of the newest acts.", min=1, max=10_000)] = 1_000,
+) -> None:
+    """Judge past acts by a policy that is in force nowhere, and show what it would have changed.
+
+    \b
+    Example:
+      mission-control policy try stricter.yaml
+    """
+    tried = client.api.post("/policy/try", {"source": file.read_text(), "limit": limit})
+    client.answer(tried, lambda: told(tried))
+
+
+@client_command(app, "create")
+def create(
+    client: Client,
+    file: File,
+    note: Annotated[str, typer.Option(help="What it changes, and why.", show_default=False)] = "",
+) -> None:
+    """Keep a file as a new version. It changes nothing until it is activated."""
+    made = client.api.post("/policy/versions", {"source": file.read_text(), "note": note})
+    client.answer(made, f"version {made['version']}; put it in force with: policy activate {made['version']}")
+
+
+@client_command(app, "activate")
+def activate(client: Client, version: Version, yes: Yes = False) -> None:
+    """Judge by a version from now on; an older one, too."""
+    if not (yes or client.as_json):
+        typer.confirm(f"Judge everything by version {version} from now on?", abort=True)
+    chosen = client.api.post(f"/policy/versions/{version}/activate")
+    client.answer(chosen, f"version {chosen['version']} is in force")
+
+
+@client_command(app, "explain")
+def explain(
+    client: Client,
+    action: Annotated[str, typer.Option(help="What would be done, as `mission.merge`.", show_default=False)],
+    who: Annotated[str, typer.Option("--as", help="Who: human:operator, agent:intern, service.", metavar="WHO")],
+    env: Annotated[str, typer.Option(help="Where.")] = "dev",
+    protected: Annotated[bool, typer.Option("--protected", help="On a protected branch.")] = False,
+    path: Annotated[list[str] | None, typer.Option(help="A path it touches; may be repeated.", metavar="PATH")] = None,
+    fact: Annotated[
+        list[str] | None, typer.Option(help="What holds besides, as NAME or NAME=VALUE; may be repeated.")
+    ] = None,
+    usd: Annotated[float | None, typer.Option(help="What it would cost.", min=0)] = None,
+    usd_left: Annotated[float | None, typer.Option(help="What its caps leave.", min=0)] = None,
+) -> None:
+    """Say what the policy in force makes of an act, and why.
+
+    \b
+    Example:
+      mission-control policy explain --action shell --as agent:intern
+      mission-control policy explain --action mission.merge --as service --env prod --protected
+    """
+    body = {
+        "action": action,
+        "as": _who(who),
+        "env": env,
+        "protected": protected,
+        "paths": path or [],
+        "facts": dict(_fact(each) for each in fact or []),
+        "usd": usd,
+        "usd_left": usd_left,
+    }
+    verdict = client.api.post("/policy/explain", body)
+    client.answer(verdict, lambda: explained(verdict))
+
+
+def _who(given: str) -> dict[str, str]:
+    """Read `kind`, or `kind:role` of a human, or `kind:level` of an agent."""
+    kind, _, rank = given.partition(":")
+    return {"kind": kind} | ({"level" if kind == "agent" else "role": rank} if rank else {})
+
+
+def _fact(given: str) -> tuple[str, object]:
+    name, has_value, value = given.partition("=")
+    return name, value if has_value else True
+
+
+def explained(verdict: dict[str, Any]) -> "RenderableType":
+    """A verdict, line by line."""
+    from cli.text import facts, word
+
+    ask = verdict["ask"]
+    people = f"{ask['people']} of role {ask['role']} or higher" if ask else None
+    eyes = {"required": ", never the requester", "unless_alone": ", the requester only where nobody else could"}
+    return facts(
+        [
+            ("outcome", word(verdict["outcome"])),
+            ("risk", verdict["risk"]),
+            ("because", "\n".join(verdict["reasons"])),
+            ("rules", ", ".join(verdict["rules"])),
+            ("who approves", people + eyes[ask["four_eyes"]] if ask and people else None),
+            ("policy version", verdict["policy_version"]),
+        ]
+    )
+
+
+def told(tried: dict[str, Any]) -> "RenderableType":
+    """What would have changed: the counts, then examples."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from cli.text import table
+
+    head = Text(f"{tried['changed']} of {tried['judged']} acts would have been judged otherwise")
+    return Group(head, *_changes(table, tried)) if tried["changed"] else head
+
+
+def _changes(table: Any, tried: dict[str, Any]) -> Iterator["RenderableType"]:
+    def step(before: str, after: str) -> str:
+        return before if before == after else f"{before} → {after}"
+
+    counts = [(step(*each["risk"]), step(*each["outcome"]), str(each["count"])) for each in tried["changes"]]
+    yield table(("risk", "outcome", "acts"), counts)
+    examples = [
+        (
+            each["mission_id"] or each["verdict_id"],
+            each["action"],
+            step(each["before"]["risk"], each["after"]["risk"]),
+            step(each["before"]["outcome"], each["after"]["outcome"]),
+            "; ".join(each["after"]["reasons"]),
+        )
+        for each in tried["examples"]
+    ]
+    yield table(("for example", "action", "risk", "outcome", "because"), examples)

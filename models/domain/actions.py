@@ -1,0 +1,40 @@
+"""What the product's activities do to the world, in the words of policies (POL-18).
+
+The verdict on a merge is asked in stage 8 and covers what leads to it; the others are declared so that a policy, and
+whoever reads it, can name them.
+"""
+
+from collections.abc import Mapping
+
+MERGE = "mission.merge"
+FORCE_ROLLBACK = "mission.force_rollback"
+
+RECORD, READ, RECONCILE = "record", "read_db", "reconcile"
+FETCH, COMMANDS, ROLL_BACK = "git_fetch", "run_commands", "mission.roll_back"
+
+OF_ACTIVITIES: Mapping[str, str] = {
+    "record_control": RECORD,
+    "conclude": RECORD,
+    "settle_round": RECORD,
+    "settle": RECORD,
+    "ask_about_rollback": RECORD,
+    "look": RECORD,
+    "request_slot": "merge_queue.request",
+    "release_slot": "merge_queue.release",
+    "offer_slot": "merge_queue.offer",
+    "has_ended": READ,
+    "leftovers": READ,
+    "repeat_answers": RECONCILE,
+    "close_ended": RECONCILE,
+    "keep_house": RECONCILE,
+    "open_round": FETCH,
+    "take_over": "workbench.take_over",
+    "close_workbench": "workbench.close",
+    "prove_candidate": COMMANDS,
+    "probe": COMMANDS,
+    "finish": COMMANDS,
+    "verify_rollback": COMMANDS,
+    "merge": MERGE,
+    "roll_back": ROLL_BACK,
+}
+"""By the activity's name."""

@@ -1,0 +1,59 @@
+"""On which terms a question may be answered: by whom, by how many, and never by who asked (V-23)."""
+
+from collections.abc import Collection
+
+from pydantic import BaseModel, ConfigDict
+
+from models.domain.errors import Conflict, MissionControlError, NotPermitted
+from models.domain.policy import Ask, FourEyes, Resolvers, Risk
+from models.domain.principals import Kind, Principal, Role
+
+
+class Terms(BaseModel):
+    """What the policy demanded when the question was put. `requesters` filed, started or wrote what it is about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: Role = Role.OPERATOR
+    people: int = 1
+    four_eyes: FourEyes = FourEyes.UNLESS_ALONE
+    agents: tuple[str, ...] = ()
+    requesters: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, ask: Ask | None, resolvers: Resolvers, risk: Risk, requesters: Collection[str]) -> "Terms":
+        """Join what the rules that fired demand with who may answer the kind.
+
+        No agent answers what is RED, or counts as one of several people.
+        """
+        asked = (ask or Ask()).together(Ask(role=resolvers.role))
+        agents = () if risk is Risk.RED or asked.people > 1 else resolvers.agents
+        return cls(**dict(asked), agents=agents, requesters=tuple(sorted({*requesters} - {""})))
+
+    def may_be_own(self, others: bool) -> bool:
+        """Whether a requester may answer: where one person is enough, and `others` who could are not there."""
+        return self.four_eyes is FourEyes.UNLESS_ALONE and self.people == 1 and not others
+
+    def refusal(self, who: Principal, given: Collection[str], *, others: bool) -> MissionControlError | None:
+        """Say why somebody may not answer; None where they may. `given` are those who have approved before."""
+        if not self._admits(who):
+            agents = f", or an agent's of: {', '.join(self.agents)}" if self.agents else ""
+            takes = f"a key of role {self.role.value} or higher{agents}"
+            return NotPermitted("not_permitted", f"{who.name!r} may not answer this: it takes {takes}")
+        if who.name in self.requesters and not (who.kind is Kind.HUMAN and self.may_be_own(others)):
+            return NotPermitted(
+                "own_decision",
+                "you asked for this: somebody else must answer it, of role "
+                f"{self.role.value} or higher; an admin makes a key for them with `mission-control key create`",
+            )
+        if who.name in given:
+            return Conflict(
+                "already_approved",
+                f"you have approved this already; it takes {self.people} different people: somebody else must, too",
+            )
+        return None
+
+    def _admits(self, who: Principal) -> bool:
+        if who.kind is Kind.AGENT:
+            return who.name in self.agents
+        return who.kind is Kind.HUMAN and who.role is not None and who.role.includes(self.role)

@@ -1,0 +1,141 @@
+"""Bodies of the policy routes."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.contracts.missions import Name
+from models.domain.plain_yaml import MAX_BYTES
+from models.domain.policy import Act, Ask, Context, Dollars, Fact, Level, Outcome, Risk, Who
+from models.domain.principals import Kind, Role
+from models.schemas.envelope import Body
+
+Source = Annotated[str, Field(min_length=1, max_length=MAX_BYTES, description="The policy in YAML.")]
+MAX_TRIED = 10_000
+EXAMPLES = 20
+
+
+class PolicyCreate(Body):
+    """Makes a version of the policy, which is in force once it is activated."""
+
+    source: Source
+    note: Annotated[str, Field(max_length=2000, description="What it changes, and why.")] = ""
+
+
+class PolicyVersionSummary(BaseModel):
+    """A version of the policy, without its text."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    version: int
+    digest: str
+    note: str
+    created_by: str
+    created_at: datetime
+
+
+class PolicyVersionView(PolicyVersionSummary):
+    """A version of the policy, with its text."""
+
+    source: str
+
+
+class PolicyTry(Body):
+    """Judges past acts again: by a text, or by a version that is kept."""
+
+    source: Source | None = None
+    version: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
+    limit: Annotated[int, Field(ge=1, le=MAX_TRIED, description="The newest so many verdicts.")] = 1_000
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "PolicyTry":
+        if (self.source is None) is (self.version is None):
+            raise ValueError("give either `source` or `version`")
+        return self
+
+
+class Judgement(BaseModel):
+    """What a policy says: the risk, what becomes of the act, and the rules that say so."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    risk: Risk
+    outcome: Outcome
+    rules: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+class VerdictView(Judgement):
+    """A verdict that was given: on what act, under which version, with all that it was told."""
+
+    verdict_id: str
+    policy_version: int
+    action: str
+    input: Act
+    mission_id: str | None
+    at: datetime
+
+
+class Changed(BaseModel):
+    """How many acts would have gone from one verdict to another."""
+
+    risk: tuple[Risk, Risk]
+    outcome: tuple[Outcome, Outcome]
+    count: int
+
+
+class ChangedAct(BaseModel):
+    """An act whose verdict would have been another."""
+
+    verdict_id: str
+    at: datetime
+    action: str
+    mission_id: str | None
+    policy_version: int
+    before: Judgement
+    after: Judgement
+
+
+class PolicyTried(BaseModel):
+    """What a policy would have changed among past verdicts."""
+
+    judged: int
+    changed: int
+    changes: tuple[Changed, ...]
+    examples: tuple[ChangedAct, ...]
+
+
+class As(Body):
+    """Who would act."""
+
+    name: Name = "somebody"
+    kind: Kind = Kind.HUMAN
+    role: Role | None = None
+    level: Level | None = None
+
+
+class PolicyExplain(Body):
+    """Asks what the policy in force says of an act; nothing is done or kept."""
+
+    action: Annotated[str, Field(min_length=1, max_length=200)]
+    principal: Annotated[As, Field(alias="as")]
+    env: Annotated[str, Field(max_length=100)] = "dev"
+    protected: bool = False
+    paths: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=1000)] = ()
+    usd: Dollars | None = None
+    usd_left: Dollars | None = None
+    facts: Annotated[dict[str, Fact], Field(default_factory=dict, max_length=100)]
+
+    @property
+    def act(self) -> Act:
+        """The act as the policy sees it."""
+        context = Context(**{name: getattr(self, name) for name in Context.model_fields})
+        return Act(action=self.action, principal=Who(**dict(self.principal)), context=context)
+
+
+class Explained(Judgement):
+    """What the policy in force says, and who would have to approve."""
+
+    policy_version: int
+    ask: Ask | None

@@ -1,0 +1,217 @@
+"""A workspace's policy: its versions, which is in force, and what was judged by it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.configuration import load_first_policy
+from models.domain.canonical import canonical_json, sha256_digest
+from models.domain.errors import NotFound
+from models.domain.events import EventType, Subject
+from models.domain.policy import Act, Policy, Verdict, assess, parse_policy
+from models.schemas.pagination import PageRequest
+from models.store import events, lists
+from models.store.database import within
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
+
+FIRST = 1
+SEEDED_BY = "first-start"
+MAX_KEPT = 1_000
+
+
+@dataclass(frozen=True)
+class InForce:
+    """A version of a workspace's policy, read."""
+
+    version: int
+    policy: Policy
+
+
+class PolicyBook:
+    """The policies in force as this process knows them. `judge` sees by itself when one has been replaced."""
+
+    def __init__(self, config_dir: Path) -> None:
+        self._config_dir = config_dir
+        self._known: dict[str, InForce] = {}
+
+    async def in_force(self, session: AsyncSession, workspace_id: str) -> InForce:
+        """Read which version is in force now; a workspace that has none yet gets its first from `config/`.
+
+        Raises:
+            Unavailable: `config_invalid`, there is no first version to be had.
+        """
+        row = await active(session, workspace_id)
+        if row is None:
+            await _seed(session, workspace_id, load_first_policy(self._config_dir))
+            row = await active(session, workspace_id)
+        assert row is not None  # noqa: S101  # seeded just now, by us or by another
+        known = self._known.get(workspace_id)
+        return known if known and known.version == row.version else self._keep(row)
+
+    async def judge(
+        self, session: AsyncSession, workspace_id: str, act: Act, verdict_id: str, mission_id: str | None = None
+    ) -> tuple[Verdict, InForce]:
+        """Judge an act by the policy in force and keep the verdict, once under its id.
+
+        The statement that keeps it finds out whether what this process knows is still in force.
+        """
+        known = self._known.get(workspace_id) or await self.in_force(session, workspace_id)
+        while True:
+            verdict = assess(act.action, act.principal, act.context, known.policy)
+            if await _keep_verdict(session, workspace_id, act, verdict, known.version, verdict_id, mission_id):
+                return verdict, known
+            known = await self.in_force(session, workspace_id)
+
+    def _keep(self, row: PolicyVersion) -> InForce:
+        if len(self._known) >= MAX_KEPT:
+            self._known.clear()
+        found = InForce(row.version, parse_policy(row.source))
+        self._known[row.workspace_id] = found
+        return found
+
+
+async def active(session: AsyncSession, workspace_id: str) -> PolicyVersion | None:
+    """Read the version in force; None in a workspace that was never judged."""
+    joined = (col(PolicyActive.workspace_id) == col(PolicyVersion.workspace_id)) & (
+        col(PolicyActive.version) == col(PolicyVersion.version)
+    )
+    statement = select(PolicyVersion).join(PolicyActive, joined).where(PolicyActive.workspace_id == workspace_id)
+    return (await session.scalars(statement)).one_or_none()
+
+
+async def list_page(session: AsyncSession, workspace_id: str, page: PageRequest) -> Rows[PolicyVersion]:
+    """Read one page of versions."""
+    return await lists.fetch(session, PolicyVersion, workspace_id, {}, (col(PolicyVersion.version),), page)
+
+
+async def require(session: AsyncSession, workspace_id: str, version: int) -> PolicyVersion:
+    """Read a version that must be there."""
+    found = await session.get(PolicyVersion, (workspace_id, version))
+    if found is None:
+        raise NotFound("policy_version_not_found", f"there is no version {version} of the policy")
+    return found
+
+
+async def create(session: AsyncSession, workspace_id: str, source: str, note: str, actor: Actor) -> PolicyVersion:
+    """Keep a new version, which nothing is judged by until it is activated; of a workspace that has one in force.
+
+    Raises:
+        InvalidInput: `policy_invalid`, and on which line; nothing is kept.
+    """
+    parse_policy(source)
+    await _lock(session, workspace_id)
+    last = select(func.max(PolicyVersion.version)).where(PolicyVersion.workspace_id == workspace_id)
+    made = await _insert(session, workspace_id, (await session.scalar(last) or 0) + 1, source, note, actor)
+    await _tell(session, workspace_id, EventType.POLICY_VERSION_CREATED, actor, made.version, {"note": note})
+    return made
+
+
+async def activate(session: AsyncSession, workspace_id: str, version: int, actor: Actor) -> PolicyVersion:
+    """Let all that is judged from now on be judged by a version; the one in force is activated by doing nothing."""
+    chosen = await require(session, workspace_id, version)
+    before = await _lock(session, workspace_id)
+    if before is None or before.version == version:
+        return chosen
+    before_version, before.version = before.version, version
+    before.activated_by, before.activated_at = actor.name, await session.scalar(select(func.mc_now()))
+    await session.flush()
+    data = {"before": before_version, "digest": chosen.digest}
+    await _tell(session, workspace_id, EventType.POLICY_ACTIVATED, actor, version, data)
+    return chosen
+
+
+async def verdict_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[VerdictRow]:
+    """Read one page of verdicts."""
+    keys = (col(VerdictRow.at), col(VerdictRow.verdict_id))
+    return await lists.fetch(session, VerdictRow, workspace_id, filters, keys, page)
+
+
+async def verdicts(session: AsyncSession, workspace_id: str, limit: int) -> Sequence[VerdictRow]:
+    """Read the newest verdicts."""
+    statement = select(VerdictRow).where(VerdictRow.workspace_id == workspace_id)
+    newest = statement.order_by(col(VerdictRow.at).desc(), col(VerdictRow.verdict_id).desc()).limit(limit)
+    return list(await session.scalars(newest))
+
+
+async def _seed(session: AsyncSession, workspace_id: str, source: str) -> None:
+    """Make version 1 and put it in force, unless somebody else just did."""
+    actor = Actor(SEEDED_BY, f"policy/{workspace_id}")
+    row = {"workspace_id": workspace_id, "version": FIRST, "source": source, "digest": sha256_digest(source.encode())}
+    made = insert(PolicyVersion).values(**row, created_by=actor.name).on_conflict_do_nothing()
+    await session.execute(made)
+    chosen = {"workspace_id": workspace_id, "version": FIRST, "activated_by": actor.name}
+    put = insert(PolicyActive).values(**chosen).on_conflict_do_nothing().returning(col(PolicyActive.version))
+    if (await session.execute(put)).first() is not None:
+        data = {"before": None, "digest": row["digest"]}
+        await _tell(session, workspace_id, EventType.POLICY_ACTIVATED, actor, FIRST, data)
+
+
+async def _insert(
+    session: AsyncSession, workspace_id: str, version: int, source: str, note: str, actor: Actor
+) -> PolicyVersion:
+    row = {"workspace_id": workspace_id, "version": version, "source": source, "note": note}
+    whole = {**row, "digest": sha256_digest(source.encode()), "created_by": actor.name}
+    return (await session.scalars(insert(PolicyVersion).values(**whole).returning(PolicyVersion))).one()
+
+
+async def _lock(session: AsyncSession, workspace_id: str) -> PolicyActive | None:
+    """Let one at a time number versions, or choose among them."""
+    return await session.get(PolicyActive, workspace_id, with_for_update=True)
+
+
+async def _tell(
+    session: AsyncSession, workspace_id: str, kind: EventType, actor: Actor, version: int, data: Mapping[str, Any]
+) -> None:
+    about = Subject(kind="policy", id=str(version))
+    await events.append(session, workspace_id, kind, about, actor, {"version": version, **data})
+
+
+async def _keep_verdict(
+    session: AsyncSession,
+    workspace_id: str,
+    act: Act,
+    verdict: Verdict,
+    version: int,
+    verdict_id: str,
+    mission_id: str | None,
+) -> bool:
+    """Keep a verdict, unless its version is not in force any more: then false, and nothing is kept."""
+    told = verdict.model_dump(mode="json")
+    values = {
+        "workspace_id": workspace_id,
+        "verdict_id": verdict_id,
+        "version": version,
+        "action": act.action,
+        "input": canonical_json(act.model_dump(mode="json")).decode(),
+        "risk": told["risk"],
+        "outcome": told["outcome"],
+        "rules": canonical_json(told["rules"]).decode(),
+        "reasons": canonical_json(told["reasons"]).decode(),
+        "mission_id": mission_id,
+    }
+    [row] = await within(session)(_KEEP, values)
+    return bool(row["in_force"])
+
+
+_KEEP = """
+    WITH active AS (
+        SELECT FROM policy_active WHERE workspace_id = %(workspace_id)s AND version = %(version)s
+    ), kept AS (
+        INSERT INTO verdict
+        (workspace_id, verdict_id, policy_version, action, input, risk, outcome, rules, reasons, mission_id)
+        SELECT %(workspace_id)s, %(verdict_id)s, %(version)s, %(action)s, CAST(%(input)s AS jsonb), %(risk)s,
+        %(outcome)s, CAST(%(rules)s AS jsonb), CAST(%(reasons)s AS jsonb), %(mission_id)s FROM active
+        ON CONFLICT DO NOTHING
+    )
+    SELECT EXISTS (SELECT FROM active) AS in_force
+"""

@@ -1,0 +1,75 @@
+"""Who may answer a question."""
+
+import pytest
+
+from models.domain.decisions import Terms
+from models.domain.policy import Ask, FourEyes, Resolvers, Risk
+from models.domain.principals import Kind, Principal, Role
+
+
+def human(name: str, role: Role = Role.OPERATOR) -> Principal:
+    return Principal("w", name, Kind.HUMAN, role, "k")
+
+
+ANNA, BERT, MIA = human("anna"), human("bert", Role.ADMIN), human("mia", Role.MEMBER)
+ROBOT, OTHER = (Principal("w", name, Kind.AGENT, None, "k") for name in ("robot", "other"))
+SERVICE = Principal("w", "probe", Kind.SERVICE, None, "k")
+
+
+def code(terms: Terms, who: Principal, given: tuple[str, ...] = (), *, others: bool = True) -> str | None:
+    refusal = terms.refusal(who, given, others=others)
+    return refusal.code if refusal else None
+
+
+@pytest.mark.parametrize(
+    ("terms", "who", "refused"),
+    [
+        (Terms(), ANNA, None),
+        (Terms(), MIA, "not_permitted"),
+        (Terms(), ROBOT, "not_permitted"),
+        (Terms(), SERVICE, "not_permitted"),
+        (Terms(role=Role.ADMIN), ANNA, "not_permitted"),
+        (Terms(role=Role.ADMIN), BERT, None),
+        (Terms(agents=("robot",)), ROBOT, None),
+        (Terms(agents=("robot",)), OTHER, "not_permitted"),
+        (Terms(agents=("robot",), requesters=("robot",)), ROBOT, "own_decision"),
+        (Terms(requesters=("anna",)), ANNA, "own_decision"),
+        (Terms(requesters=("anna",)), BERT, None),
+    ],
+)
+def test_who_may(terms: Terms, who: Principal, refused: str | None) -> None:
+    assert code(terms, who) == refused
+
+
+@pytest.mark.parametrize(
+    ("terms", "refused"),
+    [
+        (Terms(requesters=("anna",)), None),
+        (Terms(requesters=("anna",), four_eyes=FourEyes.REQUIRED), "own_decision"),
+        (Terms(requesters=("anna",), people=2), "own_decision"),
+    ],
+)
+def test_alone_the_requester_may_where_the_policy_leaves_it(terms: Terms, refused: str | None) -> None:
+    assert code(terms, ANNA, others=False) == refused
+
+
+def test_an_agent_is_never_alone_enough_for_its_own() -> None:
+    assert code(Terms(agents=("robot",), requesters=("robot",)), ROBOT, others=False) == "own_decision"
+
+
+def test_nobody_counts_twice() -> None:
+    terms = Terms(people=2)
+    assert code(terms, ANNA, ("anna",)) == "already_approved"
+    assert code(terms, BERT, ("anna",)) is None
+
+
+def test_terms_join_what_rules_and_kind_demand() -> None:
+    resolvers = Resolvers(role=Role.ADMIN, agents=("robot",))
+    terms = Terms.of(Ask(four_eyes=FourEyes.REQUIRED), resolvers, Risk.YELLOW, ["olga", "", "olga"])
+    assert terms == Terms(role=Role.ADMIN, four_eyes=FourEyes.REQUIRED, agents=("robot",), requesters=("olga",))
+    assert Terms.of(Ask(people=2), Resolvers(), Risk.YELLOW, []).people == 2
+
+
+@pytest.mark.parametrize(("ask", "risk"), [(None, Risk.RED), (Ask(people=2), Risk.YELLOW)])
+def test_no_agent_answers_what_is_red_or_takes_several_people(ask: Ask | None, risk: Risk) -> None:
+    assert Terms.of(ask, Resolvers(agents=("robot",)), risk, []).agents == ()
