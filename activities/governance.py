@@ -128,7 +128,8 @@ class GovernanceActivities:
         if answer.status is DecisionStatus.PENDING:
             await stages.wait_for_decision(session, record, decision.decision_id)
         else:
-            await governance.acknowledge(session, ref.workspace_id, decision.decision_id)
+            if decision.acknowledged_at is None:  # somebody answered before this was asked again
+                await governance.acknowledge(session, ref.workspace_id, decision.decision_id)
             await self._recorder.close_in(session, record, _verdict(decision, answer), None)
         return answer
 

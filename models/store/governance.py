@@ -4,18 +4,18 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.contracts.pipeline import StageRef
 from models.domain.approval import Binding
+from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.events import EventType, Subject
 from models.domain.policy import Outcome, Verdict
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.store import events
-from models.store.database import within
+from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.tables.missions import Candidate, Decision
 
@@ -41,9 +41,12 @@ async def ask(
     actor: Actor,
     repeat: int = 0,
 ) -> Decision:
-    """Put a question, or find it already put. What the policy allows or denies is answered by it at once."""
+    """Put a question, or find it already put. What the policy allows or denies is answered by it at once.
+
+    The workflow, which asks, knows of such an answer.
+    """
     name, status = decision_id(ref, kind, repeat), _STATUS[verdict.outcome]
-    answered = {} if verdict.asks else {"resolved_by": POLICY, "resolved_at": func.mc_now()}
+    told = {"mission_id": ref.mission_id, "kind": kind, "risk": verdict.risk.value, "reasons": list(verdict.reasons)}
     values = {
         "workspace_id": ref.workspace_id,
         "decision_id": name,
@@ -53,22 +56,47 @@ async def ask(
         "candidate": ref.candidate,
         "status": status.value,
         "risk": verdict.risk.value,
-        "reasons": list(verdict.reasons),
-        "question": question,
-        "binding": binding.model_dump() if binding else {},
+        "reasons": _json(list(verdict.reasons)),
+        "question": _json(question),
+        "binding": _json(binding.model_dump(mode="json") if binding else {}),
         "requested_by": actor.name,
-        "expires_at": func.mc_now() + expires_in if expires_in and verdict.asks else None,
-        "terms": terms.model_dump(mode="json"),
-        **answered,
+        "expires_in": expires_in if verdict.asks else None,
+        "terms": _json(terms.model_dump(mode="json")),
+        "resolved_by": None if verdict.asks else POLICY,
+        "type": _TOLD[status].value,
+        "correlation_id": actor.correlation_id,
+        "told": _json(told),
     }
-    statement = insert(Decision).values(**values).on_conflict_do_nothing().returning(Decision)
-    decision = (await session.scalars(statement)).one_or_none()
-    if decision is not None:
-        await _tell(session, decision, _TOLD[status], actor)
-        return decision
+    put = await within(session)(_ASK, values)
+    if put:
+        mark_events(session)
+        return Decision(**put[0])
     known = await session.get(Decision, (ref.workspace_id, name))
     assert known is not None  # noqa: S101  # it was not inserted, so it is there: the key is ours
     return known
+
+
+def _json(value: Any) -> str:
+    return canonical_json(value).decode()
+
+
+_ASK = """
+    WITH put AS (
+        INSERT INTO decision (workspace_id, decision_id, kind, mission_id, round, candidate, status, risk, reasons,
+        question, binding, requested_by, expires_at, terms, resolved_by, resolved_at, acknowledged_at)
+        SELECT %(workspace_id)s, %(decision_id)s, %(kind)s, %(mission_id)s, %(round)s, %(candidate)s, %(status)s,
+        %(risk)s, CAST(%(reasons)s AS jsonb), CAST(%(question)s AS jsonb), CAST(%(binding)s AS jsonb), %(requested_by)s,
+        mc_now() + CAST(%(expires_in)s AS interval), CAST(%(terms)s AS jsonb), answer.by, answer.at, answer.at
+        FROM (SELECT CAST(%(resolved_by)s AS text) AS by,
+        CASE WHEN CAST(%(resolved_by)s AS text) IS NOT NULL THEN mc_now() END AS at) AS answer
+        ON CONFLICT DO NOTHING RETURNING *
+    ), told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT workspace_id, %(type)s, 'decision', decision_id, requested_by, %(correlation_id)s,
+        CAST(%(told)s AS jsonb) || jsonb_build_object('expires_at', expires_at) FROM put
+    )
+    SELECT * FROM put
+"""
 
 
 async def author(session: AsyncSession, ref: StageRef) -> str:
@@ -152,16 +180,14 @@ _PENDING = """
 
 async def acknowledge(session: AsyncSession, workspace_id: str, name: str) -> None:
     """Note that the workflow knows the answer, so that nobody tells it again."""
-    await session.execute(
-        update(Decision)
-        .where(
-            col(Decision.workspace_id) == workspace_id,
-            col(Decision.decision_id) == name,
-            col(Decision.status) != DecisionStatus.PENDING.value,
-            col(Decision.acknowledged_at).is_(None),
-        )
-        .values(acknowledged_at=func.mc_now())
-    )
+    await within(session)(_ACKNOWLEDGE, {"workspace_id": workspace_id, "decision_id": name})
+
+
+_ACKNOWLEDGE = """
+    UPDATE decision SET acknowledged_at = mc_now()
+    WHERE workspace_id = %(workspace_id)s AND decision_id = %(decision_id)s AND status <> 'pending'
+    AND acknowledged_at IS NULL
+"""
 
 
 async def _close(
