@@ -117,7 +117,7 @@ class MergeActivities:
         ref = task.ref
         async with self._benches.db.workspace(ref.workspace_id) as session:
             done = await stages.of_round(session, ref.workspace_id, ref.mission_id, ref.round)
-        return digest_of([stage.digest for stage in done if stage.digest is not None])
+        return digest_of([stage["digest"] for stage in done if stage["digest"] is not None])
 
     async def _pass_fence(self, job: Job, token: int) -> None:
         mission = job.mission

@@ -63,16 +63,8 @@ async def _publish(session: AsyncSession, mission: Mission, ref: StageRef) -> Ve
         # As they stand now: stage 7 looks once more, and its record gives the verdict.
         "metrics": (await _measured(session, mission)).details,
         "stages": [
-            {
-                "stage": stage.stage,
-                "candidate": stage.candidate,
-                "status": stage.status,
-                "reason": stage.reason,
-                "result": {key: value for key, value in stage.result.items() if key != "answer"},
-                "digest": stage.digest,
-            }
+            stage | {"result": {key: value for key, value in stage["result"].items() if key != "answer"}}
             for stage in done
-            if stage.ended_at is not None
         ],
     }
 

@@ -107,7 +107,10 @@ RECORD = f"""
 """  # noqa: S608  # as above
 
 _OF = "workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s"
-OF_ROUND = f"SELECT * FROM stage WHERE {_OF} AND round = %(round)s ORDER BY candidate, position"  # noqa: S608  # as above
+OF_ROUND = f"""
+    SELECT stage, candidate, status, reason, result, digest FROM stage
+    WHERE {_OF} AND round = %(round)s AND ended_at IS NOT NULL ORDER BY candidate, position
+"""  # noqa: S608  # as above
 STILL_OPEN = f"SELECT * FROM stage WHERE {_OF} AND ended_at IS NULL ORDER BY started_at"  # noqa: S608  # as above
 RESULTS = f"""
     SELECT stage, result FROM stage

@@ -96,10 +96,9 @@ async def load(session: AsyncSession, ref: StageRef) -> Stage | None:
     return await session.get(Stage, key)
 
 
-async def of_round(session: AsyncSession, workspace_id: str, mission_id: str, number: int) -> list[Stage]:
-    """Read the records of one round, in the order of the pipeline."""
-    values = {"workspace_id": workspace_id, "mission_id": mission_id, "round": number}
-    return [Stage(**row) for row in await within(session)(OF_ROUND, values)]
+async def of_round(session: AsyncSession, workspace_id: str, mission_id: str, number: int) -> Rows:
+    """Read the columns of the ended records of one round, in the order of the pipeline."""
+    return await within(session)(OF_ROUND, {"workspace_id": workspace_id, "mission_id": mission_id, "round": number})
 
 
 async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[Stage]:
