@@ -54,7 +54,7 @@ async def execute_mission(
         )
         mission.run_id = await gateway.start(package, Severity(mission.severity), is_repeated=once.is_repeated)
         async with db.workspace(call.workspace_id) as session:
-            await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id)
+            await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id, call.actor)
 
     return await once.command(start)
 
