@@ -21,6 +21,7 @@ from models.settings import Settings
 from models.store.database import Database
 from tests.fixtures.api import Team, db, migrated_template, served, team
 from tests.fixtures.audit import act, exported, filled, judged, new_key
+from tests.fixtures.product import Product, running
 from tests.fixtures.servers import PostgresServer, plain
 from tests.fixtures.waiting import until
 
@@ -242,3 +243,45 @@ def changed_by_hand(url: str) -> int:
         row = connection.execute(statement.encode()).fetchone()
     assert row
     return int(row[0])
+
+
+@pytest.mark.timeout(180)
+async def test_the_product_seals_and_mirrors_what_a_mission_did(open_dir: Path) -> None:
+    mirror = open_dir / "mirror.git"
+    await git("init", "-q", "--bare", str(mirror))
+    async with running(open_dir, audit_mirror=str(mirror)) as product:
+        repo = product.repo()
+        mission = await product.file(repo)
+        assert (await product.ended(mission))["outcome"] == "merged"
+        product.assert_unharmed(mission, repo)
+        await until(lambda: sealed(product, mission), 30)
+        [size] = product.rows("SELECT max(size) AS size FROM audit_checkpoint")
+        await until(lambda: mirrored(product) >= size["size"], 30)
+        requested = product.rows("SELECT actor FROM audit WHERE action = 'mission.execute_requested'")
+        assert requested == [{"actor": "admin"}]
+        found = (await product.api.get("/audit/verify")).json()["data"]
+        assert found["problem"] is None
+        assert found["rows"] + found["unsealed"] == product.rows("SELECT count(*) FROM audit")[0]["count"]
+        export = (await product.api.get("/audit/export")).text.rstrip("\n").split("\n")
+        key = ServiceKey.load_or_create(product.stack.settings.signing_key)
+        kept = await git("--git-dir", str(mirror), "cat-file", "blob", "main:checkpoint")
+    verdict = judged(export, key, kept=kept)
+    assert verdict.problem is None
+    assert verdict.rows > 25
+
+
+def sealed(product: Product, mission: str) -> bool:
+    """Whether all of a mission's rows have leaves."""
+    sql = "SELECT 1 FROM audit LEFT JOIN audit_leaf USING (workspace_id, id) WHERE subject_id = %s AND leaf IS NULL"
+    return product.rows(sql, mission) == []
+
+
+def mirrored(product: Product) -> int:
+    return int(product.rows("SELECT coalesce(max(size), 0) AS size FROM audit_mirrored")[0]["size"])
+
+
+async def git(*words: str) -> str:
+    process = await asyncio.create_subprocess_exec("git", *words, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
