@@ -81,7 +81,7 @@ class Office:
             task_queue=control_queue(PREFIX),
         )
         async with self.db.workspace(self.workspace_id) as session:
-            await missions.note_start(session, self.workspace_id, mission_id, handle.result_run_id or "", OPERATOR)
+            await missions.note_start(session, self.workspace_id, mission_id, handle.result_run_id or "")
         return handle.id
 
     async def see_through(self, mission_id: str) -> None:

@@ -46,6 +46,7 @@ async def execute_mission(
     async def begin() -> None:
         async with db.workspace(call.workspace_id) as session:
             await missions.require_ready(session, mission)
+            await missions.note_execute(session, mission, call.actor)
         package = PipelineInput(
             workspace_id=call.workspace_id,
             mission_id=mission.mission_id,
@@ -54,7 +55,7 @@ async def execute_mission(
         )
         mission.run_id = await gateway.start(package, Severity(mission.severity), is_repeated=once.is_repeated)
         async with db.workspace(call.workspace_id) as session:
-            await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id, call.actor)
+            await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id)
 
     return await once.command(start)
 

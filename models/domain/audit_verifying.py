@@ -8,6 +8,7 @@ from typing import Any
 from models.domain.audit import Line, content_digest, leaf_of, place_of
 from models.domain.checkpoints import Checkpoint, verify
 from models.domain.errors import InvalidInput
+from models.domain.events import EventType
 from models.domain.merkle import Frontier
 
 Entry = dict[str, Any]
@@ -72,6 +73,8 @@ class Verifier:
     _leaves: int = 0
     _kept: Checkpoint | None = None
     _ended: bool = False
+    _emptied: set[int] = field(default_factory=set)
+    """Rows without content of whose redaction no act has told yet."""
 
     def __post_init__(self) -> None:
         """Read the checkpoint that was kept, which must be signed as well; raises `InvalidInput`."""
@@ -136,8 +139,11 @@ class Verifier:
             raise _Found("order", f"row {row['id']} says it is number {row['seq']}; it is {number}", row=row["id"])
 
     def _holds_content(self, row: Entry) -> None:
+        if row["action"] == EventType.AUDIT_REDACTED:
+            self._emptied.discard(int(row["subject_id"]))
         if row["content"] is None and row["salt"] is None:
             self._verdict.redacted += 1
+            self._emptied.add(int(row["id"]))
             return
         if content_digest(bytes.fromhex(row["salt"]), row["content"]).hex() != row["digest"]:
             raise _Found("content_changed", f"the content of row {row['id']} is not what was sealed", row=row["id"])
@@ -188,6 +194,9 @@ class Verifier:
         if self._leaves != self._verdict.size or self._tree.size != self._verdict.size:
             message = f"the log has {self._leaves} leaves, and the last checkpoint covers {self._verdict.size}"
             raise _Found("leaves_changed", message, between=(self._verdict.size, self._leaves))
+        if self._emptied:
+            row = min(self._emptied)
+            raise _Found("content_removed", f"the content of row {row} is gone, and no act tells of it", row=row)
         if self._kept and self._kept.size > self._verdict.size:
             message = f"the log ends at {self._verdict.size}, before the kept checkpoint of {self._kept.size}"
             raise _Found("kept_checkpoint", message, between=(self._verdict.size, self._kept.size))

@@ -15,19 +15,19 @@ from models.domain.errors import Conflict
 from models.settings import Settings
 from models.store import audit_tree
 from models.store.database import Database
-from tests.fixtures.api import Team, db, migrated_template, settings, team
-from tests.fixtures.audit import act, exported, judged, new_key
+from tests.fixtures.api import Team, db, settings, team
+from tests.fixtures.audit import act, emptied, exported, judged, new_key
 from tests.fixtures.git_repos import Repo, make_repo
-from tests.fixtures.servers import PostgresServer, plain
+from tests.fixtures.servers import plain
 from tests.fixtures.waiting import eventually
 
-__all__ = ["db", "migrated_template", "settings", "team"]
+__all__ = ["db", "settings", "team"]
 
 
-@pytest.fixture
-def database_url(postgres_server: PostgresServer, migrated_template: str) -> str:
-    """A database of the test's own: there is one log in each."""
-    return postgres_server.create_database(migrated_template)
+@pytest.fixture(autouse=True)
+def fresh_log(database_url: str) -> None:
+    """A log of the test's own."""
+    emptied(database_url)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
@@ -19,23 +20,20 @@ from models.store.database import Database
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.audit import ODD, act, judged
+from tests.fixtures.audit import ODD, act, emptied, judged
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
-from tests.fixtures.servers import PostgresServer
 from tests.fixtures.stages import Recorder, service_key
 
 __all__ = ["repo", "service_key"]
 
 API = "/api/v1"
-FIRST = 2
-"""Acts of the first start: a workspace and its admin key."""
 
 
-@pytest.fixture
-def database_url(postgres_server: PostgresServer, migrated_template: str) -> str:
-    """A database of the test's own: there is one log in each."""
-    return postgres_server.create_database(migrated_template)
+@pytest.fixture(autouse=True)
+def fresh_log(app: FastAPI, database_url: str) -> None:
+    """A log of the test's own, without the acts of the first start."""
+    emptied(database_url)
 
 
 async def listed(api: httpx2.AsyncClient, **params: Any) -> list[dict[str, Any]]:
@@ -201,7 +199,7 @@ class TestExport:
         lines = answer.text.rstrip("\n").split("\n")
         verdict = judged(lines, service_key)
         assert (verdict.rows, verdict.unsealed, verdict.problem) == (360, 2, None)
-        assert verdict.size == FIRST + 360 + 39 * 5 + 30 + 600
+        assert verdict.size == 360 + 39 * 5 + 30 + 600
         for trace in (other_team.workspace_id, "their secret"):
             assert trace not in answer.text
         assert len(lines) < 360 + 40 * 20
@@ -232,7 +230,7 @@ class TestProofs:
         notes = (await api.get(f"{API}/audit/checkpoints?sort=size&limit=200")).json()["data"]["items"]
         grown = [checkpoints.verify(note["note"], public) for note in notes]
         last = grown[-1]
-        assert [one.size for one in grown] == [FIRST + 7 * n for n in range(1, 31)]
+        assert [one.size for one in grown] == [7 * n for n in range(1, 31)]
         for old in grown[::4]:
             answer = await api.get(f"{API}/audit/consistency?from={old.size}&to={last.size}")
             hashes = [bytes.fromhex(found) for found in answer.json()["data"]["hashes"]]
@@ -274,5 +272,5 @@ async def test_the_delay_is_a_metric(
     await act(db, team.workspace_id)
     lines = (await api.get("/metrics")).text.splitlines()
     shown = dict(line.rsplit(" ", 1) for line in lines if line.startswith("mission_control_audit"))
-    assert float(shown["mission_control_audit_sealed_rows"]) == FIRST + 4
+    assert float(shown["mission_control_audit_sealed_rows"]) == 4
     assert float(shown["mission_control_audit_unsealed_seconds"]) > 0

@@ -230,6 +230,7 @@ STATEMENTS: dict[str, tuple[bool, list[str]]] = {
     "content changed": (True, [REWORDED]),
     "content and digest changed": (True, [REWORDED, DIGESTED]),
     "actor changed": (True, ["UPDATE audit SET actor = 'mallory' WHERE id = (SELECT id FROM here)"]),
+    "redacted and not told": (True, ["UPDATE audit SET content = NULL, salt = NULL WHERE id = (SELECT id FROM here)"]),
     "moved": (True, ["UPDATE audit SET workspace_id = 'elsewhere' WHERE id = (SELECT id FROM here)"]),
     "changed with its leaf": (False, [REWORDED, DIGESTED, SEALED_AGAIN]),
     "deleted": (True, ["DELETE FROM audit WHERE id = (SELECT id FROM here)"]),
