@@ -192,6 +192,22 @@ class TestLines:
             assert problem
             assert problem.code in ("malformed", "order")
 
+    @pytest.mark.parametrize("value", [None, True, -1, 1.5, 10**30, "x", "\ud800", [], {}, [[[]]]], ids=str)
+    async def test_no_value_of_a_field_makes_it_stumble(self, log: Log, value: object) -> None:
+        for kind in ("log", "row", "hidden", "checkpoint"):
+            number = next(n for n, line in enumerate(log.lines) if json.loads(line)["kind"] == kind)
+            entry = json.loads(log.lines[number])
+            for name in entry.keys() - {"workspace_id"} if kind == "log" else entry:
+                if entry[name] != value:
+                    lines = [*log.lines[:number], json.dumps(entry | {name: value}), *log.lines[number + 1 :]]
+                    is_good = judged(lines, log.key).is_good
+                    assert not is_good or name in NOT_SIGNED, (kind, name)
+
+    async def test_nesting_without_end_is_no_line(self, log: Log) -> None:
+        problem = judged([log.lines[0], "[" * 100_000], log.key).problem
+        assert problem
+        assert problem.code == "malformed"
+
 
 def first_problem(verifier: Verifier, tail: Tail) -> Problem | None:
     """Let a copy of the verifier go on with other lines."""
@@ -202,6 +218,8 @@ def first_problem(verifier: Verifier, tail: Tail) -> Problem | None:
     return other.verdict().problem
 
 
+NOT_SIGNED = ("epoch", "xid", "id")
+"""What a checkpoint's line says of its last row only helps to tell rows that wait from rows that were put in."""
 POSITIONS = (1, 4, 5, 256, 500, 999)
 """Numbers of rows that are changed in Postgres itself."""
 PICK = "CREATE TEMP TABLE {} AS SELECT * FROM audit_leaf WHERE workspace_id = %s AND seq = %s"
@@ -231,6 +249,10 @@ STATEMENTS: dict[str, tuple[bool, list[str]]] = {
     "content and digest changed": (True, [REWORDED, DIGESTED]),
     "actor changed": (True, ["UPDATE audit SET actor = 'mallory' WHERE id = (SELECT id FROM here)"]),
     "redacted and not told": (True, ["UPDATE audit SET content = NULL, salt = NULL WHERE id = (SELECT id FROM here)"]),
+    "content taken away and the salt left": (
+        True,
+        ["UPDATE audit SET content = NULL WHERE id = (SELECT id FROM here)"],
+    ),
     "moved": (True, ["UPDATE audit SET workspace_id = 'elsewhere' WHERE id = (SELECT id FROM here)"]),
     "changed with its leaf": (False, [REWORDED, DIGESTED, SEALED_AGAIN]),
     "deleted": (True, ["DELETE FROM audit WHERE id = (SELECT id FROM here)"]),
