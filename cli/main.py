@@ -28,7 +28,7 @@ def _version(wanted: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """Commands under `mission`, `decision`, `repository`, `policy`, `key` and `audit` talk to the API; others work here."""
+    """`mission`, `decision`, `repository`, `policy`, `key` and `audit` talk to the HTTP API; the others work here."""
 
 
 servers.add_to(app)
