@@ -173,14 +173,16 @@ class TestCommandLine:
             assert (exports.exit_code, exports.stdout) == (0, "")
             printed = await command("audit", "export", *client)
             assert printed.stdout == export.read_text()
+            rows = printed.stdout.count('"kind" : "row"')
+            assert rows > 300
             changed = tmp_path / "changed.jsonl"
             row = changed_by_hand(database_url)
             assert (await command("audit", "export", "-o", str(changed), *client)).exit_code == 0
         verify = ("audit", "verify", str(export), "--key", str(public))
         good = await command(*verify, "--checkpoint", str(kept), "--json")
-        assert (good.exit_code, json.loads(good.stdout)["rows"]) == (0, 302)
+        assert (good.exit_code, json.loads(good.stdout)["rows"]) == (0, rows)
         shown = await command(*verify)
-        assert (shown.exit_code, "302" in shown.stdout) == (0, True)
+        assert (shown.exit_code, str(rows) in shown.stdout) == (0, True)
         bad = await command("audit", "verify", str(changed), "--key", str(public))
         assert (bad.exit_code, f"row {row} is not what was sealed" in bad.stderr) == (1, True)
         told = await command("audit", "verify", str(changed), "--key", str(public), "--json")
