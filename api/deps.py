@@ -18,6 +18,8 @@ from models.store.policies import PolicyBook
 
 Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True)))]
 """Requirements section 3 "R": everyone of the workspace."""
+Observer = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER)))]
+"""B, M, O, D: every human of the workspace."""
 Operator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR)))]
 """O, D."""
 Admin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN)))]

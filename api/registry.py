@@ -5,6 +5,7 @@ from types import ModuleType
 from fastapi import APIRouter
 
 from api.routes import (
+    audit,
     candidates,
     capa,
     controls,
@@ -36,6 +37,7 @@ NOUNS: tuple[ModuleType, ...] = (
     capa,
     keys,
     session,
+    audit,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""
 

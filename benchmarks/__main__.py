@@ -16,7 +16,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fanout, ingest, listing, pipeline, policy, waiting
+from benchmarks import fanout, ingest, listing, pipeline, policy, sealing, waiting
 from benchmarks.measure import Comparison, medians
 
 BENCHMARKS = {
@@ -26,13 +26,14 @@ BENCHMARKS = {
     "listing": listing.run,
     "policy": policy.run,
 }
-WAITING = "waiting"
+TOLD = {"waiting": waiting.run, "sealing": sealing.run}
+"""These have no other side to compare with."""
 RESULTS = Path(__file__).with_name("results")
 
 
 def main() -> None:
     """Run what was asked for, or all."""
-    known = [*BENCHMARKS, WAITING]
+    known = [*BENCHMARKS, *TOLD]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure us against the bare stack.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}; default: all")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
@@ -42,18 +43,18 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     console = Console()
     found: list[Comparison] = []
-    waited: dict[str, float] = {}
+    told: dict[str, dict[str, float]] = {}
     for name in options.names or known:
         with console.status(f"measuring {name}"):
-            if name == WAITING:
-                waited = asyncio.run(waiting.run(options.quick))
+            if name in TOLD:
+                told[name] = asyncio.run(TOLD[name](options.quick))
             else:
                 found += asyncio.run(BENCHMARKS[name](options.quick))
     if found:
         console.print(_table(found))
-    if waited:
-        console.print(_waiting_table(waited))
-    console.print(f"written to {_write(found, waited, quick=options.quick)}")
+    for name, numbers in told.items():
+        console.print(_told_table(name, numbers))
+    console.print(f"written to {_write(found, told, quick=options.quick)}")
 
 
 def _table(found: list[Comparison]) -> Table:
@@ -76,18 +77,18 @@ def _goal(one: Comparison) -> str:
     return f"{one.goal}: {'met' if one.is_met else 'not met'}"
 
 
-def _waiting_table(waited: dict[str, float]) -> Table:
-    table = Table("number", "value", title="Missions that wait for approval (shares are of one CPU)")
-    for name, value in waited.items():
-        table.add_row(name, f"{value:.4g}")
+def _told_table(name: str, numbers: dict[str, float]) -> Table:
+    table = Table("number", "value", title=f"{name} (shares are of one CPU)")
+    for number, value in numbers.items():
+        table.add_row(number, f"{value:.4g}")
     return table
 
 
-def _write(found: list[Comparison], waited: dict[str, float], *, quick: bool) -> Path:
+def _write(found: list[Comparison], told: dict[str, dict[str, float]], *, quick: bool) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     comparisons = [one.as_json() for one in found]
-    report: dict[str, Any] = {"cpus": os.cpu_count(), "quick": quick, "comparisons": comparisons, "waiting": waited}
+    report: dict[str, Any] = {"cpus": os.cpu_count(), "quick": quick, "comparisons": comparisons, **told}
     path.write_text(json.dumps(report, indent=2) + "\n")
     return path
 

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir)
     cache_dir: Path = Field(default_factory=_default_cache_dir)
     signing_key_file: Path | None = None
+    audit_mirror: SecretStr | None = None
+    """A git repository that gets each checkpoint of the audit log; a URL may hold a password."""
     config_dir: Path = Path(__file__).resolve().parent.parent / "config"
     repository_roots: Annotated[tuple[Path, ...], NoDecode] = ()
 

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from temporalio.client import Client
@@ -12,6 +14,8 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.mirroring import AuditMirror
+from activities.sealing import Sealer
 from models.configuration import load_catalog
 from models.domain.errors import Unavailable
 from models.observability import boot_step
@@ -74,6 +78,8 @@ async def run(settings: Settings) -> None:
         with boot_step("reconciler"):
             await ensure_reconciler(client, settings)
         keep_for_good()
+        for work in audit_work(settings, db, tools):
+            stack.push_async_callback(_stop, asyncio.create_task(work))
         log.info("worker.ready", host=host, isolation=tools.runner.isolation.value)
         await stopped.wait()
         log.info("worker.stopping")
@@ -83,6 +89,15 @@ def keep_for_good() -> None:
     """Leave what has been imported out of every later garbage collection: it costs a tenth of a busy worker's time."""
     gc.collect()
     gc.freeze()
+
+
+def audit_work(settings: Settings, db: Database, tools: Tools) -> list[Coroutine[Any, Any, None]]:
+    """List what keeps the audit log: it needs Postgres alone, and goes on while Temporal is away."""
+    work = [Sealer(db, tools.recorder.key).run()]
+    if settings.audit_mirror:
+        url, place = settings.audit_mirror.get_secret_value(), settings.cache_dir / "audit-mirror"
+        work.append(AuditMirror(db, tools.benches.git, url, place).run())
+    return work
 
 
 def make_workers(settings: Settings, client: Client, tools: Tools, host: str) -> list[Worker]:
@@ -125,6 +140,11 @@ def activity_worker(client: Client, queue: str, activities: Activities) -> Worke
         max_heartbeat_throttle_interval=HEARTBEATS_PASS,
         graceful_shutdown_timeout=GRACE,
     )
+
+
+async def _stop(work: asyncio.Task[None]) -> None:
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
 
 
 def _runtime(settings: Settings) -> Runtime | None:

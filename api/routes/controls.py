@@ -46,6 +46,7 @@ async def execute_mission(
     async def begin() -> None:
         async with db.workspace(call.workspace_id) as session:
             await missions.require_ready(session, mission)
+            await missions.note_execute(session, mission, call.actor)
         package = PipelineInput(
             workspace_id=call.workspace_id,
             mission_id=mission.mission_id,

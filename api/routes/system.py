@@ -12,7 +12,7 @@ from api.sdk_metrics import sdk_metrics
 from api.services import services
 from models.domain.errors import Unavailable
 from models.schemas.envelope import Success
-from models.store import system
+from models.store import audit_tree, system
 from models.store.migrate import expected_revision
 
 routes = APIRouter(route_class=Route, tags=["system"])
@@ -21,6 +21,11 @@ _EXPECTED = expected_revision()
 WATCHERS = Gauge("mission_control_event_watchers", "Open event streams.")
 MISSIONS = Gauge("mission_control_missions", "Missions that have not ended.", ["status"])
 DECISIONS = Gauge("mission_control_pending_decisions", "Questions waiting for a human.")
+
+
+SEALED = Gauge("mission_control_audit_sealed_rows", "Audit rows under the newest checkpoint.")
+MIRRORED = Gauge("mission_control_audit_mirrored_rows", "Audit rows under the newest checkpoint that the mirror has.")
+UNSEALED = Gauge("mission_control_audit_unsealed_seconds", "Age of the oldest audit row that is not sealed yet.")
 
 
 class Alive(BaseModel):
@@ -67,7 +72,11 @@ async def metrics(request: Request, db: Db) -> Response:
     WATCHERS.set(services(request).feed.watching)
     async with db.system() as session:
         load = await system.load(session)
+        audit = await audit_tree.standing(session)
     for name, count in load.missions.items():
         MISSIONS.labels(name).set(count)
     DECISIONS.set(load.pending_decisions)
+    SEALED.set(audit.sealed)
+    MIRRORED.set(audit.mirrored)
+    UNSEALED.set(audit.unsealed_seconds)
     return Response(generate_latest() + await sdk_metrics().text(), media_type=CONTENT_TYPE_LATEST)

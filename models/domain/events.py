@@ -13,6 +13,7 @@ class EventType(StrEnum):
     MISSION_CREATED = "mission.created"
     MISSION_CANDIDATE_ADDED = "mission.candidate_added"
     MISSION_ASSIGNED = "mission.assigned"
+    MISSION_EXECUTE_REQUESTED = "mission.execute_requested"
     MISSION_STARTED = "mission.started"
     MISSION_PAUSED = "mission.paused"
     MISSION_RESUMED = "mission.resumed"
@@ -50,6 +51,7 @@ class EventType(StrEnum):
     SESSION_CLOSED = "session.closed"
     SIGNING_KEY_ADDED = "signing_key.added"
     CONFIG_CHANGED = "config.changed"
+    AUDIT_REDACTED = "audit.redacted"
     SUBSYSTEM_ERROR = "subsystem.error"
     SUBSYSTEM_REPORT = "subsystem.report"
 

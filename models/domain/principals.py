@@ -13,6 +13,10 @@ class Kind(StrEnum):
     SERVICE = "service"
 
 
+SYSTEM_ACTORS = ("worker", "reconciler", "policy", "first-start")
+"""Whom events name where no principal acts; no principal may be called so."""
+
+
 class Role(StrEnum):
     """What a human may do; each role includes those before it."""
 
@@ -27,6 +31,7 @@ class Role(StrEnum):
 
 
 NOUNS = (
+    "audit",
     "auth",
     "capa",
     "decisions",

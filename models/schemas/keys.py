@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.contracts.missions import Name
-from models.domain.principals import SCOPES, Kind, Role
+from models.domain.principals import SCOPES, SYSTEM_ACTORS, Kind, Role
 from models.schemas.envelope import Body
 
 Scope = Literal[SCOPES]  # type: ignore[valid-type]  # a closed list of the domain's
@@ -32,6 +32,12 @@ class KeyCreate(Body):
     def _role_is_a_humans(self) -> "KeyCreate":
         if (self.role is None) is (self.kind is Kind.HUMAN):
             raise ValueError("a human's key needs a role, and no other has one")
+        return self
+
+    @model_validator(mode="after")
+    def _is_no_part_of_ours(self) -> "KeyCreate":
+        if self.principal in SYSTEM_ACTORS:
+            raise ValueError(f"events name our own parts so; call the principal otherwise than {self.principal!r}")
         return self
 
 

@@ -140,6 +140,12 @@ _HAS_CANDIDATE = text(
 )
 
 
+async def note_execute(session: AsyncSession, mission: Mission, actor: Actor) -> None:
+    """Tell who wants the mission started; that it has started is told by its first stage."""
+    kind = EventType.MISSION_EXECUTE_REQUESTED
+    await tell(session, mission.workspace_id, mission.mission_id, kind, actor, {})
+
+
 async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, run_id: str) -> None:
     """Remember the run that was started, so that a second start is refused before the first stage is recorded."""
     await session.execute(

@@ -64,12 +64,16 @@ class Repository(SQLModel, table=True):
 
 
 class Installation(SQLModel, table=True):
-    """The one row about this installation: `epoch` grows when a dump was restored into another cluster."""
+    """The one row about this installation: `epoch` grows when a dump was restored into another cluster.
+
+    `origin` is what checkpoints of the audit log call this installation.
+    """
 
     singleton: bool = key()
     epoch: int
     system_identifier: str
     config_hash: str | None = None
+    origin: str
 
 
 class SigningKey(SQLModel, table=True):

@@ -15,8 +15,8 @@ METHODS = ("get", "post", "put", "patch", "delete")
 OPERATIONS = [
     (path, method, item[method]) for path, item in DOCUMENT["paths"].items() for method in METHODS if method in item
 ]
-NO_ENVELOPE = ("text/event-stream", "text/plain", "application/octet-stream")
-"""Streams, logs, diffs and stored things go out as they are (C-06)."""
+NO_ENVELOPE = ("text/event-stream", "text/plain", "application/octet-stream", "application/x-ndjson")
+"""Streams, exports, logs, diffs and stored things go out as they are (C-06)."""
 
 
 @pytest.mark.parametrize(("path", "text"), documents().items(), ids=lambda value: getattr(value, "name", ""))

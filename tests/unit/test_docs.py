@@ -15,7 +15,15 @@ from worker.dev.programs import variables
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     ROOT / name
-    for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md", "docs/runbook.md", "docs/policy.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "AGENTS.md",
+        "CHANGELOG.md",
+        "docs/audit.md",
+        "docs/runbook.md",
+        "docs/policy.md",
+    )
 ]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 

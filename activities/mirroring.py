@@ -1,0 +1,120 @@
+"""The mirror: a git repository elsewhere that gets each checkpoint of the audit log as a commit.
+
+Whoever rewrites the database, its checkpoints and all, cannot rewrite what another machine has.
+"""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from activities.sealing import said
+from activities.workbench.git import TRANSFER_SECONDS, Git
+from models.domain import checkpoints
+from models.domain.errors import Conflict, InvalidInput
+from models.store import audit_tree
+from models.store.database import Database
+from models.tables.audit import AuditCheckpoint
+
+BRANCH = "refs/heads/main"
+FILE = "checkpoint"
+EVERY_SECONDS = 1.0
+AGAIN_SECONDS = 30.0
+AT_ONCE = 1_000
+"""Commits of one push."""
+log = structlog.get_logger()
+
+
+class AuditMirror:
+    """Follows the checkpoints; sealing never waits for it. It only ever adds commits to the mirror."""
+
+    def __init__(self, db: Database, git: Git, url: str, place: Path) -> None:
+        self._db, self._git, self._url, self._place = db, git, url, place
+
+    async def run(self) -> None:
+        """Mirror for as long as the process works. A failure is logged, and seen at `/metrics`, until it is mended."""
+        while True:
+            try:
+                while await self.push() == AT_ONCE:
+                    pass
+                await asyncio.sleep(EVERY_SECONDS)
+            except Exception as error:  # as of the sealer
+                log.error("audit_mirror_failed", error=said(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def push(self) -> int:
+        """Bring the mirror what it lacks; how many checkpoints.
+
+        Raises:
+            Conflict: `audit_mirror_disagrees`, it has a checkpoint that the log never passed through.
+            GitError: it cannot be reached, or takes no push.
+        """
+        async with self._db.system() as session:
+            standing = await audit_tree.standing(session)
+        if standing.mirrored == standing.sealed and standing.sealed:
+            return 0
+        head = await self._fetch()
+        size = await self._agreed(head)
+        async with self._db.system() as session:
+            lacking = await audit_tree.checkpoints_after(session, size, AT_ONCE)
+        if lacking:
+            await self._commit(head, lacking)
+            size = lacking[-1].size
+        if size:
+            async with self._db.system() as session:
+                await audit_tree.note_mirrored(session, size)
+        return len(lacking)
+
+    async def _fetch(self) -> str:
+        """Get the mirror's branch as it is now; the name of its head, "" where there is none yet."""
+        await self._git.run("init", "--quiet", "--bare", str(self._place))
+        listed = await self._git.run("ls-remote", "--", self._url, BRANCH, timeout=TRANSFER_SECONDS)
+        if not listed.text:
+            return ""
+        wanted = f"+{BRANCH}:{BRANCH}"
+        await self._git.run("fetch", "--quiet", "--", self._url, wanted, git_dir=self._place, timeout=TRANSFER_SECONDS)
+        return (await self._git.run("rev-parse", "--verify", BRANCH, git_dir=self._place)).text
+
+    async def _agreed(self, head: str) -> int:
+        """Hold the mirror's newest checkpoint against ours; its size."""
+        if not head:
+            return 0
+        shown = await self._git.run("cat-file", "blob", f"{head}:{FILE}", git_dir=self._place, ok=(0, 128))
+        try:
+            size = checkpoints.read(shown.out.decode()).size
+        except (InvalidInput, UnicodeDecodeError):
+            size = -1
+        async with self._db.system() as session:
+            ours = await audit_tree.checkpoints_after(session, size - 1, 1) if size > 0 else []
+        if not ours or ours[0].note.encode() != shown.out:
+            message = "the mirror has a checkpoint that is none of this log: compare the two before anything else"
+            raise Conflict("audit_mirror_disagrees", message, size=size)
+        return size
+
+    async def _commit(self, head: str, lacking: list[AuditCheckpoint]) -> None:
+        """Add a commit per checkpoint, the same ones whoever makes them, and push them. Nothing is ever forced."""
+        script, parent = [], head
+        for checkpoint in lacking:
+            script.append(_commit(checkpoint, parent))
+            parent = ""
+        await self._git.run("fast-import", "--quiet", "--force", git_dir=self._place, stdin=b"".join(script))
+        pushed = f"{BRANCH}:{BRANCH}"
+        await self._git.run("push", "--quiet", "--", self._url, pushed, git_dir=self._place, timeout=TRANSFER_SECONDS)
+
+
+def _commit(checkpoint: AuditCheckpoint, parent: str) -> bytes:
+    """Write a commit for `git fast-import`; without `parent`, on top of the one before."""
+    note, message = checkpoint.note.encode(), f"Checkpoint {checkpoint.size}\n".encode()
+    lines = [
+        f"commit {BRANCH}\n".encode(),
+        f"committer Mission Control <mission-control@localhost> {_seconds(checkpoint.created_at)} +0000\n".encode(),
+        b"data %d\n%s" % (len(message), message),
+        f"from {parent}\n".encode() if parent else b"",
+        b"M 100644 inline %s\ndata %d\n%s\n" % (FILE.encode(), len(note), note),
+    ]
+    return b"".join(lines)
+
+
+def _seconds(at: datetime) -> int:
+    return int(at.timestamp())

@@ -1,0 +1,61 @@
+"""The sealer: gives audit rows their places in the tree, and signs checkpoints. Whoever acts never waits for it."""
+
+import asyncio
+import base64
+
+import structlog
+
+from activities.workbench.signing import ServiceKey
+from models.domain.checkpoints import raw_key
+from models.domain.errors import MissionControlError
+from models.store import audit_tree, signing_keys
+from models.store.audit_tree import Signer
+from models.store.database import Database
+from models.store.events import Actor
+
+EVERY_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
+SEALER = Actor("worker", "sealer")
+log = structlog.get_logger()
+
+
+class Sealer:
+    """Seals what has settled. Each worker runs one; Postgres lets one seal at a time, whole batches or nothing."""
+
+    def __init__(self, db: Database, key: ServiceKey, batch: int = audit_tree.AT_ONCE) -> None:
+        self._db, self._key, self._batch = db, key, batch
+        self._signer = Signer(key.key_id, raw_key(key.public_openssh), lambda text: base64.b64decode(key.sign(text)))
+
+    async def run(self) -> None:
+        """Seal for as long as the process works. What fails is tried again, and seen in the delay at `/metrics`."""
+        published = False
+        while True:
+            try:
+                if not published:
+                    await self._publish()
+                    published = True
+                await self.seal()
+                await asyncio.sleep(EVERY_SECONDS)
+            except Exception as error:  # whatever it is, a log that nobody seals is worse
+                log.error("sealing_failed", error=said(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def seal(self) -> int:
+        """Seal all that is settled now, batch by batch; how many rows."""
+        total = 0
+        while True:
+            async with self._db.system() as session:
+                sealed = await audit_tree.seal(session, self._signer, self._batch)
+            total += sealed
+            if sealed < self._batch:
+                return total
+
+    async def _publish(self) -> None:
+        """Let readers verify what will be signed, before anything is."""
+        async with self._db.system() as session:
+            await signing_keys.publish(session, self._key.key_id, self._key.public_openssh, SEALER)
+
+
+def said(error: Exception) -> str:
+    """Tell an error of ours by its message; others by their kind, for they may quote what is secret."""
+    return error.message if isinstance(error, MissionControlError) else type(error).__name__

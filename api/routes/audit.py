@@ -1,0 +1,156 @@
+"""The audit log: reading, exporting, proving and verifying it (AUD-01..12). No route changes what was done."""
+
+import json
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import Admin, Db, Observer, OnlyOnce, Operator, Pagination
+from api.routing import router, unwrapped
+from models.domain.audit_verifying import Verifier
+from models.domain.checkpoints import raw_key
+from models.domain.errors import Conflict
+from models.domain.events import Subject
+from models.schemas import links
+from models.schemas.audit import (
+    AuditView,
+    CheckpointView,
+    ConsistencyProof,
+    InclusionProof,
+    Redaction,
+    VerdictView,
+)
+from models.schemas.envelope import Page, Success
+from models.schemas.pagination import PageRequest
+from models.store import audit, audit_export, audit_tree, signing_keys
+from models.tables.audit import AuditRow
+
+routes = router("audit")
+Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
+BySize = Annotated[PageRequest, Depends(Pagination("size", default="-size"))]
+RowId = Annotated[int, Path(ge=0, le=2**63 - 1)]
+
+
+@routes.get("/audit")
+async def list_audit(
+    call: Observer,
+    db: Db,
+    page: Newest,
+    actor: str | None = None,
+    action: str | None = None,
+    subject: Annotated[str | None, Query(description="The id of what was acted upon.")] = None,
+    subject_kind: str | None = None,
+    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+    until: Annotated[AwareDatetime | None, Query(alias="to", description="Before this moment.")] = None,
+) -> Success[Page[AuditView]]:
+    """List acts, the newest first."""
+    filters = {"actor": actor, "action": action, "subject_id": subject, "subject_kind": subject_kind}
+    async with db.workspace(call.workspace_id) as session:
+        found = await audit.list_page(session, call.workspace_id, filters, page, since, until)
+    return Success(data=Page(items=[_view(row) for row in found.rows], next_cursor=found.next_cursor))
+
+
+@routes.get("/audit/export", response_class=Response, responses=unwrapped("application/x-ndjson"))
+async def export_audit(call: Admin, db: Db) -> StreamingResponse:
+    """Export the workspace's log as JSON lines that `mission-control audit verify` checks without any server."""
+    lines = audit_export.pieces(db, call.workspace_id)
+    return StreamingResponse(lines, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
+
+
+@routes.get("/audit/verify")
+async def verify_audit(call: Operator, db: Db) -> Success[VerdictView]:
+    """Verify the workspace's log here. Whoever does not trust this server verifies an export elsewhere."""
+    async with db.system() as session:
+        keys = [raw_key(key.public_key) for key in await signing_keys.all_of_them(session)]
+    verifier = Verifier(keys)
+    async for piece in audit_export.pieces(db, call.workspace_id):
+        if not all(verifier.take(line) for line in piece.rstrip("\n").split("\n")):
+            break
+    return Success(data=VerdictView.model_validate(verifier.verdict()))
+
+
+@routes.get("/audit/checkpoints")
+async def list_checkpoints(call: Observer, db: Db, page: BySize) -> Success[Page[CheckpointView]]:
+    """List the signed checkpoints of the installation, the newest first."""
+    async with db.workspace(call.workspace_id) as session:
+        found = await audit_tree.list_checkpoints(session, page)
+    items = [CheckpointView.model_validate(row) for row in found.rows]
+    return Success(data=Page(items=items, next_cursor=found.next_cursor))
+
+
+@routes.get("/audit/consistency")
+async def prove_consistency(
+    call: Observer,
+    db: Db,
+    old: Annotated[int, Query(alias="from", ge=0, le=2**63 - 1)],
+    new: Annotated[int, Query(alias="to", ge=0, le=2**63 - 1)],
+) -> Success[ConsistencyProof]:
+    """Prove that the log of size `to` begins with that of size `from`."""
+    async with db.system() as session:
+        hashes = await audit_tree.consistency_proof(session, old, new)
+    return Success(data=ConsistencyProof(from_size=old, to_size=new, hashes=[found.hex() for found in hashes]))
+
+
+@routes.get("/audit/{row_id}")
+async def get_audit(row_id: RowId, call: Observer, db: Db) -> Success[AuditView]:
+    """Show an act."""
+    async with db.workspace(call.workspace_id) as session:
+        return Success(data=_view(await audit.require(session, call.workspace_id, row_id)))
+
+
+@routes.get("/audit/{row_id}/proof")
+async def prove_inclusion(row_id: RowId, call: Observer, db: Db) -> Success[InclusionProof]:
+    """Prove that an act stands in the log of the newest checkpoint; 409 `audit_not_sealed` in its first seconds."""
+    async with db.workspace(call.workspace_id) as session:
+        committed, leaf = await audit.require_sealed(session, call.workspace_id, row_id)
+    async with db.system() as session:
+        last = await audit_tree.latest(session)
+        if last is None:
+            raise Conflict("audit_not_sealed", "nothing is sealed yet: ask again in a few seconds")
+        hashes = await audit_tree.inclusion_proof(session, leaf, last.size)
+    proof = InclusionProof(
+        row=committed,
+        leaf_index=leaf.tree_index,
+        leaf=leaf.leaf.hex(),
+        hashes=[found.hex() for found in hashes],
+        checkpoint=last.note,
+        key_id=last.key_id,
+        signed_at=last.created_at,
+    )
+    return Success(data=proof)
+
+
+@routes.post("/audit/{row_id}/redact", response_model=Success[AuditView])
+async def redact_audit(row_id: RowId, body: Redaction, call: Admin, once: OnlyOnce) -> Response:
+    """Remove what a row says, such as a secret or a person's data. That is an act of its own, and all proofs hold."""
+
+    async def redact(session: AsyncSession) -> AuditView:
+        return _view(await audit.redact(session, call.workspace_id, row_id, body.reason, call.actor))
+
+    return await once.commit(redact)
+
+
+def _view(row: AuditRow) -> AuditView:
+    """Show a row. Of an act upon a mission, links lead to its tests, samples and diagnostics (AUD-10)."""
+    place = f"{links.API}/audit/{row.id}"
+    found = {"self": place, "proof": f"{place}/proof"}
+    if row.subject_kind == "mission":
+        mission = links.mission(row.subject_id)
+        found |= {"mission": mission, "evidence": f"{mission}/evidence"}
+    return AuditView(
+        id=row.id,
+        created_at=row.created_at,
+        actor=row.actor,
+        actor_kind=row.actor_kind,
+        action=row.action,
+        subject=Subject(kind=row.subject_kind, id=row.subject_id),
+        correlation_id=row.correlation_id,
+        git_sha=row.git_sha,
+        config_hash=row.config_hash,
+        digest=row.digest.hex(),
+        content=None if row.content is None else json.loads(row.content),
+        links=found,
+    )

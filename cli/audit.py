@@ -1,0 +1,155 @@
+"""`mission-control audit …`: the log of all acts: listed, exported, and verified without any server."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.command import All, Client, Limit, client_command
+from cli.errors import REFUSED, told
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from models.domain.audit_verifying import Verdict
+
+app = typer.Typer(no_args_is_help=True, help="List, export and verify the log of all acts.")
+
+
+@client_command(app, "list")
+def list_audit(
+    client: Client,
+    limit: Limit = 50,
+    everything: All = False,
+    actor: Annotated[str | None, typer.Option(help="Only what this principal did.", show_default=False)] = None,
+    action: Annotated[str | None, typer.Option(help="As in mission.created.", show_default=False)] = None,
+    subject: Annotated[str | None, typer.Option(help="The id of what was acted upon.", show_default=False)] = None,
+) -> None:
+    """List acts, the newest first."""
+    from cli.text import moment, table
+
+    filters = {"actor": actor, "action": action, "subject": subject}
+    rows = client.api.rows("/audit", None if everything else limit, **filters)
+    columns = ("row", "when", "actor", "kind", "action", "subject", "request")
+    cells = [
+        (
+            str(r["id"]),
+            moment(r["created_at"]),
+            r["actor"],
+            r["actor_kind"],
+            r["action"],
+            f"{r['subject']['kind']} {r['subject']['id']}",
+            r["correlation_id"],
+        )
+        for r in rows
+    ]
+    client.answer(rows, lambda: table(columns, cells))
+
+
+@client_command(app, "export")
+def export(
+    client: Client,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="[default: standard output]", show_default=False)
+    ] = None,
+) -> None:
+    """Export the workspace's log as JSON lines, for `audit verify`.
+
+    \b
+    Example:
+      mission-control audit export -o export.jsonl
+    """
+    with client.api.stream("/audit/export") as pieces:
+        if output is None:
+            _write(pieces, sys.stdout.buffer)
+            return
+        draft = output.with_name(f"{output.name}.part")  # an export that broke off never stands there as a whole one
+        with draft.open("wb") as file:
+            _write(pieces, file)
+        draft.replace(output)
+
+
+@app.command("verify")
+def verify(
+    export: Annotated[Path, typer.Argument(help="What `audit export` wrote.", show_default=False)],
+    key: Annotated[
+        list[Path],
+        typer.Option(help="Public keys, in PEM or OpenSSH form; one file, or several.", show_default=False),
+    ],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint that was kept elsewhere, as by the mirror.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")] = False,
+) -> None:
+    """Verify an export: contents, order, completeness, growth and signatures. Needs no server and no database.
+
+    \b
+    Example:
+      mission-control audit verify export.jsonl --key pub.pem --checkpoint mirror/checkpoint
+
+    Exit codes: 0 all is as it was sealed, 1 it is not (with the first row or range that is wrong), 2 wrong usage.
+    """
+    with told(as_json=as_json):
+        verdict = _verified(export, key, checkpoint)
+    if as_json:
+        typer.echo(json.dumps(verdict.as_json(), indent=2))
+    elif verdict.problem is None:
+        from cli.text import console
+
+        console().print(_described(verdict))
+    else:
+        typer.secho(f"{verdict.problem.code}: {verdict.problem.message}", fg="red", err=True)
+    if not verdict.is_good:
+        raise typer.Exit(REFUSED)
+
+
+def _verified(export: Path, keys: list[Path], checkpoint: Path | None) -> "Verdict":
+    from models.domain.audit_verifying import Verifier
+    from models.domain.checkpoints import raw_keys
+
+    public = [raw for file in keys for raw in raw_keys(_text(file))]
+    verifier = Verifier(public, _text(checkpoint) if checkpoint else None)
+    try:
+        with export.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                if not verifier.take(line):
+                    break
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(export) from error
+    return verifier.verdict()
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(file) from error
+
+
+def _unreadable(file: Path) -> Exception:
+    from models.domain.errors import Misconfigured
+
+    return Misconfigured("file_unreadable", f"{file} cannot be read; give a file that `audit export` or you wrote")
+
+
+def _write(pieces: Iterable[bytes], file: Any) -> None:
+    for piece in pieces:
+        file.write(piece)
+    file.flush()
+
+
+def _described(verdict: "Verdict") -> "RenderableType":
+    from cli.text import facts
+
+    return facts(
+        [
+            ("log", verdict.origin),
+            ("workspace", verdict.workspace_id),
+            ("rows", f"{verdict.rows} as they were sealed; the content of {verdict.redacted} was redacted"),
+            ("not sealed yet", str(verdict.unsealed)),
+            ("checkpoints", f"{verdict.checkpoints} signed, up to {verdict.size} rows of all workspaces"),
+        ]
+    )

@@ -1,0 +1,224 @@
+"""Verifying an export of the audit log, line by line, in memory that does not grow with it, by public keys alone."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from models.domain.audit import Line, content_digest, leaf_of, place_of
+from models.domain.checkpoints import Checkpoint, verify
+from models.domain.errors import InvalidInput
+from models.domain.events import EventType
+from models.domain.merkle import Frontier
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The first thing that is wrong: with a row, where its leaf survives, else between two checkpoints."""
+
+    code: str
+    message: str
+    row: int | None = None
+    """The id of the row, where it is known."""
+    between: tuple[int, int] | None = None
+    """The sizes of the checkpoints, where no row can be named."""
+
+
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a line raises that no export has."""
+_HIGHEST = 63
+
+
+class _Found(Exception):
+    def __init__(self, code: str, message: str, **where: Any) -> None:
+        super().__init__(message)
+        self.problem = Problem(code, message, **where)
+
+
+@dataclass
+class Verdict:
+    """What an export was found to be."""
+
+    origin: str = ""
+    workspace_id: str = ""
+    rows: int = 0
+    redacted: int = 0
+    unsealed: int = 0
+    checkpoints: int = 0
+    size: int = 0
+    """How many leaves the last checkpoint covers, those of other workspaces among them."""
+    problem: Problem | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.problem is None
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {"good": self.is_good, **asdict(self)}
+
+
+@dataclass
+class Verifier:
+    """Reads an export; `take` each line until it says no, then ask for the `verdict`.
+
+    `kept` is a checkpoint that was kept elsewhere: the log must have passed through it.
+    """
+
+    public_keys: Sequence[bytes]
+    kept: str | None = None
+    _verdict: Verdict = field(default_factory=Verdict)
+    _tree: Frontier = field(default_factory=Frontier)
+    _last: Entry | None = None
+    _place: tuple[int, int, int] = (0, 0, 0)
+    _sealed_place: tuple[int, int, int] = (0, 0, 0)
+    _leaves: int = 0
+    _kept: Checkpoint | None = None
+    _ended: bool = False
+    _emptied: set[int] = field(default_factory=set)
+    """Rows without content of whose redaction no act has told yet."""
+
+    def __post_init__(self) -> None:
+        """Read the checkpoint that was kept, which must be signed as well; raises `InvalidInput`."""
+        self._kept = verify(self.kept, self.public_keys) if self.kept else None
+
+    def take(self, line: str) -> bool:
+        """Look at the next line; false once something is wrong."""
+        try:
+            entry = json.loads(line)
+            self._step(Line(entry["kind"]), entry)
+        except _Found as found:
+            self._verdict.problem = found.problem
+        except InvalidInput as error:
+            self._verdict.problem = Problem(error.code, error.message, between=self._between())
+        except _NONSENSE as error:
+            where = f"after {self._verdict.rows} rows a line is none of an export ({type(error).__name__}: {error})"
+            self._verdict.problem = Problem("malformed", where)
+        return self._verdict.is_good
+
+    def verdict(self) -> Verdict:
+        """Tell what was found in all lines."""
+        if self._verdict.is_good:
+            try:
+                self._finish()
+            except _Found as found:
+                self._verdict.problem = found.problem
+        return self._verdict
+
+    def _step(self, kind: Line, entry: Entry) -> None:
+        if self._ended or (kind is Line.LOG) is not (self._last is None):
+            raise ValueError(f"no {kind} line may stand here")
+        _STEPS[kind](self, entry)
+        self._last = entry
+
+    def _begin(self, entry: Entry) -> None:
+        self._verdict.origin, self._verdict.workspace_id = str(entry["origin"]), str(entry["workspace_id"])
+        self._leaves = int(entry["leaves"])
+        if self._kept and self._kept.origin != self._verdict.origin:
+            raise _Found("other_log", f"the kept checkpoint is of the log {self._kept.origin}, not of this one")
+
+    def _row(self, row: Entry) -> None:
+        self._stands_at(row)
+        place, row_id = place_of(row), int(row["id"])
+        self._holds_content(row)
+        leaf = bytes.fromhex(row["leaf"])
+        if leaf_of(row) != leaf:
+            raise _Found("row_changed", f"row {row_id} is not what was sealed", row=row_id)
+        if row["workspace_id"] != self._verdict.workspace_id:
+            raise _Found("foreign_row", f"row {row_id} is of another workspace", row=row_id)
+        if place <= self._place:
+            raise _Found("order", f"row {row_id} stands after a later one", row=row_id)
+        self._place = place
+        self._tree.add(leaf)
+        self._verdict.rows += 1
+
+    def _stands_at(self, row: Entry) -> None:
+        """Hold a leaf to its index in the tree and to its number in the workspace."""
+        if row["index"] != self._tree.size:
+            raise _Found("order", f"leaf {row['index']} stands where leaf {self._tree.size} belongs", row=row["id"])
+        if row["seq"] != self._verdict.rows + 1:
+            number = self._verdict.rows + 1
+            raise _Found("order", f"row {row['id']} says it is number {row['seq']}; it is {number}", row=row["id"])
+
+    def _holds_content(self, row: Entry) -> None:
+        if row["action"] == EventType.AUDIT_REDACTED:
+            self._emptied.discard(int(row["subject_id"]))
+        if row["content"] is None and row["salt"] is None:
+            self._verdict.redacted += 1
+            self._emptied.add(int(row["id"]))
+            return
+        whole = row["content"] is not None and row["salt"] is not None
+        if not whole or content_digest(bytes.fromhex(row["salt"]), row["content"]).hex() != row["digest"]:
+            raise _Found("content_changed", f"the content of row {row['id']} is not what was sealed", row=row["id"])
+
+    def _missing(self, leaf: Entry) -> None:
+        raise _Found("row_deleted", f"row {leaf['id']} was sealed and is gone", row=leaf["id"])
+
+    def _hidden(self, part: Entry) -> None:
+        if not 0 <= part["level"] <= _HIGHEST:
+            raise ValueError("no tree is so high")
+        if part["index"] << part["level"] != self._tree.size:
+            raise _Found("order", "hidden leaves stand where others belong", between=self._between())
+        self._tree.add(bytes.fromhex(part["hash"]), part["level"])
+
+    def _checkpoint(self, entry: Entry) -> None:
+        found = verify(entry["note"], self.public_keys)
+        between = (self._verdict.size, found.size)
+        if found.origin != self._verdict.origin:
+            raise _Found("other_log", f"a checkpoint is of the log {found.origin}", between=between)
+        if found.size != self._tree.size or found.size <= self._verdict.size:
+            raise _Found("leaves_changed", f"{self._tree.size} leaves stand before {found.size}", between=between)
+        if found.root != self._tree.root:
+            message = f"leaves between the checkpoints of {between[0]} and {between[1]} are not what was sealed"
+            raise _Found("leaves_changed", message, between=between)
+        self._agrees_with_kept(found)
+        self._sealed_place = place_of(entry)
+        if self._sealed_place < self._place:
+            raise _Found("order", f"the checkpoint of {found.size} ends before its last row", between=between)
+        self._verdict.checkpoints += 1
+        self._verdict.size = found.size
+
+    def _agrees_with_kept(self, found: Checkpoint) -> None:
+        """Hold the log to the checkpoint that was kept elsewhere, when it has grown to its size or past it."""
+        if self._kept and self._verdict.size < self._kept.size <= found.size and self._kept != found:
+            message = f"the log did not pass through the kept checkpoint of {self._kept.size}: it was written anew"
+            raise _Found("kept_checkpoint", message, between=(self._verdict.size, found.size))
+
+    def _unsealed(self, row: Entry) -> None:
+        if place_of(row) <= self._sealed_place:
+            raise _Found("row_inserted", f"row {row['id']} stands among sealed rows and has no leaf", row=row["id"])
+        self._holds_content(row)
+        self._verdict.unsealed += 1
+
+    def _end(self, _: Entry) -> None:
+        self._ended = True
+
+    def _finish(self) -> None:
+        if not self._ended:
+            raise _Found("cut_off", f"the export ends after {self._verdict.rows} rows without its last line")
+        if self._leaves != self._verdict.size or self._tree.size != self._verdict.size:
+            message = f"the log has {self._leaves} leaves, and the last checkpoint covers {self._verdict.size}"
+            raise _Found("leaves_changed", message, between=(self._verdict.size, self._leaves))
+        if self._emptied:
+            row = min(self._emptied)
+            raise _Found("content_removed", f"the content of row {row} is gone, and no act tells of it", row=row)
+        if self._kept and self._kept.size > self._verdict.size:
+            message = f"the log ends at {self._verdict.size}, before the kept checkpoint of {self._kept.size}"
+            raise _Found("kept_checkpoint", message, between=(self._verdict.size, self._kept.size))
+
+    def _between(self) -> tuple[int, int]:
+        return self._verdict.size, self._tree.size
+
+
+_STEPS: dict[Line, Callable[[Verifier, Entry], None]] = {
+    Line.LOG: Verifier._begin,
+    Line.ROW: Verifier._row,
+    Line.MISSING: Verifier._missing,
+    Line.HIDDEN: Verifier._hidden,
+    Line.CHECKPOINT: Verifier._checkpoint,
+    Line.UNSEALED: Verifier._unsealed,
+    Line.END: Verifier._end,
+}

@@ -1,0 +1,174 @@
+"""The Merkle tree of RFC 6962: hashes, what proofs are made of, and checking them. A log of acts is sealed with it."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+KEPT_EVERY = 8
+"""Levels between those that are kept: 0 (the leaves), 8, 16, … The rest is computed from at most 128 hashes."""
+
+Span = tuple[int, int]
+"""Leaves from the first, up to the second which is not among them."""
+
+
+class Subtree(NamedTuple):
+    """A perfect subtree: the `2**level` leaves that begin at `number * 2**level`."""
+
+    level: int
+    number: int
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """Hash an entry."""
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Hash two subtrees that stand side by side."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def subtrees(span: Span) -> list[Subtree]:
+    """Cut a span into as few perfect subtrees as there are, from left to right."""
+    start, end = span
+    found = []
+    while start < end:
+        fits = (end - start).bit_length() - 1
+        level = min(fits, (start & -start).bit_length() - 1) if start else fits
+        found.append(Subtree(level, start >> level))
+        start += 1 << level
+    return found
+
+
+def root_of(hashes: Sequence[bytes]) -> bytes:
+    """Join the subtrees of a tree, or of a span that a proof asks for, to its root."""
+    if not hashes:
+        return EMPTY_ROOT
+    *rest, root = hashes
+    for left in reversed(rest):
+        root = node_hash(left, root)
+    return root
+
+
+def kept_below(subtree: Subtree) -> tuple[int, Span]:
+    """Name the kept hashes that a subtree's follows from: their level, and which of that level."""
+    above = subtree.level % KEPT_EVERY
+    return subtree.level - above, (subtree.number << above, (subtree.number + 1) << above)
+
+
+def joined(hashes: Sequence[bytes]) -> bytes:
+    """Hash a perfect subtree from all hashes of one of its levels."""
+    while len(hashes) > 1:
+        hashes = [node_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2], strict=True)]
+    return hashes[0]
+
+
+def inclusion_spans(index: int, size: int) -> list[Span]:
+    """Name what the proof that a leaf is in a tree consists of: the roots of these spans, in this order."""
+    start, end = 0, size
+    spans = []
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            spans.append((middle, end))
+            end = middle
+        else:
+            spans.append((start, middle))
+            start = middle
+    return spans[::-1]
+
+
+def consistency_spans(old: int, new: int) -> list[Span]:
+    """Name what the proof that a tree only grew consists of: the roots of these spans, in this order."""
+    start, end, whole = 0, new, True
+    spans = []
+    while 0 < old < end:
+        middle = start + _split(end - start)
+        if old <= middle:
+            spans.append((middle, end))
+            end = middle
+        else:
+            spans.append((start, middle))
+            start, whole = middle, False
+    return spans[::-1] if whole else [(start, end), *spans[::-1]]
+
+
+def proves_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
+    """Whether the proof shows that the leaf stands at this index of the tree of that size and root."""
+    if not 0 <= index < size:
+        return False
+    spans = inclusion_spans(index, size)
+    if len(spans) != len(proof):
+        return False
+    for (start, _), other in zip(spans, proof, strict=True):
+        leaf = node_hash(leaf, other) if start > index else node_hash(other, leaf)
+    return leaf == root
+
+
+def proves_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
+    """Whether the proof shows that the larger tree begins with the smaller one (RFC 9162, 2.1.4.2)."""
+    if old == 0 or old == new:
+        return not proof and old_root == (new_root if old else EMPTY_ROOT)
+    path = [old_root, *proof] if old & (old - 1) == 0 else list(proof)
+    if not 0 < old < new or not path:
+        return False
+    inner, last = old - 1, new - 1
+    while inner & 1:
+        inner, last = inner >> 1, last >> 1
+    before = after = path[0]
+    for other in path[1:]:
+        if last == 0:
+            return False
+        if inner & 1 or inner == last:
+            before, after = node_hash(other, before), node_hash(other, after)
+            while inner and not inner & 1:
+                inner, last = inner >> 1, last >> 1
+        else:
+            after = node_hash(after, other)
+        inner, last = inner >> 1, last >> 1
+    return last == 0 and before == old_root and after == new_root
+
+
+class Kept(NamedTuple):
+    """A hash that was completed and is to be kept."""
+
+    level: int
+    number: int
+    hash: bytes
+
+
+class Frontier:
+    """The right edge of a growing tree: all that is needed of it to add leaves, in memory of its height."""
+
+    def __init__(self, size: int = 0, hashes: Iterable[bytes] = ()) -> None:
+        """Begin with a tree of this size, given by the hashes of its `subtrees`."""
+        self.size = size
+        self._edge = [(part.level, found) for part, found in zip(subtrees((0, size)), hashes, strict=True)]
+
+    @property
+    def root(self) -> bytes:
+        """The tree's root now."""
+        return root_of([found for _, found in self._edge])
+
+    def add(self, found: bytes, level: int = 0, kept: list[Kept] | None = None) -> None:
+        """Add a leaf, or a whole subtree by its hash; what is completed and to be kept is added to `kept`.
+
+        Raises:
+            ValueError: no subtree of that level may stand here.
+        """
+        if self.size % (1 << level):
+            raise ValueError(f"no subtree of level {level} begins at {self.size}")
+        self.size += 1 << level
+        edge = self._edge
+        while edge and edge[-1][0] == level:
+            found = node_hash(edge.pop()[1], found)
+            level += 1
+            if kept is not None and level % KEPT_EVERY == 0:
+                kept.append(Kept(level, (self.size >> level) - 1, found))
+        edge.append((level, found))
+
+
+def _split(count: int) -> int:
+    """The largest power of two below a number of leaves."""
+    return int(1 << ((count - 1).bit_length() - 1))

@@ -1,0 +1,228 @@
+"""The Merkle tree over the audit log: sealing settled rows, its hashes, and proofs of them (system door)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain import checkpoints
+from models.domain.checkpoints import Checkpoint
+from models.domain.errors import Conflict, InvalidInput
+from models.domain.merkle import (
+    Frontier,
+    Kept,
+    Span,
+    Subtree,
+    consistency_spans,
+    inclusion_spans,
+    joined,
+    kept_below,
+    root_of,
+    subtrees,
+)
+from models.schemas.pagination import PageRequest
+from models.store import pagination
+from models.store.pagination import Rows
+from models.tables.audit import AuditCheckpoint, AuditLeaf, AuditMirrored
+
+AT_ONCE = 10_000
+"""Rows that one transaction seals at most: well within the time that a transaction has."""
+_LOCK = 0x4D43_0003
+_HASH = 32
+
+
+@dataclass(frozen=True)
+class Signer:
+    """The service's key, as checkpoints need it."""
+
+    key_id: str
+    public_key: bytes
+    sign: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far sealing has come, and how far the mirror."""
+
+    sealed: int
+    mirrored: int
+    unsealed_seconds: float
+    """The age of the oldest row that is not sealed yet."""
+
+
+async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE) -> int:
+    """Seal the next settled rows under a new checkpoint; how many. Several sealers at once seal each row once.
+
+    Raises:
+        Conflict: `audit_tree_broken`, the hashes that are kept are not those of the last checkpoint: nothing is signed.
+    """
+    if not (await session.execute(_TRY_LOCK, {"lock": _LOCK})).scalar_one():
+        return 0
+    name = await origin(session)
+    last = await latest(session)
+    size = last.size if last else 0
+    frontier = Frontier(size, await hashes(session, subtrees((0, size))))
+    if last and checkpoints.read(last.note) != Checkpoint(name, size, frontier.root):
+        raise Conflict("audit_tree_broken", f"the audit tree is not that of its checkpoint {size}: verify an export")
+    place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
+    await session.execute(_IN_INDEX_ORDER)
+    row = (await session.execute(_SEAL, {**place, "size": size, "limit": limit})).one()
+    if row.leaves is None:
+        return 0
+    kept: list[Kept] = []
+    for leaf in _cut(row.leaves):
+        frontier.add(leaf, kept=kept)
+    await _keep(session, kept)
+    note = checkpoints.sign(Checkpoint(name, frontier.size, frontier.root), signer.public_key, signer.sign)
+    signed = {"size": frontier.size, "note": note, "key_id": signer.key_id}
+    await session.execute(_CHECKPOINT, {**signed, "epoch": row.epoch, "xid": row.xid, "id": row.id})
+    return frontier.size - size
+
+
+async def latest(session: AsyncSession) -> AuditCheckpoint | None:
+    """Find the newest checkpoint; there is none before the first row was sealed."""
+    return (await session.scalars(select(AuditCheckpoint).order_by(col(AuditCheckpoint.size).desc()).limit(1))).first()
+
+
+async def checkpoints_after(session: AsyncSession, size: int, limit: int) -> list[AuditCheckpoint]:
+    """Read the next checkpoints of trees larger than `size`."""
+    statement = select(AuditCheckpoint).where(col(AuditCheckpoint.size) > size).order_by(col(AuditCheckpoint.size))
+    return list(await session.scalars(statement.limit(limit)))
+
+
+async def list_checkpoints(session: AsyncSession, page: PageRequest) -> Rows[AuditCheckpoint]:
+    """Read one page of checkpoints; they are the installation's, and say nothing of any workspace."""
+    return await pagination.fetch(session, select(AuditCheckpoint), (col(AuditCheckpoint.size),), page)
+
+
+async def note_mirrored(session: AsyncSession, size: int) -> None:
+    """Note up to which checkpoint the mirror has all."""
+    await session.execute(_MIRRORED, {"size": size})
+
+
+async def standing(session: AsyncSession) -> Standing:
+    """Tell how far sealing and mirror are."""
+    last = await latest(session)
+    place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
+    await session.execute(_IN_INDEX_ORDER)
+    waits = (await session.execute(_WAITS, place)).scalar()
+    mirrored = await session.scalar(select(AuditMirrored.size).order_by(col(AuditMirrored.size).desc()).limit(1))
+    return Standing(last.size if last else 0, mirrored or 0, max(float(waits or 0), 0))
+
+
+async def hashes(session: AsyncSession, wanted: Sequence[Subtree]) -> list[bytes]:
+    """Find the hashes of perfect subtrees; one whose kept hashes are not all there has the empty hash, as none has."""
+    if not wanted:
+        return []
+    places = [kept_below(subtree) for subtree in wanted]
+    values = {
+        "levels": [level for level, _ in places],
+        "starts": [span[0] for _, span in places],
+        "ends": [span[1] for _, span in places],
+    }
+    found = (await session.execute(_HASHES, values)).scalars()
+    return [_joined(kept, span) for kept, (_, span) in zip(found, places, strict=True)]
+
+
+async def roots(session: AsyncSession, spans: Sequence[Span]) -> list[bytes]:
+    """Find the roots of spans of leaves, as proofs need them."""
+    parts = [subtrees(span) for span in spans]
+    found = iter(await hashes(session, [part for of_span in parts for part in of_span]))
+    return [root_of([next(found) for _ in of_span]) for of_span in parts]
+
+
+async def inclusion_proof(session: AsyncSession, leaf: AuditLeaf, size: int) -> list[bytes]:
+    """Prove that a leaf is in the tree of that size."""
+    return await roots(session, inclusion_spans(leaf.tree_index, size))
+
+
+async def consistency_proof(session: AsyncSession, old: int, new: int) -> list[bytes]:
+    """Prove that the tree of size `new` begins with that of size `old`; raises `InvalidInput` where there is none."""
+    last = await latest(session)
+    size = last.size if last else 0
+    if not 0 <= old <= new <= size:
+        raise InvalidInput("no_such_tree", f"give sizes with 0 <= from <= to <= {size}, the size that is sealed")
+    return await roots(session, consistency_spans(old, new))
+
+
+async def origin(session: AsyncSession) -> str:
+    """Tell what checkpoints call this log."""
+    return str((await session.execute(text("SELECT origin FROM installation"))).scalar_one())
+
+
+async def _keep(session: AsyncSession, kept: Sequence[Kept]) -> None:
+    if kept:
+        values = {name: [getattr(one, name) for one in kept] for name in Kept._fields}
+        await session.execute(_KEEP, values)
+
+
+def _joined(kept: bytes | None, span: Span) -> bytes:
+    found = _cut(kept or b"")
+    return joined(found) if len(found) == span[1] - span[0] else b""
+
+
+def _cut(row: bytes) -> list[bytes]:
+    return [row[at : at + _HASH] for at in range(0, len(row), _HASH)]
+
+
+# Asked every second, and mostly in vain: looks at the two newest places before it locks.
+_TRY_LOCK = text(
+    "SELECT CASE WHEN (SELECT ROW(epoch, xid, id) FROM audit ORDER BY epoch DESC, xid DESC, id DESC LIMIT 1)"
+    " IS DISTINCT FROM (SELECT ROW(epoch, xid, id) FROM audit_checkpoint ORDER BY size DESC LIMIT 1)"
+    " THEN pg_try_advisory_xact_lock(:lock) ELSE false END"
+)
+
+# Postgres guesses far too few rows behind a row comparison, and would sort all of them to return the first.
+_IN_INDEX_ORDER = text("SET LOCAL enable_sort = off")
+
+# Settled is what no running transaction can precede any more, as in the tail of events.
+_SEAL = text("""
+    WITH fresh AS MATERIALIZED (
+        SELECT a, workspace_id, row_number() OVER (ORDER BY epoch, xid, id) AS number FROM (
+            SELECT audit AS a, workspace_id, epoch, xid, id FROM audit
+            WHERE (epoch, xid, id) > (:epoch, CAST(:xid AS xid8), :id)
+            AND (epoch < mc_epoch() OR xid < pg_snapshot_xmin(pg_current_snapshot()))
+            ORDER BY epoch, xid, id LIMIT :limit) AS settled
+    ), known AS MATERIALIZED (
+        SELECT workspace_id, (SELECT l.seq FROM audit_leaf l WHERE l.workspace_id = w.workspace_id
+            ORDER BY l.tree_index DESC LIMIT 1) AS seq
+        FROM (SELECT DISTINCT workspace_id FROM fresh) w
+    ), counted AS MATERIALIZED (
+        SELECT fresh.a, fresh.workspace_id, :size + number - 1 AS tree_index,
+            coalesce(known.seq, 0) + row_number() OVER (PARTITION BY fresh.workspace_id ORDER BY number) AS seq
+        FROM fresh JOIN known USING (workspace_id)
+    ), sealed AS (
+        INSERT INTO audit_leaf (tree_index, workspace_id, seq, id, leaf)
+        SELECT tree_index, workspace_id, seq, (a).id, mc_audit_leaf(a, seq) FROM counted ORDER BY tree_index
+        RETURNING tree_index, leaf
+    ), last AS (
+        SELECT a FROM counted ORDER BY tree_index DESC LIMIT 1
+    )
+    SELECT (SELECT string_agg(leaf, '' ORDER BY tree_index) FROM sealed) AS leaves,
+        (SELECT (a).epoch FROM last) AS epoch, (SELECT CAST((a).xid AS text) FROM last) AS xid,
+        (SELECT (a).id FROM last) AS id
+""")
+_KEEP = text(
+    "INSERT INTO audit_node (level, tree_index, hash)"
+    " SELECT * FROM unnest(CAST(:level AS integer[]), CAST(:number AS bigint[]), CAST(:hash AS bytea[]))"
+)
+_CHECKPOINT = text(
+    "INSERT INTO audit_checkpoint (size, note, key_id, epoch, xid, id)"
+    " VALUES (:size, :note, :key_id, :epoch, CAST(:xid AS xid8), :id)"
+)
+_MIRRORED = text("INSERT INTO audit_mirrored (size) VALUES (:size) ON CONFLICT DO NOTHING")
+_WAITS = text(
+    "SELECT extract(epoch FROM clock_timestamp() - created_at) FROM audit"
+    " WHERE (epoch, xid, id) > (:epoch, CAST(:xid AS xid8), :id) ORDER BY epoch, xid, id LIMIT 1"
+)
+_HASHES = text(
+    "SELECT coalesce("
+    " CASE WHEN w.level = 0 THEN (SELECT string_agg(l.leaf, '' ORDER BY l.tree_index) FROM audit_leaf l"
+    "  WHERE l.tree_index >= w.start AND l.tree_index < w.past)"
+    " ELSE (SELECT string_agg(n.hash, '' ORDER BY n.tree_index) FROM audit_node n"
+    "  WHERE n.level = w.level AND n.tree_index >= w.start AND n.tree_index < w.past) END, '')"
+    " FROM unnest(CAST(:levels AS integer[]), CAST(:starts AS bigint[]), CAST(:ends AS bigint[]))"
+    " WITH ORDINALITY AS w (level, start, past, number) ORDER BY w.number"
+)

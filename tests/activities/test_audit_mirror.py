@@ -1,0 +1,181 @@
+"""The mirror of the audit log's checkpoints, in a real git repository."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from activities.mirroring import AuditMirror
+from activities.sealing import Sealer
+from activities.workbench.git import Git, GitError
+from activities.workbench.signing import ServiceKey
+from models.domain.errors import Conflict
+from models.settings import Settings
+from models.store import audit_tree
+from models.store.database import Database
+from tests.fixtures.api import Team, db, settings, team
+from tests.fixtures.audit import act, emptied, exported, judged, new_key
+from tests.fixtures.git_repos import Repo, make_repo
+from tests.fixtures.servers import plain
+from tests.fixtures.waiting import eventually
+
+__all__ = ["db", "settings", "team"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_log(database_url: str) -> None:
+    """A log of the test's own."""
+    emptied(database_url)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> ServiceKey:
+    """The key that signs."""
+    return new_key(tmp_path)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Repo:
+    """An empty repository on another machine, as it were."""
+    path = tmp_path / "elsewhere.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
+    return Repo(path)
+
+
+@pytest.fixture
+def mirror(db: Database, settings: Settings, elsewhere: Repo) -> AuditMirror:
+    return mirror_to(db, settings, str(elsewhere.path))
+
+
+def mirror_to(db: Database, settings: Settings, url: str, place: str = "audit-mirror") -> AuditMirror:
+    return AuditMirror(db, Git(settings.data_dir / "git-home"), url, settings.data_dir / place)
+
+
+async def grow(db: Database, key: ServiceKey, team: Team, checkpoints: int) -> None:
+    for _ in range(checkpoints):
+        await act(db, team.workspace_id, 3)
+        await Sealer(db, key).seal()
+
+
+async def mirrored(db: Database) -> int:
+    async with db.system() as session:
+        return (await audit_tree.standing(session)).mirrored
+
+
+def notes(elsewhere: Repo) -> list[str]:
+    """The checkpoints of all commits, the oldest first."""
+    commits = elsewhere.git("rev-list", "--reverse", "main").decode().split()
+    return [elsewhere.git("cat-file", "blob", f"{commit}:checkpoint").decode() for commit in commits]
+
+
+async def test_each_checkpoint_becomes_a_commit(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo
+) -> None:
+    assert await mirror.push() == 0
+    for count in (1, 3, 0, 2):
+        await grow(db, key, team, count)
+        assert await mirror.push() == count
+    async with db.system() as session:
+        signed = await audit_tree.checkpoints_after(session, 0, 100)
+    assert notes(elsewhere) == [one.note for one in signed]
+    assert elsewhere.git("log", "-1", "--format=%s", "main").decode() == "Checkpoint 18\n"
+    assert await mirrored(db) == 18
+
+
+async def test_whoever_pushes_makes_the_same_commits(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, settings: Settings, elsewhere: Repo
+) -> None:
+    other = mirror_to(db, settings, str(elsewhere.path), "another host")
+    await grow(db, key, team, 2)
+    await mirror.push()
+    await grow(db, key, team, 2)
+    assert await other.push() == 2
+    await grow(db, key, team, 1)
+    assert await mirror.push() == 1
+    assert len(notes(elsewhere)) == 5
+
+
+async def test_what_died_after_the_push_finds_it_done(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo, database_url: str
+) -> None:
+    await grow(db, key, team, 2)
+    await mirror.push()
+    as_superuser(database_url, "DELETE FROM audit_mirrored")
+    assert await mirror.push() == 0
+    assert await mirrored(db) == 6
+    assert len(notes(elsewhere)) == 2
+
+
+async def test_a_mirror_that_cannot_be_reached_is_an_error_and_sealing_goes_on(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo
+) -> None:
+    away = elsewhere.path.rename(elsewhere.path.with_name("away"))
+    await grow(db, key, team, 2)
+    with pytest.raises(GitError):
+        await mirror.push()
+    await grow(db, key, team, 1)
+    assert await mirrored(db) == 0
+    away.rename(elsewhere.path)
+    assert await mirror.push() == 3
+    assert await mirrored(db) == 9
+
+
+async def test_a_dropped_tail_is_seen_by_the_mirror_and_by_who_has_it(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo, database_url: str
+) -> None:
+    await grow(db, key, team, 5)
+    await mirror.push()
+    as_superuser(
+        database_url,
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit_leaf WHERE tree_index >= 9);"
+        " DELETE FROM audit_leaf WHERE tree_index >= 9; DELETE FROM audit_checkpoint WHERE size > 9;"
+        " DELETE FROM audit_mirrored",
+    )
+    lines = await exported(db, team.workspace_id)
+    assert judged(lines, key).is_good
+    problem = judged(lines, key, kept=notes(elsewhere)[-1]).problem
+    assert problem
+    assert (problem.code, problem.between) == ("kept_checkpoint", (9, 15))
+    before = notes(elsewhere)
+    await grow(db, key, team, 3)
+    with pytest.raises(Conflict, match="none of this log"):
+        await mirror.push()
+    assert notes(elsewhere) == before
+    problem = judged(await exported(db, team.workspace_id), key, kept=before[-1]).problem
+    assert problem
+    assert problem.code == "kept_checkpoint"
+
+
+async def test_another_repository_is_left_alone(
+    db: Database, settings: Settings, key: ServiceKey, team: Team, elsewhere: Repo, tmp_path: Path
+) -> None:
+    work = make_repo(tmp_path / "work", {"README": "code"})
+    work.git("push", "-q", str(elsewhere.path), "main")
+    await grow(db, key, team, 1)
+    with pytest.raises(Conflict, match="none of this log"):
+        await mirror_to(db, settings, str(elsewhere.path)).push()
+    assert elsewhere.sha("main") == work.sha()
+
+
+async def test_it_follows_by_itself(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo
+) -> None:
+    await grow(db, key, team, 2)
+    running = asyncio.create_task(mirror.run())
+    await eventually(lambda: _reached(db, 6))
+    await grow(db, key, team, 1)
+    await eventually(lambda: _reached(db, 9))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert len(notes(elsewhere)) == 3
+
+
+async def _reached(db: Database, size: int) -> bool:
+    return await mirrored(db) == size
+
+
+def as_superuser(url: str, statements: str) -> None:
+    with psycopg.connect(plain(url), autocommit=True) as connection:
+        connection.execute(f"SET session_replication_role = replica; {statements}".encode())
