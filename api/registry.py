@@ -5,6 +5,7 @@ from types import ModuleType
 from fastapi import APIRouter
 
 from api.routes import (
+    agents,
     candidates,
     capa,
     controls,
@@ -14,11 +15,13 @@ from api.routes import (
     metrics,
     missions,
     policy,
+    principals,
     queue,
     repositories,
     session,
     stages,
     status,
+    workspaces,
 )
 
 NOUNS: tuple[ModuleType, ...] = (
@@ -36,6 +39,9 @@ NOUNS: tuple[ModuleType, ...] = (
     capa,
     keys,
     session,
+    principals,
+    workspaces,
+    agents,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""
 

@@ -9,10 +9,10 @@ from sqlalchemy.dialects import postgresql
 from sqlmodel import SQLModel
 
 from models.store.migrate import expected_revision, migrate
-from models.tables import events, missions, policies, workspaces
+from models.tables import agents, events, missions, policies, workspaces
 from tests.fixtures.servers import PostgresServer
 
-__all__ = ["events", "missions", "policies", "workspaces"]
+__all__ = ["agents", "events", "missions", "policies", "workspaces"]
 """Their import makes the metadata whole."""
 
 TABLES = SQLModel.metadata.tables
