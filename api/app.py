@@ -15,6 +15,7 @@ from api.auth import COOKIE
 from api.gateway import Gateway
 from api.ingest import Ingest
 from api.keyring import KeyRing
+from api.limiter import Limiter
 from api.logs import RequestScope
 from api.registry import VERSIONS
 from api.routes import system
@@ -94,8 +95,8 @@ def _lifespan(settings: Settings) -> Any:
                 feed = Feed(db, settings.sse_heartbeat_seconds)
                 feed.open()
                 stack.push_async_callback(feed.close)
-            ingest, book = Ingest(db), PolicyBook(settings.config_dir)
-            app.state.services = Services(settings, db, KeyRing(db), gateway, feed, ingest, book, first_start)
+            shared = (settings, db, KeyRing(db), Limiter(settings), gateway, feed)
+            app.state.services = Services(*shared, Ingest(db), PolicyBook(settings.config_dir), first_start)
             log.info("api.ready")
             yield
 

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from api.services import services
-from models.domain.errors import NotPermitted, Unauthenticated
-from models.domain.principals import Callers, Principal, within
+from models.domain.errors import NotFound, NotPermitted, Unauthenticated
+from models.domain.principals import Callers, Principal, Role, within
+from models.store import workspaces
 from models.store.events import Actor
 
 COOKIE = "mission_control_session"
@@ -20,6 +21,8 @@ class Call:
 
     principal: Principal
     request_id: str
+    agent_id: str | None = None
+    """The registration whose token is the key; only a route that says so takes one."""
 
     @property
     def workspace_id(self) -> str:
@@ -29,7 +32,7 @@ class Call:
     @property
     def actor(self) -> Actor:
         """How events name the caller."""
-        return Actor(self.principal.name, self.request_id)
+        return Actor(self.principal.known_as, self.request_id)
 
 
 class Caller:
@@ -41,32 +44,56 @@ class Caller:
     def __init__(self, callers: Callers) -> None:
         self.callers = callers
 
-    async def __call__(self, request: Request) -> Call:
+    async def __call__(self, request: Request) -> Call | None:
         """Hand out what `identify` found."""
-        call: Call = request.state.call
+        call: Call | None = request.state.call
         return call
 
-    async def identify(self, request: Request, noun: str) -> Call:
-        """Find the caller of a route that is about a noun.
+    async def identify(self, request: Request, noun: str) -> Call | None:
+        """Find the caller of a route that is about a noun, and count the request.
 
         Raises:
             Unauthenticated: no key, or none that is good.
+            RateLimited: too many requests of this key, or from this address without a good one.
             NotPermitted: known, but not one whom this route serves, or with a key that is narrowed to other things.
+            NotFound: the path or `X-Workspace` names a workspace that the key does not open.
         """
-        principal = await services(request).keys.open(secret_of(request))
+        shared = services(request)
+        try:
+            principal = await shared.keys.open(secret_of(request))
+        except Unauthenticated:
+            shared.limiter.count_address(request)
+            raise
+        shared.limiter.count(request, principal)
         if not within(principal.scopes, noun, reads=request.method in _SAFE):
             raise NotPermitted("out_of_scope", f"this key is only for: {', '.join(principal.scopes)}")
         if not self.callers.admit(principal):
             raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
+        wanted = request.path_params.get("workspace_id") or request.headers.get("x-workspace")
+        if wanted is not None and wanted != principal.workspace_id:
+            principal = await _entering(request, principal, wanted)
         return Call(principal, request.state.request_id)
+
+
+async def _entering(request: Request, principal: Principal, wanted: str) -> Principal:
+    """Let a platform admin into another workspace; to everybody else it is not there."""
+    if principal.role is Role.PLATFORM_ADMIN:
+        async with services(request).db.system() as session:
+            return principal.visiting((await workspaces.require(session, wanted)).workspace_id)
+    raise NotFound("workspace_not_found", f"there is no workspace {wanted!r} that this key opens")
+
+
+def bearer_of(request: Request) -> str:
+    """Find what a request carries in its headers; empty where that is nothing."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.headers.get("x-api-key", "")
 
 
 def secret_of(request: Request) -> str:
     """Find the key or cookie that a request carries; raises `Unauthenticated` where there is none."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    if key := request.headers.get("x-api-key"):
+    if key := bearer_of(request):
         return key
     if cookie := request.cookies.get(COOKIE):
         _require_same_origin(request)

@@ -9,6 +9,7 @@ from api.auth import Call, Caller
 from api.gateway import Gateway
 from api.idempotency import Once, once
 from api.services import services
+from api.strangers import CallerOrRegistrant, CallerOrStranger, Public
 from models.domain.errors import InvalidInput
 from models.domain.principals import Callers, Role
 from models.schemas.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, PageRequest, Sort, read_cursor
@@ -18,12 +19,26 @@ from models.store.policies import PolicyBook
 
 Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True)))]
 """Requirements section 3 "R": everyone of the workspace."""
-Observer = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER)))]
-"""B, M, O, D: every human of the workspace."""
 Operator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR)))]
 """O, D."""
 Admin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN)))]
 """D."""
+PlatformAdmin = Annotated[Call, Depends(Caller(Callers(Role.PLATFORM_ADMIN)))]
+"""P."""
+Human = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER)))]
+"""B, M, O, D."""
+Agent = Annotated[Call, Depends(Caller(Callers(agents=True)))]
+"""A."""
+AgentOrAdmin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN, agents=True)))]
+"""A, D."""
+Registrar = Annotated[Call | None, Depends(CallerOrStranger(Callers(Role.ADMIN, agents=True)))]
+"""A, D, and None for whoever has no key."""
+ReaderOrRegistrant = Annotated[Call, Depends(CallerOrRegistrant(Callers(Role.OBSERVER, agents=True)))]
+"""R, and who registered the agent in question."""
+PUBLIC = Depends(Public())
+"""For `dependencies=[PUBLIC]`: no key, so many requests an address."""
+INSIDE = Depends(Public(is_inside=True))
+"""No key, and no limit: for what only our own machines can reach."""
 Anybody = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True, services=True)))]
 """Whoever has a key: for what one may do to one's own."""
 AgentOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True)))]

@@ -12,8 +12,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from models.domain.errors import InvalidInput, MissionControlError, Unavailable
+from models.domain.errors import InvalidInput, MissionControlError, RateLimited, Unavailable
 from models.domain.wording import plain
+from models.observability import without_secrets
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ def install(app: FastAPI) -> None:
 
 def failure(request_id: str, status: int, code: str, message: str, details: dict[str, Any] | None = None) -> Response:
     """Make the envelope of a failure."""
-    error: dict[str, Any] = {"code": code, "message": message, "requestId": request_id}
+    error: dict[str, Any] = {"code": code, "message": without_secrets(message), "requestId": request_id}
     if details:
         error["details"] = details
     body = to_json({"success": False, "error": error}, inf_nan_mode="null", fallback=str)
@@ -58,6 +59,8 @@ async def _ours(request: Request, error: Exception) -> Response:
     response = failure(request.state.request_id, error.status, error.code, error.message, error.details)
     if isinstance(error, Unavailable):
         response.headers.update(RETRY_AFTER)
+    if isinstance(error, RateLimited):
+        response.headers["Retry-After"] = str(error.details["wait_seconds"])
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
@@ -66,7 +69,7 @@ async def _ours(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     """Name the fields by path, and never echo what was sent: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is installed for
-    fields = [{"path": _path(item["loc"]), "message": plain(item["msg"])} for item in error.errors()]
+    fields = [{"path": without_secrets(_path(item["loc"])), "message": plain(item["msg"])} for item in error.errors()]
     told = "; ".join(f"{field['path']}: {field['message']}" for field in fields[:3])
     more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
     return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields[:50]))

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api.errors import internal_error
+from models.domain.rates import SECOND, Allowance
+from models.observability import without_secrets
 
 log = structlog.get_logger()
 
@@ -51,7 +53,8 @@ class _Exchange:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         asked = Headers(scope=scope).get("x-request-id", "")
-        self.request_id = asked if _SOUND_ID.fullmatch(asked) else f"req_{uuid4().hex}"
+        is_sound = _SOUND_ID.fullmatch(asked) and without_secrets(asked) == asked
+        self.request_id = asked if is_sound else f"req_{uuid4().hex}"
         self.status = 0
         self._scope, self._send = scope, send
         self._began = self._answered = time.perf_counter()
@@ -62,6 +65,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status, self._answered = message["status"], time.perf_counter()
             MutableHeaders(scope=message)["X-Request-Id"] = self.request_id
+            if allowance := self._scope["state"].get("allowance"):
+                message["headers"] += _told(allowance)
         await self._send(message)
 
     def note(self) -> None:
@@ -73,6 +78,15 @@ class _Exchange:
         say = log.debug if self._scope["path"] in _QUIET else log.info
         took = round((self._answered - self._began) * 1000, 1)
         say("request", method=method, path=self._scope["path"], route=route, status=self.status, milliseconds=took)
+
+
+def _told(allowance: Allowance) -> list[tuple[bytes, bytes]]:
+    """Say in headers how many requests are left, and in how many seconds all will be there again (V-41)."""
+    return [
+        (b"x-ratelimit-limit", b"%d" % allowance.limit),
+        (b"x-ratelimit-remaining", b"%d" % allowance.remaining),
+        (b"x-ratelimit-reset", b"%d" % -(-allowance.reset // SECOND)),
+    ]
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

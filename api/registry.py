@@ -5,6 +5,7 @@ from types import ModuleType
 from fastapi import APIRouter
 
 from api.routes import (
+    agents,
     audit,
     candidates,
     capa,
@@ -15,11 +16,13 @@ from api.routes import (
     metrics,
     missions,
     policy,
+    principals,
     queue,
     repositories,
     session,
     stages,
     status,
+    workspaces,
 )
 
 NOUNS: tuple[ModuleType, ...] = (
@@ -37,6 +40,9 @@ NOUNS: tuple[ModuleType, ...] = (
     capa,
     keys,
     session,
+    principals,
+    workspaces,
+    agents,
     audit,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""

@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars
 
 from api.auth import Caller
 from api.services import services
+from api.strangers import Public
 from api.wire import parse_json, require_text, snake_query
 from models.domain.errors import InvalidInput, TooLarge
 from models.schemas.envelope import Failure
@@ -25,14 +26,21 @@ class Route(APIRoute):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.caller is None:
+        if isinstance(self.declaration, Public):
             self.openapi_extra = {"security": []}
 
     @property
+    def declaration(self) -> Caller | Public:
+        """The route's declaration of who may call it; one without cannot be made."""
+        for dependency in self.dependant.dependencies:
+            if isinstance(dependency.call, Caller | Public):
+                return dependency.call
+        raise TypeError(f"{self.methods} {self.path} does not declare who may call it: see api.deps")
+
+    @property
     def caller(self) -> Caller | None:
-        """The route's declaration of who may call; None where no key is asked for."""
-        found = (d.call for d in self.dependant.dependencies if isinstance(d.call, Caller))
-        return next(found, None)
+        """Who may call, where a key is asked for."""
+        return self.declaration if isinstance(self.declaration, Caller) else None
 
     @property
     def query_names(self) -> frozenset[str]:
@@ -43,15 +51,17 @@ class Route(APIRoute):
     def get_route_handler(self) -> Handler:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
-        caller, known = self.caller, self.query_names
+        declared, known = self.declaration, self.query_names
         body = TypeAdapter[Any](self.body_field.field_info.annotation or Any) if self.body_field else None
 
         async def guarded(request: Request) -> Response:
             request = WireRequest(
                 {**request.scope, "query_string": snake_query(request.scope["query_string"])}, request.receive
             )
-            if caller is not None:
-                request.state.call = await caller.identify(request, str(self.tags[0]))
+            if isinstance(declared, Caller):
+                request.state.call = await declared.identify(request, str(self.tags[0]))
+            else:
+                declared.count(request)
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
             if body is not None:

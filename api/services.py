@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from api.gateway import Gateway
 from api.ingest import Ingest
 from api.keyring import KeyRing
+from api.limiter import Limiter
 from api.sse import Feed
 from models.settings import Settings
 from models.store.database import Database
@@ -21,6 +22,7 @@ class Services:
     settings: Settings
     db: Database
     keys: KeyRing
+    limiter: Limiter
     gateway: Gateway
     feed: Feed
     ingest: Ingest

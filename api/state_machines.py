@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
+from models.domain.agents import AGENT_TRANSITIONS, REGISTRATION_TRANSITIONS
 from models.domain.states import CAPA_TRANSITIONS, DECISION_TRANSITIONS, MISSION_TRANSITIONS
 
 State = TypeVar("State", bound=StrEnum)
 
 _HEAD = """# State machines
 
-Written by `make openapi` from `models/domain/states.py`, by which the store checks every change of a state.
+Written by `make openapi` from the tables of `models/domain`, by which the store checks every change of a state.
 """
 
 
@@ -20,6 +21,8 @@ def page() -> str:
         _section("Missions", MISSION_TRANSITIONS),
         _section("Decisions", DECISION_TRANSITIONS),
         _section("Corrective actions (CAPA)", CAPA_TRANSITIONS),
+        _section("Registrations of agents", REGISTRATION_TRANSITIONS),
+        _section("Agents", AGENT_TRANSITIONS),
     )
     return "\n".join([_HEAD, *sections])
 

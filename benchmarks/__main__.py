@@ -16,7 +16,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fanout, ingest, listing, pipeline, policy, sealing, waiting
+from benchmarks import checks, fanout, ingest, listing, pipeline, policy, sealing, waiting
 from benchmarks.measure import Comparison, medians
 
 BENCHMARKS = {
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "fanout": fanout.run,
     "listing": listing.run,
     "policy": policy.run,
+    "checks": checks.run,
 }
 TOLD = {"waiting": waiting.run, "sealing": sealing.run}
 """These have no other side to compare with."""

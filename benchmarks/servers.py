@@ -5,9 +5,11 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from models.domain.rates import MAX_RATE
 from models.settings import Settings
 from worker.dev.ports import free_port
 from worker.dev.process import Server
@@ -15,6 +17,8 @@ from worker.dev.programs import Program, Worker, is_ready
 from worker.dev.stack import Stack
 
 PREFIX = "bench-"
+RATES: dict[str, Any] = {f"{kind}_requests_per_minute": MAX_RATE for kind in ("human", "agent", "service", "anonymous")}
+"""The limiter counts here as everywhere; only its numbers are raised."""
 log = structlog.get_logger()
 
 
@@ -42,6 +46,7 @@ def scratch() -> Iterator[Settings]:
             temporal_ui_port=0,
             api_port=0,
             log_level="warning",
+            **RATES,
         )
     finally:
         shutil.rmtree(folder)
@@ -72,6 +77,12 @@ class BareApi(Program):
 
     async def _answers(self) -> bool:
         return await is_ready(self.settings)
+
+
+class CheckedApi(BareApi):
+    """`python -m benchmarks.checks_server`: the API with routes that do nothing."""
+
+    module = "benchmarks.checks_server"
 
 
 def admin_key(settings: Settings) -> str:

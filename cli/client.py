@@ -46,6 +46,14 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", path, json=body or {}, headers=headers)["data"]
 
+    def put(self, path: str, body: Json) -> Any:
+        """Say what something is to be, and return the `data` of the answer."""
+        return self._call("PUT", path, json=body)["data"]
+
+    def patch(self, path: str, body: Json) -> Any:
+        """Change a part of something, and return the `data` of the answer."""
+        return self._call("PATCH", path, json=body)["data"]
+
     def delete(self, path: str) -> Any:
         """Ask for an end, and return the `data` of the answer."""
         return self._call("DELETE", path)["data"]

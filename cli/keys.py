@@ -19,14 +19,17 @@ def create(
     client: Client,
     principal: Annotated[str, typer.Argument(help="Whose key it is.", show_default=False)],
     role: Annotated[
-        str | None, typer.Option(help="A human's: observer, member, operator or admin.", show_default=False)
+        str | None, typer.Option(help="Of a new human: observer, member, operator or admin.", show_default=False)
     ] = None,
-    kind: Annotated[str, typer.Option(help="human, agent or service.")] = "human",
+    kind: Annotated[
+        str | None, typer.Option(help="Of a new principal: human, agent or service. [default: human]")
+    ] = None,
     scope: Annotated[
         list[str] | None,
         typer.Option(help="Only for this, as `missions`, `missions:read` or `read`; may be repeated.", metavar="SCOPE"),
     ] = None,
     days: Annotated[float | None, typer.Option(help="How long it opens. [default: for good]")] = None,
+    rate: Annotated[int | None, typer.Option(help="Requests a minute. [default: that of the kind]")] = None,
 ) -> None:
     """Make a key. It is shown once and kept nowhere.
 
@@ -36,6 +39,7 @@ def create(
       mission-control key create probe --kind agent --scope events --days 30
     """
     body = {"principal": principal, "kind": kind, "role": role, "scopes": scope or [], "expires_in_days": days}
+    body["rate_per_minute"] = rate
     made = client.api.post("/keys", body)
     client.answer(made, lambda: described(made))
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, decisions, keys, missions, policy, repositories, servers
+from cli import agents, audit, decisions, keys, missions, policy, principals, repositories, servers, workspaces
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,7 @@ def _version(wanted: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """`mission`, `decision`, `repository`, `policy`, `key` and `audit` talk to the HTTP API; the others work here."""
+    """Commands that have commands below them, as `mission`, talk to the HTTP API; the others work here."""
 
 
 servers.add_to(app)
@@ -37,4 +37,8 @@ app.add_typer(decisions.app, name="decision")
 app.add_typer(repositories.app, name="repository")
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="key")
+app.add_typer(principals.app, name="principal")
+app.add_typer(workspaces.members, name="member")
+app.add_typer(workspaces.app, name="workspace")
+app.add_typer(agents.app, name="agent")
 app.add_typer(audit.app, name="audit")

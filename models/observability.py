@@ -14,7 +14,7 @@ from models.settings import Settings
 
 log = structlog.get_logger()
 
-_KEYS = re.compile(r"\bmcs?_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )\S+)")
+_KEYS = re.compile(r"\bmc[rs]?_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )\S+)")
 """Our API keys, passwords in URLs, and bearer tokens, wherever in a line they stand."""
 
 
@@ -55,4 +55,9 @@ def boot_step(step: str) -> Iterator[None]:
 
 def redact(_logger: Any, _method: str, line: EventDict) -> EventDict:
     """Take secrets out of whatever text a line holds."""
-    return {name: _KEYS.sub("***", value) if isinstance(value, str) else value for name, value in line.items()}
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in line.items()}
+
+
+def without_secrets(text: str) -> str:
+    """Take secrets out of a text that others will read."""
+    return _KEYS.sub("***", text)

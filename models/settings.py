@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.domain.errors import Misconfigured
+from models.domain.rates import MAX_RATE
 
 
 def _default_data_dir() -> Path:
@@ -53,6 +54,11 @@ class Settings(BaseSettings):
     api_key_file: Path | None = None
     max_body_bytes: int = 64 * 1024 * 1024
     sse_heartbeat_seconds: float = Field(default=15, gt=0)
+    human_requests_per_minute: int = Field(default=600, ge=1, le=MAX_RATE)
+    agent_requests_per_minute: int = Field(default=1200, ge=1, le=MAX_RATE)
+    service_requests_per_minute: int = Field(default=6000, ge=1, le=MAX_RATE)
+    anonymous_requests_per_minute: int = Field(default=30, ge=1, le=MAX_RATE)
+    """Requests that a key may make, and an address without one; a key may have a number of its own."""
 
     data_dir: Path = Field(default_factory=_default_data_dir)
     cache_dir: Path = Field(default_factory=_default_cache_dir)

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Admin, Db, Observer, OnlyOnce, Operator, Pagination
+from api.deps import Admin, Db, Human, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
@@ -36,7 +36,7 @@ RowId = Annotated[int, Path(ge=0, le=2**63 - 1)]
 
 @routes.get("/audit")
 async def list_audit(
-    call: Observer,
+    call: Human,
     db: Db,
     page: Newest,
     actor: str | None = None,
@@ -73,7 +73,7 @@ async def verify_audit(call: Operator, db: Db) -> Success[VerdictView]:
 
 
 @routes.get("/audit/checkpoints")
-async def list_checkpoints(call: Observer, db: Db, page: BySize) -> Success[Page[CheckpointView]]:
+async def list_checkpoints(call: Human, db: Db, page: BySize) -> Success[Page[CheckpointView]]:
     """List the signed checkpoints of the installation, the newest first."""
     async with db.workspace(call.workspace_id) as session:
         found = await audit_tree.list_checkpoints(session, page)
@@ -83,7 +83,7 @@ async def list_checkpoints(call: Observer, db: Db, page: BySize) -> Success[Page
 
 @routes.get("/audit/consistency")
 async def prove_consistency(
-    call: Observer,
+    call: Human,
     db: Db,
     old: Annotated[int, Query(alias="from", ge=0, le=2**63 - 1)],
     new: Annotated[int, Query(alias="to", ge=0, le=2**63 - 1)],
@@ -95,14 +95,14 @@ async def prove_consistency(
 
 
 @routes.get("/audit/{row_id}")
-async def get_audit(row_id: RowId, call: Observer, db: Db) -> Success[AuditView]:
+async def get_audit(row_id: RowId, call: Human, db: Db) -> Success[AuditView]:
     """Show an act."""
     async with db.workspace(call.workspace_id) as session:
         return Success(data=_view(await audit.require(session, call.workspace_id, row_id)))
 
 
 @routes.get("/audit/{row_id}/proof")
-async def prove_inclusion(row_id: RowId, call: Observer, db: Db) -> Success[InclusionProof]:
+async def prove_inclusion(row_id: RowId, call: Human, db: Db) -> Success[InclusionProof]:
     """Prove that an act stands in the log of the newest checkpoint; 409 `audit_not_sealed` in its first seconds."""
     async with db.workspace(call.workspace_id) as session:
         committed, leaf = await audit.require_sealed(session, call.workspace_id, row_id)

@@ -21,7 +21,7 @@ from models.schemas import links
 from models.schemas.decisions import AnswerView, DecisionCounts, DecisionResolve, DecisionView
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
-from models.store import decisions
+from models.store import decisions, registrations
 from models.tables.missions import Decision
 from models.tables.policies import DecisionAnswer
 
@@ -85,6 +85,8 @@ async def resolve_decision(
         decision = await decisions.resolve(session, call.principal, decision_id, *given, call.request_id)
         if decision.status != DecisionStatus.PENDING.value:
             resolved.append(decision)
+            if decision.kind == registrations.KIND:
+                await registrations.conclude(session, decision, call.actor)
         return _view(decision, await decisions.answers(session, decision))
 
     response = await once.commit(resolve)

@@ -6,15 +6,16 @@ from typing import Annotated
 from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth import Call
 from api.deps import Admin, Anybody, Db, OnlyOnce, Pagination
 from api.routing import router
 from api.views import page_of
 from models.domain.errors import NotFound
-from models.domain.principals import Kind, Role
+from models.domain.principals import Kind
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyCreate, KeyMade, KeyRotate, KeyView
 from models.schemas.pagination import PageRequest
-from models.store import api_keys
+from models.store import api_keys, principals
 
 routes = router("keys")
 Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
@@ -23,9 +24,13 @@ SECRET = "secret"  # noqa: S105  # the name of a field
 
 @routes.post("/keys", status_code=201, response_model=Success[KeyMade])
 async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce) -> Response:
-    """Give a principal a key. Its secret is in this answer and nowhere else."""
+    """Give a principal a key, and make the principal where there is none. Its secret is in this answer only."""
 
     async def create(session: AsyncSession) -> KeyMade:
+        call.principal.require_scopes_over(new.scopes)
+        owner = (new.principal, new.kind, new.role)
+        found = await principals.find_or_create(session, call.workspace_id, *owner, call.principal, call.actor)
+        call.principal.require_power_over(found.role)
         key, secret = await api_keys.create(session, call.workspace_id, new, call.actor)
         return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
 
@@ -52,10 +57,12 @@ async def get_key(key_id: str, call: Admin, db: Db) -> Success[KeyView]:
 @routes.post("/keys/{key_id}/rotate", status_code=201, response_model=Success[KeyMade])
 async def rotate_key(key_id: str, body: KeyRotate, call: Anybody, once: OnlyOnce) -> Response:
     """Make a key's successor; the old one opens for the grace period yet. An admin may, and whoever holds the key."""
-    if call.principal.role is not Role.ADMIN and call.principal.key_id != key_id:
+    is_own = call.principal.key_id == key_id
+    if not (is_own or call.principal.is_admin):
         raise NotFound("key_not_found", f"there is no key {key_id!r}")
 
     async def rotate(session: AsyncSession) -> KeyMade:
+        await _require_power(session, call, key_id, gives=not is_own)
         grace = timedelta(hours=body.grace_hours)
         key, secret = await api_keys.rotate(session, call.workspace_id, key_id, grace, call.actor)
         return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
@@ -68,6 +75,15 @@ async def revoke_key(key_id: str, call: Admin, once: OnlyOnce) -> Response:
     """End a key now: every process refuses it within a second, and its event streams end."""
 
     async def revoke(session: AsyncSession) -> KeyView:
+        await _require_power(session, call, key_id, gives=False)
         return KeyView.model_validate(await api_keys.revoke(session, call.workspace_id, key_id, call.actor))
 
     return await once.commit(revoke)
+
+
+async def _require_power(session: AsyncSession, call: Call, key_id: str, *, gives: bool) -> None:
+    """Refuse to let anyone end, or where it `gives` a secret come to hold, a key that can do more than its own."""
+    key = await api_keys.require(session, call.workspace_id, key_id)
+    call.principal.require_power_over(key.role)
+    if gives:
+        call.principal.require_scopes_over(key.scopes)

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from pydantic import Field
 
 from api.auth import COOKIE, secret_of
-from api.deps import Db, Reader
+from api.deps import PUBLIC, Anybody, Db
 from api.routing import router
 from api.services import services
 from models.domain.errors import Unauthenticated
@@ -34,7 +34,7 @@ class SessionView(Body):
     role: Role | None
 
 
-@routes.post("/auth/session")
+@routes.post("/auth/session", dependencies=[PUBLIC])
 async def open_session(request: Request, response: Response, body: SessionOpen, db: Db) -> Success[SessionView]:
     """Exchange a key for a cookie that lasts 12 hours, or as long as the key."""
     if body.key.startswith(keys.SESSION_PREFIX):
@@ -52,7 +52,7 @@ async def open_session(request: Request, response: Response, body: SessionOpen, 
 
 
 @routes.delete("/auth/session", status_code=204)
-async def close_session(request: Request, call: Reader, db: Db) -> Response:
+async def close_session(request: Request, call: Anybody, db: Db) -> Response:
     """End the session of the cookie; without one there is nothing to end."""
     secret = secret_of(request)
     async with db.system() as session:

@@ -38,6 +38,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
             resolved_missions=counts[MissionStatus.RESOLVED],
             subsystems=tuple(part.status for part in found),
             overall_health=overall((part.status.state, part.critical) for part in found),
+            workspace_id=call.workspace_id,
             version=version("mission-control"),
             config_hash=_config_hash(settings, policy.version if policy else None),
             observing_missions=counts[MissionStatus.OBSERVING],

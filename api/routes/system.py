@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from pydantic import BaseModel
 
-from api.deps import Db, Workflows
+from api.deps import INSIDE, Db, Workflows
 from api.routing import Route
 from api.sdk_metrics import sdk_metrics
 from api.services import services
@@ -15,7 +15,7 @@ from models.schemas.envelope import Success
 from models.store import audit_tree, system
 from models.store.migrate import expected_revision
 
-routes = APIRouter(route_class=Route, tags=["system"])
+routes = APIRouter(route_class=Route, tags=["system"], dependencies=[INSIDE])
 _EXPECTED = expected_revision()
 
 WATCHERS = Gauge("mission_control_event_watchers", "Open event streams.")

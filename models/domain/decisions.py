@@ -39,14 +39,14 @@ class Terms(BaseModel):
         if not self._admits(who):
             agents = f", or an agent's of: {', '.join(self.agents)}" if self.agents else ""
             takes = f"a key of role {self.role.value} or higher{agents}"
-            return NotPermitted("not_permitted", f"{who.name!r} may not answer this: it takes {takes}")
-        if who.name in self.requesters and not (who.kind is Kind.HUMAN and self.may_be_own(others)):
+            return NotPermitted("not_permitted", f"{who.known_as!r} may not answer this: it takes {takes}")
+        if who.known_as in self.requesters and not (who.kind is Kind.HUMAN and self.may_be_own(others)):
             return NotPermitted(
                 "own_decision",
                 "you asked for this: somebody else must answer it, of role "
                 f"{self.role.value} or higher; an admin makes a key for them with `mission-control key create`",
             )
-        if who.name in given:
+        if who.known_as in given:
             return Conflict(
                 "already_approved",
                 f"you have approved this already; it takes {self.people} different people: somebody else must, too",
@@ -55,5 +55,5 @@ class Terms(BaseModel):
 
     def _admits(self, who: Principal) -> bool:
         if who.kind is Kind.AGENT:
-            return who.name in self.agents
+            return who.known_as in self.agents
         return who.kind is Kind.HUMAN and who.role is not None and who.role.includes(self.role)

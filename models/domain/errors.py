@@ -9,6 +9,7 @@ MissionControlError
 ├── NotPermitted            403
 ├── Unauthenticated         401
 ├── TooLarge                413
+├── RateLimited             429  too many requests; `wait_seconds` says when the next one may come
 ├── Unavailable             503  a part we need is not there; try again
 ├── Misconfigured           a setting is missing or wrong: nothing starts until somebody mends it
 ├── StageFailed             the mission's own work is at fault: a verdict, never retried
@@ -44,6 +45,13 @@ class TooLarge(MissionControlError):
     """A body, patch or field is over its limit."""
 
     status = 413
+
+
+class RateLimited(MissionControlError):
+    """The caller's key, or address, has no requests left for now."""
+
+    status = 429
+    retryable = True
 
 
 class NotFound(MissionControlError):

@@ -1,8 +1,10 @@
 """Who may call: humans by role, agents and services each gated apart (requirements section 3)."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from models.domain.errors import NotPermitted
 
 
 class Kind(StrEnum):
@@ -13,24 +15,24 @@ class Kind(StrEnum):
     SERVICE = "service"
 
 
-SYSTEM_ACTORS = ("worker", "reconciler", "policy", "first-start")
-"""Whom events name where no principal acts; no principal may be called so."""
-
-
 class Role(StrEnum):
-    """What a human may do; each role includes those before it."""
+    """What a human may do; each role includes those before it. A platform admin may do it in every workspace."""
 
     OBSERVER = "observer"
     MEMBER = "member"
     OPERATOR = "operator"
     ADMIN = "admin"
+    PLATFORM_ADMIN = "platform_admin"
 
     def includes(self, least: "Role") -> bool:
         """Whether this role may do what `least` may."""
         return list(Role).index(self) >= list(Role).index(least)
 
 
+ADMINS = (Role.ADMIN, Role.PLATFORM_ADMIN)
+
 NOUNS = (
+    "agents",
     "audit",
     "auth",
     "capa",
@@ -40,10 +42,12 @@ NOUNS = (
     "metrics",
     "missions",
     "policy",
+    "principals",
     "queue",
     "repositories",
     "stages",
     "status",
+    "workspaces",
 )
 """What the API's routes are about, and what a key may be narrowed to."""
 
@@ -62,7 +66,10 @@ def within(scopes: Collection[str], noun: str, *, reads: bool) -> bool:
 
 @dataclass(frozen=True)
 class Principal:
-    """The owner of a key, in the one workspace that the key opens. `role` is a human's; `scopes` narrow the key."""
+    """The owner of a key, in the one workspace that the key opens. `role` is a human's; `scopes` narrow the key.
+
+    `rate` is the key's own number of requests a minute, where it has one; `home` is a visiting platform admin's.
+    """
 
     workspace_id: str
     name: str
@@ -70,6 +77,41 @@ class Principal:
     role: Role | None
     key_id: str
     scopes: tuple[str, ...] = ()
+    rate: int | None = None
+    home: str = ""
+
+    @property
+    def known_as(self) -> str:
+        """The name that facts record. A visitor's says where it comes from: its host may have the same name."""
+        return f"{self.home}/{self.name}" if self.home else self.name
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it may do all in the workspace."""
+        return self.role in ADMINS
+
+    def visiting(self, workspace_id: str) -> "Principal":
+        """The same platform admin, in another workspace than its own."""
+        home = self.home or self.workspace_id
+        return replace(self, workspace_id=workspace_id, home="" if home == workspace_id else home)
+
+    def require_power_over(self, role: str) -> None:
+        """Refuse to let anyone make, change or end more than it is itself.
+
+        Raises:
+            NotPermitted: the role is above its own.
+        """
+        if role == Role.PLATFORM_ADMIN and self.role is not Role.PLATFORM_ADMIN:
+            raise NotPermitted("platform_admins_only", "this concerns a platform admin: only another one may do it")
+
+    def require_scopes_over(self, scopes: Collection[str]) -> None:
+        """Refuse to let a narrowed key give what it has not.
+
+        Raises:
+            NotPermitted: the scopes are not within its own.
+        """
+        if self.scopes and not (scopes and set(scopes) <= set(self.scopes)):
+            raise NotPermitted("out_of_scope", f"this key is only for {', '.join(self.scopes)}, and gives no more")
 
 
 @dataclass(frozen=True)

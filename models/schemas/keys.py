@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.contracts.missions import Name
-from models.domain.principals import SCOPES, SYSTEM_ACTORS, Kind, Role
+from models.domain.principals import SCOPES, Kind, Role
+from models.domain.rates import MAX_RATE
 from models.schemas.envelope import Body
+from models.schemas.names import CleanName
 
 Scope = Literal[SCOPES]  # type: ignore[valid-type]  # a closed list of the domain's
 MAX_GRACE_HOURS = 168
@@ -15,29 +16,22 @@ MAX_GRACE_HOURS = 168
 
 
 class KeyCreate(Body):
-    """Gives a principal a key. Humans have a role; agents and services are gated by what they are."""
+    """Gives a principal a key, and makes the principal where there is none: a human of that role, an agent, a service.
 
-    principal: Name
-    kind: Kind = Kind.HUMAN
+    `rate_per_minute` is how many requests it may make; left out, as many as its owner's kind.
+    """
+
+    principal: CleanName
+    kind: Kind | None = None
     role: Role | None = None
     scopes: Annotated[tuple[Scope, ...], Field(max_length=len(SCOPES))] = ()
     expires_in_days: Annotated[float | None, Field(gt=0, le=3650, allow_inf_nan=False)] = None
-
-    @property
-    def stored_role(self) -> str:
-        """The role as the table has it: an agent's or service's is its kind."""
-        return self.role.value if self.role else self.kind.value
+    rate_per_minute: Annotated[int | None, Field(ge=1, le=MAX_RATE)] = None
 
     @model_validator(mode="after")
     def _role_is_a_humans(self) -> "KeyCreate":
-        if (self.role is None) is (self.kind is Kind.HUMAN):
-            raise ValueError("a human's key needs a role, and no other has one")
-        return self
-
-    @model_validator(mode="after")
-    def _is_no_part_of_ours(self) -> "KeyCreate":
-        if self.principal in SYSTEM_ACTORS:
-            raise ValueError(f"events name our own parts so; call the principal otherwise than {self.principal!r}")
+        if self.role is not None and self.kind not in (None, Kind.HUMAN):
+            raise ValueError("a human has a role, and no other")
         return self
 
 
@@ -63,6 +57,7 @@ class KeyView(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     rotated_to: str | None
+    rate_per_minute: int | None = Field(description="Its own number of requests a minute; null: that of its kind.")
     last_used_at: datetime | None
 
 

@@ -40,6 +40,7 @@ class SystemStatus(BaseModel):
     subsystems: tuple[SubsystemStatus, ...]
     overall_health: Overall
 
+    workspace_id: str
     version: str
     config_hash: str | None
     observing_missions: int

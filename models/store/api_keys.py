@@ -1,6 +1,9 @@
-"""A workspace's API keys as its admins see them: made, listed, rotated, revoked. Which key opens what: `keys`."""
+"""A workspace's API keys as its admins see them: made, listed, rotated, revoked. Which key opens what: `keys`.
 
-from collections.abc import Mapping
+Whoever locks several things locks an agent before its principal, and that before keys, so that nobody waits in a ring.
+"""
+
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -9,23 +12,29 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.agents import AgentStatus
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.principals import Kind, Role
 from models.schemas.keys import KeyCreate
 from models.schemas.pagination import PageRequest
 from models.store import events, keys, lists
 from models.store.events import Actor
 from models.store.pagination import Rows
-from models.tables.workspaces import ApiKey
+from models.tables.agents import AgentRow
+from models.tables.workspaces import ApiKey, PrincipalRow
 
 
 async def create(session: AsyncSession, workspace_id: str, new: KeyCreate, actor: Actor) -> tuple[ApiKey, str]:
     """Give a principal a key; the row, and the secret, which is kept nowhere."""
-    owner = {"principal": new.principal, "kind": new.kind.value, "role": new.stored_role, "scopes": list(new.scopes)}
     lasts = timedelta(days=new.expires_in_days) if new.expires_in_days else None
-    return await _insert(
-        session, workspace_id, {**owner, "expires_at": func.mc_now() + lasts if lasts else None}, actor
-    )
+    values = {
+        "principal": new.principal,
+        "scopes": list(new.scopes),
+        "rate_per_minute": new.rate_per_minute,
+        "expires_at": func.mc_now() + lasts if lasts else None,
+    }
+    return await insert_key(session, workspace_id, values, actor)
 
 
 async def list_page(
@@ -37,7 +46,9 @@ async def list_page(
 
 async def require(session: AsyncSession, workspace_id: str, key_id: str, *, for_update: bool = False) -> ApiKey:
     """Read a key that must be there."""
-    found = await session.get(ApiKey, (workspace_id, key_id), with_for_update=for_update or None)
+    found = await session.get(
+        ApiKey, (workspace_id, key_id), with_for_update=for_update or None, populate_existing=for_update
+    )
     if found is None:
         raise NotFound("key_not_found", f"there is no key {key_id!r}")
     return found
@@ -51,13 +62,14 @@ async def rotate(
     Raises:
         Conflict: `key_ended`, or `key_rotated` with the successor's id.
     """
+    await _lock_owner(session, workspace_id, (await require(session, workspace_id, key_id)).principal)
     old = await require(session, workspace_id, key_id, for_update=True)
     if old.rotated_to is not None:
         raise Conflict("key_rotated", f"this key has a successor: rotate {old.rotated_to}", successor=old.rotated_to)
     if not await _is_valid(session, old):
         raise Conflict("key_ended", "this key has expired or was revoked; an admin makes a new one")
-    kept = {name: getattr(old, name) for name in ("principal", "kind", "role", "scopes", "expires_at")}
-    made, secret = await _insert(session, workspace_id, kept, actor)
+    kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at")}
+    made, secret = await insert_key(session, workspace_id, kept, actor)
     ends = func.least(col(ApiKey.expires_at), func.mc_now() + grace)  # which passes over a NULL
     await _change(session, old, rotated_to=made.key_id, expires_at=ends)
     await _tell(session, old, EventType.API_KEY_ROTATED, actor, {"successor": made.key_id})
@@ -70,25 +82,70 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
     Raises:
         Conflict: `last_admin_key`, nobody could make another.
     """
-    admins = await _lock_admins(session, workspace_id)
+    admins = await lock_admins(session, workspace_id)
     key = await require(session, workspace_id, key_id, for_update=True)
     if key.revoked_at is not None:
         return key
-    if key_id in admins and len(admins) == 1:
+    others = [admin.role for admin in admins if admin.key_id != key_id]
+    if not leaves_admins([admin.role for admin in admins], others):
         raise Conflict("last_admin_key", "this is the last admin key of the workspace; make another one first")
     key = await _change(session, key, revoked_at=func.mc_now())
     await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
     return key
 
 
-async def _insert(
+async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, actor: Actor) -> None:
+    """End whatever keys a principal has, now. It is locked, so that none is just being made."""
+    await session.get(PrincipalRow, (workspace_id, principal), with_for_update=True)
+    statement = (
+        update(ApiKey)
+        .where(col(ApiKey.workspace_id) == workspace_id, col(ApiKey.principal) == principal, *keys.valid())
+        .values(revoked_at=func.mc_now())
+        .returning(ApiKey)
+    )
+    for key in await session.scalars(statement, execution_options={"populate_existing": True}):
+        await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
+
+
+async def newest(session: AsyncSession, workspace_id: str, principal: str) -> ApiKey | None:
+    """Find a principal's newest key that opens and has no successor."""
+    statement = select(ApiKey).where(
+        ApiKey.workspace_id == workspace_id,
+        ApiKey.principal == principal,
+        col(ApiKey.rotated_to).is_(None),
+        *keys.valid(),
+    )
+    return (await session.scalars(statement.order_by(col(ApiKey.created_at).desc()).limit(1))).first()
+
+
+async def insert_key(
     session: AsyncSession, workspace_id: str, values: Mapping[str, Any], actor: Actor
 ) -> tuple[ApiKey, str]:
+    """Make a key with these columns.
+
+    Raises:
+        Conflict: `principal_deactivated`, or `agent_not_active`.
+    """
+    owner = await _lock_owner(session, workspace_id, values["principal"])
     secret = keys.new_secret()
-    row = {"workspace_id": workspace_id, **keys.of_secret(secret), **values, "created_by": actor.name}
-    made = (await session.scalars(insert(ApiKey).values(**row).returning(ApiKey))).one()
+    row = {"workspace_id": workspace_id, "kind": owner.kind, "role": owner.role, **keys.of_secret(secret), **values}
+    made = (await session.scalars(insert(ApiKey).values(**row, created_by=actor.name).returning(ApiKey))).one()
     await _tell(session, made, EventType.API_KEY_CREATED, actor, {})
     return made, secret
+
+
+async def _lock_owner(session: AsyncSession, workspace_id: str, name: str) -> PrincipalRow:
+    """Hold a principal as it is, so that its end and a new key of it do not miss each other."""
+    owner = await session.get(PrincipalRow, (workspace_id, name), with_for_update=True, populate_existing=True)
+    if owner is None or owner.deactivated_at is not None:
+        raise Conflict("principal_deactivated", f"{name!r} was deactivated, and gets no keys")
+    if owner.kind == Kind.AGENT:
+        stopped = select(AgentRow.agent_id).where(
+            AgentRow.workspace_id == workspace_id, AgentRow.name == name, AgentRow.status == AgentStatus.STOPPED.value
+        )
+        if (await session.scalars(stopped)).first() is not None:
+            raise Conflict("agent_not_active", f"{name!r} is stopped and has no keys; an admin resumes it first")
+    return owner
 
 
 async def _change(session: AsyncSession, key: ApiKey, **values: Any) -> ApiKey:
@@ -108,12 +165,15 @@ async def _is_valid(session: AsyncSession, key: ApiKey) -> bool:
     return (await session.scalars(statement)).first() is not None
 
 
-async def _lock_admins(session: AsyncSession, workspace_id: str) -> set[str]:
-    """Name the keys that may do everything, for good. They are locked: of two that are revoked at once, one waits."""
-    statement = (
-        select(ApiKey.key_id).where(*keys.lasting_admin(workspace_id)).order_by(col(ApiKey.key_id)).with_for_update()
-    )
-    return set(await session.scalars(statement))
+async def lock_admins(session: AsyncSession, workspace_id: str) -> Sequence[ApiKey]:
+    """Find the keys that may do everything, for good. They are locked: of two that are ended at once, one waits."""
+    statement = select(ApiKey).where(*keys.lasting_admin(workspace_id)).order_by(col(ApiKey.key_id)).with_for_update()
+    return (await session.scalars(statement, execution_options={"populate_existing": True})).all()
+
+
+def leaves_admins(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether these roles of keys leave somebody who may do everything, and a platform admin where there was one."""
+    return not before or (bool(after) and (Role.PLATFORM_ADMIN not in before or Role.PLATFORM_ADMIN in after))
 
 
 async def _tell(session: AsyncSession, key: ApiKey, kind: EventType, actor: Actor, data: dict[str, Any]) -> None:

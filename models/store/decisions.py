@@ -89,12 +89,12 @@ async def resolve(
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = Terms.model_validate(decision.terms)
     given = {each.principal for each in await answers(session, decision)} if terms.people > 1 else set()
-    own = by.name in terms.requesters
+    own = by.known_as in terms.requesters
     others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.requesters)
     if refusal := terms.refusal(by, given, others=others):
         raise refusal
     await _keep_answer(session, decision, by, answer, explanation)
-    actor = Actor(by.name, correlation_id)
+    actor = Actor(by.known_as, correlation_id)
     if answer is DecisionStatus.APPROVED and len(given) + 1 < terms.people:
         data = {"approvals": len(given) + 1, "of": terms.people, "explanation": explanation}
         await _tell(session, decision, EventType.DECISION_APPROVAL_GIVEN, actor, data)
@@ -144,7 +144,7 @@ async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> D
 async def _keep_answer(
     session: AsyncSession, decision: Decision, by: Principal, answer: DecisionStatus, explanation: str
 ) -> None:
-    row = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "principal": by.name}
+    row = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "principal": by.known_as}
     await session.execute(insert(DecisionAnswer).values(**row, answer=answer.value, explanation=explanation))
 
 

@@ -40,7 +40,7 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
             return
         secret = keys.new_secret()
         await asyncio.to_thread(_write_key, settings.key_file, secret)
-        await keys.create_key(session, keys.DEFAULT_WORKSPACE, "admin", role=Role.ADMIN, secret=secret)
+        await keys.create_key(session, keys.DEFAULT_WORKSPACE, "admin", role=Role.PLATFORM_ADMIN, secret=secret)
         await _tell(session, EventType.API_KEY_CREATED, "principal", "admin")
     log.info("first_admin_key_written", workspace_id=keys.DEFAULT_WORKSPACE, file=str(settings.key_file))
 
@@ -70,7 +70,7 @@ async def keep_trying_first_start(db: Database, settings: Settings) -> None:
 
 
 async def _tell(session: AsyncSession, kind: EventType, about: str, name: str) -> None:
-    actor = Actor("first-start", f"start/{os.getpid()}")
+    actor = Actor(keys.FIRST_START, f"start/{os.getpid()}")
     await events.append(session, keys.DEFAULT_WORKSPACE, kind, Subject(kind=about, id=name), actor)
 
 

@@ -11,21 +11,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.events import EventType, Subject
-from models.domain.principals import Kind, Principal, Role
+from models.domain.principals import ADMINS, Kind, Principal, Role
 from models.store import events
 from models.store.events import Actor
-from models.tables.workspaces import ApiKey, BrowserSession, Workspace
+from models.tables.workspaces import ApiKey, BrowserSession, PrincipalRow, Workspace
 
-PREFIX, SESSION_PREFIX = "mc_", "mcs_"
+PREFIX, SESSION_PREFIX, REGISTRATION_PREFIX = "mc_", "mcs_", "mcr_"
 HINT = len(PREFIX) + 4
 """Characters of a key that lists show: enough to tell a person's few keys apart, of no use to a guesser."""
 DEFAULT_WORKSPACE = "default"
+FIRST_START = "first-start"
 _FIRST_START_LOCK = 0x4D43_0002
 
 
-def new_secret() -> str:
+def new_secret(prefix: str = PREFIX) -> str:
     """Draw a key: 256 random bits behind a prefix that secret scanners can look for."""
-    return PREFIX + secrets.token_urlsafe(32)
+    return prefix + secrets.token_urlsafe(32)
 
 
 def digest(secret: str) -> str:
@@ -49,10 +50,13 @@ async def create_key(
     role: Role | None = None,
     secret: str | None = None,
 ) -> str:
-    """Give a principal a key (system door) and return the secret, which is kept nowhere. Humans need a role."""
+    """Give a principal, and make it where there is none, a key (system door); the secret. Humans need a role."""
     secret = secret or new_secret()
-    owner = {"principal": principal, "kind": kind.value, "role": role.value if role else kind.value}
-    await session.execute(insert(ApiKey).values(workspace_id=workspace_id, **of_secret(secret), **owner))
+    owner = {"workspace_id": workspace_id, "kind": kind.value, "role": role.value if role else kind.value}
+    made = insert(PrincipalRow).values(name=principal, created_by=FIRST_START, **owner)
+    again = {"kind": owner["kind"], "role": owner["role"], "deactivated_at": None}
+    await session.execute(made.on_conflict_do_update(index_elements=["workspace_id", "name"], set_=again))
+    await session.execute(insert(ApiKey).values(principal=principal, **of_secret(secret), **owner))
     return secret
 
 
@@ -80,7 +84,7 @@ async def find_session(session: AsyncSession, digest: str) -> Principal | None:
 
 async def open_session(session: AsyncSession, principal: Principal, lasts: timedelta, request_id: str) -> str:
     """Lend a key to a browser (system door); the secret of the cookie, which is kept nowhere."""
-    secret = SESSION_PREFIX + secrets.token_urlsafe(32)
+    secret = new_secret(SESSION_PREFIX)
     row = {"workspace_id": principal.workspace_id, "digest": digest(secret), "key_id": principal.key_id}
     await session.execute(delete(BrowserSession).where(col(BrowserSession.expires_at) <= func.mc_now()))
     await session.execute(insert(BrowserSession).values(**row, expires_at=func.mc_now() + lasts))
@@ -146,7 +150,7 @@ def valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 
 def lasting_admin(workspace_id: str) -> tuple[ColumnElement[bool], ...]:
     """Pick the keys that may do everything, for good: as long as there is one, nobody is locked out."""
-    place = (col(ApiKey.workspace_id) == workspace_id, col(ApiKey.role) == Role.ADMIN.value)
+    place = (col(ApiKey.workspace_id) == workspace_id, col(ApiKey.role).in_(ADMINS))
     return (*place, col(ApiKey.revoked_at).is_(None), col(ApiKey.expires_at).is_(None), col(ApiKey.scopes) == [])
 
 
@@ -159,4 +163,4 @@ def _opened_with() -> ColumnElement[bool]:
 def _principal(row: ApiKey) -> Principal:
     kind = Kind(row.kind)
     role = Role(row.role) if kind is Kind.HUMAN else None
-    return Principal(row.workspace_id, row.principal, kind, role, row.key_id, tuple(row.scopes))
+    return Principal(row.workspace_id, row.principal, kind, role, row.key_id, tuple(row.scopes), row.rate_per_minute)

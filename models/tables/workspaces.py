@@ -1,5 +1,6 @@
-"""Workspaces, the keys that open them, and the repositories registered in them."""
+"""Workspaces, who acts in them, the keys that open them, and the repositories registered in them."""
 
+from sqlalchemy import ForeignKeyConstraint
 from sqlmodel import Field
 
 from models.tables.base import Json, JsonList, SQLModel, Time, json, key, names, now, time, words
@@ -11,13 +12,40 @@ class Workspace(SQLModel, table=True):
     workspace_id: str = key()
     slug: str = Field(unique=True)
     name: str
+    mission_statement: str = words("")
+    emoji: str = words("")
+    color: str = words("")
     created_at: Time = now()
 
 
+class PrincipalRow(SQLModel, table=True):
+    """A human, agent or service of a workspace. `role` is a human's; others have their kind there."""
+
+    __tablename__ = "principal"
+
+    workspace_id: str = key(foreign_key="workspace.workspace_id")
+    name: str = key()
+    kind: str
+    role: str
+    created_by: str
+    created_at: Time = now()
+    deactivated_at: Time | None = time()
+
+
 class ApiKey(SQLModel, table=True):
-    """A principal's key; only its digest is kept, and a `hint` of its first characters to know it by."""
+    """A principal's key; only its digest is kept, and a `hint` of its first characters to know it by.
+
+    `kind` and `role` follow the principal's: the foreign key carries each change over.
+    """
 
     __tablename__ = "api_key"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["workspace_id", "principal", "kind", "role"],
+            ["principal.workspace_id", "principal.name", "principal.kind", "principal.role"],
+            onupdate="CASCADE",
+        ),
+    )
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
     key_id: str = key()
@@ -29,6 +57,7 @@ class ApiKey(SQLModel, table=True):
     scopes: JsonList = json("[]")
     created_by: str = words("first-start")
     rotated_to: str | None = None
+    rate_per_minute: int | None = None
     created_at: Time = now()
     expires_at: Time | None = time()
     revoked_at: Time | None = time()
@@ -73,6 +102,7 @@ class Installation(SQLModel, table=True):
     epoch: int
     system_identifier: str
     config_hash: str | None = None
+    default_workspace: str = words("default")
     origin: str
 
 

@@ -66,6 +66,7 @@ class TestActs:
             "capa.changed",
         ]
         assert await actions(api, actor="admin") == [
+            "principal.created",
             "api_key.created",
             "api_key.created",
             "api_key.rotated",

@@ -153,7 +153,7 @@ class TestFirstStart:
             assert (await session.execute(text("SELECT count(*) FROM api_key"))).scalar_one() == 1
         assert await told(doors[0], "default") == [("workspace.created", "default"), ("api_key.created", "admin")]
         assert owner is not None
-        assert (owner.workspace_id, owner.role) == ("default", Role.ADMIN)
+        assert (owner.workspace_id, owner.role) == ("default", Role.PLATFORM_ADMIN)
         for door in doors:
             await door.close()
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from api.app import create_app
+from api.deps import INSIDE
 from api.registry import VERSIONS
 from api.routing import router
 from models.domain.errors import MissionControlError, Unavailable
@@ -21,6 +22,7 @@ from tests.fixtures.api import Caller, running
 from tests.fixtures.logs import Lines
 
 routes = router("trial")
+routes.dependencies.append(INSIDE)
 
 
 def _yes(value: str) -> str:

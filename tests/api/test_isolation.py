@@ -1,107 +1,34 @@
 """Another workspace's things are not found: by no route, in no list, under no name."""
 
-from dataclasses import dataclass
 from typing import Any
 
-import httpx2
 import pytest
 from sqlalchemy import text
 
 from activities.workbench.signing import ServiceKey
-from api.registry import VERSIONS
-from api.routing import Route
-from models.contracts.pipeline import StageRef
-from models.domain.canonical import sha256_digest
-from models.domain.stages import StageName
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.missions import DIFF, filed, refusal, repo
-from tests.fixtures.policies import SOURCE, judged, merge_verdict, put
-from tests.fixtures.stages import Recorder, service_key
+from tests.fixtures.missions import refusal, repo
+from tests.fixtures.one_of_each import Theirs, calls, one_of_each, v1_routes
+from tests.fixtures.stages import service_key
 
 __all__ = ["repo", "service_key"]
 
-BODIES: dict[str, dict[str, Any] | None] = {
-    "/missions/{mission_id}/execute": {"mission_type": "coding"},
-    "/missions/{mission_id}/pause": {},
-    "/missions/{mission_id}/resume": {},
-    "/missions/{mission_id}/inject": {"text": "hello"},
-    "/missions/{mission_id}/cancel": {},
-    "/missions/{mission_id}/retry": {},
-    "/missions/{mission_id}/candidates": {"ref": "topic"},
-    "/decisions/{decision_id}/resolve": {"decision": "approve", "explanation": "mine"},
-    "/capa/{capa_id}": {"status": "closed"},
-    "/keys/{key_id}/rotate": {},
-    "/keys/{key_id}": None,
-    "/policy/versions/{version}/activate": {},
-    "/audit/{row_id}/redact": {"reason": "mine"},
-}
-"""A good body for every changing route that names a thing."""
-
-
-FROM_THE_START = ("/api/v1/keys", "/api/v1/policy/versions", "/api/v1/audit")
-"""Lists that are never empty: a workspace begins with a key and a policy."""
-
-
-@dataclass(frozen=True)
-class Theirs:
-    """What the other team has, by the names of path parameters."""
-
-    ids: dict[str, str]
-    mission: dict[str, Any]
+HELD_BY_ALL = {f"/api/v1/{noun}" for noun in ("keys", "principals", "agents", "policy/versions", "audit")}
+NOT_FOR_ADMINS = {"PUT /workspaces/{workspace_id}/default", "POST /agents/{agent}/heartbeat"}
 
 
 @pytest.fixture
 async def theirs(client: Caller, other_team: Team, db: Database, repo: Repo, service_key: ServiceKey) -> Theirs:
     """One of everything, in the other team's workspace."""
-    api, workspace = client(other_team.admin), other_team.workspace_id
-    mission = await filed(api, repo, patch_candidates=[{"diff": DIFF}])
-    recorder = Recorder(db, workspace, service_key)
-    record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
-    await recorder.end(record, log=b"their log\n")
-    ref = StageRef(workspace_id=workspace, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
-    async with db.workspace(workspace) as session:
-        decision = await put(session, ref, merge_verdict(protected=True))
-    capa = await api.post("/api/v1/capa", json={"title": "t", "cause": "c", "severity": "low"})
-    key = await api.post("/api/v1/keys", json={"principal": "probe", "kind": "agent"})
-    await judged(db, workspace)
-    law = await api.post("/api/v1/policy/versions", json={"source": SOURCE})
-    await api.post("/api/v1/metrics/observations", json={"metric_id": "p95", "value": 1})
-    ids = {
-        "mission_id": mission["mission_id"],
-        "repository": mission["repository_id"],
-        "decision_id": decision.decision_id,
-        "capa_id": capa.json()["data"]["capa_id"],
-        "key_id": key.json()["data"]["key_id"],
-        "version": str(law.json()["data"]["version"]),
-        "row_id": (await api.get("/api/v1/audit")).json()["data"]["items"][0]["id"],
-        "stage": "run_tests",
-        "digest": sha256_digest(DIFF.encode()),
-    }
-    return Theirs(ids, mission)
-
-
-def v1_routes() -> list[Route]:
-    """Every route of the first version; paths are relative to it."""
-    return [route for routes in VERSIONS["v1"] for route in routes.routes if isinstance(route, Route)]
-
-
-async def calls(api: httpx2.AsyncClient, ids: dict[str, str]) -> dict[str, httpx2.Response]:
-    """Call every route that names a thing, with these ids."""
-    answers = {}
-    for route in v1_routes():
-        for method in (route.methods or ()) if "{" in route.path else ():
-            body = BODIES[route.path] if method != "GET" else None
-            answers[f"{method} {route.path}"] = await api.request(
-                method, f"/api/v1{route.path.format(**ids)}", json=body
-            )
-    return answers
+    return await one_of_each(client(other_team.admin), other_team, db, repo, service_key)
 
 
 async def footprint(db: Database, workspace_id: str) -> dict[str, int]:
     """How many rows a workspace has, by table."""
-    tables = ("mission", "candidate", "decision", "capa", "repository", "event", "metric_observation", "blob", "audit")
+    tables = ["mission", "candidate", "decision", "capa", "repository", "event", "metric_observation", "blob"]
+    tables += ["principal", "agent", "api_key", "audit"]
     async with db.workspace(workspace_id) as session:
         return {
             table: (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()  # noqa: S608  # ours
@@ -113,8 +40,10 @@ async def test_every_route_says_404(client: Caller, team: Team, other_team: Team
     before = await footprint(db, other_team.workspace_id)
     answers = await calls(client(team.admin), theirs.ids)
     assert len(answers) >= 18
-    assert {name: answer.status_code for name, answer in answers.items() if answer.status_code != 404} == {}
-    assert all(answer.json()["error"]["code"].endswith("_not_found") for answer in answers.values())
+    found = {name: answer for name, answer in answers.items() if answer.status_code != 404}
+    assert set(found) == NOT_FOR_ADMINS
+    assert {answer.status_code for answer in found.values()} == {403}
+    assert all(answers[name].json()["error"]["code"].endswith("_not_found") for name in set(answers) - set(found))
     assert await footprint(db, other_team.workspace_id) == before
     assert (await footprint(db, team.workspace_id))["event"] == 0
 
@@ -133,7 +62,7 @@ async def test_no_list_shows_them(client: Caller, team: Team, other_team: Team, 
         ours, others = [(await client(key).get(path)).json()["data"]["items"] for key in (team.admin, other_team.admin)]
         assert others != [], path
         assert not [item for item in others if item in ours], path
-        assert ours == [] or path in FROM_THE_START, path
+        assert ours == [] or path in HELD_BY_ALL, path
 
 
 @pytest.mark.parametrize(
@@ -157,7 +86,7 @@ async def test_a_mission_depends_on_its_own_workspaces(client: Caller, team: Tea
 
 
 async def test_the_queue_gives_out_only_ones_own(client: Caller, team: Team, theirs: Theirs) -> None:
-    answer = await client(team.admin).get("/api/v1/queue/next?agent_id=a&agent_role=coding")
+    answer = await client(team.admin).get("/api/v1/queue/next?agent_id=agent&agent_role=coding")
     assert answer.json()["data"] is None
 
 

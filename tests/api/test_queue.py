@@ -6,11 +6,19 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.fixtures.api import Caller, Team
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
 
 __all__ = ["repo"]
+
+
+@pytest.fixture(autouse=True)
+async def _agents(db: Database, team: Team) -> None:
+    """Agents that live and may work."""
+    async with db.system() as session:
+        await add_agents(session, team.workspace_id, *(f"a{number}" for number in range(8)))
 
 
 async def claim(api: httpx2.AsyncClient, agent: str = "a1", role: str = "coding", **more: Any) -> Any:

@@ -9,10 +9,10 @@ from sqlalchemy.dialects import postgresql
 from sqlmodel import SQLModel
 
 from models.store.migrate import expected_revision, migrate
-from models.tables import audit, events, missions, policies, workspaces
+from models.tables import agents, audit, events, missions, policies, workspaces
 from tests.fixtures.servers import PostgresServer
 
-__all__ = ["audit", "events", "missions", "policies", "workspaces"]
+__all__ = ["agents", "audit", "events", "missions", "policies", "workspaces"]
 """Their import makes the metadata whole."""
 
 TABLES = SQLModel.metadata.tables

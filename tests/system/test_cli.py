@@ -164,7 +164,43 @@ class TestKeys:
                 assert cli("key", "revoke", key["key_id"], "--yes").returncode == 0
         listed = cli("key", "list").stdout
         assert listed.count("revoked") == 2
-        assert cli("key", "create", "olga").returncode == 1, "a human needs a role"
+        assert cli("key", "create", "nobody").returncode == 1, "a human needs a role"
+
+
+class TestPeople:
+    def test_members_come_change_and_go(self, cli: Cli) -> None:
+        assert json.loads(cli("member", "set", "anna", "observer", "--json").stdout)["role"] == "observer"
+        assert cli("member", "set", "anna", "operator").returncode == 0
+        assert "operator" in cli("principal", "show", "anna").stdout
+        assert "anna" in cli("member", "list").stdout
+        refused = cli("member", "remove", "admin", "--yes")
+        assert (refused.returncode, "last with such a key" in refused.stderr) == (1, True)
+        assert cli("member", "remove", "anna", "--yes").returncode == 0
+        assert "anna" not in cli("member", "list").stdout
+        assert "anna" in cli("principal", "list", "--kind", "human").stdout
+        assert cli("principal", "create", "alertmanager", "--kind", "service").returncode == 0
+        assert cli("principal", "deactivate", "alertmanager", "--yes").returncode == 0
+
+    def test_a_workspace_of_ones_own(self, cli: Cli) -> None:
+        made = json.loads(cli("workspace", "create", "search", "--name", "Search team", "--json").stdout)
+        assert "search" in cli("workspace", "list").stdout
+        assert cli("member", "set", "olga", "observer", "--workspace", "search").returncode == 0
+        assert "olga" in cli("member", "list", "--api-key", made["secret"]).stdout
+
+    def test_an_agent_is_let_in_held_and_ended(self, cli: Cli) -> None:
+        words = ("agent", "register", "probe", "--endpoint", "https://agents.example.org", "--capability", "coding")
+        made = json.loads(cli(*words, "--json").stdout)
+        assert made["agent_id"] in cli("agent", "list", "--pending").stdout
+        assert made["agent_id"] in cli("decision", "list").stdout
+        assert cli("agent", "approve", "probe", "--reason", "known").returncode == 0
+        shown = json.loads(cli("agent", "show", "probe", "--json", "--api-key", made["registration_token"]).stdout)
+        assert cli("mission", "list", "--api-key", shown["key"]).returncode == 0
+        for verb in ("pause", "resume", "drain", "quarantine", "stop", "resume"):
+            assert cli("agent", verb, "probe").returncode == 0, verb
+        assert "It is not shown again." in cli("agent", "rotate-key", "probe").stdout
+        assert cli("agent", "deactivate", "probe", "--yes").returncode == 0
+        again = json.loads(cli(*words[:2], "other", *words[3:], "--json").stdout)
+        assert cli("agent", "reject", again["agent_id"], "--reason", "unknown").returncode == 0
 
 
 class TestPolicy:

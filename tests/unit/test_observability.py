@@ -18,6 +18,7 @@ Logged = Callable[[], Lines]
     [
         (f"key {KEY} refused", "key *** refused"),
         ("mcs_" + "s" * 43, "***"),
+        ("mcr_" + "s" * 43, "***"),
         ("postgresql+psycopg://app:hunter2@db/x failed", "postgresql+psycopg://***@db/x failed"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
         ("mc_short and https://example.com/a@b stay", "mc_short and https://example.com/a@b stay"),

@@ -60,7 +60,7 @@ async def test_the_events_tell_the_story(run: Run) -> None:
         ("stage.started", "stage.skipped" if stage is StageName.STRESS_TESTS else "stage.passed") for stage in StageName
     ]
     expected = ["mission.created", "mission.started", *(kind for pair in pairs for kind in pair)]
-    expected.insert(-2 * 6 + 1, "diagnostics.published")
+    expected.insert(-2 * 6 + 2, "diagnostics.published")
     expected.insert(-2 * 4 + 1, "decision.approved")
     expected[-4:-4] = ["mission.merged", "mission.observing"]
     assert told == [*expected, "mission.resolved"]

@@ -21,7 +21,6 @@ def downgrade() -> None:
     op.execute("DROP VIEW operator_audit_log")
     op.execute("DROP FUNCTION mc_audit_leaf(audit, bigint), mc_redact_audit(bigint, text, text, text)")
     op.execute("DROP TABLE audit, audit_leaf, audit_node, audit_checkpoint, audit_mirrored")
-    op.execute("DROP FUNCTION mc_audit_event(), mc_audit_is_redacted(), mc_is_only_added_to()")
-    op.execute("DROP INDEX api_key_principal")
+    op.execute("DROP FUNCTION mc_audit_event(), mc_audit_is_redacted(), mc_is_only_added_to(), mc_kind_of(text, text)")
     op.execute("ALTER TABLE installation DROP COLUMN origin")
     op.execute("RESET ROLE")

@@ -66,8 +66,10 @@ CREATE TABLE audit_mirrored (
     created_at timestamptz DEFAULT now() NOT NULL
 );
 
--- Whose kind the trigger looks up by name.
-CREATE INDEX api_key_principal ON api_key (workspace_id, principal, created_at);
+-- What kind of principal an event's actor is.
+CREATE FUNCTION mc_kind_of(workspace text, who text) RETURNS text LANGUAGE sql STABLE SET search_path = public AS $$
+    SELECT kind FROM api_key WHERE workspace_id = workspace AND principal = who ORDER BY created_at DESC LIMIT 1
+$$;
 
 -- What a sealed row commits to. `models.domain.audit.leaf_of` says the same in Python.
 CREATE FUNCTION mc_audit_leaf(a audit, seq bigint) RETURNS bytea LANGUAGE sql STABLE AS $$
@@ -91,8 +93,7 @@ DECLARE
     words text;
 BEGIN
     IF NEW.actor NOT IN ('worker', 'reconciler', 'policy', 'first-start') THEN
-        SELECT k.kind INTO kind FROM api_key k WHERE k.workspace_id = NEW.workspace_id AND k.principal = NEW.actor
-        ORDER BY k.created_at DESC LIMIT 1;
+        kind := mc_kind_of(NEW.workspace_id, NEW.actor);
     END IF;
     IF NEW.type IN ('stage.passed', 'stage.failed', 'stage.skipped') THEN
         SELECT s.git_sha, s.config_hash, NEW.data || jsonb_build_object('record', jsonb_build_object(

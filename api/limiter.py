@@ -1,0 +1,76 @@
+"""How many requests a key, or an address without one, may make: counted in this process, never in the database."""
+
+import time
+from ipaddress import IPv6Address, ip_address
+
+from starlette.requests import HTTPConnection
+
+from models.domain.errors import RateLimited
+from models.domain.principals import Kind, Principal
+from models.domain.rates import HOUR, MINUTE, SECOND, Allowance, spend
+from models.settings import Settings
+
+MAX_COUNTED = 100_000
+REGISTRATIONS_PER_HOUR = 5
+
+
+class Limiter:
+    """What each key and address has used of late. A restart forgets it, and another process counts for itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._of_kind = {
+            Kind.HUMAN: settings.human_requests_per_minute,
+            Kind.AGENT: settings.agent_requests_per_minute,
+            Kind.SERVICE: settings.service_requests_per_minute,
+        }
+        self._anonymous = settings.anonymous_requests_per_minute
+        self._full_at: dict[str, int] = {}
+
+    def count(self, connection: HTTPConnection, principal: Principal) -> None:
+        """Count a request of a key.
+
+        Raises:
+            RateLimited: it has none left for now.
+        """
+        limit = principal.rate or self._of_kind[principal.kind]
+        self._spend(connection, principal.key_id, limit, MINUTE)
+
+    def count_address(self, connection: HTTPConnection) -> None:
+        """Count a request without a good key."""
+        self._spend(connection, _address(connection), self._anonymous, MINUTE)
+
+    def count_registration(self, connection: HTTPConnection) -> None:
+        """Count a stranger's registration of an agent."""
+        self._spend(connection, f"register {_address(connection)}", REGISTRATIONS_PER_HOUR, HOUR)
+
+    def _spend(self, connection: HTTPConnection, name: str, limit: int, window: int) -> None:
+        """Take one; what is left goes into the headers of the answer, whatever that will be."""
+        now = time.monotonic_ns()
+        self._full_at[name], left = spend(limit, window, self._full_at.get(name, 0), now)
+        if len(self._full_at) > MAX_COUNTED:
+            self._forget(now)
+        connection.state.allowance = left
+        if left.wait:
+            raise _refusal(left, window)
+
+    def _forget(self, now: int) -> None:
+        """Forget who has all of its requests again; where nobody has, everybody: memory is bounded, come what may."""
+        self._full_at = {name: at for name, at in self._full_at.items() if at > now}
+        if len(self._full_at) > MAX_COUNTED:
+            self._full_at.clear()
+
+
+def _refusal(left: Allowance, window: int) -> RateLimited:
+    seconds, per = -(-left.wait // SECOND), "minute" if window == MINUTE else "hour"
+    message = f"{left.limit} requests a {per} are used up; try again in {seconds} s"
+    return RateLimited("rate_limited", message, limit=left.limit, wait_seconds=seconds)
+
+
+def _address(connection: HTTPConnection) -> str:
+    """Name where a request comes from; of IPv6 the network, for a host has more addresses there than one can count."""
+    host = connection.client.host if connection.client else ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    return address.exploded[:19] if isinstance(address, IPv6Address) and not address.ipv4_mapped else host

@@ -1,0 +1,182 @@
+"""Agents: registered, let in, heard of, held, and deactivated (AGENT-01..11)."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.auth import Call
+from api.deps import (
+    Admin,
+    Agent,
+    AgentOrAdmin,
+    Db,
+    OnlyOnce,
+    Operator,
+    Pagination,
+    Policies,
+    Reader,
+    ReaderOrRegistrant,
+    Registrar,
+)
+from api.routing import router
+from api.services import services
+from api.views import page_of
+from models.domain.agents import AgentStatus, Registration, Verb
+from models.domain.errors import InvalidInput, NotFound, NotPermitted
+from models.domain.principals import Kind
+from models.domain.states import DecisionStatus
+from models.schemas.agents import (
+    AgentChange,
+    AgentDecide,
+    AgentRegister,
+    AgentRegistered,
+    AgentShown,
+    AgentView,
+    HeartbeatView,
+)
+from models.schemas.envelope import Page, Success
+from models.schemas.keys import KeyMade, KeyRotate
+from models.schemas.pagination import PageRequest
+from models.store import agents, registrations, workspaces
+from models.store.events import Actor
+from models.tables.agents import AgentRow
+
+routes = router("agents")
+Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
+SECRET = "secret"  # noqa: S105  # the name of a field
+
+
+@routes.post("/agents", status_code=201)
+async def register_agent(
+    request: Request, new: AgentRegister, call: Registrar, db: Db, book: Policies
+) -> Success[AgentRegistered]:
+    """Ask to be let in, with or without a key. The token in this answer gets the key, once an admin has approved."""
+    if call is None:
+        services(request).limiter.count_registration(request)
+    elif new.workspace not in (None, call.workspace_id):
+        raise NotFound("workspace_not_found", f"there is no workspace {new.workspace!r} that this key opens")
+    workspace_id = call.workspace_id if call else await _meant(request, new.workspace)
+    actor = call.actor if call else Actor(f"unknown/{new.name}", request.state.request_id)
+    async with db.workspace(workspace_id) as session:
+        resolvers = (await book.in_force(session, workspace_id)).policy.resolvers(registrations.KIND)
+        agent, token = await registrations.register(session, workspace_id, new, resolvers, actor)
+    return Success(data=AgentRegistered(**AgentView.model_validate(agent).model_dump(), registration_token=token))
+
+
+@routes.get("/agents")
+async def list_agents(
+    call: Reader, db: Db, page: Newest, registration: Registration | None = None, status: AgentStatus | None = None
+) -> Success[Page[AgentView]]:
+    """List the workspace's agents, the newest first; those that were rejected or deactivated, too."""
+    filters = {"registration": registration, "status": status}
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(AgentView, await agents.list_page(session, call.workspace_id, filters, page))
+
+
+@routes.get("/agents/{agent}")
+async def get_agent(agent: str, call: ReaderOrRegistrant, db: Db) -> Success[AgentShown]:
+    """Show an agent, by id or name. Who registered it gets its key here, the first time after the approval."""
+    async with db.workspace(call.workspace_id) as session:
+        found = await agents.require(session, call.workspace_id, agent)
+        if call.agent_id not in (None, found.agent_id):
+            raise NotFound("agent_not_found", f"this token is not that of {agent!r}")
+        key = await registrations.fetch_key(session, found, call.actor) if call.agent_id else None
+    return Success(data=AgentShown(**AgentView.model_validate(found).model_dump(), key=key))
+
+
+@routes.patch("/agents/{agent}", response_model=Success[AgentView])
+async def change_agent(agent: str, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce) -> Response:
+    """Change an agent's endpoint or capabilities; its level is for admins."""
+
+    async def apply(session: AsyncSession) -> AgentView:
+        known = await _own(session, call, agent)
+        if change.level and not call.principal.is_admin:
+            raise NotPermitted("admins_only", "an agent does not set its own level: ask an admin")
+        if not (values := change.model_dump(exclude_none=True, mode="json")):
+            raise InvalidInput("nothing_to_change", "say what to change: endpoint, capabilities or level")
+        return AgentView.model_validate(await agents.change(session, known, values, call.actor))
+
+    return await once.commit(apply)
+
+
+@routes.delete("/agents/{agent}", response_model=Success[AgentView])
+async def deactivate_agent(agent: str, call: Admin, once: OnlyOnce) -> Response:
+    """End an agent and all its keys now; it stays listed, with all that it did."""
+
+    async def deactivate(session: AsyncSession) -> AgentView:
+        ended = await registrations.deactivate(session, call.workspace_id, agent, call.principal, call.actor)
+        return AgentView.model_validate(ended)
+
+    return await once.commit(deactivate)
+
+
+@routes.post("/agents/{agent}/approve", response_model=Success[AgentView])
+async def approve_agent(agent: str, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
+    """Let an agent in: the answer to the decision that its registration put into the inbox."""
+    return await _decide(agent, DecisionStatus.APPROVED, body, call, once)
+
+
+@routes.post("/agents/{agent}/reject", response_model=Success[AgentView])
+async def reject_agent(agent: str, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
+    """Keep an agent out; it may register again."""
+    return await _decide(agent, DecisionStatus.DENIED, body, call, once)
+
+
+@routes.post("/agents/{agent}/rotate-key", status_code=201, response_model=Success[KeyMade])
+async def rotate_agent_key(agent: str, body: KeyRotate, call: AgentOrAdmin, once: OnlyOnce) -> Response:
+    """Give an agent a new key; the old one opens for the grace period yet. The agent itself may, and an admin."""
+
+    async def rotate(session: AsyncSession) -> KeyMade:
+        known = await _own(session, call, agent)
+        own = call.principal.key_id if call.principal.kind is Kind.AGENT else None
+        grace = timedelta(hours=body.grace_hours)
+        key, secret = await registrations.renew_key(session, known, own, grace, call.principal, call.actor)
+        return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
+
+    return await once.commit(rotate, shown_once=SECRET)
+
+
+@routes.post("/agents/{agent}/heartbeat")
+async def heartbeat(agent: str, call: Agent, db: Db) -> Success[HeartbeatView]:
+    """Say that the agent lives, more often than every 90 seconds; the answer says what it is to be."""
+    async with db.workspace(call.workspace_id) as session:
+        await _own(session, call, agent)
+        heard = await agents.hear(session, call.workspace_id, agent, call.actor)
+    return Success(data=HeartbeatView(status=AgentStatus(heard.status or "")))
+
+
+@routes.post("/agents/{agent}/{verb}", response_model=Success[AgentView])
+async def command_agent(agent: str, verb: Verb, call: Operator, once: OnlyOnce) -> Response:
+    """Pause, resume, drain, quarantine or stop an agent. Out of quarantine, or started again, it is by admins only."""
+
+    async def obey(session: AsyncSession) -> AgentView:
+        by_admin = call.principal.is_admin
+        told = await agents.command(session, call.workspace_id, agent, verb, call.actor, by_admin=by_admin)
+        return AgentView.model_validate(told)
+
+    return await once.commit(obey)
+
+
+async def _decide(agent: str, answer: DecisionStatus, body: AgentDecide, call: Call, once: OnlyOnce) -> Response:
+    async def decide(session: AsyncSession) -> AgentView:
+        decided = await registrations.decide(session, agent, answer, body.explanation, call.principal, call.actor)
+        return AgentView.model_validate(decided)
+
+    return await once.commit(decide)
+
+
+async def _own(session: AsyncSession, call: Call, agent: str) -> AgentRow:
+    """Find the agent; to another agent it is not there to be changed."""
+    known = await agents.require(session, call.workspace_id, agent)
+    if call.principal.kind is Kind.AGENT and known.name != call.principal.name:
+        raise NotPermitted("not_your_agent", f"this key is {call.principal.name!r}'s, and acts for no other agent")
+    return known
+
+
+async def _meant(request: Request, workspace_id: str | None) -> str:
+    """Find the workspace that a stranger means."""
+    async with services(request).db.system() as session:
+        wanted = workspace_id or await workspaces.default(session)
+        return (await workspaces.require(session, wanted)).workspace_id

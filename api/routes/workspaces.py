@@ -1,0 +1,96 @@
+"""Workspaces, and the humans who are members of them (WORKSPACE-01, 04, 05, 07)."""
+
+from typing import Annotated
+
+from fastapi import Depends, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import Admin, Db, Human, OnlyOnce, Pagination, PlatformAdmin, Reader
+from api.routing import router
+from api.views import page_of
+from models.domain.principals import Role
+from models.schemas.envelope import Page, Success
+from models.schemas.names import CleanName
+from models.schemas.pagination import MAX_LIMIT, PageRequest
+from models.schemas.principals import MemberPut, PrincipalView
+from models.schemas.workspaces import WorkspaceChange, WorkspaceCreate, WorkspaceMade, WorkspaceView
+from models.store import principals, workspaces
+
+routes = router("workspaces")
+Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
+
+
+@routes.post("/workspaces", status_code=201)
+async def create_workspace(new: WorkspaceCreate, call: Human, db: Db) -> Success[WorkspaceMade]:
+    """Make a workspace and become its admin, with a key to it that is in this answer and nowhere else."""
+    async with db.system() as session:
+        made, key, secret = await workspaces.create(session, new, call.principal.name, call.actor)
+    return Success(data=WorkspaceMade(**made.model_dump(), key_id=key.key_id, secret=secret))
+
+
+@routes.get("/workspaces")
+async def list_workspaces(call: Reader, db: Db) -> Success[Page[WorkspaceView]]:
+    """List the workspaces that the key opens: one, and for a platform admin the newest 200 of all."""
+    async with db.system() as session:
+        if call.principal.role is Role.PLATFORM_ADMIN:
+            found = await workspaces.everything(session, MAX_LIMIT)
+        else:
+            found = [await workspaces.require(session, call.workspace_id)]
+    return Success(data=Page(items=[WorkspaceView.model_validate(row) for row in found]))
+
+
+@routes.get("/workspaces/{workspace_id}")
+async def get_workspace(workspace_id: str, call: Reader, db: Db) -> Success[WorkspaceView]:
+    """Show a workspace."""
+    async with db.workspace(call.workspace_id) as session:
+        return Success(data=WorkspaceView.model_validate(await workspaces.require(session, call.workspace_id)))
+
+
+@routes.patch("/workspaces/{workspace_id}", response_model=Success[WorkspaceView])
+async def change_workspace(workspace_id: str, change: WorkspaceChange, call: Admin, once: OnlyOnce) -> Response:
+    """Change how a workspace is shown."""
+
+    async def apply(session: AsyncSession) -> WorkspaceView:
+        values = change.model_dump(exclude_none=True)
+        return WorkspaceView.model_validate(await workspaces.change(session, call.workspace_id, values, call.actor))
+
+    return await once.commit(apply)
+
+
+@routes.put("/workspaces/{workspace_id}/default", response_model=Success[WorkspaceView])
+async def set_default_workspace(workspace_id: str, call: PlatformAdmin, db: Db) -> Success[WorkspaceView]:
+    """Make a workspace the one that is meant where a stranger names none (V-73)."""
+    async with db.system() as session:
+        return Success(
+            data=WorkspaceView.model_validate(await workspaces.set_default(session, call.workspace_id, call.actor))
+        )
+
+
+@routes.get("/workspaces/{workspace_id}/members")
+async def list_members(workspace_id: str, call: Reader, db: Db, page: Newest) -> Success[Page[PrincipalView]]:
+    """List the humans of a workspace, the newest first, with their roles."""
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(PrincipalView, await principals.members_page(session, call.workspace_id, page))
+
+
+@routes.put("/workspaces/{workspace_id}/members/{name}", response_model=Success[PrincipalView])
+async def put_member(workspace_id: str, name: CleanName, body: MemberPut, call: Admin, once: OnlyOnce) -> Response:
+    """Give a human a role; it holds for all keys that the human has, within a second."""
+
+    async def put(session: AsyncSession) -> PrincipalView:
+        member = await principals.set_role(session, call.workspace_id, name, body.role, call.principal, call.actor)
+        return PrincipalView.model_validate(member)
+
+    return await once.commit(put)
+
+
+@routes.delete("/workspaces/{workspace_id}/members/{name}", response_model=Success[PrincipalView])
+async def remove_member(workspace_id: str, name: CleanName, call: Admin, once: OnlyOnce) -> Response:
+    """End a human's membership and all its keys now; the last admin stays."""
+
+    async def remove(session: AsyncSession) -> PrincipalView:
+        await principals.require_human(session, call.workspace_id, name)
+        gone = await principals.deactivate(session, call.workspace_id, name, call.principal, call.actor)
+        return PrincipalView.model_validate(gone)
+
+    return await once.commit(remove)

@@ -1,0 +1,28 @@
+"""Names that people and programs give to who and what acts: one spelling of each, and nothing that cannot be seen."""
+
+import unicodedata
+
+MAX_NAME = 128
+_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+SYSTEM_NAMES = frozenset({"first-start", "policy", "reconciler", "system", "worker"})
+"""Who the product's own parts are in events and decisions: nobody else may be called so."""
+
+
+def clean_name(text: str) -> str:
+    """Give the one spelling (NFKC) of a name.
+
+    Raises:
+        ValueError: it is empty, too long, holds what cannot be seen, or could be taken for another's.
+    """
+    if len(text) > 4 * MAX_NAME:
+        raise ValueError(f"a name has at most {MAX_NAME} characters")
+    name = unicodedata.normalize("NFKC", text).strip()
+    if not 1 <= len(name) <= MAX_NAME:
+        raise ValueError(f"a name has 1 to {MAX_NAME} characters, and not only spaces")
+    if any(unicodedata.category(character) in _UNSEEN for character in name):
+        raise ValueError("a name holds no control, format or unassigned characters")
+    if "/" in name:
+        raise ValueError("a name holds no slash: it tells a visitor's workspace from the visitor's name")
+    if name.casefold() in SYSTEM_NAMES:
+        raise ValueError(f"{name!r} is a part of Mission Control itself; take another name")
+    return name

@@ -1,0 +1,93 @@
+"""Bodies of the agent routes."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from models.domain.agents import AgentStatus, Registration, Silence
+from models.domain.policy import Level
+from models.schemas.envelope import Body
+from models.schemas.names import CleanName
+
+
+def _endpoint(url: str) -> str:
+    """Take an address that may be shown to everyone of the workspace."""
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or not url.isprintable() or " " in url:
+        raise ValueError("an endpoint is an http or https URL, such as https://agents.example.org/probe")
+    if "@" in parts.netloc:
+        raise ValueError("an endpoint holds no user and no password: everyone of the workspace sees it")
+    return url
+
+
+Endpoint = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_endpoint)]
+Capabilities = Annotated[tuple[CleanName, ...], Field(max_length=100)]
+Explanation = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class AgentRegister(Body):
+    """Asks to be let in. `workspace` is for those without a key: they may name one, else it is the default one."""
+
+    name: CleanName
+    endpoint: Endpoint
+    capabilities: Capabilities = ()
+    workspace: Annotated[str | None, Field(min_length=1, max_length=63)] = None
+
+
+class AgentDecide(Body):
+    """Why a registration is approved or rejected."""
+
+    explanation: Explanation = "decided without further words"
+
+
+class AgentChange(Body):
+    """Changes what is known of an agent; what is left out stays. `level` is for admins."""
+
+    endpoint: Endpoint | None = None
+    capabilities: Capabilities | None = None
+    level: Level | None = None
+
+
+class AgentView(BaseModel):
+    """An agent, from its registration on."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    agent_id: str
+    name: str
+    registration: Registration
+    status: AgentStatus | None = Field(description="What it may do; null until it is approved.")
+    level: Level
+    endpoint: str | None
+    capabilities: tuple[str, ...]
+    requested_by: str
+    created_at: datetime
+    decided_by: str | None
+    decided_at: datetime | None
+    last_heartbeat_at: datetime | None
+    silence: Silence
+
+
+class AgentShown(AgentView):
+    """An agent; its registrant finds the new key here, once."""
+
+    key: str | None = None
+
+
+class AgentRegistered(AgentView):
+    """A new registration, with the token by which its registrant asks for the key; shown this once."""
+
+    registration_token: str
+
+
+class HeartbeatView(BaseModel):
+    """That the agent was heard, and what it is to be."""
+
+    status: AgentStatus
+    stale_after_seconds: Literal[90] = 90

@@ -1,0 +1,180 @@
+"""The rows of agents: found, changed, heard of, told of when silent. How they come to be: `registrations`."""
+
+from collections.abc import Mapping
+from secrets import token_hex
+from typing import Any
+
+from sqlalchemy import Row, func, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from models.domain.agents import LOST_SECONDS, STALE_SECONDS, AgentStatus, Registration, Silence, Verb, obey
+from models.domain.errors import Conflict, NotFound
+from models.domain.events import EventType, Subject
+from models.schemas.pagination import PageRequest
+from models.store import api_keys, events, lists
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.agents import AgentRow
+
+SWEEPER = Actor("reconciler", "agents/silence")
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[AgentRow]:
+    """Read one page of agents, also of those that were rejected or deactivated."""
+    order = (col(AgentRow.created_at), col(AgentRow.agent_id))
+    return await lists.fetch(session, AgentRow, workspace_id, filters, order, page)
+
+
+async def require(session: AsyncSession, workspace_id: str, agent: str, *, for_update: bool = False) -> AgentRow:
+    """Read an agent by its id or its name; of several registrations under a name, the one that was not rejected."""
+    statement = (
+        lists.matching(AgentRow, workspace_id, {})
+        .where((col(AgentRow.agent_id) == agent) | (col(AgentRow.name) == agent))
+        .order_by(
+            col(AgentRow.agent_id) != agent, col(AgentRow.registration) == Registration.REJECTED, col(AgentRow.agent_id)
+        )
+        .limit(1)
+    )
+    if for_update:
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    found = (await session.scalars(statement)).first()
+    if found is None:
+        raise NotFound("agent_not_found", f"there is no agent {agent!r}; `GET /agents` lists them")
+    return found
+
+
+async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping[str, Any]) -> AgentRow:
+    """Add an agent.
+
+    Raises:
+        Conflict: `agent_exists`, its name is taken.
+    """
+    row = {"workspace_id": workspace_id, "agent_id": f"agent_{token_hex(8)}", **values}
+    made = insert(AgentRow).values(**row).on_conflict_do_nothing().returning(AgentRow)
+    agent = (await session.scalars(made)).one_or_none()
+    if agent is None:
+        raise Conflict("agent_exists", f"an agent {values['name']!r} is registered here already; take another name")
+    return agent
+
+
+async def change(session: AsyncSession, agent: AgentRow, values: Mapping[str, Any], actor: Actor) -> AgentRow:
+    """Change what is known of an agent."""
+    changed = await set_columns(session, agent, **values)
+    await tell(session, changed, EventType.AGENT_CHANGED, actor, {"changed": sorted(values)})
+    return changed
+
+
+async def command(
+    session: AsyncSession, workspace_id: str, name: str, verb: Verb, actor: Actor, *, by_admin: bool
+) -> AgentRow:
+    """Make an agent active, paused, drained, quarantined or stopped; a stopped one loses its keys.
+
+    Raises:
+        IllegalTransition: it cannot become that from where it is.
+        NotPermitted: only an admin may do this.
+        Conflict: `agent_not_approved`.
+    """
+    agent = await require(session, workspace_id, name, for_update=True)
+    require_approved(agent)
+    before = AgentStatus(agent.status or "")
+    after = obey(verb, before, by_admin=by_admin)
+    changed = await set_columns(session, agent, status=after.value)
+    if after is AgentStatus.STOPPED:
+        await api_keys.revoke_all(session, workspace_id, agent.name, actor)
+    data = {"before": before.value, "after": after.value}
+    await tell(session, changed, EventType.AGENT_STATUS_CHANGED, actor, data)
+    return changed
+
+
+def require_approved(agent: AgentRow) -> None:
+    """Refuse to go on with an agent that may not act (any more)."""
+    if agent.registration != Registration.APPROVED:
+        raise Conflict("agent_not_approved", f"the registration of {agent.name!r} is {agent.registration}")
+
+
+async def hear(session: AsyncSession, workspace_id: str, agent: str, actor: Actor) -> AgentRow:
+    """Note a heartbeat."""
+    known = await require(session, workspace_id, agent, for_update=True)
+    heard = await set_columns(session, known, last_heartbeat_at=func.mc_now(), silence=Silence.NONE.value)
+    if known.silence != Silence.NONE:
+        await tell(session, heard, EventType.AGENT_RETURNED, actor, {"silence": known.silence})
+    return heard
+
+
+async def sweep(session: AsyncSession) -> int:
+    """Tell, once each, of active agents that have fallen silent (system door); how many."""
+    found = (await session.execute(_SILENT, {"stale": STALE_SECONDS, "lost": LOST_SECONDS})).all()
+    for row in found:
+        kind = EventType.AGENT_LOST if row.silence == Silence.LOST else EventType.AGENT_STALE
+        about, data = Subject(kind="agent", id=row.agent_id), {"name": row.name, "last_heartbeat_at": _spelt(row)}
+        await events.append(session, row.workspace_id, kind, about, SWEEPER, data)
+    return len(found)
+
+
+def _spelt(row: Row[Any]) -> str:
+    return str(row.last_heartbeat_at.isoformat())
+
+
+_SILENT = text(
+    "UPDATE agent SET silence = told.silence FROM ("
+    " SELECT workspace_id, agent_id, CASE WHEN last_heartbeat_at <= mc_now() - make_interval(secs => :lost)"
+    " THEN 'lost' ELSE 'stale' END AS silence FROM agent"
+    " WHERE status = 'active' AND last_heartbeat_at <= mc_now() - make_interval(secs => :stale)"
+    " FOR UPDATE SKIP LOCKED) AS told"
+    " WHERE agent.workspace_id = told.workspace_id AND agent.agent_id = told.agent_id"
+    " AND agent.silence <> told.silence"
+    " RETURNING agent.workspace_id, agent.agent_id, agent.name, agent.silence, agent.last_heartbeat_at"
+)
+
+
+async def why_idle(session: AsyncSession, workspace_id: str, name: str) -> None:
+    """Tell an agent that was offered nothing whether that is because of itself; return where it is not.
+
+    Raises:
+        NotFound: no such agent.
+        Conflict: `agent_not_approved`, `agent_not_active` or `agent_stale`.
+    """
+    known = {"workspace_id": workspace_id, "name": name}
+    agent = (await session.execute(_FITNESS, known)).one_or_none()
+    if agent is None:
+        raise NotFound("agent_not_found", f"there is no agent {name!r}; `GET /agents` lists them")
+    if agent.registration != Registration.APPROVED:
+        raise Conflict("agent_not_approved", f"the registration of {name!r} is {agent.registration}")
+    if agent.status != AgentStatus.ACTIVE:
+        raise Conflict("agent_not_active", f"{name!r} is {agent.status}; only active agents are offered work")
+    if not agent.is_fresh:
+        hint = f"send `POST /agents/{agent.agent_id}/heartbeat` more often than every {STALE_SECONDS} seconds"
+        raise Conflict("agent_stale", f"{name!r} was not heard of, and is offered no work: {hint}")
+
+
+FRESH = f"last_heartbeat_at > mc_now() - interval '{STALE_SECONDS} seconds'"
+"""SQL: an agent is alive. NULL, which is no heartbeat at all, is not."""
+_FITNESS = text(
+    "SELECT agent_id, registration, status, coalesce("  # noqa: S608  # a constant, no input
+    f"{FRESH}, false) AS is_fresh FROM agent"
+    " WHERE workspace_id = :workspace_id AND name = :name AND registration <> 'rejected'"
+)
+
+
+async def set_columns(session: AsyncSession, agent: AgentRow, **values: Any) -> AgentRow:
+    """Write columns of an agent's row; a new object, the old one keeps what it was."""
+    session.expunge(agent)
+    statement = (
+        update(AgentRow)
+        .where(col(AgentRow.workspace_id) == agent.workspace_id, col(AgentRow.agent_id) == agent.agent_id)
+        .values(**values)
+        .returning(AgentRow)
+    )
+    return (await session.scalars(statement)).one()
+
+
+async def tell(
+    session: AsyncSession, agent: AgentRow, kind: EventType, actor: Actor, data: Mapping[str, Any] | None = None
+) -> None:
+    """Write an event about an agent."""
+    about = Subject(kind="agent", id=agent.agent_id)
+    await events.append(session, agent.workspace_id, kind, about, actor, {"name": agent.name, **(data or {})})

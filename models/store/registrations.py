@@ -1,0 +1,190 @@
+"""How an agent comes to be one: registered, decided on by an admin, and handed its key once (AGENT-01..03, V-47)."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.agents import REGISTRATION_TRANSITIONS, AgentStatus, Registration
+from models.domain.decisions import Terms
+from models.domain.errors import Conflict
+from models.domain.events import EventType, Subject
+from models.domain.policy import Resolvers, Risk
+from models.domain.principals import Kind, Principal
+from models.domain.states import DecisionStatus, require_transition
+from models.schemas.agents import AgentRegister
+from models.store import agents, api_keys, decisions, events, governance, keys, principals
+from models.store.events import Actor
+from models.tables.agents import AgentRow
+from models.tables.missions import Decision
+from models.tables.workspaces import ApiKey, PrincipalRow
+
+KIND = "registration"
+MAX_PENDING = 200
+"""Registrations that wait in a workspace: strangers may file them, and people must read them."""
+
+
+async def register(
+    session: AsyncSession, workspace_id: str, new: AgentRegister, resolvers: Resolvers, actor: Actor
+) -> tuple[AgentRow, str]:
+    """File a registration with its decision; the row, and the token, which is kept nowhere.
+
+    `resolvers` are those whom the policy in force lets answer it.
+
+    Raises:
+        Conflict: `agent_exists`, `principal_exists` or `too_many_pending`.
+    """
+    await _require_room(session, workspace_id)
+    if await session.get(PrincipalRow, (workspace_id, new.name)) is not None:
+        raise Conflict("principal_exists", f"there is a principal {new.name!r} already; take another name")
+    token = keys.new_secret(keys.REGISTRATION_PREFIX)
+    values = {
+        "name": new.name,
+        "registration": Registration.PENDING.value,
+        "endpoint": new.endpoint,
+        "capabilities": list(new.capabilities),
+        "token_digest": keys.digest(token),
+        "requested_by": actor.name,
+    }
+    agent = await agents.insert_agent(session, workspace_id, values)
+    await agents.tell(session, agent, EventType.AGENT_REGISTERED, actor, {"endpoint": new.endpoint})
+    await _ask(session, agent, resolvers, actor)
+    return agent, token
+
+
+async def _require_room(session: AsyncSession, workspace_id: str) -> None:
+    pending = select(func.count()).where(
+        AgentRow.workspace_id == workspace_id, AgentRow.registration == Registration.PENDING.value
+    )
+    if (await session.scalars(pending)).one() >= MAX_PENDING:
+        raise Conflict("too_many_pending", f"{MAX_PENDING} registrations wait for an admin already; try again later")
+
+
+async def _ask(session: AsyncSession, agent: AgentRow, resolvers: Resolvers, actor: Actor) -> None:
+    """Put the question into the inbox. The agent asks, whoever sent the request: an admin may answer it."""
+    decision = Decision(
+        workspace_id=agent.workspace_id,
+        decision_id=decision_id(agent),
+        kind=KIND,
+        status=DecisionStatus.PENDING.value,
+        risk=Risk.YELLOW.value,
+        reasons=["new_agent"],
+        question={
+            "agent_id": agent.agent_id,
+            "name": agent.name,
+            "endpoint": agent.endpoint,
+            "capabilities": agent.capabilities,
+            "filed_by": agent.requested_by,
+        },
+        binding={"agent_id": agent.agent_id},
+        requested_by=agent.agent_id,
+        terms=Terms.of(None, resolvers, Risk.YELLOW, (agent.agent_id,)).model_dump(mode="json"),
+    )
+    values = decision.model_dump(exclude_unset=True)
+    await session.execute(insert(Decision).values(**values, round=0, candidate=0))
+    about, data = Subject(kind="decision", id=decision.decision_id), {"kind": KIND, "agent_id": agent.agent_id}
+    await events.append(session, agent.workspace_id, EventType.DECISION_REQUESTED, about, actor, data)
+
+
+def decision_id(agent: AgentRow) -> str:
+    """Name the decision on a registration."""
+    return f"{agent.agent_id}.{KIND}"
+
+
+async def decide(
+    session: AsyncSession, name: str, answer: DecisionStatus, why: str, caller: Principal, actor: Actor
+) -> AgentRow:
+    """Approve or reject a registration, as its decision's answer.
+
+    Raises:
+        Conflict: somebody did before, or it is no registration that waits.
+    """
+    agent = await agents.require(session, caller.workspace_id, name)
+    to = Registration.APPROVED if answer is DecisionStatus.APPROVED else Registration.REJECTED
+    require_transition(REGISTRATION_TRANSITIONS, Registration(agent.registration), to)
+    decision = await decisions.resolve(session, caller, decision_id(agent), answer, why, actor.correlation_id)
+    if decision.status == DecisionStatus.PENDING:
+        return agent  # the policy wants more people to approve
+    return await conclude(session, decision, actor)
+
+
+async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> AgentRow:
+    """Do what an answered decision of this kind says, in its transaction.
+
+    Raises:
+        Conflict: `principal_exists`, somebody has the name by now.
+    """
+    agent = await agents.require(session, decision.workspace_id, decision.binding["agent_id"], for_update=True)
+    is_approved = decision.status == DecisionStatus.APPROVED
+    if is_approved:
+        await principals.insert_principal(session, agent.workspace_id, agent.name, Kind.AGENT, None, actor)
+    values: dict[str, Any] = {
+        "registration": (Registration.APPROVED if is_approved else Registration.REJECTED).value,
+        "status": AgentStatus.ACTIVE.value if is_approved else None,
+        "decided_by": actor.name,
+        "decided_at": func.mc_now(),
+    }
+    decided = await agents.set_columns(session, agent, **values)
+    told = EventType.AGENT_APPROVED if is_approved else EventType.AGENT_REJECTED
+    await agents.tell(session, decided, told, actor, {"explanation": decision.explanation})
+    await governance.acknowledge(session, agent.workspace_id, decision.decision_id)  # no workflow waits for it
+    await session.refresh(decision)
+    return decided
+
+
+async def registrant(session: AsyncSession, token_digest: str) -> AgentRow | None:
+    """Find the registration that a token is of (system door)."""
+    return (await session.scalars(select(AgentRow).where(AgentRow.token_digest == token_digest))).one_or_none()
+
+
+async def fetch_key(session: AsyncSession, agent: AgentRow, actor: Actor) -> str | None:
+    """Make the key of an approved registration, once: of two who ask at the same time, one gets it."""
+    statement = (
+        update(AgentRow)
+        .where(
+            col(AgentRow.workspace_id) == agent.workspace_id,
+            col(AgentRow.agent_id) == agent.agent_id,
+            col(AgentRow.registration) == Registration.APPROVED.value,
+            col(AgentRow.status) != AgentStatus.STOPPED.value,
+            col(AgentRow.key_fetched_at).is_(None),
+        )
+        .values(key_fetched_at=func.mc_now())
+        .returning(col(AgentRow.agent_id))
+    )
+    if (await session.execute(statement)).one_or_none() is None:
+        return None
+    return (await api_keys.insert_key(session, agent.workspace_id, {"principal": agent.name}, actor))[1]
+
+
+async def renew_key(
+    session: AsyncSession, agent: AgentRow, own_key: str | None, grace: timedelta, caller: Principal, actor: Actor
+) -> tuple[ApiKey, str]:
+    """Give an agent a new key; the one that it replaces opens for the grace period yet.
+
+    `own_key` is the one the agent itself asks with. For an admin it is the newest, if there is one left.
+    """
+    agents.require_approved(agent)
+    if own_key:
+        return await api_keys.rotate(session, agent.workspace_id, own_key, grace, actor)
+    newest = await api_keys.newest(session, agent.workspace_id, agent.name)
+    caller.require_scopes_over(newest.scopes if newest else ())
+    if newest:
+        return await api_keys.rotate(session, agent.workspace_id, newest.key_id, grace, actor)
+    return await api_keys.insert_key(session, agent.workspace_id, {"principal": agent.name}, actor)
+
+
+async def deactivate(session: AsyncSession, workspace_id: str, name: str, caller: Principal, actor: Actor) -> AgentRow:
+    """End an agent that was let in; ending it again changes nothing.
+
+    Raises:
+        Conflict: `agent_not_approved`: what only asks to be let in is rejected instead.
+    """
+    agent = await agents.require(session, workspace_id, name)
+    if agent.registration == Registration.DEACTIVATED:
+        return agent
+    agents.require_approved(agent)
+    await principals.deactivate(session, workspace_id, agent.name, caller, actor)
+    return await agents.require(session, workspace_id, agent.agent_id)

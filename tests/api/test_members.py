@@ -1,0 +1,185 @@
+"""Who is in a workspace, in which role; and who can never be locked out of it."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from models.domain.principals import Role
+from models.store import keys
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.missions import refusal
+
+
+async def key_for(api: httpx2.AsyncClient, client: Caller, name: str, **body: Any) -> httpx2.AsyncClient:
+    """Give a principal a key, and be it."""
+    made = await api.post("/api/v1/keys", json={"principal": name} | body)
+    assert made.status_code == 201, made.text
+    return client(made.json()["data"]["secret"])
+
+
+@pytest.fixture
+def members(team: Team) -> str:
+    """Where the team's members are."""
+    return f"/api/v1/workspaces/{team.workspace_id}/members"
+
+
+@pytest.fixture
+async def root(client: Caller, db: Database) -> httpx2.AsyncClient:
+    """A platform admin, at home in the default workspace."""
+    async with db.system() as session:
+        name = f"root-{keys.new_secret()[-8:]}"
+        return client(await keys.create_key(session, "default", name, role=Role.PLATFORM_ADMIN))
+
+
+class TestMembers:
+    async def test_a_role_holds_for_all_keys_at_once(
+        self, api: httpx2.AsyncClient, client: Caller, members: str
+    ) -> None:
+        assert (await api.put(f"{members}/olga", json={"role": "observer"})).json()["data"]["role"] == "observer"
+        callers = [await key_for(api, client, "olga") for _ in range(2)]
+        event = {"principal": "x", "role": "observer"}
+        for caller in callers:
+            assert refusal(await caller.post("/api/v1/keys", json=event)) == (403, "not_permitted")
+        await api.put(f"{members}/olga", json={"role": "admin"})
+        async with asyncio.timeout(3):
+            while [(await caller.get("/api/v1/keys")).status_code for caller in callers] != [200, 200]:
+                pass
+        listed = (await api.get("/api/v1/keys?principal=olga")).json()["data"]["items"]
+        assert {key["role"] for key in listed} == {"admin"}
+
+    async def test_a_removed_one_is_out_and_may_come_back_without_the_old_keys(
+        self, api: httpx2.AsyncClient, client: Caller, members: str
+    ) -> None:
+        await api.put(f"{members}/olga", json={"role": "operator"})
+        olga = await key_for(api, client, "olga")
+        assert (await api.delete(f"{members}/olga")).status_code == 200
+        assert (await olga.get("/api/v1/missions")).status_code == 401
+        assert "olga" not in (await api.get(members)).text
+        assert "olga" in (await api.get("/api/v1/principals")).text
+        await api.put(f"{members}/olga", json={"role": "observer"})
+        assert (await olga.get("/api/v1/missions")).status_code == 401
+        assert (await (await key_for(api, client, "olga")).get("/api/v1/missions")).status_code == 200
+
+    async def test_each_change_is_told(self, api: httpx2.AsyncClient, members: str, db: Database, team: Team) -> None:
+        for role in ("observer", "operator"):
+            await api.put(f"{members}/olga", json={"role": role})
+        await api.delete(f"{members}/olga")
+        async with db.workspace(team.workspace_id) as session:
+            told = (await session.execute(text("SELECT type, actor, subject_id FROM event ORDER BY id"))).all()
+        types = ["principal.created", "principal.role_changed", "principal.deactivated"]
+        assert [tuple(row) for row in told] == [(kind, "admin", "olga") for kind in types]
+
+    async def test_only_humans_are_members(self, api: httpx2.AsyncClient, members: str) -> None:
+        assert refusal(await api.put(f"{members}/service", json={"role": "admin"})) == (409, "not_a_human")
+        assert refusal(await api.delete(f"{members}/service")) == (404, "member_not_found")
+        names = [row["name"] for row in (await api.get(f"{members}?sort=created_at")).json()["data"]["items"]]
+        assert sorted(names) == ["admin", "member", "observer", "operator"]
+
+    async def test_one_spelling_of_a_name(self, api: httpx2.AsyncClient, members: str) -> None:
+        await api.put(f"{members}/\uff4flga", json={"role": "observer"})
+        assert (await api.get("/api/v1/principals/olga")).status_code == 200
+        assert refusal(await api.post("/api/v1/principals", json={"name": "olga", "role": "admin"})) == (
+            409,
+            "principal_exists",
+        )
+        assert refusal(await api.put(f"{members}/{'x' * 10_000}", json={"role": "observer"})) == (422, "invalid_input")
+
+
+class TestLastAdmin:
+    async def test_stays(self, api: httpx2.AsyncClient, members: str) -> None:
+        for answer in (
+            await api.put(f"{members}/admin", json={"role": "operator"}),
+            await api.delete(f"{members}/admin"),
+            await api.delete("/api/v1/principals/admin"),
+        ):
+            assert refusal(answer) == (409, "last_admin")
+
+    async def test_another_needs_a_key_to_be_one(self, api: httpx2.AsyncClient, client: Caller, members: str) -> None:
+        await api.put(f"{members}/anna", json={"role": "admin"})
+        assert refusal(await api.delete(f"{members}/admin")) == (409, "last_admin"), "anna has no key"
+        await key_for(api, client, "anna", scopes=["missions"])
+        assert refusal(await api.delete(f"{members}/admin")) == (409, "last_admin"), "anna's key is for missions"
+        anna = await key_for(api, client, "anna")
+        assert (await anna.delete(f"{members}/admin")).status_code == 200
+
+    async def test_of_two_who_end_each_other_one_stays(
+        self, api: httpx2.AsyncClient, client: Caller, members: str
+    ) -> None:
+        anna = await key_for(api, client, "anna", role="admin")
+        answers = await asyncio.gather(
+            api.put(f"{members}/anna", json={"role": "observer"}), anna.delete(f"{members}/admin")
+        )
+        assert sorted(answer.status_code for answer in answers) == [200, 409]
+
+
+class TestPower:
+    async def test_nobody_gives_more_than_it_has(
+        self, api: httpx2.AsyncClient, client: Caller, members: str, team: Team, db: Database
+    ) -> None:
+        async with db.system() as session:
+            root = client(await keys.create_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN))
+        [own] = (await root.get("/api/v1/keys?principal=root")).json()["data"]["items"]
+        for answer in (
+            await api.post("/api/v1/keys", json={"principal": "root"}),
+            await api.post("/api/v1/keys", json={"principal": "me", "role": "platform_admin"}),
+            await api.post("/api/v1/principals", json={"name": "me", "role": "platform_admin"}),
+            await api.post(f"/api/v1/keys/{own['key_id']}/rotate", json={}),
+            await api.delete(f"/api/v1/keys/{own['key_id']}"),
+            await api.put(f"{members}/root", json={"role": "observer"}),
+            await api.put(f"{members}/me", json={"role": "platform_admin"}),
+            await api.delete(f"{members}/root"),
+        ):
+            assert refusal(answer) == (403, "platform_admins_only")
+        assert (await root.put(f"{members}/admin", json={"role": "platform_admin"})).status_code == 200
+
+    async def test_a_narrowed_key_gives_no_wider_one(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
+        narrow = await key_for(api, client, "anna", role="admin", scopes=["keys", "missions"])
+        for scopes, status in [([], 403), (["events"], 403), (["missions"], 201), (["keys", "missions"], 201)]:
+            answer = await narrow.post("/api/v1/keys", json={"principal": "anna", "scopes": scopes})
+            assert answer.status_code == status, answer.text
+        [own] = (await api.get("/api/v1/keys?principal=admin")).json()["data"]["items"]
+        assert refusal(await narrow.post(f"/api/v1/keys/{own['key_id']}/rotate", json={})) == (403, "out_of_scope")
+
+    async def test_a_principal_is_what_it_is(self, api: httpx2.AsyncClient) -> None:
+        for body in ({"kind": "agent"}, {"role": "observer"}):
+            answer = await api.post("/api/v1/keys", json={"principal": "operator"} | body)
+            assert refusal(answer) == (409, "principal_differs")
+        assert refusal(await api.post("/api/v1/keys", json={"principal": "nobody"})) == (422, "role_required")
+
+
+class TestWorkspaces:
+    async def test_whoever_makes_one_is_its_admin(self, client: Caller, team: Team, root: httpx2.AsyncClient) -> None:
+        founder, slug = client(team.observer), f"new-{team.workspace_id[5:].lower().strip('_-').replace('_', '-')}"
+        body = {"slug": slug, "name": "Search", "mission_statement": "Find.", "emoji": "\U0001f50d", "color": "#12ab9f"}
+        made = (await founder.post("/api/v1/workspaces", json=body)).json()["data"]
+        assert {name: made[name] for name in body} == body
+        inside = client(made["secret"])
+        assert [row["slug"] for row in (await inside.get("/api/v1/workspaces")).json()["data"]["items"]] == [slug]
+        renamed = await inside.patch(f"/api/v1/workspaces/{slug}", json={"name": "Seek"})
+        assert renamed.json()["data"]["name"] == "Seek"
+        assert refusal(await founder.get(f"/api/v1/workspaces/{slug}")) == (404, "workspace_not_found")
+        assert refusal(await founder.post("/api/v1/workspaces", json=body)) == (409, "workspace_exists")
+        every = (await root.get("/api/v1/workspaces")).json()["data"]["items"]
+        assert {slug, team.workspace_id} <= {row["slug"] for row in every}
+
+    @pytest.mark.parametrize(
+        "change", [{"slug": "A b"}, {"slug": ""}, {"name": " "}, {"color": "red"}, {"mission_statement": "x" * 10_000}]
+    )
+    async def test_what_makes_no_sense_is_refused(self, api: httpx2.AsyncClient, change: dict[str, str]) -> None:
+        body = {"slug": "fine", "name": "Fine"} | change
+        assert refusal(await api.post("/api/v1/workspaces", json=body)) == (422, "invalid_input")
+
+    async def test_a_visitor_is_named_with_its_home(
+        self, root: httpx2.AsyncClient, team: Team, members: str, db: Database
+    ) -> None:
+        assert (await root.put(f"{members}/olga", json={"role": "observer"})).status_code == 200
+        async with db.workspace(team.workspace_id) as session:
+            actor = (await session.execute(text("SELECT actor FROM event"))).scalar_one()
+        assert actor.startswith("default/root-")
+        listed = await root.get("/api/v1/principals", headers={"X-Workspace": team.workspace_id})
+        assert "olga" in listed.text
+        assert "olga" not in (await root.get("/api/v1/principals")).text

@@ -1,0 +1,150 @@
+"""How often a key, and an address without one, may ask (API-08, V-41)."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from starlette.requests import HTTPConnection
+
+from api.app import create_app
+from api.limiter import MAX_COUNTED, Limiter
+from models.domain.errors import RateLimited
+from models.domain.principals import Kind, Principal
+from models.settings import Settings
+from models.store.database import Database
+from tests.fixtures.api import Team, running
+
+LIMITS: dict[str, Any] = {
+    "human_requests_per_minute": 3,
+    "agent_requests_per_minute": 5,
+    "service_requests_per_minute": 6,
+    "anonymous_requests_per_minute": 4,
+}
+
+
+@asynccontextmanager
+async def hurried(settings: Settings, address: str = "192.0.2.1", **limits: int) -> AsyncIterator[Any]:
+    """An API with these limits, and its callers by key."""
+    application = create_app(settings.model_copy(update=LIMITS | limits))
+    async with running(application):
+        yield lambda key=None, where=address: caller(application, key, where)
+
+
+def caller(app: FastAPI, key: str | None, address: str) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False, client=(address, 1))
+    headers = {"X-API-Key": key} if key else {}
+    return httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers)
+
+
+async def until_refused(client: httpx2.AsyncClient, path: str = "/api/v1/missions") -> list[httpx2.Response]:
+    """Ask until there is nothing left; all answers."""
+    answers = [await client.get(path)]
+    while answers[-1].status_code != 429 and len(answers) < 50:
+        answers.append(await client.get(path))
+    return answers
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("observer", 3), ("agent", 5), ("service", 6)])
+async def test_a_key_has_the_number_of_its_kind(settings: Settings, team: Team, kind: str, limit: int) -> None:
+    async with hurried(settings) as client, client(getattr(team, kind)) as api:
+        *passed, refused = await until_refused(api)
+    assert len(passed) == limit
+    assert [answer.headers["x-ratelimit-remaining"] for answer in passed] == [str(left) for left in range(limit)][::-1]
+    for answer in (*passed, refused):
+        assert answer.headers["x-ratelimit-limit"] == str(limit)
+        assert 0 < int(answer.headers["x-ratelimit-reset"]) <= 60
+    assert refused.json()["error"]["code"] == "rate_limited"
+    assert 0 < int(refused.headers["retry-after"]) <= 60 // limit
+    assert refused.headers["x-ratelimit-remaining"] == "0"
+
+
+async def test_keys_do_not_share_and_one_may_have_its_own_number(settings: Settings, team: Team) -> None:
+    async with hurried(settings) as client, client(team.admin) as admin, client(team.observer) as observer:
+        made = await admin.post("/api/v1/keys", json={"principal": "observer", "rate_per_minute": 7})
+        assert len(await until_refused(observer)) == 4
+        async with client(made.json()["data"]["secret"]) as other:
+            assert len(await until_refused(other)) == 8
+
+
+@pytest.mark.parametrize("key", [None, "mc_unknown"])
+async def test_without_a_good_key_it_is_the_address_that_counts(
+    settings: Settings, team: Team, key: str | None
+) -> None:
+    async with hurried(settings) as client, client(key) as stranger, client(key, "192.0.2.2") as neighbour:
+        statuses = [answer.status_code for answer in await until_refused(stranger)]
+        assert statuses == [401] * 4 + [429]
+        assert (await neighbour.get("/api/v1/missions")).status_code == 401
+        async with client(team.observer) as known:
+            assert (await known.get("/api/v1/missions")).status_code == 200
+
+
+async def test_an_ipv6_network_is_one_address(settings: Settings) -> None:
+    async with hurried(settings) as client:
+        for last in range(4):
+            async with client(None, f"2001:db8:1:2::{last}") as one:
+                assert (await one.get("/api/v1/missions")).status_code == 401
+        async with client(None, "2001:db8:1:2:ffff::1") as same, client(None, "2001:db8:1:3::1") as other:
+            assert (await same.get("/api/v1/missions")).status_code == 429
+            assert (await other.get("/api/v1/missions")).status_code == 401
+
+
+async def test_registrations_are_five_an_hour(settings: Settings, team: Team) -> None:
+    async with hurried(settings, anonymous_requests_per_minute=100) as client, client() as stranger:
+        bodies = [
+            {"name": f"a{n}", "endpoint": "https://example.org", "workspace": team.workspace_id} for n in range(6)
+        ]
+        answers = [await stranger.post("/api/v1/agents", json=body) for body in bodies]
+    assert [answer.status_code for answer in answers] == [201] * 5 + [429]
+    assert 60 < int(answers[-1].headers["retry-after"]) <= 12 * 60
+
+
+async def test_keys_are_guessed_no_faster_through_sessions(settings: Settings) -> None:
+    async with hurried(settings) as client, client() as stranger:
+        tries = [await stranger.post("/api/v1/auth/session", json={"key": "mc_x"}) for _ in range(5)]
+    assert [answer.status_code for answer in tries] == [401] * 4 + [429]
+
+
+async def test_liveness_is_not_counted(settings: Settings) -> None:
+    async with hurried(settings) as client, client() as inside:
+        answers = [await inside.get("/healthz") for _ in range(9)]
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_it_writes_nothing(settings: Settings, team: Team, db: Database) -> None:
+    async with hurried(settings) as client, client(team.observer) as api:
+        before = await next_xid(db)
+        await until_refused(api)
+        assert await next_xid(db) == before
+
+
+async def next_xid(db: Database) -> str:
+    """The number of the next transaction that writes."""
+    async with db.system() as session:
+        return str((await session.execute(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))).scalar_one())
+
+
+def connection() -> HTTPConnection:
+    """A request of nobody in particular."""
+    return HTTPConnection({"type": "http"})
+
+
+def test_its_memory_is_bounded(settings: Settings) -> None:
+    limiter, asked = Limiter(settings), connection()
+    for number in range(MAX_COUNTED + 100):
+        principal = Principal("w", "p", Kind.SERVICE, None, f"key_{number}")
+        limiter.count(asked, principal)
+    assert len(limiter._full_at) <= MAX_COUNTED
+
+
+def test_a_refusal_says_when(settings: Settings) -> None:
+    limiter = Limiter(settings.model_copy(update=LIMITS))
+    principal = Principal("w", "p", Kind.HUMAN, None, "key")
+    for _ in range(3):
+        limiter.count(connection(), principal)
+    with pytest.raises(RateLimited) as refused:
+        limiter.count(connection(), principal)
+    assert refused.value.details == {"limit": 3, "wait_seconds": 20}

@@ -1,0 +1,56 @@
+"""Names of who acts: one spelling of each, and nothing hidden in them."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.domain.names import MAX_NAME, SYSTEM_NAMES, clean_name
+
+
+@pytest.mark.parametrize(
+    ("said", "name"), [("  olga ", "olga"), ("\uff4f\uff4c\uff47\uff41", "olga"), ("e\u0301", "\u00e9"), ("Ⅳ", "IV")]
+)
+def test_one_spelling(said: str, name: str) -> None:
+    assert clean_name(said) == name
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "   ",
+        "a" * (MAX_NAME + 1),
+        "a" * 10_000,
+        "\ufdfa" * 40,
+        "a\nb",
+        "a\u202eb",
+        "a\u200bb",
+        "a/b",
+        "Policy",
+        "\uff0f",
+    ],
+)
+def test_what_is_no_name(said: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        clean_name(said)
+
+
+def test_nobody_is_called_like_a_part_of_ours() -> None:
+    for name in SYSTEM_NAMES:
+        with pytest.raises(ValueError, match="take another name"):
+            clean_name(f" {name.upper()}")
+
+
+@given(st.text(max_size=200))
+def test_cleaning_twice_changes_nothing(said: str) -> None:
+    try:
+        name = clean_name(said)
+    except ValueError:
+        return
+    assert clean_name(name) == name
+    assert unicodedata.is_normalized("NFKC", name)
+    assert 1 <= len(name) <= MAX_NAME
+    assert "/" not in name
+    assert name == name.strip()
