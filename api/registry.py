@@ -5,6 +5,7 @@ from types import ModuleType
 from fastapi import APIRouter
 
 from api.routes import (
+    budgets,
     candidates,
     capa,
     controls,
@@ -16,6 +17,7 @@ from api.routes import (
     policy,
     queue,
     repositories,
+    runs,
     session,
     stages,
     status,
@@ -35,6 +37,8 @@ NOUNS: tuple[ModuleType, ...] = (
     policy,
     capa,
     keys,
+    runs,
+    budgets,
     session,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""

@@ -28,6 +28,7 @@ class Role(StrEnum):
 
 NOUNS = (
     "auth",
+    "budgets",
     "capa",
     "decisions",
     "events",
@@ -37,6 +38,7 @@ NOUNS = (
     "policy",
     "queue",
     "repositories",
+    "runs",
     "stages",
     "status",
 )

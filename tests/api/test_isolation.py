@@ -35,6 +35,14 @@ BODIES: dict[str, dict[str, Any] | None] = {
     "/keys/{key_id}/rotate": {},
     "/keys/{key_id}": None,
     "/policy/versions/{version}/activate": {},
+    "/runs/{run_id}": {"status": "success"},
+    "/runs/{run_id}/end": {"status": "success"},
+    "/runs/{run_id}/costs": {"tokens_in": 1},
+    "/runs/{run_id}/reservations": {"tokens_in": 1},
+    "/runs/{run_id}/reservations/{cost_id}/settle": {"tokens_in": 1},
+    "/runs/{run_id}/reservations/{cost_id}/release": {},
+    "/runs/{run_id}/adjustments": {"usd": "1", "reason": "mine"},
+    "/runs/{run_id}/tool-calls": {"tool": "grep"},
 }
 """A good body for every changing route that names a thing."""
 
@@ -63,7 +71,11 @@ async def theirs(client: Caller, other_team: Team, db: Database, repo: Repo, ser
     await judged(db, workspace)
     law = await api.post("/api/v1/policy/versions", json={"source": SOURCE})
     await api.post("/api/v1/metrics/observations", json={"metric_id": "p95", "value": 1})
+    run = (await api.post("/api/v1/runs", json={"agent_id": "bot"})).json()["data"]["run_id"]
+    cost = await api.post(f"/api/v1/runs/{run}/costs", json={"usd": "0.01"})
     ids = {
+        "run_id": run,
+        "cost_id": cost.json()["data"]["cost_id"],
         "mission_id": mission["mission_id"],
         "repository": mission["repository_id"],
         "decision_id": decision.decision_id,
@@ -95,7 +107,7 @@ async def calls(api: httpx2.AsyncClient, ids: dict[str, str]) -> dict[str, httpx
 
 async def footprint(db: Database, workspace_id: str) -> dict[str, int]:
     """How many rows a workspace has, by table."""
-    tables = ("mission", "candidate", "decision", "capa", "repository", "event", "metric_observation", "blob")
+    tables = ("mission", "candidate", "decision", "capa", "repository", "event", "metric_observation", "blob", "ledger")
     async with db.workspace(workspace_id) as session:
         return {
             table: (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()  # noqa: S608  # ours
