@@ -46,6 +46,10 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         return self._call("POST", path, json=body or {}, headers=headers)["data"]
 
+    def put(self, path: str, body: Json) -> Any:
+        """Set something, and return the `data` of the answer."""
+        return self._call("PUT", path, json=body)["data"]
+
     def delete(self, path: str) -> Any:
         """Ask for an end, and return the `data` of the answer."""
         return self._call("DELETE", path)["data"]

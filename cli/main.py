@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import decisions, keys, missions, policy, repositories, servers
+from cli import budgets, decisions, keys, missions, policy, repositories, servers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,7 @@ def _version(wanted: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """Commands under `mission`, `decision`, `repository`, `policy` and `key` talk to the HTTP API; others work here."""
+    """Commands named after things (`mission`, `decision`, …) and `cost` talk to the HTTP API; others work here."""
 
 
 servers.add_to(app)
@@ -37,3 +37,5 @@ app.add_typer(decisions.app, name="decision")
 app.add_typer(repositories.app, name="repository")
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="key")
+app.add_typer(budgets.app, name="budget")
+budgets.add_cost_to(app)
