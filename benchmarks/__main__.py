@@ -16,7 +16,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fanout, ingest, listing, pipeline, policy, waiting
+from benchmarks import fanout, ingest, ledger, listing, pipeline, policy, waiting
 from benchmarks.measure import Comparison, medians
 
 BENCHMARKS = {
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "fanout": fanout.run,
     "listing": listing.run,
     "policy": policy.run,
+    "ledger": ledger.run,
 }
 WAITING = "waiting"
 RESULTS = Path(__file__).with_name("results")
