@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from models.domain.policy import Level
+
 SCALE = 9
 """Decimals of a dollar: a token's price, given per million with three decimals, needs no rounding."""
 MAX_TOKENS = 10**15
@@ -15,14 +17,6 @@ MAX_TOKENS = 10**15
 Usd = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
 Signed = Annotated[Decimal, Field(max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
-
-
-class Level(StrEnum):
-    """How far an agent is trusted (V-28): it decides what the agent may spend."""
-
-    INTERN = "intern"
-    SPECIALIST = "specialist"
-    LEAD = "lead"
 
 
 class Category(StrEnum):

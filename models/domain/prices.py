@@ -7,12 +7,10 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from models.domain.budgets import Tokens, Usd
-from models.domain.errors import InvalidInput
-from models.domain.plain_yaml import problems, read_mapping
-from models.domain.yaml_lines import line_of
+from models.domain.plain_yaml import read_model
 
 MILLION = 1_000_000
 NAME = "prices"
@@ -131,13 +129,7 @@ def parse_prices(data: bytes) -> Prices:
     Raises:
         InvalidInput: `prices_invalid`, naming the line and what is wrong with it.
     """
-    values = read_mapping(data, NAME, "prices_invalid")
-    try:
-        return Prices.model_validate(values)
-    except ValidationError as error:
-        line = line_of(data, error.errors()[0]["loc"])
-        message = f"{NAME}: line {line}: {problems(error, ModelPrice)}."
-        raise InvalidInput("prices_invalid", message) from None
+    return read_model(data, NAME, "prices_invalid", Prices)
 
 
 def _on(prices: Iterable[Price], day: date) -> Price | None:

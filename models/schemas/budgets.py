@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.domain.budgets import OWNERS, Cap, Category, Key, Level, Owner, Scope, Tokens, Usd
+from models.domain.budgets import OWNERS, Cap, Category, Key, Owner, Scope, Tokens, Usd
+from models.domain.policy import Level
 from models.schemas.envelope import Body
 
 _NAMED = {Owner.LEVEL: Level, Owner.CATEGORY: Category}

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from models.contracts.missions import Name, Text
-from models.domain.budgets import Category, Level, RunStatus, Signed, Tokens, Usd
+from models.domain.budgets import Category, RunStatus, Signed, Tokens, Usd
+from models.domain.policy import Level
 from models.domain.prices import Usage
 from models.schemas.envelope import Body
 

@@ -9,9 +9,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, Level, RunStatus, is_loop
+from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus, is_loop
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.policy import Level
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate, ToolCallCreate
 from models.store import budgets, events, ledger, lists, pagination

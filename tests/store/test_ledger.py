@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.domain.budgets import Category, Key, Level, Owner, RunStatus, Scope
+from models.domain.budgets import Category, Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict, NotFound
+from models.domain.policy import Level
 from models.domain.prices import Charge, Usage
 from models.store import ledger, runs
 from models.store.database import Database
