@@ -72,7 +72,8 @@ async def list_page(
 async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap, actor: Actor) -> None:
     """Give a limit a cap. A higher one lets go on what a lower one blocked; a lower one takes back no promise."""
     await session.execute(_ALONE, {"workspace_id": workspace_id})
-    before = (await limits(session, workspace_id)).get(key, Cap())
+    known = await limits(session, workspace_id)
+    before = known.get(key, Cap())
     row = {"workspace_id": workspace_id, "scope": key.scope.value, "owner": key.owner.value, "name": key.name}
     values = {"cap_usd": cap.usd, "cap_tokens": cap.tokens, "set_by": actor.name}
     statement = insert(BudgetLimit).values(**row, **values)
@@ -81,7 +82,7 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     data = {"owner": key.owner.value, "name": key.name, "before": _shown(before), "after": _shown(cap)}
     about = Subject(kind="budget", id=key.scope.value)
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
-    await _apply(session, workspace_id, key.scope, actor)
+    await _apply(session, workspace_id, key.scope, known, {**known, key: cap}, actor)
 
 
 async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None:
@@ -189,14 +190,25 @@ _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :works
 _TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
 
 
-async def _apply(session: AsyncSession, workspace_id: str, scope: Scope, actor: Actor) -> None:
-    """Bring the counters of a limit to the caps that hold now, and let runs go on where that opens them."""
-    caps, ask = await limits(session, workspace_id), within(session)
+async def _apply(
+    session: AsyncSession,
+    workspace_id: str,
+    scope: Scope,
+    before: Mapping[Key, Cap],
+    after: Mapping[Key, Cap],
+    actor: Actor,
+) -> None:
+    """Bring those counters of a limit that have another cap now to it, and let runs go on where that opens them."""
+    ask = within(session)
     known = {"workspace_id": workspace_id, "scope": scope.value}
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
     opened: list[str] = []
     for counter in await ask(_COUNTERS, known):
-        cap, crossed = recapped(counter, cap_of(caps, scope, _owners(counter)))
+        owners = _owners(counter)
+        meant = cap_of(after, scope, owners)
+        if meant == cap_of(before, scope, owners):
+            continue
+        cap, crossed = recapped(counter, meant)
         values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)

@@ -70,8 +70,11 @@ async def reserve(db: Database, place: Place, wanted: Charge, actor: Actor, last
 
 async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> None:
     """Reserve and settle a call at once, for those who tell of it when it is over; raises what `reserve` does."""
-    values = _amounts(paid, actor) | {"lasts": LASTS, "kind": "settle", "ready": False}
-    await _spend(db, place, values, actor, (FINISH, place.key | values))
+    values = place.key | _amounts(paid, actor) | {"lasts": LASTS, "kind": "settle", "ready": False}
+    found = await _spend(db, place, values, actor, (FINISH, values))
+    if found and found[0]["verdict"] == "crosses":  # what was reserved and released before is not reserved again
+        async with db.workspace(place.workspace_id) as session:
+            await _settle_and_contain(session, place, values, actor)
 
 
 async def settle(db: Database, place: Place, paid: Charge, actor: Actor) -> bool:
@@ -131,29 +134,33 @@ async def overdue(session: AsyncSession) -> list[Place]:
     return [Place(**row) for row in await within(session)(OVERDUE, {"limit": OVERDUE_AT_ONCE})]
 
 
-async def _spend(db: Database, place: Place, values: dict[str, Any], actor: Actor, *then: Step) -> None:
-    """Reserve, and do what follows where that is granted; where it is not, do in one transaction what that means."""
+async def _spend(db: Database, place: Place, values: dict[str, Any], actor: Actor, *then: Step) -> Rows:
+    """Reserve, and do what follows where that is granted; where it is not, do in one transaction what that means.
+
+    Gives the rows of the last statement.
+    """
     steps = ((LOCK, place.key), (RESERVE, place.key | values), *then)
-    found = (await db.together(place.workspace_id, *steps))[1]
+    _, found, *rest = await db.together(place.workspace_id, *steps)
     if found and found[0]["verdict"] in ("unprepared", "over"):
         async with db.workspace(place.workspace_id) as session:
-            found = await _prepare_and_spend(session, place, values, actor, steps)
+            _, found, *rest = await _prepare_and_spend(session, place, values, actor, steps)
     if not found:
         raise NotFound("run_not_found", f"there is no run {place.run_id!r}")
     if found[0]["verdict"] not in ("granted", "known"):
         raise _refusal(place, found[0])
+    return rest[-1] if rest else found
 
 
 async def _prepare_and_spend(
     session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor, steps: Sequence[Step]
-) -> Rows:
+) -> list[Rows]:
     """Do the steps where a counter was missing; a refusal commits what follows of it."""
     await budgets.prepare(session, place.workspace_id, place.run_id)
-    found = [await within(session)(*step) for step in steps][1]
-    if found and found[0]["verdict"] == "over":
+    rows = [await within(session)(*step) for step in steps]
+    if rows[1] and rows[1][0]["verdict"] == "over":
         amounts = values["usd"], values["tokens"]
-        await budgets.contain(session, place.run_id, found[0], *amounts, actor, instead=True)
-    return found
+        await budgets.contain(session, place.run_id, rows[1][0], *amounts, actor, instead=True)
+    return rows
 
 
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
