@@ -7,10 +7,12 @@ from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
 from models.contracts.pipeline import Conclusion, RollbackCheck, StageResult
+from models.domain.budgets import RunStatus
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import blobs, candidates, governance, merge_slots, running, stages
+from models.store import blobs, candidates, governance, ledger, merge_slots, running, stages
+from models.store.database import clock
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 
@@ -31,7 +33,11 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
         log, report = await _kept(session, end)
         await recorder.close_in(session, record, _ending(end, report), log)
     await candidates.record_outcomes(session, ref.workspace_id, ref.mission_id)
-    return await running.conclude(session, end, closer)
+    is_closed = await running.conclude(session, end, closer)
+    status = RunStatus.SUCCESS if end.outcome is MissionOutcome.MERGED else RunStatus.FAILED
+    price = recorder.second(clock(session).now.date())
+    await ledger.pay_compute(session, ref.workspace_id, ref.mission_id, status, price)  # last: others wait for its row
+    return is_closed
 
 
 async def _close_open(recorder: StageRecorder, session: AsyncSession, end: Conclusion) -> None:

@@ -20,7 +20,7 @@ from models.domain.errors import MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import agents, configuration, governance, reconciling, running, signing_keys, stages
+from models.store import agents, configuration, governance, ledger, reconciling, running, signing_keys, stages
 from models.store.events import Actor
 from models.tables.missions import Mission
 
@@ -74,12 +74,16 @@ class ReconcileActivities:
 
     @activity.defn
     async def keep_house(self) -> None:
-        """Make the coming months' event partitions, drop old ones; tell of new configuration and of silent agents."""
-        async with heartbeating(), self._db.system() as session:
-            await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
-            await self._note_configuration(session)
-            await self._publish_key(session)
-            await agents.sweep(session)
+        """Make the coming months' event partitions, let go of what is over or was held too long, tell of news."""
+        async with heartbeating():
+            async with self._db.system() as session:
+                await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
+                await self._note_configuration(session)
+                await self._publish_key(session)
+                await agents.sweep(session)
+                held = await ledger.overdue(session)
+            for place in held:
+                await ledger.release(self._db, place, _this_pass())
 
     async def _note_configuration(self, session: AsyncSession) -> None:
         """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""

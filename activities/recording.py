@@ -4,6 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -15,9 +18,10 @@ from temporalio import activity
 from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.workbench.signing import ServiceKey
+from models.configuration import load_prices
 from models.contracts.missions import TestResult
 from models.contracts.pipeline import Payload, StageTask
-from models.domain.errors import StageFailed
+from models.domain.errors import StageFailed, Unavailable
 from models.domain.stages import StageStatus
 from models.store import blobs, stages
 from models.store.database import Database
@@ -57,8 +61,16 @@ Failure = Callable[[str], Payload]
 class StageRecorder:
     """Wraps the work of a stage: opens its record, heartbeats, follows its log, signs and closes it."""
 
-    def __init__(self, db: Database, key: ServiceKey) -> None:
-        self.db, self.key = db, key
+    def __init__(self, db: Database, key: ServiceKey, config_dir: Path | None = None) -> None:
+        self.db, self.key, self._config_dir = db, key, config_dir
+
+    def second(self, day: date) -> Decimal | None:
+        """What a second of a host costs on a day; None where nobody said, or what was said cannot be read."""
+        try:
+            return load_prices(self._config_dir).of_compute(day) if self._config_dir else None
+        except Unavailable as error:
+            log.warning("compute_not_priced", error=error.message)
+            return None
 
     async def run(self, task: StageTask, work: Work, failed: Failure) -> dict[str, Any]:
         """Do `work` unless the record says that it was done; `StageFailed` becomes a failed record.

@@ -16,7 +16,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checks, fanout, ingest, listing, pipeline, policy, sealing, waiting
+from benchmarks import checks, fanout, ingest, ledger, listing, pipeline, policy, sealing, waiting
 from benchmarks.measure import Comparison, medians
 
 BENCHMARKS = {
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "listing": listing.run,
     "policy": policy.run,
     "checks": checks.run,
+    "ledger": ledger.run,
 }
 TOLD = {"waiting": waiting.run, "sealing": sealing.run}
 """These have no other side to compare with."""

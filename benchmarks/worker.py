@@ -38,7 +38,7 @@ async def run(settings: Settings) -> None:
         client = await connect(settings)
         db = Database.from_settings(settings)
         stack.push_async_callback(db.close)
-        recorder = StageRecorder(db, ServiceKey.load_or_create(settings.signing_key))
+        recorder = StageRecorder(db, ServiceKey.load_or_create(settings.signing_key), settings.config_dir)
         scripts: Scripts = defaultdict(lambda: Script(observation_seconds=WINDOW_SECONDS))
         bare = Worker(
             client,

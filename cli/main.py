@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import agents, audit, decisions, keys, missions, policy, principals, repositories, servers, workspaces
+from cli import agents, audit, budgets, decisions, keys, missions, policy, principals, repositories, servers, workspaces
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,7 @@ def _version(wanted: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """Commands that have commands below them, as `mission`, talk to the HTTP API; the others work here."""
+    """Commands that have commands below them, as `mission`, and `cost` talk to the HTTP API; the others work here."""
 
 
 servers.add_to(app)
@@ -42,3 +42,5 @@ app.add_typer(workspaces.members, name="member")
 app.add_typer(workspaces.app, name="workspace")
 app.add_typer(agents.app, name="agent")
 app.add_typer(audit.app, name="audit")
+app.add_typer(budgets.app, name="budget")
+budgets.add_cost_to(app)

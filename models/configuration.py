@@ -1,5 +1,6 @@
 """What operators edit in `config/`, read from disk and named by its hash (V-06)."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from models.domain.canonical import digest_of
@@ -7,6 +8,7 @@ from models.domain.errors import InvalidInput, Unavailable
 from models.domain.metrics import Catalog, parse_catalog
 from models.domain.plain_yaml import read_mapping
 from models.domain.policy import FILE, parse_policy
+from models.domain.prices import Prices, parse_prices
 
 
 def load_catalog(config_dir: Path) -> Catalog:
@@ -36,6 +38,27 @@ def load_first_policy(config_dir: Path) -> str:
     except InvalidInput as error:
         raise Unavailable("config_invalid", error.message) from error
     return source
+
+
+def load_prices(config_dir: Path) -> Prices:
+    """Read the price list, anew only when its file was changed; without a file nothing has a price.
+
+    Raises:
+        Unavailable: `config_invalid`, naming the line that is wrong; an operator must mend it.
+    """
+    path = config_dir / "prices.yaml"
+    try:
+        found = path.stat()
+        return _prices(path, found.st_mtime_ns, found.st_size)
+    except FileNotFoundError:
+        return Prices()
+    except InvalidInput as error:
+        raise Unavailable("config_invalid", error.message) from error
+
+
+@lru_cache(maxsize=4)
+def _prices(path: Path, changed: int, size: int) -> Prices:
+    return parse_prices(_read(path))
 
 
 def config_hash(config_dir: Path, policy_version: int | None = None) -> str:

@@ -58,7 +58,7 @@ class Tools:
         """Load the signing key, try the isolation that this machine offers, and put the tools together."""
         runner = await asyncio.to_thread(Sandbox.detect, settings.sandbox)
         key = ServiceKey.load_or_create(settings.signing_key)
-        recorder = StageRecorder(db, key)
+        recorder = StageRecorder(db, key, settings.config_dir)
         benches = Benches(settings, db, key, host)
         environments = Environments(settings.cache_dir, runner)
         trials = Trials(benches, runner, environments, settings.commands_at_once)

@@ -1,8 +1,8 @@
 """The inbox: questions put to humans, and their answers (APPR-01..05)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,12 +18,11 @@ from models.domain.policy import Risk
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
 from models.schemas import links
-from models.schemas.decisions import AnswerView, DecisionCounts, DecisionResolve, DecisionView
+from models.schemas.decisions import AnswerView, CostSoFar, DecisionCounts, DecisionResolve, DecisionView
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
-from models.store import decisions, registrations
+from models.store import budgets, costs, decisions, registrations
 from models.tables.missions import Decision
-from models.tables.policies import DecisionAnswer
 
 routes = router("decisions")
 Newest = Annotated[PageRequest, Depends(Pagination(*decisions.SORTS, default="-requested_at"))]
@@ -46,7 +45,8 @@ async def list_decisions(
     filters = {"status": status, "kind": kind, "risk": risk, "mission_id": mission_id}
     async with db.workspace(call.workspace_id) as session:
         found = await decisions.list_page(session, call.workspace_id, filters, page, _agent(call))
-    return Success(data=Page(items=[_view(row) for row in found.rows], next_cursor=found.next_cursor))
+        views = await _views(session, call.workspace_id, found.rows)
+    return Success(data=Page(items=views, next_cursor=found.next_cursor))
 
 
 @routes.get("/decisions/counts")
@@ -64,8 +64,9 @@ async def get_decision(decision_id: str, call: Reader, db: Db) -> Success[Decisi
     """Show a question: what exactly is to be approved, why a human is asked, and what the answer binds."""
     async with db.workspace(call.workspace_id) as session:
         decision = await decisions.require(session, call.workspace_id, decision_id, _agent(call))
-        answers = await decisions.answers(session, decision)
-    return Success(data=_view(decision, answers))
+        [view] = await _views(session, call.workspace_id, [decision])
+        view.answers = await _answers(session, decision)
+    return Success(data=view)
 
 
 @routes.post("/decisions/{decision_id}/resolve", response_model=Success[DecisionView])
@@ -87,7 +88,11 @@ async def resolve_decision(
             resolved.append(decision)
             if decision.kind == registrations.KIND:
                 await registrations.conclude(session, decision, call.actor)
-        return _view(decision, await decisions.answers(session, decision))
+        if decision.kind == budgets.KIND:
+            await budgets.answered(session, decision, call.actor)
+        [view] = await _views(session, call.workspace_id, [decision])
+        view.answers = await _answers(session, decision)
+        return view
 
     response = await once.commit(resolve)
     if resolved and resolved[0].mission_id:
@@ -105,10 +110,23 @@ def _agent(call: Call) -> str | None:
     return call.principal.name if call.principal.kind is Kind.AGENT else None
 
 
-def _view(decision: Decision, answers: Sequence[DecisionAnswer] = ()) -> DecisionView:
+async def _answers(session: AsyncSession, decision: Decision) -> tuple[AnswerView, ...]:
+    return tuple(AnswerView.model_validate(answer) for answer in await decisions.answers(session, decision))
+
+
+async def _views(session: AsyncSession, workspace_id: str, found: Sequence[Decision]) -> list[DecisionView]:
+    """Show decisions with what their missions have cost by now."""
+    missions = [decision.mission_id for decision in found if decision.mission_id]
+    spent = await costs.of_missions(session, workspace_id, missions) if missions else {}
+    return [_view(decision, spent.get(decision.mission_id or "", {})) for decision in found]
+
+
+def _view(decision: Decision, spent: Mapping[str, Any]) -> DecisionView:
     view = DecisionView.model_validate(decision)
     view.digest = digest_of({"question": decision.question, "binding": decision.binding})
-    view.answers = tuple(AnswerView.model_validate(answer) for answer in answers)
+    if decision.kind == budgets.KIND:
+        spent = {name: decision.question[f"settled_{name}"] for name in CostSoFar.model_fields}
+    view.cost_so_far = CostSoFar.model_validate(spent)
     view.links["self"] = links.decision(decision.decision_id)
     if decision.mission_id:
         view.links["mission"] = links.mission(decision.mission_id)

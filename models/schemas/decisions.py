@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,9 +27,9 @@ class DecisionResolve(Body):
 
 
 class CostSoFar(BaseModel):
-    """What the subject of a decision has spent by now; nothing in the product spends yet."""
+    """What the subject of a decision has spent by now; a budget's, when it was asked about."""
 
-    usd: float = 0.0
+    usd: Decimal = Decimal(0)
     tokens: int = 0
 
 

@@ -1,16 +1,23 @@
 """What the reconciler's activities put right against a real Temporal server that knows none of these missions."""
 
+from datetime import timedelta
+from decimal import Decimal
+
 import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
+from models.domain.prices import Charge, Usage
 from models.domain.states import DecisionStatus, MissionOutcome
+from models.schemas.runs import RunCreate
 from models.settings import Settings
-from models.store import decisions
+from models.store import decisions, ledger, runs
+from models.store.ledger import Place
+from models.tables.budgets import Entry
 from models.tables.missions import Capa, Decision
 from tests.fixtures.runs import human
 from tests.fixtures.servers import TemporalServer
-from tests.fixtures.stage_hosts import Shop, do
+from tests.fixtures.stage_hosts import OPERATOR, Shop, do
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
 
@@ -78,3 +85,17 @@ async def test_workbenches_of_ended_missions_are_listed_until_they_are_closed(
 async def test_keeping_house_twice_is_harmless(reconciler: ReconcileActivities) -> None:
     for _ in (1, 2):
         await ActivityEnvironment().run(reconciler.keep_house)
+
+
+async def test_what_a_dead_holder_reserved_is_given_back(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await shop.mission()
+    async with case.db.workspace(case.workspace_id) as session:
+        new = RunCreate(agent_id="bot", mission_id=case.mission_id)
+        run_id = await runs.start(session, case.workspace_id, new, OPERATOR)
+    place = Place(case.workspace_id, run_id, "1")
+    await ledger.reserve(case.db, place, Charge(Usage(), Decimal("0.1")), OPERATOR, timedelta(0))
+    for _ in (1, 2):
+        await ActivityEnvironment().run(reconciler.keep_house)
+    async with case.db.workspace(case.workspace_id) as session:
+        assert (await runs.find(session, case.workspace_id, run_id))["reserved_usd"] == 0
+    assert {row.kind for row in await case.rows(Entry)} == {"reserve", "release"}

@@ -67,7 +67,7 @@ class TestShow:
         assert "the branch is protected" in found["reasons"]
         assert found["question"]["overrides"] == {"test": "true"}
         assert found["binding"]["patch_id"] == "p"
-        assert found["cost_so_far"] == {"usd": 0.0, "tokens": 0}
+        assert found["cost_so_far"] == {"usd": "0", "tokens": 0}
         assert found["expires_at"]
         assert (await api.get(found["links"]["mission"])).json()["data"]["mission_id"] == found["mission_id"]
 

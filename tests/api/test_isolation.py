@@ -28,7 +28,7 @@ async def theirs(client: Caller, other_team: Team, db: Database, repo: Repo, ser
 async def footprint(db: Database, workspace_id: str) -> dict[str, int]:
     """How many rows a workspace has, by table."""
     tables = ["mission", "candidate", "decision", "capa", "repository", "event", "metric_observation", "blob"]
-    tables += ["principal", "agent", "api_key", "audit"]
+    tables += ["principal", "agent", "api_key", "audit", "ledger"]
     async with db.workspace(workspace_id) as session:
         return {
             table: (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()  # noqa: S608  # ours

@@ -73,6 +73,22 @@ GET    /audit/consistency                           B M O D
 GET    /audit/{row_id}                              B M O D
 GET    /audit/{row_id}/proof                        B M O D
 POST   /audit/{row_id}/redact                       D
+GET    /runs                                        A B M O D
+GET    /runs/{run_id}                               A B M O D
+POST   /runs                                        A D S
+PATCH  /runs/{run_id}                               A D S
+POST   /runs/{run_id}/end                           A D S
+POST   /runs/{run_id}/costs                         A D S
+POST   /runs/{run_id}/reservations                  A D S
+POST   /runs/{run_id}/reservations/{cost_id}/settle A D S
+POST   /runs/{run_id}/reservations/{cost_id}/release A D S
+POST   /runs/{run_id}/adjustments                   D
+POST   /runs/{run_id}/tool-calls                    A D S
+GET    /runs/{run_id}/tool-calls                    A B M O D
+GET    /budgets                                     A B M O D
+PUT    /budgets                                     D
+GET    /budgets/spending                            A B M O D
+GET    /costs                                       A B M O D
 GET    /keys                                        D
 GET    /keys/{key_id}                               D
 POST   /keys                                        D
@@ -114,6 +130,8 @@ WITHOUT_NAMES: dict[str, dict[str, Any]] = {
     "POST /policy/versions": {"source": SOURCE},
     "POST /policy/try": {"source": SOURCE},
     "POST /policy/explain": {"action": "mission.merge", "as": {"kind": "service"}},
+    "POST /runs": {"agent_id": "agent"},
+    "PUT /budgets": {"scope": "run", "owner": "level", "name": "lead", "cap_usd": "2", "cap_tokens": None},
     "POST /capa": {"title": "t", "cause": "c", "severity": "low"},
     "POST /events": {"type": "subsystem.report", "subject": {"kind": "s", "id": "x"}},
     "POST /keys": {"principal": "new", "role": "observer"},

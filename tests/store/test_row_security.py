@@ -29,6 +29,7 @@ VALUES = {
     "bigint": "1",
     "boolean": "false",
     "double precision": "1",
+    "numeric": "1",
     "jsonb": "'[]'",
     "bytea": "'a'",
     "timestamp with time zone": "now()",

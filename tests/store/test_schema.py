@@ -9,16 +9,21 @@ from sqlalchemy.dialects import postgresql
 from sqlmodel import SQLModel
 
 from models.store.migrate import expected_revision, migrate
-from models.tables import agents, audit, events, missions, policies, workspaces
+from models.tables import agents, audit, budgets, events, missions, policies, workspaces
 from tests.fixtures.servers import PostgresServer
 
-__all__ = ["agents", "audit", "events", "missions", "policies", "workspaces"]
+__all__ = ["agents", "audit", "budgets", "events", "missions", "policies", "workspaces"]
 """Their import makes the metadata whole."""
 
 TABLES = SQLModel.metadata.tables
 WITHOUT_CLASS = {"alembic_version", "event"}
 POLICY = ("policy_version", "verdict", "decision_answer")
-NEVER_CHANGED = ("event", "evidence", "test_result", "metric_observation", "remediation_event", "blob", *POLICY)
+MONEY = ("ledger", "tool_call")
+NEVER_CHANGED = (
+    *("event", "evidence", "test_result", "metric_observation", "remediation_event", "blob"),
+    *POLICY,
+    *MONEY,
+)
 """What happened: rows are added, and nobody changes or removes one."""
 
 SPELT = {"varchar": "text", "float": "double precision"}

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,21 @@ class TestPolicy:
 
 
 ALWAYS = "  - {rule: always, because: every merge is looked at, when: {action: mission.merge}, ask: {people: 1}}\n"
+
+
+class TestBudgets:
+    def test_set_listed_and_summed_up(self, cli: Cli, merged: tuple[str, str]) -> None:
+        made = cli("budget", "set", "run", "level", "lead", "--usd", "2.25")
+        assert made.stdout.strip() == "run of level lead: USD 2.25, tokens none"
+        assert "2.25" in cli("budget", "list").stdout
+        assert cli("budget", "set", "run", "level", "lead", "--usd", "-1").returncode == 1
+        assert cli("budget", "set", "run", "level", "lead", "--tokens", "some").returncode == 2
+        assert json.loads(cli("budget", "spending", "--scope", "run", "--json").stdout) is not None
+        costs = json.loads(cli("cost", "--by", "mission", "--json").stdout)
+        paid = {row["key"]: Decimal(row["usd"]) for row in costs["items"]}
+        assert paid[merged[0]] > 0, "what its host worked"
+        assert Decimal(costs["total"]["usd"]) == sum(paid.values())
+        assert "total" in cli("cost").stdout
 
 
 class TestSteering:

@@ -1,0 +1,89 @@
+"""Limits, what they hold, and what was paid (BUDG-07, BUDG-09, WORKSPACE-03)."""
+
+from datetime import date
+from typing import Annotated
+
+from fastapi import Depends, Query, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import Admin, Db, OnlyOnce, Pagination, Reader
+from api.routing import router
+from api.views import page_of
+from models.domain.budgets import Scope
+from models.domain.errors import NotFound
+from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitSet, LimitView, Sum
+from models.schemas.envelope import Page, Success
+from models.schemas.pagination import MAX_OFFSET, PageRequest
+from models.store import budgets, costs
+
+routes = router("budgets")
+InOrder = Annotated[PageRequest, Depends(Pagination("scope", default="scope"))]
+MAX_GROUPS = 1000
+
+
+@routes.get("/budgets")
+async def list_budgets(call: Reader, db: Db) -> Success[Page[LimitView]]:
+    """List the caps that hold: what admins set, and the defaults."""
+    async with db.workspace(call.workspace_id) as session:
+        return Success(data=Page(items=await budgets.views(session, call.workspace_id)))
+
+
+@routes.put("/budgets", response_model=Success[LimitView])
+async def set_budget(new: LimitSet, call: Admin, once: OnlyOnce) -> Response:
+    """Set a cap. A higher one lets blocked runs go on at once; a lower one takes back nothing that was promised."""
+
+    async def set_limit(session: AsyncSession) -> LimitView:
+        await budgets.set_limit(session, call.workspace_id, new.key, new.cap, call.actor)
+        return next(view for view in await budgets.views(session, call.workspace_id) if budgets.is_of(view, new.key))
+
+    return await once.commit(set_limit)
+
+
+@routes.get("/budgets/spending")
+async def list_spending(
+    call: Reader,
+    db: Db,
+    page: InOrder,
+    scope: Scope | None = None,
+    subject: str | None = None,
+    period: str | None = None,
+    crossed: bool | None = None,
+) -> Success[Page[CounterView]]:
+    """List what runs, tickets, agents' days and the workspace's months have spent and promised, of what they may."""
+    filters = {"scope": scope, "subject": subject, "period": period, "crossed": crossed}
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(CounterView, await budgets.list_page(session, call.workspace_id, filters, page))
+
+
+@routes.get("/costs")
+async def sum_costs(
+    call: Reader,
+    db: Db,
+    group_by: GroupBy = GroupBy.DAY,
+    workspace_id: str | None = None,
+    agent_id: str | None = None,
+    ticket_id: str | None = None,
+    run_id: str | None = None,
+    mission_id: str | None = None,
+    model: str | None = None,
+    since: Annotated[date | None, Query(description="A UTC day, inclusive.")] = None,
+    until: Annotated[date | None, Query(description="A UTC day, exclusive.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_GROUPS)] = MAX_GROUPS,
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+) -> Success[Costs]:
+    """Sum up what was paid; every grouping comes to the same total."""
+    if workspace_id not in (None, call.workspace_id):
+        raise NotFound("workspace_not_found", f"there is no workspace {workspace_id!r}")
+    filters = {
+        "agent_id": agent_id,
+        "ticket_id": ticket_id,
+        "run_id": run_id,
+        "mission_id": mission_id,
+        "model": model,
+        "since": since.isoformat() if since else None,
+        "until": until.isoformat() if until else None,
+    }
+    async with db.workspace(call.workspace_id) as session:
+        rows, total = await costs.sums(session, call.workspace_id, group_by, filters, limit, offset)
+    items = [CostSum(**row) for row in rows]
+    return Success(data=Costs(group_by=group_by, items=items, total=Sum(**total)))

@@ -1,0 +1,204 @@
+"""Runs: executions that cost something, what they reserve and pay, and the tools they call (BUDG-10, ACTIVITY-02)."""
+
+from typing import Annotated
+
+from fastapi import Depends, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.auth import Call
+from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Reporter
+from api.routing import router
+from api.views import page_of
+from models.configuration import load_prices
+from models.domain.budgets import RunStatus
+from models.domain.errors import NotPermitted
+from models.domain.prices import Charge, charge
+from models.domain.principals import Kind
+from models.schemas.envelope import Page, Success
+from models.schemas.pagination import PageRequest
+from models.schemas.runs import (
+    Adjustment,
+    CostReport,
+    CostView,
+    Reservation,
+    RunCreate,
+    RunEnd,
+    RunView,
+    ToolCallCreate,
+    ToolCallView,
+)
+from models.settings import Settings
+from models.store import ledger, runs
+from models.store.database import Database
+from models.store.ledger import Place
+
+routes = router("runs")
+Newest = Annotated[PageRequest, Depends(Pagination("started_at", default="-started_at"))]
+InOrder = Annotated[PageRequest, Depends(Pagination("number", default="number"))]
+
+
+@routes.post("/runs", status_code=201, response_model=Success[RunView])
+async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce) -> Response:
+    """Start an execution. Where a limit leaves it nothing, it is blocked from its start."""
+    own = _own(new, call)
+
+    async def start(session: AsyncSession) -> RunView:
+        run_id = await runs.start(session, call.workspace_id, own, call.actor)
+        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+
+    return await once.commit(start)
+
+
+@routes.get("/runs")
+async def list_runs(
+    call: Reader,
+    db: Db,
+    page: Newest,
+    status: RunStatus | None = None,
+    agent_id: str | None = None,
+    ticket_id: str | None = None,
+    mission_id: str | None = None,
+) -> Success[Page[RunView]]:
+    """List executions, the newest first."""
+    filters = {"status": status, "agent_id": agent_id, "ticket_id": ticket_id, "mission_id": mission_id}
+    async with db.workspace(call.workspace_id) as session:
+        return page_of(RunView, await runs.list_page(session, call.workspace_id, filters, page))
+
+
+@routes.get("/runs/{run_id}")
+async def get_run(run_id: str, call: Reader, db: Db) -> Success[RunView]:
+    """Show an execution: its start, end, duration and status, and what it took."""
+    async with db.workspace(call.workspace_id) as session:
+        return Success(data=RunView.model_validate(await runs.find(session, call.workspace_id, run_id)))
+
+
+@routes.post("/runs/{run_id}/end", response_model=Success[RunView])
+@routes.patch("/runs/{run_id}", response_model=Success[RunView], name="patch_run")
+async def end_run(run_id: str, end: RunEnd, call: Reporter, once: OnlyOnce) -> Response:
+    """End an execution. What it reserved and did not settle is given back."""
+
+    async def finish(session: AsyncSession) -> RunView:
+        await runs.find(session, call.workspace_id, run_id, _agent(call))
+        await runs.end(session, call.workspace_id, run_id, end.status, end.reason, call.actor)
+        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+
+    return await once.commit(finish)
+
+
+@routes.post("/runs/{run_id}/costs", status_code=201, response_model=Success[CostView])
+async def report_cost(
+    run_id: str, report: CostReport, call: Reporter, db: Db, once: OnlyOnce, settings: AppSettings
+) -> Response:
+    """Pay for a call that was made. Where that goes beyond a limit, nothing is paid and the run is blocked."""
+
+    async def pay(key: str) -> CostView:
+        priced = await _priced(db, call, run_id, report, settings)
+        await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
+        return await _cost(db, call, run_id, key, priced)
+
+    return await once.command(pay)
+
+
+@routes.post("/runs/{run_id}/reservations", status_code=201, response_model=Success[CostView])
+async def reserve_cost(
+    run_id: str, wanted: Reservation, call: Reporter, db: Db, once: OnlyOnce, settings: AppSettings
+) -> Response:
+    """Reserve what a call may cost before it is made; settle or release it by its `cost_id`."""
+
+    async def hold(key: str) -> CostView:
+        priced = await _priced(db, call, run_id, wanted, settings)
+        await ledger.reserve(db, Place(call.workspace_id, run_id, key), priced, call.actor, wanted.lasts)
+        return await _cost(db, call, run_id, key, priced)
+
+    return await once.command(hold)
+
+
+@routes.post("/runs/{run_id}/reservations/{cost_id}/settle", response_model=Success[CostView])
+async def settle_cost(
+    run_id: str, cost_id: str, report: CostReport, call: Reporter, db: Db, once: OnlyOnce, settings: AppSettings
+) -> Response:
+    """Pay what a reserved call did cost, also where it is more than was reserved."""
+
+    async def pay(_: str) -> CostView:
+        priced = await _priced(db, call, run_id, report, settings)
+        await ledger.settle(db, Place(call.workspace_id, run_id, cost_id), priced, call.actor)
+        return await _cost(db, call, run_id, cost_id, priced)
+
+    return await once.command(pay)
+
+
+@routes.post("/runs/{run_id}/reservations/{cost_id}/release", response_model=Success[RunView])
+async def release_cost(run_id: str, cost_id: str, call: Reporter, db: Db, once: OnlyOnce) -> Response:
+    """Give back what was reserved for a call that was not made."""
+
+    async def give_back(_: str) -> RunView:
+        await _find(db, call, run_id)
+        await ledger.release(db, Place(call.workspace_id, run_id, cost_id), call.actor)
+        return await _find(db, call, run_id)
+
+    return await once.command(give_back)
+
+
+@routes.post("/runs/{run_id}/adjustments", status_code=201, response_model=Success[RunView])
+async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOnce, db: Db) -> Response:
+    """Correct what a run paid, with a reason; the ledger keeps what it held before."""
+    await _find(db, call, run_id)
+
+    async def adjust(key: str) -> RunView:
+        async with db.workspace(call.workspace_id) as session:
+            place = Place(call.workspace_id, run_id, key)
+            await ledger.adjust(session, place, change.usd, change.reason, call.actor)
+        return await _find(db, call, run_id)
+
+    return await once.command(adjust)
+
+
+@routes.post("/runs/{run_id}/tool-calls", status_code=201, response_model=Success[ToolCallView])
+async def log_tool_call(run_id: str, made: ToolCallCreate, call: Reporter, once: OnlyOnce) -> Response:
+    """Log a tool call. The fourth retry in a row with the same error blocks the run."""
+
+    async def log(session: AsyncSession) -> ToolCallView:
+        await runs.find(session, call.workspace_id, run_id, _agent(call))
+        return ToolCallView.model_validate(await runs.log_call(session, call.workspace_id, run_id, made, call.actor))
+
+    return await once.commit(log)
+
+
+@routes.get("/runs/{run_id}/tool-calls")
+async def list_tool_calls(run_id: str, call: Reader, db: Db, page: InOrder) -> Success[Page[ToolCallView]]:
+    """List a run's tool calls in their order, each with the cost that it names."""
+    async with db.workspace(call.workspace_id) as session:
+        await runs.find(session, call.workspace_id, run_id)
+        return page_of(ToolCallView, await runs.list_calls(session, call.workspace_id, run_id, page))
+
+
+def _agent(call: Call) -> str | None:
+    """An agent sees to its own runs only."""
+    return call.principal.name if call.principal.kind is Kind.AGENT else None
+
+
+def _own(new: RunCreate, call: Call) -> RunCreate:
+    """Whose run it is: an agent starts its own, and no agent says itself how far it is trusted."""
+    agent = _agent(call)
+    if agent is None:
+        return new
+    if new.agent_id not in (None, agent) or new.level is not None:
+        raise NotPermitted("own_runs_only", "an agent starts runs of its own, and does not choose its level")
+    return new.model_copy(update={"agent_id": agent})
+
+
+async def _find(db: Database, call: Call, run_id: str) -> RunView:
+    async with db.workspace(call.workspace_id) as session:
+        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, _agent(call)))
+
+
+async def _priced(db: Database, call: Call, run_id: str, report: CostReport, settings: Settings) -> Charge:
+    """Price a call of the caller's run by the day that the database has."""
+    async with db.workspace(call.workspace_id) as session:
+        run = await runs.find(session, call.workspace_id, run_id, _agent(call))
+    return charge(load_prices(settings.config_dir), report.usage, run["now"].date())
+
+
+async def _cost(db: Database, call: Call, run_id: str, cost_id: str, priced: Charge) -> CostView:
+    run = await _find(db, call, run_id)
+    return CostView(cost_id=cost_id, usd=priced.usd, unpriced=priced.unpriced, run=run)

@@ -1,0 +1,128 @@
+"""What may be spent: the four limits, whose cap each of them takes, and a run's states (requirements A.6, 4.11)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from models.domain.policy import Level
+
+SCALE = 9
+"""Decimals of a dollar: a token's price, given per million with three decimals, needs no rounding."""
+MAX_TOKENS = 10**15
+
+Usd = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
+Signed = Annotated[Decimal, Field(max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+
+
+class Category(StrEnum):
+    """What a ticket is about, as far as its budget goes."""
+
+    CONTENT = "content"
+    ENGINEERING = "engineering"
+    DEFAULT = "default"
+
+
+class Scope(StrEnum):
+    """The four limits, in the order in which the one that was hit is named (C-07)."""
+
+    RUN = "run"
+    TICKET = "ticket"
+    AGENT_DAY = "agent_day"
+    WORKSPACE_MONTH = "workspace_month"
+
+
+class Owner(StrEnum):
+    """Whose cap it is."""
+
+    RUN = "run"
+    TICKET = "ticket"
+    AGENT = "agent"
+    LEVEL = "level"
+    CATEGORY = "category"
+    WORKSPACE = "workspace"
+
+
+OWNERS: Mapping[Scope, tuple[Owner, ...]] = {
+    Scope.RUN: (Owner.RUN, Owner.AGENT, Owner.LEVEL),
+    Scope.TICKET: (Owner.TICKET, Owner.CATEGORY),
+    Scope.AGENT_DAY: (Owner.AGENT, Owner.LEVEL),
+    Scope.WORKSPACE_MONTH: (Owner.WORKSPACE,),
+}
+"""Who may have a cap of each limit; the first that has one wins."""
+
+ASKED = frozenset({Scope.RUN, Scope.TICKET})
+"""Limits that a human is asked to raise when they are hit; the others wait for their window to turn (V-29)."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """The most that may be spent; None is no limit."""
+
+    usd: Decimal | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Key:
+    """Names a cap: of which limit, and whose."""
+
+    scope: Scope
+    owner: Owner
+    name: str = ""
+
+
+def _usd(scope: Scope, owner: Owner, caps: Mapping[str, str]) -> dict[Key, Cap]:
+    return {Key(scope, owner, name): Cap(Decimal(usd)) for name, usd in caps.items()}
+
+
+DEFAULTS: Mapping[Key, Cap] = {
+    **_usd(Scope.RUN, Owner.LEVEL, {Level.INTERN: "0.25", Level.SPECIALIST: "0.75", Level.LEAD: "1.50"}),
+    **_usd(Scope.TICKET, Owner.CATEGORY, {Category.CONTENT: "6", Category.ENGINEERING: "8", Category.DEFAULT: "6"}),
+    **_usd(Scope.AGENT_DAY, Owner.LEVEL, {Level.INTERN: "2", Level.SPECIALIST: "5", Level.LEAD: "12"}),
+    Key(Scope.WORKSPACE_MONTH, Owner.WORKSPACE): Cap(),
+}
+"""BUDG-01, BUDG-02, BUDG-03, V-28, BUDG-09: the workspace's has no default."""
+
+
+def cap_of(caps: Mapping[Key, Cap], scope: Scope, owners: Mapping[Owner, str | None]) -> Cap:
+    """Find the cap that a limit takes, by those who may have one; without any there is no limit."""
+    for owner in OWNERS[scope]:
+        name = owners.get(owner)
+        if name is not None and (cap := caps.get(Key(scope, owner, name))) is not None:
+            return cap
+    return Cap()
+
+
+def raised(cap: Cap, usd: Decimal, tokens: int) -> Cap:
+    """Propose the next cap where one was hit: twice as much, and at least what is wanted altogether."""
+    return Cap(
+        None if cap.usd is None else max(2 * cap.usd, usd),
+        None if cap.tokens is None else max(2 * cap.tokens, tokens),
+    )
+
+
+class RunStatus(StrEnum):
+    """How an execution stands; it runs while it has none of these (ACTIVITY-02)."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+
+
+LOOP = "loop"
+"""What blocks a run that repeats a failing call, where a scope's name blocks one that was too expensive."""
+MAX_SAME_RETRIES = 3
+"""Retries of a tool with the same error; the next one is a loop (LOOP-04). The first call is no retry."""
+SAME_ERROR_CHARS = 200
+
+
+def is_loop(errors: list[str | None]) -> bool:
+    """Whether a tool's latest calls, the newest first, are too many failures in a row of the same error (V-35)."""
+    alike = errors[: MAX_SAME_RETRIES + 2]
+    said = {error and error[:SAME_ERROR_CHARS] for error in alike}
+    return len(alike) == MAX_SAME_RETRIES + 2 and len(said) == 1 and None not in said

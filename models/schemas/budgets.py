@@ -1,0 +1,112 @@
+"""Bodies of the budget and cost routes."""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.domain.budgets import OWNERS, Cap, Category, Key, Owner, Scope, Tokens, Usd
+from models.domain.policy import Level
+from models.schemas.envelope import Body
+
+_NAMED = {Owner.LEVEL: Level, Owner.CATEGORY: Category}
+
+
+class LimitSet(Body):
+    """Gives a limit a cap: of a level, a category, or one agent, ticket or run. Null is no cap."""
+
+    scope: Scope
+    owner: Owner
+    name: Annotated[str, Field(max_length=256)] = ""
+    cap_usd: Usd | None
+    cap_tokens: Tokens | None
+
+    @property
+    def key(self) -> Key:
+        """Which cap it is."""
+        return Key(self.scope, self.owner, self.name)
+
+    @property
+    def cap(self) -> Cap:
+        """What it becomes."""
+        return Cap(self.cap_usd, self.cap_tokens)
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "LimitSet":
+        if self.owner not in OWNERS[self.scope]:
+            known = ", ".join(OWNERS[self.scope])
+            raise ValueError(f"the limit {self.scope.value} has caps of: {known}")
+        if (self.owner is Owner.WORKSPACE) is bool(self.name):
+            raise ValueError("`name` says whose cap it is, and a workspace's has none")
+        if (kind := _NAMED.get(self.owner)) and self.name not in list(kind):
+            raise ValueError(f"`name` must be one of: {', '.join(kind)}")
+        return self
+
+
+class LimitView(BaseModel):
+    """A cap that holds: set by somebody, or the default."""
+
+    scope: Scope
+    owner: Owner
+    name: str
+    cap_usd: Decimal | None
+    cap_tokens: int | None
+    set_by: str | None = None
+    set_at: datetime | None = None
+
+
+class CounterView(BaseModel):
+    """What one run, ticket, agent's day or workspace's month has spent and promised, of what it may."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    scope: Scope
+    subject: str
+    period: str
+    cap_usd: Decimal | None
+    cap_tokens: int | None
+    settled_usd: Decimal
+    reserved_usd: Decimal
+    settled_tokens: int
+    reserved_tokens: int
+    calls: int
+    crossed: bool
+
+
+class GroupBy(StrEnum):
+    """By what costs are summed up."""
+
+    AGENT = "agent"
+    TICKET = "ticket"
+    RUN = "run"
+    MISSION = "mission"
+    MODEL = "model"
+    DAY = "day"
+    WORKSPACE = "workspace"
+
+
+class Sum(BaseModel):
+    """What was paid, and for what. `unpriced_usd` is the part whose model has no price."""
+
+    usd: Decimal
+    unpriced_usd: Decimal
+    tokens_in: int
+    tokens_out: int
+    tokens: int
+    calls: int
+
+
+class CostSum(Sum):
+    """A group's; `key` is null for what belongs to none."""
+
+    key: str | None
+
+
+class Costs(BaseModel):
+    """The groups, the dearest first, and what all of them come to, also those beyond the page."""
+
+    group_by: GroupBy
+    items: list[CostSum]
+    total: Sum

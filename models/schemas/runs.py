@@ -1,0 +1,135 @@
+"""Bodies of the run routes: executions, their tool calls, and what they cost."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from models.contracts.missions import Name, Text
+from models.domain.budgets import Category, RunStatus, Signed, Tokens, Usd
+from models.domain.policy import Level
+from models.domain.prices import Usage
+from models.schemas.envelope import Body
+
+CostId = Annotated[str, Field(min_length=1, max_length=256)]
+Calls = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class RunCreate(Body):
+    """Starts an execution. An agent starts its own; a service or admin may name the agent, and its level."""
+
+    agent_id: Name | None = None
+    level: Level | None = None
+    ticket_id: Name | None = None
+    category: Category | None = None
+    mission_id: Name | None = None
+
+
+class RunEnd(Body):
+    """Says how an execution ended. What it reserved and never settled is given back."""
+
+    status: RunStatus
+    reason: Text | None = None
+
+
+class CostReport(Body):
+    """A call of a model: what it took and, where its caller knows, what it cost. Dollars are exact: send a text."""
+
+    model: Name | None = None
+    tokens_in: Tokens = 0
+    tokens_out: Tokens = 0
+    calls: Calls = 1
+    usd: Usd | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """As it is priced."""
+        return Usage(**self.model_dump(include=set(Usage.model_fields)))
+
+
+class Reservation(CostReport):
+    """The most that a call may take and cost, before it is made; it is held for so many seconds."""
+
+    hold_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 900
+
+    @property
+    def lasts(self) -> timedelta:
+        """How long it is held."""
+        return timedelta(seconds=self.hold_seconds)
+
+
+class Adjustment(Body):
+    """Corrects what a run paid, by more (above zero) or less."""
+
+    usd: Signed
+    reason: Text
+
+
+class ToolCallCreate(Body):
+    """A tool that was called, and its error where it failed: a code, or what it said."""
+
+    tool: Name
+    error: Text | None = None
+    duration_ms: Annotated[int | None, Field(ge=0, le=86_400_000)] = None
+    cost_id: CostId | None = None
+
+
+class ToolCallView(BaseModel):
+    """A call in the order of its run, with its cost where it names one."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    tool: str
+    error: str | None
+    duration_ms: int | None
+    cost_id: str | None
+    usd: Decimal | None = None
+    at: datetime
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
+    @property
+    def status(self) -> str:
+        """Whether it worked."""
+        return "failed" if self.error else "success"
+
+
+class RunView(BaseModel):
+    """An execution with its resources (ACTIVITY-02, ACTIVITY-03). It runs while it has no `status`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    run_id: str
+    agent_id: str | None
+    level: Level | None
+    ticket_id: str | None
+    category: Category | None
+    mission_id: str | None
+    status: RunStatus | None
+    reason: str | None
+    blocked_by: str | None
+    created_by: str
+    started_at: datetime
+    ended_at: datetime | None
+    tokens: int
+    calls: int
+    usd: Decimal
+    reserved_usd: Decimal
+    cap_usd: Decimal | None
+    cap_tokens: int | None
+
+    @computed_field  # type: ignore[prop-decorator]  # as above
+    @property
+    def duration_seconds(self) -> float | None:
+        """Its end less its start."""
+        return (self.ended_at - self.started_at).total_seconds() if self.ended_at else None
+
+
+class CostView(BaseModel):
+    """What a cost came to: reserved, settled or given back, and at what price."""
+
+    cost_id: str
+    usd: Decimal
+    unpriced: bool
+    run: RunView

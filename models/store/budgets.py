@@ -1,0 +1,307 @@
+"""Limits and the counters that hold them: set by admins, met by runs, contained when they are crossed (BUDG-04)."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import func, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised
+from models.domain.canonical import canonical_json
+from models.domain.decisions import Terms
+from models.domain.events import EventType, Subject
+from models.domain.policy import Resolvers, Risk, parse_policy
+from models.domain.principals import Role
+from models.domain.states import DecisionStatus
+from models.schemas.budgets import LimitView
+from models.schemas.pagination import PageRequest
+from models.store import events, governance, lists, policies
+from models.store.database import mark_events, within
+from models.store.events import Actor
+from models.store.ledger_statements import CONTAIN, SPENT_UP, WANTED
+from models.store.pagination import Rows
+from models.tables.budgets import Budget, BudgetLimit
+from models.tables.missions import Decision
+
+KIND = "budget"
+"""Of the decision that asks for a higher cap."""
+
+
+async def limits(session: AsyncSession, workspace_id: str) -> dict[Key, Cap]:
+    """Read every cap that holds in a workspace: what admins set, over the defaults."""
+    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id))
+    return {**DEFAULTS, **{_key(row): Cap(row.cap_usd, row.cap_tokens) for row in rows}}
+
+
+async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
+    """List those caps for people, in the order of the limits."""
+    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id))
+    known = {_key(row): row for row in rows}
+    caps = await limits(session, workspace_id)
+    order = list(Scope)
+    return [
+        LimitView(
+            scope=key.scope,
+            owner=key.owner,
+            name=key.name,
+            cap_usd=cap.usd,
+            cap_tokens=cap.tokens,
+            set_by=known[key].set_by if key in known else None,
+            set_at=known[key].set_at if key in known else None,
+        )
+        for key, cap in sorted(caps.items(), key=lambda item: (order.index(item[0].scope), item[0].owner, item[0].name))
+    ]
+
+
+def is_of(view: LimitView, key: Key) -> bool:
+    """Whether a cap is the one that is named."""
+    return Key(view.scope, view.owner, view.name) == key
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[Budget]:
+    """Read one page of counters: what each limit has left."""
+    keys = (col(Budget.scope), col(Budget.subject), col(Budget.period))
+    return await lists.fetch(session, Budget, workspace_id, filters, keys, page)
+
+
+async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap, actor: Actor) -> None:
+    """Give a limit a cap. A higher one lets go on what a lower one blocked; a lower one takes back no promise."""
+    await session.execute(_ALONE, {"workspace_id": workspace_id})
+    known = await limits(session, workspace_id)
+    before = known.get(key, Cap())
+    row = {"workspace_id": workspace_id, "scope": key.scope.value, "owner": key.owner.value, "name": key.name}
+    values = {"cap_usd": cap.usd, "cap_tokens": cap.tokens, "set_by": actor.name}
+    statement = insert(BudgetLimit).values(**row, **values)
+    changed = {**values, "set_at": func.mc_now()}
+    await session.execute(statement.on_conflict_do_update(index_elements=list(row), set_=changed))
+    data = {"owner": key.owner.value, "name": key.name, "before": _shown(before), "after": _shown(cap)}
+    about = Subject(kind="budget", id=key.scope.value)
+    await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
+    await _apply(session, workspace_id, key.scope, known, {**known, key: cap}, actor)
+
+
+async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None:
+    """Make the counters that a run needs now, each with the cap that holds for it."""
+    await session.execute(_TOGETHER, {"workspace_id": workspace_id})
+    caps = await limits(session, workspace_id)
+    wanted = await within(session)(WANTED, {"workspace_id": workspace_id, "run_id": run_id})
+    rows = [_counter(workspace_id, row, caps) for row in wanted]
+    if rows:
+        await session.execute(insert(Budget).values(rows).on_conflict_do_nothing())
+
+
+async def spent_up(session: AsyncSession, workspace_id: str, run_id: str) -> dict[str, Any] | None:
+    """Find a limit that leaves a run nothing at all (BUDG-09)."""
+    found = await within(session)(SPENT_UP, {"workspace_id": workspace_id, "run_id": run_id})
+    return found[0] if found else None
+
+
+async def contain(
+    session: AsyncSession,
+    run_id: str,
+    crossed: Mapping[str, Any],
+    usd: Decimal,
+    tokens: int,
+    actor: Actor,
+    *,
+    instead: bool = False,
+) -> None:
+    """Block a run that met a limit; who crosses it first closes it for all, and asks or tells (V-29).
+
+    `instead`: of what blocked the run in a window that is over.
+    """
+    scope = Scope(crossed["scope"])
+    more = raised(
+        Cap(crossed["cap_usd"], crossed["cap_tokens"]), crossed["settled_usd"] + usd, crossed["settled_tokens"] + tokens
+    )
+    told = {
+        **{name: crossed[name] for name in ("scope", "subject", "period")},
+        **{name: _text(crossed[name]) for name in ("cap_usd", "cap_tokens", "settled_usd", "settled_tokens")},
+        "asked_usd": _text(usd),
+        "asked_tokens": tokens,
+        "run_id": run_id,
+    }
+    binding = {"scope": scope.value, "subject": crossed["subject"], **_shown(more)}
+    values = {
+        **{name: crossed[name] for name in ("workspace_id", "scope", "subject", "period")},
+        "run_id": run_id,
+        "reason": reason(crossed),
+        "instead": instead,
+        "is_asked": scope in ASKED,
+        "risk": Risk.YELLOW.value,
+        "terms": await _terms(session, crossed["workspace_id"], actor) if scope in ASKED else "{}",
+        "question": canonical_json({**told, "proposed": _shown(more)}).decode(),
+        "binding": canonical_json(binding).decode(),
+        "told": canonical_json(told).decode(),
+        "named": f"{scope.value}/{crossed['subject'] or crossed['workspace_id']}",
+        "actor": actor.name,
+        "correlation_id": actor.correlation_id,
+    }
+    await within(session)(CONTAIN, values)
+    mark_events(session)
+
+
+async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> None:
+    """Raise the cap that an approved decision is about, by what it bound; a denied one leaves the run blocked."""
+    if decision.status != DecisionStatus.APPROVED.value:
+        return
+    bound = decision.binding
+    scope = Scope(bound["scope"])
+    cap = Cap(None if bound["cap_usd"] is None else Decimal(bound["cap_usd"]), bound["cap_tokens"])
+    await set_limit(session, decision.workspace_id, Key(scope, Owner(scope.value), bound["subject"]), cap, actor)
+
+
+async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> str:
+    """Say who may raise a cap: whom the policy in force names, and an admin where none is yet."""
+    law = await policies.active(session, workspace_id)
+    resolvers = parse_policy(law.source).resolvers(KIND) if law else Resolvers(role=Role.ADMIN)
+    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name}).model_dump_json()
+
+
+def reason(crossed: Mapping[str, Any]) -> str:
+    """Say which limit was crossed, and what helps."""
+    scope = Scope(crossed["scope"])
+    helps = "an admin may raise it" if scope in ASKED else "wait until its window turns, or let an admin raise it"
+    return f"{described(crossed)} is crossed; {helps}"
+
+
+def described(counter: Mapping[str, Any]) -> str:
+    """Name a limit and its caps."""
+    usd, tokens = counter["cap_usd"], counter["cap_tokens"]
+    caps = [f"{usd.normalize():f} USD"] if usd is not None else []
+    caps += [f"{tokens} tokens"] if tokens is not None else []
+    return f"{_NAMES[Scope(counter['scope'])].format(**counter)} of {' and '.join(caps)}"
+
+
+_NAMES = {
+    Scope.RUN: "the run's limit",
+    Scope.TICKET: "the limit of ticket {subject!r}",
+    Scope.AGENT_DAY: "the limit of agent {subject!r} for {period}",
+    Scope.WORKSPACE_MONTH: "the workspace's limit for {period}",
+}
+
+# Caps that are being set and counters that are being made must not miss each other.
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :workspace_id, 0))")
+_TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
+
+
+async def _apply(
+    session: AsyncSession,
+    workspace_id: str,
+    scope: Scope,
+    before: Mapping[Key, Cap],
+    after: Mapping[Key, Cap],
+    actor: Actor,
+) -> None:
+    """Bring those counters of a limit that have another cap now to it, and let runs go on where that opens them."""
+    ask = within(session)
+    known = {"workspace_id": workspace_id, "scope": scope.value}
+    rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
+    opened: list[str] = []
+    for counter in await ask(_COUNTERS, known):
+        owners = _owners(counter)
+        meant = cap_of(after, scope, owners)
+        if meant == cap_of(before, scope, owners):
+            continue
+        cap, crossed = recapped(counter, meant)
+        values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
+        for name, value in zip(rows, values, strict=True):
+            rows[name].append(value)
+        if counter["crossed"] and not crossed:
+            opened.append(counter["subject"])
+    await ask(_RECAP, known | rows)
+    if opened:
+        await ask(_GO_ON, known | {"actor": actor.name, "correlation_id": actor.correlation_id})
+        mark_events(session)
+        await _withdraw(session, workspace_id, scope, opened, actor)
+
+
+def recapped(counter: Mapping[str, Any], cap: Cap) -> tuple[Cap, bool]:
+    """Give a counter a cap, which never falls below what is promised: the limit closes instead, until it is raised."""
+    usd = counter["settled_usd"] + counter["reserved_usd"]
+    tokens = counter["settled_tokens"] + counter["reserved_tokens"]
+    held = Cap(None if cap.usd is None else max(cap.usd, usd), None if cap.tokens is None else max(cap.tokens, tokens))
+    is_raised = _above(cap.usd, counter["cap_usd"]) or _above(cap.tokens, counter["cap_tokens"])
+    return held, held != cap or (counter["crossed"] and not is_raised)
+
+
+def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:
+    return before is not None and (cap is None or cap > before)
+
+
+_COUNTERS = """
+    SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s ORDER BY subject, period
+    FOR NO KEY UPDATE
+"""
+_RECAP = """
+    UPDATE budget b SET cap_usd = t.usd, cap_tokens = t.tokens, crossed = t.crossed
+    FROM unnest(CAST(%(subject)s AS text[]), CAST(%(period)s AS text[]), CAST(%(usd)s AS numeric[]),
+    CAST(%(tokens)s AS bigint[]), CAST(%(crossed)s AS boolean[])) AS t (subject, period, usd, tokens, crossed)
+    WHERE b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s AND b.subject = t.subject AND b.period = t.period
+    AND (b.cap_usd, b.cap_tokens, b.crossed) IS DISTINCT FROM (t.usd, t.tokens, t.crossed)
+"""
+_GO_ON = """
+    WITH gone_on AS (
+        UPDATE run r SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL FROM budget b
+        WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL AND r.status IS NOT NULL
+        AND r.blocked_by = %(scope)s AND b.workspace_id = r.workspace_id AND b.scope = r.blocked_by
+        AND b.period = r.blocked_period AND NOT b.crossed AND b.subject =
+        CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ticket_id WHEN 'agent_day' THEN r.agent_id
+        ELSE '' END RETURNING r.run_id
+    )
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT %(workspace_id)s, 'run.unblocked', 'run', run_id, %(actor)s, %(correlation_id)s, '{}' FROM gone_on
+"""
+
+
+async def _withdraw(
+    session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
+) -> None:
+    """Take back the questions that a raised cap has answered; one that is being answered now is left to its answer."""
+    asked = (
+        select(Decision.decision_id)
+        .where(Decision.workspace_id == workspace_id, Decision.kind == KIND)
+        .where(Decision.status == DecisionStatus.PENDING.value, col(Decision.binding)["scope"].astext == scope.value)
+        .where(col(Decision.binding)["subject"].astext.in_(subjects))
+        .with_for_update(skip_locked=True)
+    )
+    for decision_id in list(await session.scalars(asked)):
+        await governance.withdraw(session, workspace_id, decision_id, actor)
+
+
+def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:
+    scope = Scope(wanted["scope"])
+    kinds = {Scope.RUN: wanted["level"], Scope.AGENT_DAY: wanted["level"], Scope.TICKET: wanted["category"]}
+    row = {name: wanted[name] for name in ("scope", "subject", "period", "agent_id")} | {"kind": kinds.get(scope)}
+    cap = cap_of(caps, scope, _owners(row))
+    return {"workspace_id": workspace_id, **row, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
+
+
+def _owners(counter: Mapping[str, Any]) -> dict[Owner, str | None]:
+    """Name those who may have a cap of a counter."""
+    return {
+        Owner.RUN: counter["subject"],
+        Owner.TICKET: counter["subject"],
+        Owner.AGENT: counter["agent_id"],
+        Owner.LEVEL: counter["kind"],
+        Owner.CATEGORY: counter["kind"],
+        Owner.WORKSPACE: "",
+    }
+
+
+def _key(row: BudgetLimit) -> Key:
+    return Key(Scope(row.scope), Owner(row.owner), row.name)
+
+
+def _shown(cap: Cap) -> dict[str, Any]:
+    return {"cap_usd": _text(cap.usd), "cap_tokens": cap.tokens}
+
+
+def _text(amount: Decimal | int | None) -> Any:
+    """Dollars travel as text, so that nobody rounds them."""
+    return str(amount) if isinstance(amount, Decimal) else amount

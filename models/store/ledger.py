@@ -1,0 +1,209 @@
+"""The ledger: money is reserved before the act and settled after it, within four limits (design section 9).
+
+At every commit what is settled and reserved stays within each cap, but for rows that say that they are an `overrun`: a
+call that cost more than it had reserved.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.domain.budgets import RunStatus
+from models.domain.errors import Conflict, MissionControlError, NotFound
+from models.domain.prices import Charge
+from models.domain.stages import StageName
+from models.store import budgets
+from models.store.database import Database, Rows, Step, mark_events, within
+from models.store.events import Actor
+from models.store.ledger_statements import ADJUST, COMPUTE, FINISH, LOCK, LOCK_ALL, LOCK_HELD, OPEN, OVERDUE, RESERVE
+
+LASTS = timedelta(minutes=15)
+"""How long a call may take before its reservation counts as forgotten by a holder that died."""
+OVERDUE_AT_ONCE = 200
+
+
+COMPUTING = [
+    stage.value
+    for stage in (
+        StageName.PULL_CODE,
+        StageName.BRANCH_AND_PATCH,
+        StageName.RUN_TESTS,
+        StageName.SECURITY_SCAN,
+        StageName.STRESS_TESTS,
+    )
+]
+"""The stages in which a host works; in the others a mission waits, or Postgres does it all."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One cost of a run. `cost_id` is its business key: whatever is done under it is done once."""
+
+    workspace_id: str
+    run_id: str
+    cost_id: str
+
+    @property
+    def key(self) -> dict[str, str]:
+        """As statements take it."""
+        return {"workspace_id": self.workspace_id, "run_id": self.run_id, "cost_id": self.cost_id}
+
+
+NOTHING: dict[str, Any] = {"model": None, "tokens_in": 0, "tokens_out": 0, "tokens": 0, "calls": 0, "usd": Decimal(0)}
+NOTHING |= {"unpriced": False, "reason": None}
+
+
+async def reserve(db: Database, place: Place, wanted: Charge, actor: Actor, lasts: timedelta = LASTS) -> None:
+    """Promise what a call may cost, before it is made. Doing it again changes nothing.
+
+    Raises:
+        Conflict: `budget_exceeded` by the limit that was hit first, and the run is blocked; `budget_reserved` where
+            begun calls hold what is left; `run_blocked`, `run_ended`.
+        NotFound: `run_not_found`.
+    """
+    await _spend(db, place, _amounts(wanted, actor) | {"lasts": lasts}, actor)
+
+
+async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> None:
+    """Reserve and settle a call at once, for those who tell of it when it is over; raises what `reserve` does."""
+    values = place.key | _amounts(paid, actor) | {"lasts": LASTS, "kind": "settle", "ready": False}
+    found = await _spend(db, place, values, actor, (FINISH, values))
+    if found and found[0]["verdict"] == "crosses":  # what was reserved and released before is not reserved again
+        async with db.workspace(place.workspace_id) as session:
+            await _settle_and_contain(session, place, values, actor)
+
+
+async def settle(db: Database, place: Place, paid: Charge, actor: Actor) -> bool:
+    """Pay what a reserved call did cost, also where that is more; false when it was paid before.
+
+    Raises:
+        NotFound: `reservation_not_found`.
+    """
+    values = place.key | _amounts(paid, actor) | {"kind": "settle", "ready": False}
+    _, found = await db.together(place.workspace_id, (LOCK_HELD, place.key), (FINISH, values))
+    if found and found[0]["verdict"] == "crosses":
+        async with db.workspace(place.workspace_id) as session:
+            found = await _settle_and_contain(session, place, values, actor)
+    return _finished(found, place)
+
+
+async def release(db: Database, place: Place, actor: Actor) -> bool:
+    """Give back what was reserved for a call that was not made; false when it was given back, or paid, before."""
+    values = place.key | NOTHING | {"holder": actor.name, "kind": "release", "ready": True}
+    _, found = await db.together(place.workspace_id, (LOCK_HELD, place.key), (FINISH, values))
+    return _finished(found, place)
+
+
+async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
+    """Correct what a run paid, by more or less; doing it again changes nothing."""
+    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
+    await budgets.prepare(session, place.workspace_id, place.run_id)
+    ask = within(session)
+    await ask(LOCK, place.key)
+    values = place.key | NOTHING | told | {"holder": actor.name, "usd": usd, "reason": reason}
+    if await ask(ADJUST, values):
+        mark_events(session)
+
+
+async def release_all(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
+    """Give back what a run that ends still holds; nothing can be reserved beside it until the transaction ends."""
+    ask, run = within(session), {"workspace_id": workspace_id, "run_id": run_id}
+    await ask(LOCK_ALL, run)
+    for row in await ask(OPEN, run):
+        place = Place(workspace_id, run_id, row["cost_id"])
+        await ask(FINISH, place.key | NOTHING | {"holder": actor.name, "kind": "release", "ready": True})
+
+
+async def pay_compute(
+    session: AsyncSession, workspace_id: str, mission_id: str, status: RunStatus, usd_per_second: Decimal | None
+) -> None:
+    """Write the run of a mission that ends, with what its hosts worked, in one statement; doing it again adds nothing.
+
+    It was worked already, so nothing is reserved: what is beyond the workspace's cap is an overrun.
+    """
+    values = {"workspace_id": workspace_id, "mission_id": mission_id, "status": status.value, "stages": COMPUTING}
+    await within(session)(COMPUTE, values | {"usd_per_second": usd_per_second})
+
+
+async def overdue(session: AsyncSession) -> list[Place]:
+    """List reservations whose holder must have died (system door)."""
+    return [Place(**row) for row in await within(session)(OVERDUE, {"limit": OVERDUE_AT_ONCE})]
+
+
+async def _spend(db: Database, place: Place, values: dict[str, Any], actor: Actor, *then: Step) -> Rows:
+    """Reserve, and do what follows where that is granted; where it is not, do in one transaction what that means.
+
+    Gives the rows of the last statement.
+    """
+    steps = ((LOCK, place.key), (RESERVE, place.key | values), *then)
+    _, found, *rest = await db.together(place.workspace_id, *steps)
+    if found and found[0]["verdict"] in ("unprepared", "over"):
+        async with db.workspace(place.workspace_id) as session:
+            _, found, *rest = await _prepare_and_spend(session, place, values, actor, steps)
+    if not found:
+        raise NotFound("run_not_found", f"there is no run {place.run_id!r}")
+    if found[0]["verdict"] not in ("granted", "known"):
+        raise _refusal(place, found[0])
+    return rest[-1] if rest else found
+
+
+async def _prepare_and_spend(
+    session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor, steps: Sequence[Step]
+) -> list[Rows]:
+    """Do the steps where a counter was missing; a refusal commits what follows of it."""
+    await budgets.prepare(session, place.workspace_id, place.run_id)
+    rows = [await within(session)(*step) for step in steps]
+    if rows[1] and rows[1][0]["verdict"] == "over":
+        amounts = values["usd"], values["tokens"]
+        await budgets.contain(session, place.run_id, rows[1][0], *amounts, actor, instead=True)
+    return rows
+
+
+async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
+    """Pay what goes beyond a cap, and block the run in the same transaction."""
+    ask = within(session)
+    await ask(LOCK_HELD, place.key)
+    found = await ask(FINISH, values | {"ready": True})
+    if found[0]["scope"] is not None and found[0]["verdict"] == "done":
+        await budgets.contain(session, place.run_id, found[0], values["usd"], values["tokens"], actor)
+    return found
+
+
+def _finished(found: Rows, place: Place) -> bool:
+    if not found:
+        raise NotFound("reservation_not_found", f"the run reserved nothing under {place.cost_id!r}")
+    return bool(found[0]["verdict"] == "done")
+
+
+def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
+    """Say why nothing was reserved, and what would help."""
+    verdict = found["verdict"]
+    if verdict == "ended":
+        return Conflict("run_ended", "the run has ended; start another one")
+    if verdict == "blocked":
+        why = f"the run is blocked: {found['run_reason']}"
+        return Conflict("run_blocked", why, blocked_by=found["blocked_by"])
+    limit = {"limit": found["scope"], "subject": found["subject"], "period": found["period"]}
+    if verdict == "full":
+        wait = "what is left is promised to calls that have begun: settle or release them, or ask for less"
+        return Conflict("budget_reserved", f"{budgets.described(found)}; {wait}", **limit)
+    return Conflict("budget_exceeded", budgets.reason(found), **limit)
+
+
+def _amounts(charge: Charge, actor: Actor) -> dict[str, Any]:
+    usage = charge.usage
+    return {
+        "model": usage.model,
+        "tokens_in": usage.tokens_in,
+        "tokens_out": usage.tokens_out,
+        "tokens": usage.tokens,
+        "calls": usage.calls,
+        "usd": charge.usd,
+        "unpriced": charge.unpriced,
+        "holder": actor.name,
+        "reason": None,
+    }

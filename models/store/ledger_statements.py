@@ -1,0 +1,242 @@
+"""The statements that reserve, settle and release money, in psycopg's own form.
+
+Each transaction first locks the counters it is about, in one order (by name, the workspace's last), and then does all
+the rest in one statement: it sees them as they are now, and no two transactions wait for each other in a circle.
+"""
+
+_RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
+_DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+_MONTH = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM')"
+_COUNTER = "b.workspace_id = %(workspace_id)s AND b.scope = k.scope AND b.subject = k.subject AND b.period = k.period"
+
+
+def _keys(of: str, day: str, month: str) -> str:
+    """Name the counters of a run or of a row of the ledger, in the order in which the one that was hit is named."""
+    return f"""(VALUES (1, 'run', {of}.run_id, ''), (2, 'ticket', {of}.ticket_id, ''),
+        (3, 'agent_day', {of}.agent_id, {day}), (4, 'workspace_month', '', {month}))
+        AS k (place, scope, subject, period)"""
+
+
+_OF_RUN = f"FROM run r, LATERAL {_keys('r', _DAY, _MONTH)}"
+_THE_RUN = "r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s"
+_RESERVED = f"FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'reserve'"
+
+
+def _locked(keys: str) -> str:
+    """Lock counters one by one in the order of their limits' names."""
+    return f"""
+        SELECT b.scope FROM (SELECT k.* {keys} ORDER BY k.scope OFFSET 0) k,
+        LATERAL (SELECT b.scope FROM budget b WHERE {_COUNTER} FOR NO KEY UPDATE) b
+    """  # noqa: S608  # constants of this module, no input
+
+
+LOCK = _locked(f"{_OF_RUN} WHERE {_THE_RUN}")
+LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {_keys('l', 'l.day', 'l.month')}")
+LOCK_ALL = f"""
+    SELECT b.scope FROM run r, budget b WHERE {_THE_RUN} AND b.workspace_id = r.workspace_id AND (
+        (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id)
+        OR (b.scope = 'agent_day' AND b.subject = r.agent_id AND b.period IN (SELECT day FROM ledger WHERE {_RUN}))
+        OR (b.scope = 'workspace_month' AND b.period IN (SELECT month FROM ledger WHERE {_RUN}))
+    ) ORDER BY b.scope, b.period FOR NO KEY UPDATE OF b
+"""  # noqa: S608  # as above
+"""All counters that a run ever spent from."""
+
+WANTED = f"""
+    SELECT k.scope, k.subject, k.period, r.agent_id, r.level, r.category {_OF_RUN}
+    WHERE {_THE_RUN} AND k.subject IS NOT NULL ORDER BY k.scope
+"""  # as above
+"""The counters that a run needs."""
+
+SPENT_UP = f"""
+    SELECT b.* {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
+    AND (b.crossed OR b.settled_usd >= b.cap_usd OR b.settled_tokens >= b.cap_tokens) ORDER BY k.place LIMIT 1
+"""  # as above
+"""The limit that leaves a new run nothing at all."""
+
+# A young table has no statistics, and the planner would rather read all counters of a workspace than look four up.
+_FOUND = f"LATERAL (SELECT * FROM budget b WHERE {_COUNTER} OFFSET 0) b"  # noqa: S608  # as above
+
+_ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, model, tokens_in, tokens_out, calls,
+        usd, unpriced, overrun, holder, held_until, reason, day, month, at"""
+_SPENT = "%(tokens_in)s, %(tokens_out)s, %(calls)s, %(usd)s"
+
+# `over`: it would not fit even if all that is promised came to nothing. `full`: it fits once begun calls cost less.
+RESERVE = f"""
+    WITH r AS (
+        SELECT *, {_DAY} AS day, {_MONTH} AS month FROM run WHERE {_RUN}
+    ), k AS (
+        SELECT k.* FROM r, LATERAL {_keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
+    ), looked AS (
+        SELECT k.place, b.*, b.scope IS NULL AS is_missing,
+        b.crossed OR COALESCE(b.settled_usd + %(usd)s > b.cap_usd, false)
+        OR COALESCE(b.settled_tokens + %(tokens)s > b.cap_tokens, false) AS is_over,
+        COALESCE(b.settled_usd + b.reserved_usd + %(usd)s > b.cap_usd, false)
+        OR COALESCE(b.settled_tokens + b.reserved_tokens + %(tokens)s > b.cap_tokens, false) AS is_full
+        FROM k LEFT JOIN {_FOUND} ON true
+    ), hit AS (
+        SELECT * FROM looked WHERE is_over OR is_full ORDER BY is_over DESC, place LIMIT 1
+    ), said AS (
+        SELECT CASE
+            WHEN EXISTS (SELECT {_RESERVED}) THEN 'known'
+            WHEN r.ended_at IS NOT NULL THEN 'ended'
+            WHEN r.status IS NOT NULL AND COALESCE(r.blocked_period, '') IN ('', r.day, r.month)
+            THEN 'blocked'
+            WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
+            WHEN (SELECT is_over FROM hit) THEN 'over'
+            WHEN EXISTS (SELECT FROM hit) THEN 'full'
+            ELSE 'granted' END AS verdict FROM r
+    ), held AS (
+        INSERT INTO ledger ({_ROW})
+        SELECT %(workspace_id)s, run_id, %(cost_id)s, 'reserve', agent_id, ticket_id, mission_id, %(model)s, {_SPENT},
+        %(unpriced)s, false, %(holder)s, mc_now() + %(lasts)s, NULL, day, month, mc_now()
+        FROM r, said WHERE verdict = 'granted' RETURNING 1
+    ), promised AS (
+        UPDATE budget b SET reserved_usd = b.reserved_usd + %(usd)s, reserved_tokens = b.reserved_tokens + %(tokens)s
+        FROM k, held WHERE {_COUNTER}
+    ), goes_on AS (
+        UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL
+        WHERE {_RUN} AND status IS NOT NULL AND EXISTS (SELECT FROM held)
+    )
+    SELECT said.verdict, r.reason AS run_reason, r.blocked_by, hit.* FROM said, r LEFT JOIN hit ON true
+"""  # noqa: S608  # as above
+
+# Settles or releases what was reserved, once; what was released may still be settled, for it was spent all the same.
+# `crosses`: it would go beyond a cap, and the caller is not ready to contain the run in the same transaction.
+FINISH = f"""
+    WITH l AS (
+        SELECT * {_RESERVED}
+    ), known AS (
+        SELECT kind FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind IN ('settle', 'release')
+    ), k AS (
+        SELECT k.* FROM l, LATERAL {_keys("l", "l.day", "l.month")} WHERE k.subject IS NOT NULL
+    ), looked AS (
+        SELECT k.place, b.* FROM k, {_FOUND}
+    ), crossing AS (
+        SELECT * FROM looked WHERE NOT crossed
+        AND (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens) ORDER BY place LIMIT 1
+    ), said AS (
+        SELECT CASE
+            WHEN EXISTS (SELECT FROM known WHERE kind = 'settle' OR kind = %(kind)s) THEN 'known'
+            WHEN EXISTS (SELECT FROM crossing) AND NOT %(ready)s THEN 'crosses'
+            ELSE 'done' END AS verdict, EXISTS (SELECT FROM known) AS is_late FROM l
+    ), done AS (
+        INSERT INTO ledger ({_ROW})
+        SELECT %(workspace_id)s, run_id, cost_id, %(kind)s, agent_id, ticket_id, mission_id,
+        COALESCE(%(model)s, model), {_SPENT}, %(unpriced)s,
+        is_late OR %(usd)s > usd OR %(tokens)s > tokens_in + tokens_out, %(holder)s, NULL, %(reason)s, day, month,
+        mc_now()
+        FROM l, said WHERE verdict = 'done' RETURNING 1
+    ), counted AS (
+        UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s, settled_tokens = b.settled_tokens + %(tokens)s,
+        reserved_usd = b.reserved_usd - CASE WHEN is_late THEN 0 ELSE l.usd END,
+        reserved_tokens = b.reserved_tokens - CASE WHEN is_late THEN 0 ELSE l.tokens_in + l.tokens_out END,
+        calls = b.calls + %(calls)s
+        FROM k, l, said, done WHERE {_COUNTER}
+    )
+    SELECT said.verdict, crossing.* FROM said LEFT JOIN crossing ON true
+"""  # noqa: S608  # as above
+
+# Corrects what a run paid, by more or less. It is charged to the windows of today, and no limit keeps it from being so.
+ADJUST = f"""
+    WITH r AS (
+        SELECT *, {_DAY} AS day, {_MONTH} AS month FROM run WHERE {_RUN}
+    ), k AS (
+        SELECT k.* FROM r, LATERAL {_keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
+    ), done AS (
+        INSERT INTO ledger ({_ROW})
+        SELECT %(workspace_id)s, run_id, %(cost_id)s, 'adjust', agent_id, ticket_id, mission_id, %(model)s, {_SPENT},
+        false, %(usd)s > 0, %(holder)s, NULL, %(reason)s, day, month, mc_now()
+        FROM r ON CONFLICT DO NOTHING RETURNING 1
+    ), counted AS (
+        UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s FROM k, done WHERE {_COUNTER}
+    ), told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT %(workspace_id)s, 'budget.adjusted', 'run', %(run_id)s, %(actor)s, %(correlation_id)s,
+        jsonb_build_object('usd', CAST(%(usd)s AS text), 'reason', CAST(%(reason)s AS text)) FROM done
+    )
+    SELECT 1 FROM done
+"""  # noqa: S608  # as above
+
+OPEN = f"""
+    SELECT l.cost_id FROM ledger l WHERE l.{_RUN.replace("AND ", "AND l.")} AND l.kind = 'reserve'
+    AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id AND e.run_id = l.run_id
+    AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release')) ORDER BY l.cost_id
+"""  # noqa: S608  # as above
+"""What a run still holds."""
+
+OVERDUE = """
+    SELECT l.workspace_id, l.run_id, l.cost_id FROM run r
+    JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
+    JOIN ledger l ON l.workspace_id = r.workspace_id AND l.run_id = r.run_id AND l.kind = 'reserve'
+    WHERE r.ended_at IS NULL AND (b.reserved_usd > 0 OR b.reserved_tokens > 0) AND l.held_until < mc_now()
+    AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id AND e.run_id = l.run_id
+    AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release'))
+    ORDER BY l.held_until LIMIT %(limit)s
+"""
+"""What was held for too long, so that its holder must have died: of all workspaces, and only of runs that go on."""
+
+# A cap is crossed once, whoever meets it; what follows of it is told once, and each run that meets it is blocked.
+CONTAIN = f"""
+    WITH closed AS (
+        UPDATE budget SET crossed = true, crossings = crossings + 1
+        WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
+        AND NOT crossed RETURNING *
+    ), stopped AS (
+        UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
+        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id
+    ), asked AS (
+        INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, reasons, question,
+        binding, requested_by, terms)
+        SELECT workspace_id, 'budget.' || scope || '.' || subject || '.' || crossings, 'budget', 0, 0, 'pending',
+        %(risk)s, jsonb_build_array(CAST(%(reason)s AS text)), CAST(%(question)s AS jsonb), CAST(%(binding)s AS jsonb),
+        %(actor)s, CAST(%(terms)s AS jsonb)
+        FROM closed WHERE %(is_asked)s ON CONFLICT DO NOTHING RETURNING decision_id, kind, risk, reasons
+    ), told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT %(workspace_id)s, type, kind, id, %(actor)s, %(correlation_id)s, data FROM (
+            SELECT 1 AS number, 'budget.exceeded' AS type, 'budget' AS kind, %(named)s AS id,
+            CAST(%(told)s AS jsonb) AS data FROM closed
+            UNION ALL SELECT 2, 'budget.cost_spike', 'run', %(run_id)s, CAST(%(told)s AS jsonb) FROM closed
+            UNION ALL SELECT 3, 'run.blocked', 'run', %(run_id)s,
+            jsonb_build_object('reason', CAST(%(reason)s AS text), 'by', CAST(%(scope)s AS text), 'mission_id',
+            mission_id) FROM stopped
+            UNION ALL SELECT 4, 'decision.requested', 'decision', decision_id,
+            jsonb_build_object('kind', kind, 'risk', risk, 'reasons', reasons, 'mission_id', NULL) FROM asked
+        ) t ORDER BY number
+    )
+    SELECT 1 FROM closed
+"""  # noqa: S608  # as above
+
+# What a host worked on a mission is paid when the mission ends: its run, what that took and what it cost.
+COMPUTE = f"""
+    WITH m AS (
+        SELECT mission_id, COALESCE(started_at, created_at) AS began, {_DAY} AS day, {_MONTH} AS month
+        FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
+    ), took AS (
+        SELECT round(COALESCE(sum(extract(epoch FROM GREATEST(ended_at - started_at, interval '0'))), 0), 3) AS seconds,
+        count(*) AS calls
+        FROM stage WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND stage = ANY(%(stages)s)
+    ), cost AS (
+        SELECT seconds * COALESCE(CAST(%(usd_per_second)s AS numeric), 0) AS usd, seconds, calls FROM took
+    ), made AS (
+        INSERT INTO run (workspace_id, run_id, mission_id, status, created_by, started_at, ended_at)
+        SELECT %(workspace_id)s, mission_id, mission_id, %(status)s, 'worker', began, GREATEST(now(), began) FROM m
+        ON CONFLICT DO NOTHING RETURNING run_id
+    ), own AS (
+        INSERT INTO budget (workspace_id, scope, subject, period, settled_usd, calls)
+        SELECT %(workspace_id)s, 'run', run_id, '', usd, calls FROM made, cost
+    ), all_of_month AS (
+        INSERT INTO budget AS b (workspace_id, scope, subject, period, cap_usd, cap_tokens, settled_usd, calls)
+        SELECT %(workspace_id)s, 'workspace_month', '', month, l.cap_usd, l.cap_tokens, usd, calls
+        FROM made, m, cost LEFT JOIN budget_limit l
+        ON l.workspace_id = %(workspace_id)s AND l.scope = 'workspace_month' AND l.owner = 'workspace' AND l.name = ''
+        ON CONFLICT (workspace_id, scope, subject, period)
+        DO UPDATE SET settled_usd = b.settled_usd + EXCLUDED.settled_usd, calls = b.calls + EXCLUDED.calls
+        RETURNING COALESCE(settled_usd + reserved_usd > cap_usd, false) AS is_over
+    )
+    INSERT INTO ledger (workspace_id, run_id, cost_id, kind, mission_id, model, tokens_in, tokens_out, calls, usd,
+    unpriced, overrun, holder, reason, day, month, at)
+    SELECT %(workspace_id)s, run_id, 'compute', 'settle', run_id, 'compute', 0, 0, calls, usd,
+    CAST(%(usd_per_second)s AS numeric) IS NULL, is_over, 'worker', seconds || ' s of a host', day, month, mc_now()
+    FROM made, m, cost, all_of_month
+"""  # noqa: S608  # as above

@@ -1,0 +1,184 @@
+"""Runs: executions with a start, an end and what they took; the log of their tool calls, and its loop counter."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus, is_loop
+from models.domain.errors import Conflict, NotFound
+from models.domain.events import EventType, Subject
+from models.domain.policy import Level
+from models.schemas.pagination import PageRequest
+from models.schemas.runs import RunCreate, ToolCallCreate
+from models.store import budgets, events, ledger, lists, pagination
+from models.store.database import within
+from models.store.events import Actor
+from models.store.ledger_statements import LOCK
+from models.store.pagination import Rows
+from models.tables.budgets import Run, ToolCall
+from models.tables.missions import Mission
+
+
+async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor: Actor) -> str:
+    """Start an execution; one that a limit leaves nothing is blocked at once (BUDG-09). Its id."""
+    if new.mission_id and await session.get(Mission, (workspace_id, new.mission_id)) is None:
+        raise NotFound("mission_not_found", f"there is no mission {new.mission_id!r}")
+    run_id = f"run_{uuid4().hex}"
+    level = new.level or (Level.INTERN if new.agent_id else None)
+    category = new.category or (Category.DEFAULT if new.ticket_id else None)
+    own = {"workspace_id": workspace_id, "run_id": run_id, "level": level, "category": category}
+    named = new.model_dump(mode="json", include={"agent_id", "ticket_id", "mission_id"})
+    await session.execute(insert(Run).values(**own, **named, created_by=actor.name))
+    await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, named)
+    await budgets.prepare(session, workspace_id, run_id)
+    await within(session)(LOCK, _key(workspace_id, run_id))
+    if limit := await budgets.spent_up(session, workspace_id, run_id):
+        await budgets.contain(session, run_id, limit, Decimal(0), 0, actor)
+    return run_id
+
+
+async def end(
+    session: AsyncSession, workspace_id: str, run_id: str, status: RunStatus, reason: str | None, actor: Actor
+) -> None:
+    """End an execution once, and give back what it holds.
+
+    Raises:
+        Conflict: `run_ended`.
+    """
+    await ledger.release_all(session, workspace_id, run_id, actor)
+    values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
+    if not await within(session)(_END, values):
+        raise Conflict("run_ended", "the run has ended already")
+    await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, {"status": status.value, "reason": reason})
+
+
+_END = """
+    UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = now()
+    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL RETURNING 1
+"""
+
+
+async def find(session: AsyncSession, workspace_id: str, run_id: str, agent: str | None = None) -> dict[str, Any]:
+    """Read an execution with its resources, as of now; only `agent`'s own, where one is given."""
+    found = await within(session)(_FIND, _key(workspace_id, run_id))
+    if not found or (agent is not None and found[0]["agent_id"] != agent):
+        raise NotFound("run_not_found", f"there is no run {run_id!r}")
+    return found[0]
+
+
+_FIND = """
+    SELECT r.*, COALESCE(b.settled_tokens, 0) AS tokens, COALESCE(b.calls, 0) AS calls,
+    COALESCE(b.settled_usd, 0) AS usd, COALESCE(b.reserved_usd, 0) AS reserved_usd, b.cap_usd, b.cap_tokens,
+    mc_now() AS now
+    FROM run r LEFT JOIN budget b
+    ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
+    WHERE r.workspace_id = %(workspace_id)s AND r.run_id = ANY(%(run_ids)s)
+"""
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[dict[str, Any]]:
+    """Read one page of executions with their resources."""
+    keys = (col(Run.started_at), col(Run.run_id))
+    found = await lists.fetch(session, Run, workspace_id, filters, keys, page)
+    ids = [run.run_id for run in found.rows]
+    rows = {row["run_id"]: row for row in await within(session)(_FIND, {"workspace_id": workspace_id, "run_ids": ids})}
+    return pagination.Rows([rows[run_id] for run_id in ids], found.next_cursor)
+
+
+async def log_call(
+    session: AsyncSession, workspace_id: str, run_id: str, call: ToolCallCreate, actor: Actor
+) -> dict[str, Any]:
+    """Log a tool call of a run that goes on; the fourth retry with the same error blocks the run (LOOP-04).
+
+    Raises:
+        Conflict: `run_ended`, `run_blocked`.
+    """
+    run = await session.get(Run, (workspace_id, run_id), with_for_update=True, populate_existing=True)
+    if run is None or run.status is not None:
+        raise _closed(run)
+    number = await _last_number(session, workspace_id, run_id) + 1
+    values = {**_names(workspace_id, run_id), "number": number, **call.model_dump()}
+    made = (await session.scalars(insert(ToolCall).values(**values).returning(ToolCall))).one()
+    if call.error is not None and is_loop(await _errors(session, workspace_id, run_id, call.tool)):
+        await _block_loop(session, run, call, actor)
+    return made.model_dump()
+
+
+async def list_calls(session: AsyncSession, workspace_id: str, run_id: str, page: PageRequest) -> Rows[dict[str, Any]]:
+    """Read one page of a run's tool calls, each with the cost that it names."""
+    found = await lists.fetch(session, ToolCall, workspace_id, {"run_id": run_id}, (col(ToolCall.number),), page)
+    named = {"cost_ids": [call.cost_id for call in found.rows if call.cost_id]}
+    costs = {row["cost_id"]: row["usd"] for row in await within(session)(_COSTS, _names(workspace_id, run_id) | named)}
+    rows = [call.model_dump() | {"usd": costs.get(call.cost_id)} for call in found.rows]
+    return pagination.Rows(rows, found.next_cursor)
+
+
+_COSTS = """
+    SELECT cost_id, usd FROM ledger WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
+    AND cost_id = ANY(%(cost_ids)s) AND kind = 'settle'
+"""
+
+
+async def _block_loop(session: AsyncSession, run: Run, call: ToolCallCreate, actor: Actor) -> None:
+    said = f"{call.tool} was tried again more than {MAX_SAME_RETRIES} times with the same error"
+    values = {"workspace_id": run.workspace_id, "run_id": run.run_id, "reason": said, "by": LOOP}
+    await within(session)(_BLOCK, values)
+    data = {"reason": said, "by": LOOP, "mission_id": run.mission_id}
+    await _tell(session, run.workspace_id, run.run_id, EventType.RUN_BLOCKED, actor, data)
+
+
+_BLOCK = """
+    UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(by)s
+    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
+"""
+
+
+async def _last_number(session: AsyncSession, workspace_id: str, run_id: str) -> int:
+    [row] = await within(session)(_LAST, _names(workspace_id, run_id))
+    return int(row["last"])
+
+
+_LAST = """
+    SELECT COALESCE(max(number), 0) AS last FROM tool_call WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
+"""
+
+
+async def _errors(session: AsyncSession, workspace_id: str, run_id: str, tool: str) -> list[str | None]:
+    """Read how a tool's latest calls went, the newest first."""
+    statement = (
+        select(ToolCall.error)
+        .where(ToolCall.workspace_id == workspace_id, ToolCall.run_id == run_id, ToolCall.tool == tool)
+        .order_by(col(ToolCall.number).desc())
+        .limit(MAX_SAME_RETRIES + 2)
+    )
+    return list(await session.scalars(statement))
+
+
+def _closed(run: Run | None) -> Conflict | NotFound:
+    if run is None:
+        return NotFound("run_not_found", "there is no such run")
+    if run.ended_at is not None:
+        return Conflict("run_ended", "the run has ended; start another one")
+    return Conflict("run_blocked", f"the run is blocked: {run.reason}", blocked_by=run.blocked_by)
+
+
+def _names(workspace_id: str, run_id: str) -> dict[str, Any]:
+    return {"workspace_id": workspace_id, "run_id": run_id}
+
+
+def _key(workspace_id: str, run_id: str) -> dict[str, Any]:
+    """Name a run, alone and as the only one of a list."""
+    return {**_names(workspace_id, run_id), "run_ids": [run_id]}
+
+
+async def _tell(
+    session: AsyncSession, workspace_id: str, run_id: str, kind: EventType, actor: Actor, data: dict[str, Any]
+) -> None:
+    await events.append(session, workspace_id, kind, Subject(kind="run", id=run_id), actor, data)

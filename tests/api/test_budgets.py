@@ -1,0 +1,110 @@
+"""Caps over HTTP, and what was paid, summed up in every way."""
+
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+
+from models.schemas.budgets import GroupBy
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.budgets import told
+from tests.fixtures.missions import filed, refusal, repo
+
+__all__ = ["repo"]
+
+BUDGETS, COSTS = "/api/v1/budgets", "/api/v1/costs"
+MONTH: dict[str, Any] = {"scope": "workspace_month", "owner": "workspace", "cap_usd": None, "cap_tokens": 100}
+
+
+async def shown(api: httpx2.AsyncClient, scope: str) -> dict[str, str | None]:
+    items = (await api.get(BUDGETS)).json()["data"]["items"]
+    return {row["name"]: row["cap_usd"] for row in items if row["scope"] == scope}
+
+
+class TestLimits:
+    async def test_the_defaults(self, api: httpx2.AsyncClient) -> None:
+        assert await shown(api, "run") == {"intern": "0.25", "lead": "1.50", "specialist": "0.75"}
+        assert await shown(api, "agent_day") == {"intern": "2", "lead": "12", "specialist": "5"}
+        assert await shown(api, "ticket") == {"content": "6", "default": "6", "engineering": "8"}
+        assert await shown(api, "workspace_month") == {"": None}
+
+    async def test_an_admin_sets_one_and_it_is_told(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, db: Database
+    ) -> None:
+        new = {"scope": "agent_day", "owner": "agent", "name": "bot", "cap_usd": "3.5", "cap_tokens": None}
+        for key in (team.operator, team.observer, team.agent, team.service):
+            assert refusal(await client(key).put(BUDGETS, json=new)) == (403, "not_permitted")
+        answer = await api.put(BUDGETS, json=new)
+        assert (answer.json()["data"]["cap_usd"], answer.json()["data"]["set_by"]) == ("3.5", "admin")
+        assert (await shown(api, "agent_day"))["bot"] == "3.5"
+        [event] = await told(db, team.workspace_id, "budget.changed")
+        assert (event["actor"], event["data"]["after"]) == ("admin", {"cap_usd": "3.5", "cap_tokens": None})
+
+    async def test_a_month_that_is_spent_contains_what_starts(self, api: httpx2.AsyncClient) -> None:
+        assert (await api.put(BUDGETS, json=MONTH)).status_code == 200
+        run = (await api.post("/api/v1/runs", json={})).json()["data"]["run_id"]
+        assert (await api.post(f"/api/v1/runs/{run}/costs", json={"tokens_in": 100, "usd": 0})).status_code == 201
+        late = (await api.post("/api/v1/runs", json={})).json()["data"]
+        assert (late["status"], late["blocked_by"]) == ("blocked", "workspace_month")
+        [month] = (await api.get(f"{BUDGETS}/spending?scope=workspace_month")).json()["data"]["items"]
+        assert (month["settled_tokens"], month["crossed"]) == (100, True)
+        await api.put(BUDGETS, json={**MONTH, "cap_tokens": 200})
+        assert (await api.get(f"/api/v1/runs/{late['run_id']}")).json()["data"]["status"] is None
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"cap_usd": "-1"},
+            {"cap_usd": "NaN"},
+            {"cap_usd": "1" * 30},
+            {"cap_tokens": -1},
+            {"scope": "year"},
+            {"owner": "level"},
+            {"name": "x"},
+            {"scope": "run", "owner": "level", "name": "boss"},
+            {"scope": "ticket", "owner": "category", "name": "art"},
+        ],
+    )
+    async def test_a_bad_one_is_refused(self, api: httpx2.AsyncClient, change: dict[str, Any]) -> None:
+        answer = await api.put(BUDGETS, json=MONTH | change)
+        assert answer.status_code == 422, answer.text
+        assert (await shown(api, "workspace_month")) == {"": None}
+
+
+class TestCosts:
+    async def test_every_grouping_adds_up_to_the_same_cent(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, repo: Any
+    ) -> None:
+        mission = (await filed(api, repo))["mission_id"]
+        service = client(team.service)
+        for number in range(6):
+            body = {"agent_id": f"bot-{number % 2}" if number else None, "ticket_id": f"T-{number % 3}"}
+            run = (await service.post("/api/v1/runs", json=body | {"mission_id": mission})).json()["data"]["run_id"]
+            for cost in ({"usd": "0.0000001"}, {"model": "gpt-5", "tokens_in": 7, "tokens_out": 3}, {"usd": "0.033"}):
+                await service.post(f"/api/v1/runs/{run}/costs", json=cost)
+        await api.post(f"/api/v1/runs/{run}/adjustments", json={"usd": "-0.01", "reason": "so"})
+        totals = set()
+        for by in GroupBy:
+            found = (await api.get(f"{COSTS}?group_by={by}")).json()["data"]
+            for name in ("usd", "tokens", "tokens_in", "tokens_out", "calls", "unpriced_usd"):
+                assert sum(Decimal(row[name]) for row in found["items"]) == Decimal(found["total"][name]), (by, name)
+            totals.add(tuple(found["total"].values()))
+        assert len(totals) == 1
+        each = Decimal("0.0000001") + (7 * Decimal("1.25") + 3 * 10) / 10**6 + Decimal("0.033")
+        assert Decimal(found["total"]["usd"]) == 6 * each - Decimal("0.01")
+
+    async def test_they_are_narrowed_and_paged(self, client: Caller, team: Team, api: httpx2.AsyncClient) -> None:
+        for number in range(3):
+            run = (await api.post("/api/v1/runs", json={"agent_id": f"bot-{number}"})).json()["data"]["run_id"]
+            await api.post(f"/api/v1/runs/{run}/costs", json={"usd": f"0.0{number + 1}"})
+        found = (await api.get(f"{COSTS}?group_by=agent&limit=1&offset=1")).json()["data"]
+        assert [(row["key"], row["usd"]) for row in found["items"]] == [("bot-1", "0.02")]
+        assert found["total"]["usd"] == "0.06"
+        one = (await api.get(f"{COSTS}?group_by=model&agent_id=bot-2")).json()["data"]
+        assert one["total"]["usd"] == "0.03"
+        assert (await api.get(f"{COSTS}?until=2020-01-01")).json()["data"]["total"]["usd"] == "0"
+        assert refusal(await api.get(f"{COSTS}?workspace_id=other")) == (404, "workspace_not_found")
+        own = await api.get(f"{COSTS}?workspaceId={team.workspace_id}")
+        assert own.json()["data"]["items"][0]["calls"] == 3

@@ -1,0 +1,189 @@
+"""Executions over HTTP: who may run what, what it costs, and when it is stopped."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.budgets import entries, told
+from tests.fixtures.missions import refusal
+
+RUNS = "/api/v1/runs"
+SONNET = {"model": "claude-sonnet-4-5", "tokens_in": 1000, "tokens_out": 1000}
+"""0.018 USD by the shipped list."""
+
+
+async def started(api: httpx2.AsyncClient, **values: Any) -> str:
+    answer = await api.post(RUNS, json=values)
+    assert answer.status_code == 201, answer.text
+    return f"{RUNS}/{answer.json()['data']['run_id']}"
+
+
+async def paid(api: httpx2.AsyncClient, run: str, **values: Any) -> httpx2.Response:
+    return await api.post(f"{run}/costs", json=values)
+
+
+@pytest.fixture
+def agent(client: Caller, team: Team) -> httpx2.AsyncClient:
+    """The team's agent, who is called `agent`."""
+    return client(team.agent)
+
+
+class TestRun:
+    async def test_it_has_a_start_an_end_and_what_it_took(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        for _ in range(2):
+            assert (await paid(agent, run, **SONNET)).status_code == 201
+        ended = await agent.post(f"{run}/end", json={"status": "success"})
+        found = (await agent.get(run)).json()["data"]
+        assert found == ended.json()["data"]
+        assert (found["agent_id"], found["level"], found["status"]) == ("agent", "intern", "success")
+        assert (found["tokens"], found["calls"], found["usd"]) == (4000, 2, "0.036")
+        assert found["duration_seconds"] > 0
+        assert refusal(await agent.patch(run, json={"status": "failed"})) == (409, "run_ended")
+        assert refusal(await paid(agent, run, **SONNET)) == (409, "run_ended")
+
+    async def test_three_statuses_only(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        assert refusal(await agent.post(f"{run}/end", json={"status": "aborted"}))[0] == 422
+        assert (await agent.patch(run, json={"status": "blocked", "reason": "no answer"})).status_code == 200
+        listed = (await agent.get(f"{RUNS}?status=blocked")).json()["data"]["items"]
+        assert [row["reason"] for row in listed] == ["no answer"]
+
+    async def test_an_agent_runs_for_itself_and_says_no_level(
+        self, client: Caller, team: Team, agent: httpx2.AsyncClient
+    ) -> None:
+        for body in ({"agent_id": "boss"}, {"level": "lead"}):
+            assert refusal(await agent.post(RUNS, json=body)) == (403, "own_runs_only")
+        other = await started(client(team.service), agent_id="boss", level="lead")
+        assert refusal(await paid(agent, other, usd="0.1")) == (404, "run_not_found")
+        assert refusal(await agent.post(f"{other}/tool-calls", json={"tool": "sh"})) == (404, "run_not_found")
+        assert (await agent.get(other)).status_code == 200, "what it cost is everybody's to see"
+
+    async def test_operators_do_not_report(self, client: Caller, team: Team) -> None:
+        assert refusal(await client(team.operator).post(RUNS, json={})) == (403, "not_permitted")
+
+    async def test_of_a_mission_that_is_not_there(self, agent: httpx2.AsyncClient) -> None:
+        assert refusal(await agent.post(RUNS, json={"mission_id": "mission_x"})) == (404, "mission_not_found")
+
+
+class TestCosts:
+    async def test_a_repeated_report_is_paid_once(self, agent: httpx2.AsyncClient, team: Team, db: Database) -> None:
+        run, headers = await started(agent), {"Idempotency-Key": "call-1"}
+        answers = [await agent.post(f"{run}/costs", json=SONNET, headers=headers) for _ in range(3)]
+        assert [answer.json()["data"]["cost_id"] for answer in answers] == ["call-1"] * 3
+        assert len(await entries(db, team.workspace_id)) == 2
+
+    async def test_what_is_reported_wins_and_a_strange_model_pays_the_dearest(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        told = (await paid(agent, run, **SONNET, usd="0.001")).json()["data"]
+        strange = (await paid(agent, run, model="x-1", tokens_out=1000)).json()["data"]
+        assert (told["usd"], told["unpriced"]) == ("0.001", False)
+        assert (strange["usd"], strange["unpriced"]) == ("0.075", True)
+
+    async def test_crossing_blocks_and_an_admin_lets_it_go_on(
+        self, agent: httpx2.AsyncClient, client: Caller, team: Team, api: httpx2.AsyncClient
+    ) -> None:
+        run = await started(agent)
+        assert (await paid(agent, run, usd="0.25")).status_code == 201
+        answer = await paid(agent, run, usd="0.01")
+        assert refusal(answer) == (409, "budget_exceeded")
+        assert answer.json()["error"]["details"]["limit"] == "run"
+        assert refusal(await paid(agent, run, usd="0")) == (409, "run_blocked")
+        [asked] = (await api.get("/api/v1/decisions?kind=budget&status=pending")).json()["data"]["items"]
+        assert asked["cost_so_far"] == {"usd": "0.25", "tokens": 0}
+        place, yes = f"/api/v1/decisions/{asked['decision_id']}/resolve", {"decision": "approve", "explanation": "go"}
+        assert refusal(await client(team.operator).post(place, json=yes)) == (403, "not_permitted")
+        assert (await api.post(place, json=yes)).status_code == 200
+        found = (await api.get(run)).json()["data"]
+        assert (found["status"], found["cap_usd"]) == (None, "0.50")
+        assert (await paid(agent, run, usd="0.25")).status_code == 201
+        assert refusal(await paid(agent, run, usd="0.01")) == (409, "budget_exceeded")
+        assert len((await api.get("/api/v1/decisions?kind=budget")).json()["data"]["items"]) == 2
+
+    async def test_a_denied_raise_leaves_it_blocked(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        await paid(agent, run, usd="1")
+        [asked] = (await api.get("/api/v1/decisions?kind=budget")).json()["data"]["items"]
+        no = {"decision": "deny", "explanation": "too dear"}
+        assert (await api.post(f"/api/v1/decisions/{asked['decision_id']}/resolve", json=no)).status_code == 200
+        assert refusal(await paid(agent, run, usd="0.01")) == (409, "run_blocked")
+
+    async def test_reserve_settle_release(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        held = (await agent.post(f"{run}/reservations", json={**SONNET, "hold_seconds": 60})).json()["data"]
+        assert held["run"]["reserved_usd"] == "0.018"
+        place = f"{run}/reservations/{held['cost_id']}"
+        settled = await agent.post(f"{place}/settle", json={**SONNET, "tokens_out": 10})
+        assert (settled.json()["data"]["run"]["usd"], settled.json()["data"]["run"]["tokens"]) == ("0.00315", 1010)
+        assert (await agent.post(f"{place}/release", json={})).status_code == 200
+        assert refusal(await agent.post(f"{run}/reservations/x/settle", json={})) == (404, "reservation_not_found")
+
+    async def test_an_admin_corrects(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        await paid(agent, run, usd="0.25")
+        change = {"usd": "-0.05", "reason": "billed twice"}
+        assert refusal(await agent.post(f"{run}/adjustments", json=change)) == (403, "not_permitted")
+        assert (await api.post(f"{run}/adjustments", json=change)).json()["data"]["usd"] == "0.20"
+
+    @pytest.mark.parametrize(
+        "cost",
+        [
+            {"usd": "-0.01"},
+            {"usd": "NaN"},
+            {"usd": "Infinity"},
+            {"usd": "0.123456789012345678901234567890"},
+            {"usd": "123456789012345678901234567890"},
+            {"usd": "0.0000000001"},
+            {"usd": "a"},
+            {"tokens_in": -1},
+            {"tokens_in": 10**16},
+            {"tokens_in": 1.5},
+            {"calls": -1},
+            {"model": ""},
+            {"price": 1},
+        ],
+    )
+    async def test_bad_amounts_are_told_and_leave_nothing(
+        self, agent: httpx2.AsyncClient, db: Database, team: Team, cost: dict[str, Any]
+    ) -> None:
+        run = await started(agent)
+        answer = await paid(agent, run, **cost)
+        assert answer.status_code == 422
+        assert next(iter(cost)) in answer.text
+        assert await entries(db, team.workspace_id) == []
+
+
+class TestToolCalls:
+    async def test_the_fourth_retry_with_the_same_error_blocks(
+        self, agent: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        run = await started(agent)
+        for number in range(5):
+            assert (await agent.get(run)).json()["data"]["status"] is None, number
+            answer = await agent.post(f"{run}/tool-calls", json={"tool": "grep", "error": "E1"})
+            assert answer.json()["data"]["number"] == number + 1
+        found = (await agent.get(run)).json()["data"]
+        assert (found["status"], found["blocked_by"]) == ("blocked", "loop")
+        assert refusal(await agent.post(f"{run}/tool-calls", json={"tool": "ls"})) == (409, "run_blocked")
+        assert refusal(await paid(agent, run, usd="0.01")) == (409, "run_blocked")
+        assert [row["data"]["by"] for row in await told(db, team.workspace_id, "run.blocked")] == ["loop"]
+
+    async def test_what_is_no_loop(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        for error in ("E1", "E1", "E1", "E1", None, "E1", "E2", "E1", "E1", "E1"):
+            await agent.post(f"{run}/tool-calls", json={"tool": "grep", "error": error})
+        assert (await agent.get(run)).json()["data"]["status"] is None
+
+    async def test_they_are_listed_with_their_costs(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        cost = (await paid(agent, run, usd="0.02")).json()["data"]["cost_id"]
+        await agent.post(f"{run}/tool-calls", json={"tool": "grep", "duration_ms": 5, "cost_id": cost})
+        await agent.post(f"{run}/tool-calls", json={"tool": "sh", "error": "exit 1"})
+        items = (await agent.get(f"{run}/tool-calls")).json()["data"]["items"]
+        assert [(row["tool"], row["status"], row["usd"]) for row in items] == [
+            ("grep", "success", "0.02"),
+            ("sh", "failed", None),
+        ]

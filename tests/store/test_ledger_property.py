@@ -1,0 +1,221 @@
+"""The ledger does what a plain model of it does, whatever is asked in whatever order."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from models.domain.budgets import Key, Owner, Scope
+from models.domain.errors import MissionControlError
+from models.store import keys, ledger
+from models.store.database import Database
+from models.store.ledger import Place
+from tests.fixtures.budgets import BOT, OLGA, cap, counters, entries, start, usd
+
+RUNS = (("ann", "T-1"), ("ann", None), ("bob", "T-1"))
+"""Whose each run is, and of which ticket."""
+CAPPED = [("run", 0), ("run", 1), ("run", 2), ("ticket", "T-1"), ("agent_day", "ann"), ("agent_day", "bob")]
+CAPPED.append(("workspace_month", ""))
+
+Counter = tuple[str, Any]
+cents = st.integers(0, 40)
+run, cost = st.integers(0, 2), st.integers(0, 2)
+step = st.one_of(
+    st.tuples(st.just("reserve"), run, cost, cents),
+    st.tuples(st.just("spend"), run, cost, cents),
+    st.tuples(st.just("settle"), run, cost, cents),
+    st.tuples(st.just("release"), run, cost),
+    st.tuples(st.just("adjust"), run, cost, st.integers(-20, 20)),
+    st.tuples(st.just("cap"), st.sampled_from(CAPPED), st.integers(0, 100)),
+)
+
+
+@dataclass
+class Held:
+    """What became of a cost."""
+
+    amount: int
+    kinds: set[str] = field(default_factory=lambda: {"reserve"})
+
+
+class Model:
+    """The rules in plain words: dictionaries of cents."""
+
+    def __init__(self) -> None:
+        self.caps, self.meant = dict.fromkeys(CAPPED, 60), dict.fromkeys(CAPPED, 60)
+        self.settled, self.reserved = dict.fromkeys(CAPPED, 0), dict.fromkeys(CAPPED, 0)
+        self.crossed: set[Counter] = set()
+        self.blocked: dict[int, Counter] = {}
+        self.held: dict[tuple[int, int], Held] = {}
+        self.adjusted: set[tuple[int, int]] = set()
+
+    def of(self, run: int) -> list[Counter]:
+        agent, ticket = RUNS[run]
+        of_ticket: list[Counter] = [("ticket", ticket)] if ticket else []
+        return [("run", run), *of_ticket, ("agent_day", agent), ("workspace_month", "")]
+
+    def contain(self, run: int, counter: Counter) -> None:
+        self.crossed.add(counter)
+        self.blocked.setdefault(run, counter)
+
+    def reserve(self, run: int, cost: int, amount: int) -> str:
+        if (run, cost) in self.held:
+            return "done"
+        if run in self.blocked:
+            return "run_blocked"
+        mine = self.of(run)
+        over = [one for one in mine if one in self.crossed or self.settled[one] + amount > self.caps[one]]
+        if over:
+            self.contain(run, over[0])
+            return "budget_exceeded"
+        if any(self.settled[one] + self.reserved[one] + amount > self.caps[one] for one in mine):
+            return "budget_reserved"
+        self.held[run, cost] = Held(amount)
+        for one in mine:
+            self.reserved[one] += amount
+        return "done"
+
+    def settle(self, run: int, cost: int, amount: int, kind: str = "settle") -> str:
+        held = self.held.get((run, cost))
+        if held is None:
+            return "reservation_not_found"
+        if "settle" in held.kinds or kind in held.kinds:
+            return "done"
+        mine = self.of(run)
+        over = [one for one in mine if one not in self.crossed and self.settled[one] + amount > self.caps[one]]
+        for one in mine:
+            self.reserved[one] -= held.amount if held.kinds == {"reserve"} else 0
+            self.settled[one] += amount
+        held.kinds.add(kind)
+        if over and kind == "settle":
+            self.contain(run, over[0])
+        return "done"
+
+    def spend(self, run: int, cost: int, amount: int) -> str:
+        answer = self.reserve(run, cost, amount)
+        if answer == "done":
+            self.settle(run, cost, amount)
+        return answer
+
+    def release(self, run: int, cost: int) -> str:
+        return self.settle(run, cost, 0, "release")
+
+    def adjust(self, run: int, cost: int, amount: int) -> str:
+        if (run, cost) not in self.adjusted:
+            self.adjusted.add((run, cost))
+            for one in self.of(run):
+                self.settled[one] += amount
+        return "done"
+
+    def cap(self, counter: Counter, amount: int) -> str:
+        if amount == self.meant[counter]:
+            return "done"
+        self.meant[counter] = amount
+        used, before = self.settled[counter] + self.reserved[counter], self.caps[counter]
+        self.caps[counter] = max(amount, used)
+        if used > amount or (counter in self.crossed and amount <= before):
+            self.crossed.add(counter)
+        elif counter in self.crossed:
+            self.crossed.remove(counter)
+            self.blocked = {run: by for run, by in self.blocked.items() if by != counter}
+        return "done"
+
+
+OWNERS = {"run": Owner.RUN, "ticket": Owner.TICKET, "agent_day": Owner.AGENT, "workspace_month": Owner.WORKSPACE}
+
+
+@dataclass
+class Real:
+    """The same, done."""
+
+    db: Database
+    workspace: str
+    runs: list[str]
+
+    async def do(self, name: str, *values: Any) -> str:
+        try:
+            await getattr(self, name)(*values)
+        except MissionControlError as error:
+            return error.code
+        return "done"
+
+    def place(self, run: int, cost: int) -> Place:
+        return Place(self.workspace, self.runs[run], str(cost))
+
+    async def reserve(self, run: int, cost: int, amount: int) -> None:
+        await ledger.reserve(self.db, self.place(run, cost), usd(f"{amount / 100}"), BOT)
+
+    async def spend(self, run: int, cost: int, amount: int) -> None:
+        await ledger.spend(self.db, self.place(run, cost), usd(f"{amount / 100}"), BOT)
+
+    async def settle(self, run: int, cost: int, amount: int) -> None:
+        await ledger.settle(self.db, self.place(run, cost), usd(f"{amount / 100}"), BOT)
+
+    async def release(self, run: int, cost: int) -> None:
+        await ledger.release(self.db, self.place(run, cost), BOT)
+
+    async def adjust(self, run: int, cost: int, amount: int) -> None:
+        async with self.db.workspace(self.workspace) as session:
+            await ledger.adjust(session, self.place(run, cost), Decimal(amount) / 100, "so", OLGA)
+
+    async def cap(self, counter: Counter, amount: int) -> None:
+        scope, subject = counter
+        name = self.runs[subject] if scope == "run" else subject
+        await cap(self.db, self.workspace, Key(Scope(scope), OWNERS[scope], name), f"{amount / 100}")
+
+    async def seen(self) -> dict[Counter, tuple[int, int, int, bool]]:
+        rows = await counters(self.db, self.workspace)
+        return {
+            (row["scope"], self.runs.index(row["subject"]) if row["scope"] == "run" else row["subject"]): (
+                int(row["cap_usd"] * 100),
+                int(row["settled_usd"] * 100),
+                int(row["reserved_usd"] * 100),
+                row["crossed"],
+            )
+            for row in rows
+        }
+
+    async def blocked(self) -> set[int]:
+        rows = await self.db.alone(self.workspace, "SELECT run_id FROM run WHERE status IS NOT NULL", {})
+        return {self.runs.index(row["run_id"]) for row in rows}
+
+
+async def made(db: Database) -> Real:
+    workspace = f"team-{uuid4().hex[:12]}"
+    async with db.system() as session:
+        await keys.create_workspace(session, workspace, "A team")
+    real = Real(db, workspace, [await start(db, workspace, agent_id=agent, ticket_id=ticket) for agent, ticket in RUNS])
+    for counter in CAPPED:
+        await real.cap(counter, 60)
+    return real
+
+
+@given(steps=st.lists(step, min_size=10, max_size=30))
+@settings(
+    max_examples=50,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+async def test_it_is_what_the_model_says(db: Database, steps: list[tuple[Any, ...]]) -> None:
+    real, model = await made(db), Model()
+    for name, *values in steps:
+        assert await real.do(name, *values) == getattr(model, name)(*values), (name, values)
+        seen = await real.seen()
+        assert seen == {
+            one: (model.caps[one], model.settled[one], model.reserved[one], one in model.crossed) for one in CAPPED
+        }
+        assert await real.blocked() == set(model.blocked)
+        if any(settled + reserved > most for most, settled, reserved, _ in seen.values()):
+            assert any(row["overrun"] for row in await entries(db, real.workspace))
+
+
+async def test_the_model_and_the_ledger_can_differ(db: Database) -> None:
+    """The comparison can fail: a model that forgets a call is told from what was done."""
+    real, model = await made(db), Model()
+    await real.do("spend", 0, 0, 10)
+    assert (await real.seen())["run", 0] != (model.caps["run", 0], model.settled["run", 0], 0, False)
+    assert await real.do("spend", 0, 1, 60) == "budget_exceeded"
