@@ -10,7 +10,7 @@ from models.contracts.pipeline import Conclusion, RollbackCheck, StageResult
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import blobs, candidates, governance, merge_slots, running, stages
+from models.store import blobs, candidates, governance, merge_slots, running, stages, trust
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 
@@ -31,6 +31,7 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
         log, report = await _kept(session, end)
         await recorder.close_in(session, record, _ending(end, report), log)
     await candidates.record_outcomes(session, ref.workspace_id, ref.mission_id)
+    await trust.learn(session, mission, end.outcome, actor)
     return await running.conclude(session, end, closer)
 
 

@@ -21,7 +21,7 @@ POLICY = ("policy_version", "verdict", "decision_answer")
 NEVER_CHANGED = ("event", "evidence", "test_result", "metric_observation", "remediation_event", "blob", *POLICY)
 """What happened: rows are added, and nobody changes or removes one."""
 
-SPELT = {"varchar": "text", "float": "double precision"}
+SPELT = {"varchar": "text", "float": "double precision", "numeric(3, 2)": "numeric(3,2)"}
 """Types that Postgres names otherwise than SQLAlchemy."""
 
 
