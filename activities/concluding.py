@@ -11,7 +11,7 @@ from models.domain.budgets import RunStatus
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import blobs, candidates, governance, ledger, merge_slots, running, stages
+from models.store import blobs, candidates, governance, ledger, merge_slots, running, stages, trust
 from models.store.database import clock
 from models.store.events import Actor
 from models.store.stages import NewEvidence
@@ -33,6 +33,7 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
         log, report = await _kept(session, end)
         await recorder.close_in(session, record, _ending(end, report), log)
     await candidates.record_outcomes(session, ref.workspace_id, ref.mission_id)
+    await trust.learn(session, mission, end.outcome, actor)
     is_closed = await running.conclude(session, end, closer)
     status = RunStatus.SUCCESS if end.outcome is MissionOutcome.MERGED else RunStatus.FAILED
     price = recorder.second(clock(session).now.date())

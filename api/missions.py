@@ -11,8 +11,9 @@ from models.domain.errors import NotPermitted
 from models.domain.patches import inspect_patch
 from models.domain.principals import Kind
 from models.schemas.missions import CandidateCreate
-from models.store import missions
+from models.store import missions, trust
 from models.store.candidates import NewCandidate
+from models.store.database import Database
 from models.tables.missions import Mission
 
 
@@ -26,10 +27,14 @@ ThisMission = Annotated[Mission, Depends(_this_mission)]
 """The mission in the path, as it was when the request came; 404 when the caller's workspace has none of that id."""
 
 
-def require_assignee(mission: Mission, call: Call) -> None:
-    """Let an agent act only for a mission that is assigned to it; operators may act for all."""
-    if call.principal.kind is Kind.AGENT and mission.assigned_to != call.principal.name:
+async def require_assignee(mission: Mission, call: Call, db: Database) -> None:
+    """Let an agent act only for a mission that is assigned to it and lets it in; operators may act for all."""
+    if call.principal.kind is not Kind.AGENT:
+        return
+    if mission.assigned_to != call.principal.name:
         raise NotPermitted("not_assigned", "this mission is not assigned to you; `GET /queue/next` assigns one")
+    async with db.workspace(call.workspace_id) as session:
+        await trust.require_access(session, mission, call.principal.name)
 
 
 async def read_candidate(candidate: CandidateCreate, call: Call) -> NewCandidate:

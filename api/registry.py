@@ -24,6 +24,7 @@ from api.routes import (
     session,
     stages,
     status,
+    trust,
     workspaces,
 )
 
@@ -48,6 +49,7 @@ NOUNS: tuple[ModuleType, ...] = (
     workspaces,
     agents,
     audit,
+    trust,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""
 

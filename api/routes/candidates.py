@@ -28,9 +28,11 @@ async def list_candidates(call: Reader, mission: ThisMission, db: Db, page: InOr
 
 
 @routes.post("/missions/{mission_id}/candidates", status_code=201, response_model=Success[CandidateView])
-async def add_candidate(new: CandidateCreate, call: AgentOrOperator, mission: ThisMission, once: OnlyOnce) -> Response:
+async def add_candidate(
+    new: CandidateCreate, call: AgentOrOperator, mission: ThisMission, once: OnlyOnce, db: Db
+) -> Response:
     """Add a change to try: a unified diff of up to 16 MiB, or a ref of the repository. Only before the start."""
-    require_assignee(mission, call)
+    await require_assignee(mission, call, db)
     checked = await read_candidate(new, call)
 
     async def add(session: AsyncSession) -> CandidateView:

@@ -35,7 +35,7 @@ async def execute_mission(
     settings: AppSettings,
 ) -> Response:
     """Start a mission's workflow; an agent starts what is assigned to it."""
-    require_assignee(mission, call)
+    await require_assignee(mission, call, db)
 
     async def start(_: str) -> MissionStarted:
         if not (once.is_repeated and mission.run_id):  # else we died after the start, and before its answer

@@ -50,7 +50,8 @@ _ELIGIBLE = """
       AND (m.assigned_to IS NULL OR m.assigned_to = :agent_id OR m.assigned_to = ANY(:roles))
       AND EXISTS (
           SELECT FROM agent WHERE agent.workspace_id = :workspace_id AND agent.name = :agent_id
-          AND agent.registration = 'approved' AND agent.status = 'active' AND /* alive */)
+          AND agent.registration = 'approved' AND agent.status = 'active' AND /* alive */
+          AND agent.trust >= coalesce(CAST(m.trust_requirements ->> 'required_trust_score' AS numeric), 0))
       AND (m.trust_requirements -> 'allowed_roles' = '[]' OR m.trust_requirements -> 'allowed_roles' ?| :roles)
       AND NOT EXISTS (
           SELECT FROM jsonb_array_elements_text(m.dependencies) AS d(id)

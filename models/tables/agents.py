@@ -1,6 +1,8 @@
 """Agents, and the registrations by which they become principals."""
 
-from models.tables.base import JsonList, SQLModel, Time, json, key, now, time, words
+from decimal import Decimal
+
+from models.tables.base import JsonList, SQLModel, Time, json, key, names, now, score, time, words
 
 
 class AgentRow(SQLModel, table=True):
@@ -24,3 +26,19 @@ class AgentRow(SQLModel, table=True):
     key_fetched_at: Time | None = time()
     last_heartbeat_at: Time | None = time()
     silence: str = words("none")
+    trust: Decimal = score("0.50")
+
+
+class TrustChange(SQLModel, table=True):
+    """What the end of a mission did to its agent's score; a mission does it once."""
+
+    __tablename__ = "trust_change"
+    __table_args__ = (*names("mission", "mission_id"), *names("agent", "agent_id"))
+
+    workspace_id: str = key()
+    mission_id: str = key()
+    agent_id: str
+    outcome: str
+    before: Decimal = score()
+    after: Decimal = score()
+    at: Time = now()

@@ -1,9 +1,10 @@
 """Column shapes that the tables share. Every row carries its workspace, and every key begins with it."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, LargeBinary, text
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, LargeBinary, Numeric, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -19,6 +20,7 @@ __all__ = [
     "names",
     "no",
     "now",
+    "score",
     "time",
     "words",
 ]
@@ -53,6 +55,12 @@ def no() -> Any:
 def words(default: str) -> Any:
     """Declare a text column that the server fills in where nothing is said."""
     return Field(default=default, sa_column_kwargs={"server_default": text(f"'{default}'")})
+
+
+def score(default: str | None = None) -> Any:
+    """Declare a number from 0 to 1 in hundredths; `default` is what the server fills in."""
+    server = {"server_default": text(default)} if default else {}
+    return Field(default=default and Decimal(default), sa_type=Numeric(3, 2), nullable=False, sa_column_kwargs=server)
 
 
 def time(*, nullable: bool = True) -> Any:

@@ -104,6 +104,9 @@ PATCH  /workspaces/{workspace_id}                   D
 PUT    /workspaces/{workspace_id}/default           P
 PUT    /workspaces/{workspace_id}/members/{name}    D
 DELETE /workspaces/{workspace_id}/members/{name}    D
+GET    /trust-scores                                A B M O D
+GET    /trust-scores/{agent}                        A B M O D
+GET    /trust-scores/{agent}/changes                A B M O D
 GET    /agents                                      A B M O D
 GET    /agents/{agent}                              A B M O D
 POST   /agents                                      A D -

@@ -26,7 +26,7 @@ NEVER_CHANGED = (
 )
 """What happened: rows are added, and nobody changes or removes one."""
 
-SPELT = {"varchar": "text", "float": "double precision"}
+SPELT = {"varchar": "text", "float": "double precision", "numeric(3, 2)": "numeric(3,2)"}
 """Types that Postgres names otherwise than SQLAlchemy."""
 
 
