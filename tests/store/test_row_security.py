@@ -30,6 +30,7 @@ VALUES = {
     "boolean": "false",
     "double precision": "1",
     "numeric": "1",
+    "numeric(3,2)": "1",
     "jsonb": "'[]'",
     "bytea": "'a'",
     "timestamp with time zone": "now()",
