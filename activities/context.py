@@ -43,12 +43,17 @@ class ContextActivities:
         self._recorder, self._benches, self._code, self._host_queue = recorder, benches, code, host_queue
         self._db: Database = recorder.db
 
-    @activity.defn
-    async def open_round(self, task: StageInput) -> PipelineContext:
-        """Stages 1 and 2: settle what the round stands on, and have its code here."""
+    @property
+    def is_asked_by_name(self) -> bool:
+        """Whether the present activity was asked of this host, and not of any."""
+        return activity.info().task_queue == self._host_queue
+
+    async def open(self, task: StageInput) -> PipelineContext:
+        """Stages 1 and 2: settle what the round stands on, and have its code here, whoever began it."""
         context = await self.fetch_context(task)
         if context.status is StageStatus.FAILED:
             return context
+        context = context.model_copy(update={"host_queue": self._host_queue})
         pull = task.ref.model_copy(update={"stage": StageName.PULL_CODE})
         pulled = await self._code.pull_code(StageInput(ref=pull, base_sha=context.base_sha))
         if pulled.failed:

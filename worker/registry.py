@@ -94,20 +94,18 @@ def control_activities(tools: Tools, control: str) -> Activities:
 
 def shared_activities(tools: Tools) -> Activities:
     """Work that any host may take."""
-    context = _context(tools)
-    return (context.open_round, context.take_over)
+    return (_proof(tools).open_round, _context(tools).take_over)
 
 
 def host_activities(tools: Tools) -> Activities:
     """Work on this host's worktrees."""
+    proof = _proof(tools)
     code = CodeActivities(tools.recorder, tools.benches)
-    testing = TestingActivities(tools.recorder, tools.benches, tools.trials)
-    scanning = ScanActivities(tools.recorder, tools.benches, tools.trials)
     merging = MergeActivities(tools.recorder, tools.benches)
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
-        _context(tools).open_round,
-        ProofActivities(code, testing, scanning).prove_candidate,
+        proof.open_round,
+        proof.prove_candidate,
         code.close_workbench,
         merging.merge,
         merging.roll_back,
@@ -115,6 +113,13 @@ def host_activities(tools: Tools) -> Activities:
         observation.finish,
         observation.verify_rollback,
     )
+
+
+def _proof(tools: Tools) -> ProofActivities:
+    code = CodeActivities(tools.recorder, tools.benches)
+    testing = TestingActivities(tools.recorder, tools.benches, tools.trials)
+    scanning = ScanActivities(tools.recorder, tools.benches, tools.trials)
+    return ProofActivities(_context(tools), code, testing, scanning)
 
 
 def _context(tools: Tools) -> ContextActivities:

@@ -59,6 +59,11 @@ def shared_git() -> ActivityConfig:
     )
 
 
+def shared_commands() -> ActivityConfig:
+    """Git and a repository's commands on whichever host takes them."""
+    return shared_git() | ActivityConfig(start_to_close_timeout=COMMANDS_LAST)
+
+
 def host_git(queue: str) -> ActivityConfig:
     """Git on the host that holds the worktree."""
     return ActivityConfig(

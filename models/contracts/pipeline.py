@@ -126,6 +126,13 @@ class PipelineContext(Payload):
     poll_seconds: float = 60
 
 
+class Opened(Payload):
+    """How a round began, and what its first candidate proved; None where there was nothing to prove."""
+
+    context: PipelineContext
+    proof: Proof | None = None
+
+
 class GovernanceInput(StageTask):
     """Asks for the verdict on merging `head_sha`; `approved` is what an earlier decision of this mission bound.
 

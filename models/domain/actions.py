@@ -10,7 +10,7 @@ MERGE = "mission.merge"
 FORCE_ROLLBACK = "mission.force_rollback"
 
 RECORD, READ, RECONCILE = "record", "read_db", "reconcile"
-FETCH, COMMANDS, ROLL_BACK = "git_fetch", "run_commands", "mission.roll_back"
+COMMANDS, ROLL_BACK = "run_commands", "mission.roll_back"
 
 OF_ACTIVITIES: Mapping[str, str] = {
     "record_control": RECORD,
@@ -27,7 +27,7 @@ OF_ACTIVITIES: Mapping[str, str] = {
     "repeat_answers": RECONCILE,
     "close_ended": RECONCILE,
     "keep_house": RECONCILE,
-    "open_round": FETCH,
+    "open_round": COMMANDS,
     "take_over": "workbench.take_over",
     "close_workbench": "workbench.close",
     "prove_candidate": COMMANDS,

@@ -65,7 +65,7 @@ class TestFetchContext:
 
     async def test_its_code_is_there_when_a_round_is_open(self, shop: Shop) -> None:
         case = await shop.mission()
-        answers = [await do(case.host.context.open_round, case.task(LOOK), attempt=attempt) for attempt in (1, 2)]
+        answers = [await do(case.host.context.open, case.task(LOOK), attempt=attempt) for attempt in (1, 2)]
         assert answers[0] == answers[1]
         assert (await case.record(StageName.PULL_CODE)).git_sha == answers[0].base_sha
         assert await case.told("stage.passed") == 2

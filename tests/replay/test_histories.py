@@ -61,7 +61,8 @@ HAPPENED = [
     ("coding_pipeline/rollback_conflict", "activityTaskScheduled", "roll_back", 2),
     ("coding_pipeline/paused", "workflowExecutionUpdateAccepted", "pause", 1),
     ("coding_pipeline/paused", "workflowExecutionUpdateCompleted", "", 2),
-    ("coding_pipeline/paused", "activityTaskScheduled", "prove_candidate", 2),
+    ("coding_pipeline/paused", "activityTaskScheduled", "open_round", 2),
+    ("coding_pipeline/second_candidate", "activityTaskScheduled", "prove_candidate", 1),
     ("coding_pipeline/canceled", "workflowExecutionUpdateAccepted", "cancel", 1),
     ("coding_pipeline/canceled", "activityTaskCanceled", "", 1),
     ("coding_pipeline/canceled_in_temporal", "workflowExecutionCancelRequested", "by hand", 1),
@@ -84,7 +85,6 @@ ASKED = [
 ]
 GREEN = [
     "open_round",
-    "prove_candidate",
     "settle_round",
     "merge",
     "release_slot",
@@ -161,8 +161,8 @@ class TestNoHistoryIsVacuous:
     async def test_so_is_another_activity_in_the_place_of_the_recorded_one(self) -> None:
         history = load("coding_pipeline/green")
         for event in history.events:
-            if event.activity_task_scheduled_event_attributes.activity_type.name == "prove_candidate":
-                event.activity_task_scheduled_event_attributes.activity_type.name = "open_round"
+            if event.activity_task_scheduled_event_attributes.activity_type.name == "open_round":
+                event.activity_task_scheduled_event_attributes.activity_type.name = "prove_candidate"
         with pytest.raises(NondeterminismError):
             await replay(history)
 

@@ -37,6 +37,7 @@ from models.contracts.pipeline import (
     ObserveEnd,
     ObserveInput,
     ObserveResult,
+    Opened,
     Payload,
     PipelineContext,
     PipelineInput,
@@ -60,6 +61,14 @@ BINDING = Binding(patch_id="p", config_hash="c", policy_version="v", reasons=("r
 BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"]}'
 REQUEST = SlotRequest(workflow_id="i", run_id="r", number=3, rank=1, created_at=NOON)
 REQUEST_JSON = '{"workflow_id":"i","run_id":"r","number":3,"rank":1,"created_at":"2025-01-10T12:00:00Z"}'
+CONTEXT = PipelineContext(
+    status=StageStatus.PASSED, repository_id="r", branch="main", severity=Severity.LOW, created_at=NOON
+)
+CONTEXT_JSON = (
+    '{"status":"passed","reason":"","failed_stage":null,"repository_id":"r","branch":"main","base_sha":"","config_hash":"",'
+    '"host_queue":"","severity":"low","created_at":"2025-01-10T12:00:00Z","candidates":0,'
+    '"has_stress":false,"has_probe":false,"observation_seconds":1800.0,"poll_seconds":60.0}'
+)
 QUEUE = QueueRef(workspace_id="w", repository_id="r", branch="main")
 QUEUE_JSON = '{"repository_id":"r","branch":"main","workspace_id":"w"}'
 ROUND_JSON = '{"failed_stage":"merge","reason":"r","answer":null,"slot_token":7}'
@@ -85,13 +94,10 @@ GOLDEN: list[tuple[Payload, str]] = [
         '{"status":"passed","reason":"","head_sha":"","patch_id":"","tests":{"passed":2},"log_digest":"l",'
         '"report_digest":"r","isolation":"i"}',
     ),
+    (CONTEXT, CONTEXT_JSON),
     (
-        PipelineContext(
-            status=StageStatus.PASSED, repository_id="r", branch="main", severity=Severity.LOW, created_at=NOON
-        ),
-        '{"status":"passed","reason":"","failed_stage":null,"repository_id":"r","branch":"main","base_sha":"","config_hash":"",'
-        '"host_queue":"","severity":"low","created_at":"2025-01-10T12:00:00Z","candidates":0,'
-        '"has_stress":false,"has_probe":false,"observation_seconds":1800.0,"poll_seconds":60.0}',
+        Opened(context=CONTEXT, proof=Proof(head_sha="h", patch_id="p")),
+        f'{{"context":{CONTEXT_JSON},"proof":{{"failed_stage":null,"reason":"","head_sha":"h","patch_id":"p"}}}}',
     ),
     (
         GovernanceInput(ref=REF, base_sha="b", head_sha="h", patch_id="p", config_hash="c", approved=BINDING),

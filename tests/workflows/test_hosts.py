@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
-from models.domain.stages import StageName, StageStatus
+from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionOutcome
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
@@ -25,15 +25,16 @@ class TestHostLost:
     async def test_another_takes_the_mission_over(self, world: World) -> None:
         async with world.another_crew() as crew:
             await crew.control()
-            first = await crew.shared("one")
-            run = await world.start(crew=crew)
-            await run.reached(StageName.PULL_CODE, StageStatus.PASSED)
-            await first.shutdown()
+            workers = [await crew.shared("one"), await crew.host("one")]
+            run = await world.start(crew=crew, requires_governance_approval=True)
+            question = await run.question()
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
             await crew.shared("two")
             await crew.host("two")
+            await run.answer(question, DecisionStatus.APPROVED)
             assert await run.outcome() is MissionOutcome.MERGED
-            assert hosts(run, StageName.PULL_CODE)[0] == "one"
-            assert hosts(run, StageName.BRANCH_AND_PATCH) == ["two"]
+            assert hosts(run, StageName.RUN_TESTS) == ["one"]
+            assert hosts(run, StageName.MERGE) == ["two"]
 
     async def test_in_the_middle_of_a_stage(self, world: World) -> None:
         async with world.another_crew() as crew:

@@ -3,12 +3,11 @@
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.context import ContextActivities
     from activities.proving import ProofActivities
-    from models.contracts.pipeline import CandidateTask, PipelineContext, Proof
+    from models.contracts.pipeline import CandidateTask, Opened, Proof
     from models.domain.stages import StageName, StageStatus
     from models.domain.states import MissionOutcome
-    from workflows.policies import host_commands, shared_git
+    from workflows.policies import host_commands, shared_commands
 
 from workflows.mission import MissionEnds
 from workflows.pipeline import Pipeline
@@ -16,44 +15,47 @@ from workflows.pipeline import Pipeline
 
 async def prove(mission: Pipeline) -> None:
     """Find a candidate that passes; in a later round, show that the one chosen passes on the new head too."""
-    mission.stage = StageName.FETCH_CONTEXT
-    context = await _open(mission)
-    mission.host = mission.host or context.host_queue
+    mission.stage = StageName.RUN_TESTS  # nearly all of the time is the tests'; the row says which stage it is
+    opened = await _open(mission)
+    context = opened.context
+    mission.host = context.host_queue or mission.host
     if context.status is StageStatus.FAILED:
-        mission.stage = context.failed_stage or mission.stage
+        mission.stage = context.failed_stage or StageName.FETCH_CONTEXT
         raise MissionEnds(MissionOutcome.FAILED, context.reason, mission.stage)
     mission.context, mission.base_sha = context, context.base_sha
-    await _choose_candidate(mission)
+    await _choose_candidate(mission, opened.proof)
 
 
-async def _open(mission: Pipeline) -> PipelineContext:
-    """Stages 1 and 2, on any host at first. A new head may bring new configuration, which no earlier approval binds."""
+async def _open(mission: Pipeline) -> Opened:
+    """Stages 1 to 5 with the first candidate, on any host at first.
+
+    A new head may bring new configuration, which no earlier approval binds.
+    """
     first = workflow.info().first_execution_run_id
     task = mission.task(StageName.FETCH_CONTEXT).model_copy(update={"first_run_id": first})
     if mission.host:
-        return await mission.on_host(ContextActivities.open_round, task)
+        return await mission.on_host(ProofActivities.open_round, task, host_commands)
     return await mission.step(
-        lambda: workflow.execute_activity_method(ContextActivities.open_round, task, **shared_git())
+        lambda: workflow.execute_activity_method(ProofActivities.open_round, task, **shared_commands())
     )
 
 
-async def _choose_candidate(mission: Pipeline) -> None:
-    """Try the candidates in their order; the first that passes wins, and the last failure is the mission's."""
-    numbers = range(mission.context.candidates) if mission.round == 0 else [mission.candidate]
-    proof = Proof(failed_stage=mission.stage, reason="the mission has no candidate")
-    for mission.candidate in numbers:
+async def _choose_candidate(mission: Pipeline, proof: Proof | None) -> None:
+    """Try the other candidates in their order; the first that passes wins, and the last failure is the mission's."""
+    proof = proof or Proof(failed_stage=mission.stage, reason="the mission has no candidate")
+    last = mission.context.candidates - 1 if mission.round == 0 else mission.candidate
+    while proof.failed_stage is not None and mission.candidate < last:
+        mission.candidate += 1
         proof = await _prove_candidate(mission)
-        if proof.failed_stage is None:
-            mission.head_sha, mission.patch_id = proof.head_sha, proof.patch_id
-            return
-    raise MissionEnds(MissionOutcome.FAILED, proof.reason, proof.failed_stage)
+    mission.stage = proof.failed_stage or StageName.RUN_TESTS
+    if proof.failed_stage is not None:
+        raise MissionEnds(MissionOutcome.FAILED, proof.reason, proof.failed_stage)
+    mission.head_sha, mission.patch_id = proof.head_sha, proof.patch_id
 
 
 async def _prove_candidate(mission: Pipeline) -> Proof:
-    """Stages 3 to 5; nearly all of their time is the tests', so that is where the mission stands meanwhile."""
+    """Stages 3 to 5 of another candidate."""
     task = CandidateTask(
         ref=mission.ref(StageName.RUN_TESTS), base_sha=mission.base_sha, has_stress=mission.context.has_stress
     )
-    proof = await mission.on_host(ProofActivities.prove_candidate, task, host_commands)
-    mission.stage = proof.failed_stage or mission.stage
-    return proof
+    return await mission.on_host(ProofActivities.prove_candidate, task, host_commands)
