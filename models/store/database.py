@@ -77,7 +77,7 @@ class Database:
         """Open a transaction that sees and writes one workspace; commits at the end, rolls back on an error."""
         async with AsyncSession(self._app, expire_on_commit=False, autoflush=False) as session, session.begin():
             [opened] = await within(session)(_OPEN_WORKSPACE, {"workspace": workspace_id})
-            session.info[_CLOCK_KEY] = Clock.just_read(opened["clock"])
+            set_clock(session, Clock.just_read(opened["clock"]))
             yield session
         self._announce(session.info)
 
@@ -148,6 +148,11 @@ def clock(session: AsyncSession) -> Clock:
     """Tell the database's time: read when a workspace's transaction began, and carried on from there."""
     read: Clock = session.info[_CLOCK_KEY]
     return read
+
+
+def set_clock(session: AsyncSession, read: Clock) -> None:
+    """Carry on from a newer reading: what a transaction writes next is never earlier than what it has just seen."""
+    session.info[_CLOCK_KEY] = read
 
 
 def within(session: AsyncSession) -> Ask:

@@ -19,7 +19,7 @@ from models.domain.errors import MissionControlError
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
 from models.store import blobs
-from models.store.database import Ask, Clock, Database, Rows, clock, mark_events, within
+from models.store.database import Ask, Clock, Database, Rows, clock, mark_events, set_clock, within
 from models.store.stage_statements import ANSWER, CLOSE, OF_ROUND, OPEN, RECORD, RESULTS, STILL_OPEN, TELL
 from models.tables.missions import Stage
 
@@ -155,6 +155,7 @@ class Begun:
 async def begin(session: AsyncSession, ref: StageRef, attempt: int) -> Stage:
     """Open a stage's record, or find it: one that has ended is returned as it is and must not be done again."""
     begun = await _begin(within(session), ref, attempt)
+    set_clock(session, begun.clock)
     mark_events(session)
     return begun.record
 

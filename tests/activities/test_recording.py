@@ -24,7 +24,7 @@ from models.domain.canonical import digest_of
 from models.domain.stages import StageName, StageStatus
 from models.domain.testing import Outcome, Source, TestCase, TestReport
 from models.store import blobs, stages
-from models.store.database import Clock, Database
+from models.store.database import Clock, Database, clock, set_clock
 from models.store.stages import Ending, NewEvidence
 from models.tables.missions import Stage
 from tests.fixtures.api import Team, database_url, db, migrated_template, settings, team
@@ -215,6 +215,19 @@ async def test_a_stage_that_took_long_ends_by_the_databases_clock(
     await stages.end_alone(db, replace(begun, clock=long_ago), ending, lambda data: (sign(data), service_key.key_id))
     [[ended, now]] = await rows(db, task, "SELECT ended_at, clock_timestamp() FROM stage")
     assert begun.clock.read < ended < now
+
+
+async def test_no_stage_ends_before_it_begins_where_the_process_is_behind(
+    db: Database, service_key: ServiceKey, task: StageInput
+) -> None:
+    async with db.workspace(task.ref.workspace_id) as session:
+        known = clock(session)
+        set_clock(session, Clock(known.read - timedelta(seconds=1), known.at))  # as if the answer had come late
+        record = await stages.begin(session, task.ref, 1)
+        ending = Ending(StageStatus.PASSED, "", {})
+        await stages.end(session, record, ending, lambda data: (service_key.sign(data), service_key.key_id))
+    [[began, ended]] = await rows(db, task, "SELECT started_at, ended_at FROM stage")
+    assert began <= ended
 
 
 async def test_a_try_that_was_overtaken_records_nothing(
