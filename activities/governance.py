@@ -50,7 +50,8 @@ class GovernanceActivities:
                 if result.failed:
                     return RoundAnswer(failed_stage=task.ref.stage, reason=result.reason)
             answer = await self._ask(session, question, mission)
-            token = await _take_slot(session, mission) if answer.status is DecisionStatus.APPROVED else None
+            may_merge = answer.status is DecisionStatus.APPROVED and mission.merge_sha is None  # a late try may not
+            token = await _take_slot(session, mission) if may_merge else None
             return RoundAnswer(answer=answer, slot_token=token)
 
     @activity.defn

@@ -208,13 +208,18 @@ async def _driver(connection: PooledConnection) -> AsyncConnection:
 async def _at_once(raw: AsyncConnection, workspace_id: str, steps: Sequence[Step]) -> list[Rows]:
     """Send all of a transaction before reading: what stands between two syncs of a pipeline commits, or fails, whole.
 
-    Were they ever torn apart, the statements would see no workspace at all.
+    Were they ever torn apart, the statements would see no workspace at all. Several say themselves when they are all
+    there: one whose values cannot be sent must not leave those before it behind.
     """
     cursors = [raw.cursor(row_factory=dict_row) for _ in steps]
     async with raw.pipeline():
+        if len(steps) > 1:
+            await raw.execute("BEGIN")
         await raw.execute(_ENTER_WORKSPACE, {"workspace": workspace_id})
         for cursor, (statement, values) in zip(cursors, steps, strict=True):
             await cursor.execute(statement, values)
+        if len(steps) > 1:
+            await raw.execute("COMMIT")
     return [await cursor.fetchall() for cursor in cursors]
 
 

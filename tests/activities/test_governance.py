@@ -5,7 +5,7 @@ from typing import Any
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import decisions
+from models.store import decisions, running
 from models.tables.missions import Decision
 from models.tables.policies import VerdictRow
 from tests.fixtures.runs import human
@@ -37,6 +37,13 @@ class TestAsk:
         assert (answer.status, answer.reason) == (DecisionStatus.APPROVED, "approved by policy")
         assert await asked(case, attempt=2) == answer
         assert (await case.record(GOVERNANCE)).status == StageStatus.PASSED
+
+    async def test_a_late_try_takes_no_slot_for_what_has_merged(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        assert ((await case.settle()).slot_token, (await case.settle(attempt=2)).slot_token) == (1, 1)
+        async with case.db.workspace(case.workspace_id) as session:
+            await running.record_merge(session, case.workspace_id, case.mission_id, "e" * 40)
+        assert (await case.settle(attempt=3)).slot_token is None
 
     async def test_asking_twice_puts_one_question(self, shop: Shop) -> None:
         case = await (await shop.mission(registered={"protected": True})).patched()

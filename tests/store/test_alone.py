@@ -99,6 +99,16 @@ async def test_what_cannot_be_sent_is_the_drivers_error_as_elsewhere(narrow: Dat
     assert await seen(narrow, team) == []
 
 
+async def test_several_are_done_together_or_not_at_all(narrow: Database, team: Team) -> None:
+    first, second = (KEEP, kept(team, "a")), (KEEP, kept(team, "b"))
+    for broken in ((KEEP, kept(team, "\0")), (KEEP, {}), (KEEP.replace("RETURNING", "RETURNING 1 / seq,"), second[1])):
+        with pytest.raises(DBAPIError):
+            await narrow.together(team.workspace_id, first, broken)
+        assert await seen(narrow, team) == []
+    assert len(await narrow.together(team.workspace_id, first, second)) == 2
+    assert await seen(narrow, team) == ["a", "b"]
+
+
 async def test_a_cancelled_statement_is_stopped_and_undone(narrow: Database, team: Team, look: Look) -> None:
     slow = KEEP.replace("RETURNING", "RETURNING pg_sleep(4),")
     running = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
