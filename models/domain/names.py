@@ -1,11 +1,14 @@
 """Names that people and programs give to who and what acts: one spelling of each, and nothing that cannot be seen."""
 
+import re
 import unicodedata
 
 MAX_NAME = 128
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 SYSTEM_NAMES = frozenset({"first-start", "policy", "reconciler", "system", "worker"})
 """Who the product's own parts are in events and decisions: nobody else may be called so."""
+_LIKE_AN_AGENT_ID = re.compile("agent_[0-9a-f]{16}")
+"""Paths name an agent by its id or its name: what says one must never say the other of another agent."""
 
 
 def clean_name(text: str) -> str:
@@ -25,4 +28,6 @@ def clean_name(text: str) -> str:
         raise ValueError("a name holds no slash: it tells a visitor's workspace from the visitor's name")
     if name.casefold() in SYSTEM_NAMES:
         raise ValueError(f"{name!r} is a part of Mission Control itself; take another name")
+    if _LIKE_AN_AGENT_ID.fullmatch(name.casefold()):
+        raise ValueError(f"the name {name!r} is spelt like an agent's id; take another name")
     return name

@@ -29,6 +29,17 @@ async def list_page(
     return await lists.fetch(session, AgentRow, workspace_id, filters, order, page)
 
 
+async def require_named(session: AsyncSession, workspace_id: str, name: str) -> AgentRow:
+    """Read and lock the agent that is a principal of this name; never one whose id is spelt so."""
+    statement = lists.matching(AgentRow, workspace_id, {"name": name}).where(
+        col(AgentRow.registration) != Registration.REJECTED
+    )
+    locked = statement.with_for_update().execution_options(populate_existing=True)
+    if (found := (await session.scalars(locked)).one_or_none()) is None:
+        raise NotFound("agent_not_found", f"there is no agent {name!r}; `GET /agents` lists them")
+    return found
+
+
 async def require(session: AsyncSession, workspace_id: str, agent: str, *, for_update: bool = False) -> AgentRow:
     """Read an agent by its id or its name; of several registrations under a name, the one that was not rejected."""
     statement = (

@@ -141,7 +141,7 @@ async def deactivate(
         NotPermitted: only a platform admin has power over platform admins.
     """
     if (await require(session, workspace_id, name)).kind == Kind.AGENT:
-        await agents.require(session, workspace_id, name, for_update=True)
+        await agents.require_named(session, workspace_id, name)
     known = await require(session, workspace_id, name, for_update=True)
     admins = await api_keys.lock_admins(session, workspace_id)
     caller.require_power_over(known.role)
@@ -165,7 +165,7 @@ def _require_admins_left(admins: Sequence[ApiKey], name: str, role: Role | None)
 
 
 async def _deactivate_agent(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> None:
-    agent = await agents.require(session, workspace_id, name, for_update=True)
+    agent = await agents.require_named(session, workspace_id, name)
     states = {"registration": Registration.DEACTIVATED.value, "status": AgentStatus.STOPPED.value}
     ended = await agents.set_columns(session, agent, **states)
     await agents.tell(session, ended, EventType.AGENT_DEACTIVATED, actor)

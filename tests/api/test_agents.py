@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.principals import Role
 from models.store import agents, keys
@@ -109,6 +110,7 @@ class TestRegister:
             {"name": ""},
             {"name": "a" * 10_000},
             {"name": "reconciler"},
+            {"name": "agent_0123456789abcdef"},
             {"capabilities": ["x"] * 101},
             {"level": "lead"},
         ],
@@ -244,6 +246,20 @@ class TestHold:
         )
         assert await events_of(db, team, "agent.%") == ["agent.registered", "agent.approved", "agent.deactivated"]
 
+    async def test_an_end_is_of_the_one_that_is_named(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
+    ) -> None:
+        """An agent from before names were checked may be called like another one's id."""
+        victim, victims_caller = await admitted(api, client, team)
+        impostor, impostors_caller = await admitted(api, client, team, name="impostor")
+        async with db.system() as session:
+            await rename(session, team, "impostor", victim)
+        ended = await api.delete(f"/api/v1/agents/{impostor}")
+        assert ended.status_code == 200, ended.text
+        await shut_out(impostors_caller)
+        assert (await victims_caller.get(f"/api/v1/agents/{victim}")).json()["data"]["registration"] == "approved"
+        assert (await api.get(f"/api/v1/agents/{impostor}")).json()["data"]["registration"] == "deactivated"
+
 
 class TestSelf:
     async def test_an_agent_changes_itself_and_no_other(
@@ -302,6 +318,13 @@ class TestSilence:
         async with db.system() as session:
             await agents.sweep(session)
         assert await events_of(db, team, "agent.stale") == []
+
+
+async def rename(session: AsyncSession, team: Team, before: str, after: str) -> None:
+    """Give an agent another name."""
+    for table in ("principal", "agent"):
+        change = f"UPDATE {table} SET name = :after WHERE workspace_id = :place AND name = :before"  # noqa: S608
+        await session.execute(text(change), {"place": team.workspace_id, "before": before, "after": after})
 
 
 async def shut_out(caller: httpx2.AsyncClient) -> None:

@@ -30,6 +30,8 @@ def test_one_spelling(said: str, name: str) -> None:
         "a/b",
         "Policy",
         "\uff0f",
+        "agent_0123456789abcdef",
+        "Agent_0123456789abcde\uff46",
     ],
 )
 def test_what_is_no_name(said: str) -> None:
