@@ -1,6 +1,7 @@
 """The rows of agents: found, changed, heard of, told of when silent. How they come to be: `registrations`."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from secrets import token_hex
 from typing import Any
 
@@ -14,11 +15,13 @@ from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.schemas.pagination import PageRequest
 from models.store import api_keys, events, lists
-from models.store.events import Actor
+from models.store.events import Actor, NewEvent
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
 
 SWEEPER = Actor("reconciler", "agents/silence")
+SWEPT_AT_ONCE = 1000
+"""Agents that one pass tells of: their events must fit into one short transaction."""
 
 
 async def list_page(
@@ -117,27 +120,31 @@ async def hear(session: AsyncSession, workspace_id: str, agent: str, actor: Acto
 
 
 async def sweep(session: AsyncSession) -> int:
-    """Tell, once each, of active agents that have fallen silent (system door); how many."""
-    found = (await session.execute(_SILENT, {"stale": STALE_SECONDS, "lost": LOST_SECONDS})).all()
-    for row in found:
-        kind = EventType.AGENT_LOST if row.silence == Silence.LOST else EventType.AGENT_STALE
-        about, data = Subject(kind="agent", id=row.agent_id), {"name": row.name, "last_heartbeat_at": _spelt(row)}
-        await events.append(session, row.workspace_id, kind, about, SWEEPER, data)
+    """Tell, once each, of the active agents that have been silent for longest, and were not told of (system door)."""
+    values = {"stale": STALE_SECONDS, "lost": LOST_SECONDS, "limit": SWEPT_AT_ONCE}
+    found = sorted((await session.execute(_SILENT, values)).all(), key=_place)
+    for workspace_id, rows in groupby(found, key=_place):
+        await events.append_all(session, workspace_id, [_silence(row) for row in rows])
     return len(found)
 
 
-def _spelt(row: Row[Any]) -> str:
-    return str(row.last_heartbeat_at.isoformat())
+def _place(row: Row[Any]) -> str:
+    return str(row.workspace_id)
+
+
+def _silence(row: Row[Any]) -> NewEvent:
+    kind = EventType.AGENT_LOST if row.silence == Silence.LOST else EventType.AGENT_STALE
+    data = {"name": row.name, "last_heartbeat_at": row.last_heartbeat_at.isoformat()}
+    return NewEvent(kind, Subject(kind="agent", id=row.agent_id), SWEEPER, data)
 
 
 _SILENT = text(
-    "UPDATE agent SET silence = told.silence FROM ("
-    " SELECT workspace_id, agent_id, CASE WHEN last_heartbeat_at <= mc_now() - make_interval(secs => :lost)"
-    " THEN 'lost' ELSE 'stale' END AS silence FROM agent"
-    " WHERE status = 'active' AND last_heartbeat_at <= mc_now() - make_interval(secs => :stale)"
-    " FOR UPDATE SKIP LOCKED) AS told"
+    "UPDATE agent SET silence = told.now FROM ("
+    " SELECT workspace_id, agent_id, now FROM agent, LATERAL (SELECT CASE"
+    " WHEN last_heartbeat_at <= mc_now() - make_interval(secs => :lost) THEN 'lost' ELSE 'stale' END AS now)"
+    " WHERE status = 'active' AND last_heartbeat_at <= mc_now() - make_interval(secs => :stale) AND silence <> now"
+    " ORDER BY last_heartbeat_at LIMIT :limit FOR UPDATE OF agent SKIP LOCKED) AS told"
     " WHERE agent.workspace_id = told.workspace_id AND agent.agent_id = told.agent_id"
-    " AND agent.silence <> told.silence"
     " RETURNING agent.workspace_id, agent.agent_id, agent.name, agent.silence, agent.last_heartbeat_at"
 )
 

@@ -122,6 +122,13 @@ class TestRegister:
         body = {key: value for key, value in (PROBE | change).items() if value is not None}
         assert refusal(await stranger.post("/api/v1/agents", json=body)) == (422, "invalid_input")
 
+    async def test_so_many_wait_and_no_more(self, client: Caller, team: Team, db: Database) -> None:
+        async with db.system() as session:
+            await add_many(session, team, 199, "pending", None)
+        await registered(client(None), team)
+        more = await client(None).post("/api/v1/agents", json=PROBE | {"name": "p", "workspace": team.workspace_id})
+        assert refusal(more) == (409, "too_many_pending")
+
     async def test_without_a_workspace_it_is_the_default_one(
         self, client: Caller, team: Team, db: Database, stranger: httpx2.AsyncClient
     ) -> None:
@@ -311,6 +318,25 @@ class TestSilence:
         assert (await events_of(db, team, "agent.%"))[-1] == "agent.returned"
         assert (await agent.get("/api/v1/queue/next?agent_id=probe&agent_role=coding")).json()["data"] is None
 
+    async def test_a_pass_tells_of_so_many_and_the_next_one_of_the_rest(self, team: Team, db: Database) -> None:
+        async with db.system() as session:
+            await add_many(session, team, agents.SWEPT_AT_ONCE + 5, "approved", "active")
+        for told in (agents.SWEPT_AT_ONCE, 5, 0):
+            async with db.system() as session:
+                assert await agents.sweep(session) == told
+        assert await events_of(db, team, "agent.%") == ["agent.lost"] * (agents.SWEPT_AT_ONCE + 5)
+
+    async def test_it_waits_for_nobody(self, team: Team, db: Database) -> None:
+        """An agent whose row somebody changes just now is left to the next pass."""
+        async with db.system() as session:
+            await add_many(session, team, 2, "approved", "active")
+        async with db.system() as busy, asyncio.timeout(3):
+            await agents.require_named(busy, team.workspace_id, "one-of-many-1")
+            async with db.system() as session:
+                assert await agents.sweep(session) == 1
+        async with db.system() as session:
+            assert await agents.sweep(session) == 1
+
     async def test_who_was_never_heard_of_is_not_missed(
         self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
     ) -> None:
@@ -318,6 +344,17 @@ class TestSilence:
         async with db.system() as session:
             await agents.sweep(session)
         assert await events_of(db, team, "agent.stale") == []
+
+
+async def add_many(session: AsyncSession, team: Team, number: int, registration: str, status: str | None) -> None:
+    """Add so many agents that were last heard of an hour ago."""
+    made = (
+        "INSERT INTO agent (workspace_id, agent_id, name, registration, status, requested_by, last_heartbeat_at)"
+        " SELECT :place, 'one-of-many-' || n, 'one-of-many-' || n, :registration, :status, 'a test',"
+        " mc_now() - interval '1 hour' FROM generate_series(1, :number) AS n"
+    )
+    values = {"place": team.workspace_id, "registration": registration, "status": status, "number": number}
+    await session.execute(text(made), values)
 
 
 async def rename(session: AsyncSession, team: Team, before: str, after: str) -> None:
