@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
 from sqlalchemy import create_engine, text
 
+from models.domain.names import clean_name
 from models.store.migrate import expected_revision, migrate
 from tests.fixtures.servers import PostgresServer
 
@@ -45,3 +47,45 @@ def test_each_key_keeps_its_rights(postgres_server: PostgresServer) -> None:
         ("probe", "approved", "active", None)
     ]
     assert rows(url, "SELECT count(*) FROM principal") == [(5,)]
+
+
+@pytest.mark.parametrize(
+    ("owners", "names"),
+    [
+        (
+            [("olga", "operator"), ("olga", "observer"), ("olga.observer", "admin")],
+            ["olga", "olga.observer.2", "olga.observer"],
+        ),
+        ([("ci/main", "operator"), ("ci/main", "admin")], ["old.ci.main", "old.ci.main.admin"]),
+        ([("worker", "operator"), ("old.worker", "observer")], ["old.worker.2", "old.worker"]),
+        ([("\nolga", "admin"), ("olga", "admin")], ["olga.2", "olga"]),
+        ([("\nolga", "admin"), ("olga", "observer"), (" olga", "member")], ["olga.2", "olga", "olga.3"]),
+        ([("agent_0123456789abcdef", "admin")], ["old.agent_0123456789abcdef"]),
+        ([("x" * 256, "admin"), ("x" * 256, "observer")], ["old." + "x" * 100, "old." + "x" * 96 + ".observer"]),
+        ([("a\u200bb", "admin"), (" ", "admin"), ("\ufdfa" * 40, "member")], None),
+    ],
+)
+def test_each_owner_gets_a_name_of_its_own_that_may_be_said(
+    postgres_server: PostgresServer, owners: list[tuple[str, str]], names: list[str] | None
+) -> None:
+    """Names could be anything once; whose is fine keeps it, whoever else would be called so."""
+    url = postgres_server.create_database()
+    migrate(url, "0007")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO workspace (workspace_id, slug, name) VALUES ('w', 'w', 'W')"))
+        for number, (principal, role) in enumerate(owners):
+            connection.execute(
+                text(
+                    "INSERT INTO api_key (workspace_id, key_id, digest, principal, kind, role, created_by, created_at)"
+                    " VALUES ('w', :key, :key, :principal, 'human', :role, 'x', now() + make_interval(secs => :number))"
+                ),
+                {"key": f"k{number}", "principal": principal, "role": role, "number": number},
+            )
+    engine.dispose()
+    migrate(url)
+    found = rows(url, "SELECT name, p.role FROM api_key JOIN principal p ON principal = name ORDER BY key_id")
+    assert [role for _, role in found] == [role for _, role in owners]
+    assert len({name for name, _ in found}) == len(owners)
+    assert [clean_name(name) for name, _ in found] == [name for name, _ in found]
+    assert names is None or [name for name, _ in found] == names

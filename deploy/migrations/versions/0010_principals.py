@@ -1,6 +1,13 @@
 """Principals, agents and workspaces as rows of their own; a key's kind and role are those of its owner."""
 
+import unicodedata
+from contextlib import suppress
+from itertools import chain, count
+from operator import itemgetter
+
 from alembic import op
+
+from models.domain.names import clean_name
 
 revision = "0010"
 down_revision = "0009"
@@ -51,12 +58,12 @@ ALTER TABLE installation ADD COLUMN default_workspace text DEFAULT 'default' NOT
 ALTER TABLE api_key ADD COLUMN rate_per_minute integer;
 """
 
-# A principal has one role. A key that was made with another one keeps its rights, under a name that tells them apart.
+_OWNERS = """
+SELECT workspace_id, principal, role, array_agg(key_id) FROM api_key
+GROUP BY workspace_id, principal, kind, role ORDER BY min(created_at), min(key_id)
+"""
+_RENAME = "UPDATE api_key SET principal = %s WHERE workspace_id = %s AND key_id = ANY (%s)"
 _FILL = """
-UPDATE api_key SET principal = principal || '.' || role
-WHERE (workspace_id, principal, kind, role) NOT IN (
-    SELECT DISTINCT ON (workspace_id, principal) workspace_id, principal, kind, role
-    FROM api_key ORDER BY workspace_id, principal, created_at, key_id);
 UPDATE api_key SET role = 'platform_admin'
 WHERE workspace_id = 'default' AND principal = 'admin' AND role = 'admin' AND created_by = 'first-start';
 UPDATE api_key SET role = 'platform_admin'
@@ -106,7 +113,9 @@ GRANT SELECT, INSERT, UPDATE ON {table} TO mission_control_app, mission_control_
 def upgrade() -> None:
     """Make the tables, fill them from the keys that there are, and let each workspace see its own."""
     closed = "".join(_CLOSE.format(table=table) for table in ("principal", "agent"))
-    _run(f"SET ROLE mission_control_owner; {_TABLES} {_FILL} {_KINDS} {closed}")
+    _run(f"SET ROLE mission_control_owner; {_TABLES}")
+    _rename_owners()
+    _run(f"{_FILL} {_KINDS} {closed}")
     _run("GRANT UPDATE ON workspace TO mission_control_app; RESET ROLE")
 
 
@@ -121,6 +130,37 @@ def downgrade() -> None:
         "ALTER TABLE installation DROP COLUMN default_workspace;"
         "DROP TABLE agent; DROP TABLE principal; RESET ROLE"
     )
+
+
+def _rename_owners() -> None:
+    """Give each owner of keys one role and a name that may be said today; whose name is that already keeps it.
+
+    A key that was made with another role keeps its rights, under a name that tells the two apart.
+    """
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(_OWNERS)
+    owners: list[tuple[bool, str, str, list[str]]] = []
+    known: set[tuple[str, str]] = set()
+    for workspace, name, role, keys in cursor.fetchall():
+        wanted = f"{_spelt(name)[:100]}.{role}" if (workspace, name) in known else _spelt(name)
+        known.add((workspace, name))
+        owners.append((wanted != name, workspace, wanted, keys))
+    taken: set[tuple[str, str]] = set()
+    for _, workspace, wanted, keys in sorted(owners, key=itemgetter(0)):
+        spellings = chain([wanted], (f"{wanted[:100]}.{number}" for number in count(2)))
+        name = next(spelling for spelling in spellings if (workspace, spelling) not in taken)
+        taken.add((workspace, name))
+        cursor.execute(_RENAME, (name, workspace, keys))
+
+
+def _spelt(name: str) -> str:
+    """Spell a name as it may be today, as near to itself as can be."""
+    with suppress(ValueError):
+        return clean_name(name)
+    seen = (
+        "." if letter == "/" or not letter.isprintable() else letter for letter in unicodedata.normalize("NFKC", name)
+    )
+    return clean_name(f"old.{''.join(seen)[:100]}")
 
 
 def _run(script: str) -> None:
