@@ -7,7 +7,7 @@ from pydantic.alias_generators import to_snake
 
 from api.auth import Call, Caller
 from api.gateway import Gateway
-from api.idempotency import Once, once
+from api.idempotency import Once, once, once_everywhere
 from api.services import services
 from api.strangers import CallerOrRegistrant, CallerOrStranger, Public
 from models.domain.errors import InvalidInput
@@ -72,7 +72,9 @@ Db = Annotated[Database, Depends(_database)]
 Workflows = Annotated[Gateway, Depends(_gateway)]
 Policies = Annotated[PolicyBook, Depends(_book)]
 OnlyOnce = Annotated[Once, Depends(once)]
-"""For every POST and PATCH: `return await once.commit(lambda session: …)`, or `once.command(lambda key: …)`."""
+"""For what changes something: `return await once.commit(lambda session: …)`, or `once.command(lambda key: …)`."""
+OnlyOnceEverywhere = Annotated[Once, Depends(once_everywhere)]
+"""The same, where the change is no single workspace's."""
 
 
 class Pagination:

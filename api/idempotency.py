@@ -1,6 +1,7 @@
 """Doing a request at most once per Idempotency-Key (V-25), in two lines per route."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -13,7 +14,6 @@ from api.auth import Call
 from api.services import services
 from models.domain.canonical import digest_of
 from models.store import idempotency
-from models.store.database import Database
 from models.store.idempotency import Answer
 
 KeyHeader = Annotated[
@@ -28,11 +28,15 @@ KeyHeader = Annotated[
 ]
 
 
+Door = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+"""Opens the transaction of the change: over one workspace, or over all."""
+
+
 class Once:
     """One changing request. Refusals are not kept: they changed nothing, and may be tried again."""
 
-    def __init__(self, db: Database, workspace_id: str, status: int, request: idempotency.Request | None) -> None:
-        self._db, self._workspace_id, self._status, self._request = db, workspace_id, status, request
+    def __init__(self, door: Door, status: int, request: idempotency.Request | None) -> None:
+        self._door, self._status, self._request = door, status, request
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
@@ -44,7 +48,7 @@ class Once:
         Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer. The field
         `shown_once` is a secret: it is in this answer, and not in the one that is kept for repetitions.
         """
-        async with self._db.workspace(self._workspace_id) as session:
+        async with self._door() as session:
             if known := await self._claim(session):
                 return replay(known)
             data = await change(session)
@@ -57,11 +61,11 @@ class Once:
 
         No transaction spans the call. A repetition after a crash says it again under the same id, which is harmless.
         """
-        async with self._db.workspace(self._workspace_id) as session:
+        async with self._door() as session:
             if known := await self._claim(session):
                 return replay(known)
         answer = Answer(self._status, envelope(await act(self._request.key if self._request else uuid4().hex)))
-        async with self._db.workspace(self._workspace_id) as session:
+        async with self._door() as session:
             await self._settle(session, answer)
         return _response(answer)
 
@@ -78,18 +82,34 @@ class Once:
 
 
 async def once(request: Request, key: KeyHeader = None) -> Once:
-    """Dependency of every changing route; the answer's status is the route's own."""
+    """Dependency of the routes that change what is the caller's workspace's."""
     call: Call = request.state.call
-    status = request.scope["route"].status_code or 200
-    identified = identified_by(request, call, key) if key else None
-    return Once(services(request).db, call.workspace_id, status, identified)
+    return once_in(request, call.workspace_id, key)
 
 
-def identified_by(request: Request, call: Call, key: str) -> idempotency.Request:
+async def once_everywhere(request: Request, key: KeyHeader = None) -> Once:
+    """Dependency of a route that changes what is no workspace's (system door)."""
+    call: Call = request.state.call
+    return Once(services(request).db.system, *_asked(request, call.workspace_id, key))
+
+
+def once_in(request: Request, workspace_id: str, key: str | None) -> Once:
+    """Do a request at most once in a workspace."""
+    db = services(request).db
+    return Once(lambda: db.workspace(workspace_id), *_asked(request, workspace_id, key))
+
+
+def _asked(request: Request, workspace_id: str, key: str | None) -> tuple[int, idempotency.Request | None]:
+    """Find the status of the route's answer, and what a repetition must be equal to."""
+    status: int = request.scope["route"].status_code or 200
+    return status, identified_by(request, workspace_id, key) if key else None
+
+
+def identified_by(request: Request, workspace_id: str, key: str) -> idempotency.Request:
     """Say what a repetition under the key must be equal to; JSON is compared by value, not by spelling."""
     body = getattr(request.state, "sent", {})  # none means an empty one
     route = f"{request.method} {request.url.path}"
-    return idempotency.Request(call.workspace_id, key, route, digest_of(body))
+    return idempotency.Request(workspace_id, key, route, digest_of(body))
 
 
 def envelope(data: Any) -> bytes:

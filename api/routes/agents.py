@@ -20,6 +20,7 @@ from api.deps import (
     ReaderOrRegistrant,
     Registrar,
 )
+from api.idempotency import KeyHeader, once_in
 from api.routing import router
 from api.services import services
 from api.views import page_of
@@ -48,10 +49,10 @@ Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-creat
 SECRET = "secret"  # noqa: S105  # the name of a field
 
 
-@routes.post("/agents", status_code=201)
+@routes.post("/agents", status_code=201, response_model=Success[AgentRegistered])
 async def register_agent(
-    request: Request, new: AgentRegister, call: Registrar, db: Db, book: Policies
-) -> Success[AgentRegistered]:
+    request: Request, new: AgentRegister, call: Registrar, book: Policies, key: KeyHeader = None
+) -> Response:
     """Ask to be let in, with or without a key. The token in this answer gets the key, once an admin has approved."""
     if call is None:
         services(request).limiter.count_registration(request)
@@ -59,10 +60,15 @@ async def register_agent(
         raise NotFound("workspace_not_found", f"there is no workspace {new.workspace!r} that this key opens")
     workspace_id = call.workspace_id if call else await _meant(request, new.workspace)
     actor = call.actor if call else Actor(f"unknown/{new.name}", request.state.request_id)
-    async with db.workspace(workspace_id) as session:
+    if key and not call:
+        key = f"stranger {key}"  # with a space, which no key has: strangers cannot use up a member's
+
+    async def register(session: AsyncSession) -> AgentRegistered:
         resolvers = (await book.in_force(session, workspace_id)).policy.resolvers(registrations.KIND)
         agent, token = await registrations.register(session, workspace_id, new, resolvers, actor)
-    return Success(data=AgentRegistered(**AgentView.model_validate(agent).model_dump(), registration_token=token))
+        return AgentRegistered(**AgentView.model_validate(agent).model_dump(), registration_token=token)
+
+    return await once_in(request, workspace_id, key).commit(register, shown_once="registration_token")
 
 
 @routes.get("/agents")

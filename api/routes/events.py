@@ -30,7 +30,7 @@ async def post_event(request: Request, body: EventPost, call: Reporter, key: Key
     body.require_small()
     key = _one_key(key, body.idempotency_key)
     event = NewEvent(body.type, body.subject, call.actor, body.data)
-    identified = identified_by(request, call, key) if key else None
+    identified = identified_by(request, call.workspace_id, key) if key else None
     stored = await services(request).ingest.write(call.workspace_id, event, identified)
     if isinstance(stored, Answer):
         return replay(stored)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Admin, Db, Human, OnlyOnce, Pagination, PlatformAdmin, Reader
+from api.deps import Admin, Db, Human, OnlyOnce, OnlyOnceEverywhere, Pagination, PlatformAdmin, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.principals import Role
@@ -20,12 +20,15 @@ routes = router("workspaces")
 Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 
 
-@routes.post("/workspaces", status_code=201)
-async def create_workspace(new: WorkspaceCreate, call: Human, db: Db) -> Success[WorkspaceMade]:
+@routes.post("/workspaces", status_code=201, response_model=Success[WorkspaceMade])
+async def create_workspace(new: WorkspaceCreate, call: Human, once: OnlyOnceEverywhere) -> Response:
     """Make a workspace and become its admin, with a key to it that is in this answer and nowhere else."""
-    async with db.system() as session:
+
+    async def create(session: AsyncSession) -> WorkspaceMade:
         made, key, secret = await workspaces.create(session, new, call.principal.name, call.actor)
-    return Success(data=WorkspaceMade(**made.model_dump(), key_id=key.key_id, secret=secret))
+        return WorkspaceMade(**made.model_dump(), key_id=key.key_id, secret=secret)
+
+    return await once.commit(create, shown_once="secret")
 
 
 @routes.get("/workspaces")

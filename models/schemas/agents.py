@@ -83,7 +83,7 @@ class AgentShown(AgentView):
 class AgentRegistered(AgentView):
     """A new registration, with the token by which its registrant asks for the key; shown this once."""
 
-    registration_token: str
+    registration_token: str | None = Field(description="Null in the answer to a repetition: it is kept nowhere.")
 
 
 class HeartbeatView(BaseModel):

@@ -50,4 +50,4 @@ class WorkspaceMade(WorkspaceView):
     """A new workspace, with its founder's key to it, shown this once."""
 
     key_id: str
-    secret: str
+    secret: str | None = Field(description="Null in the answer to a repetition: it is kept nowhere.")

@@ -92,6 +92,19 @@ class TestRegister:
         assert refusal(await api.post(f"{place}/approve", json=WHY)) == (409, "illegal_transition")
         assert (await registered(client(None), team))["agent_id"] != made["agent_id"]
 
+    async def test_a_repetition_registers_once(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
+    ) -> None:
+        again, body = {"Idempotency-Key": "k"}, PROBE | {"workspace": team.workspace_id}
+        first, second = [await client(None).post("/api/v1/agents", json=body, headers=again) for _ in range(2)]
+        assert (first.status_code, second.headers["idempotency-replayed"]) == (201, "true")
+        assert second.json()["data"] == first.json()["data"] | {"registration_token": None}
+        assert await events_of(db, team, "agent.%") == ["agent.registered"]
+        other = await client(None).post("/api/v1/agents", json=body | {"name": "other"}, headers=again)
+        assert refusal(other) == (409, "idempotency_key_reused")
+        key = await api.post("/api/v1/keys", json={"principal": "olga", "role": "observer"}, headers=again)
+        assert key.status_code == 201, "a stranger uses up no member's key"
+
     async def test_a_name_is_taken_once(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
         await registered(client(None), team)
         here = {"workspace": team.workspace_id}

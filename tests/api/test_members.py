@@ -163,6 +163,10 @@ class TestWorkspaces:
         assert renamed.json()["data"]["name"] == "Seek"
         assert refusal(await founder.get(f"/api/v1/workspaces/{slug}")) == (404, "workspace_not_found")
         assert refusal(await founder.post("/api/v1/workspaces", json=body)) == (409, "workspace_exists")
+        again, body = {"Idempotency-Key": "k"}, {"slug": f"{slug}-2", "name": "Twice"}
+        first, second = [await founder.post("/api/v1/workspaces", json=body, headers=again) for _ in range(2)]
+        assert first.status_code == second.status_code == 201
+        assert second.json()["data"] == first.json()["data"] | {"secret": None}
         every = (await root.get("/api/v1/workspaces")).json()["data"]["items"]
         assert {slug, team.workspace_id} <= {row["slug"] for row in every}
 
