@@ -100,8 +100,10 @@ async def close_session(session: AsyncSession, principal: Principal, secret: str
 
 
 async def _tell(session: AsyncSession, kind: EventType, principal: Principal, request_id: str) -> None:
+    """Tell where the key is at home: a session goes along on a visit, and is of no host."""
+    home = principal.home or principal.workspace_id
     about, actor = Subject(kind="principal", id=principal.name), Actor(principal.name, request_id)
-    await events.append(session, principal.workspace_id, kind, about, actor, {"key_id": principal.key_id})
+    await events.append(session, home, kind, about, actor, {"key_id": principal.key_id})
 
 
 async def has_admin(session: AsyncSession, workspace_id: str) -> bool:

@@ -187,3 +187,14 @@ class TestWorkspaces:
         listed = await root.get("/api/v1/principals", headers={"X-Workspace": team.workspace_id})
         assert "olga" in listed.text
         assert "olga" not in (await root.get("/api/v1/principals")).text
+
+    async def test_a_visitors_session_is_at_home(self, client: Caller, team: Team, db: Database) -> None:
+        async with db.system() as session:
+            secret = await keys.create_key(session, "default", "admin", role=Role.PLATFORM_ADMIN)
+        browser = client(None)
+        await browser.post("/api/v1/auth/session", json={"key": secret})
+        ended = await browser.delete("/api/v1/auth/session", headers={"X-Workspace": team.workspace_id})
+        assert ended.status_code == 204
+        async with db.system() as session:
+            told = "SELECT workspace_id, actor FROM event WHERE type = 'session.closed'"
+            assert [tuple(row) for row in await session.execute(text(told))] == [("default", "admin")]
