@@ -46,6 +46,8 @@ from models.tables.agents import AgentRow
 
 routes = router("agents")
 Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
+STRANGERS = "(unknown)"
+"""In an actor's name, where a visitor's has its workspace: no workspace is called so."""
 SECRET = "secret"  # noqa: S105  # the name of a field
 
 
@@ -59,7 +61,7 @@ async def register_agent(
     elif new.workspace not in (None, call.workspace_id):
         raise NotFound("workspace_not_found", f"there is no workspace {new.workspace!r} that this key opens")
     workspace_id = call.workspace_id if call else await _meant(request, new.workspace)
-    actor = call.actor if call else Actor(f"unknown/{new.name}", request.state.request_id)
+    actor = call.actor if call else Actor(f"{STRANGERS}/{new.name}", request.state.request_id)
     if key and not call:
         key = f"stranger {key}"  # with a space, which no key has: strangers cannot use up a member's
 

@@ -1,12 +1,12 @@
 """Bodies of the agent routes."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from models.domain.agents import AgentStatus, Registration, Silence
+from models.domain.agents import STALE_SECONDS, AgentStatus, Registration, Silence
 from models.domain.policy import Level
 from models.schemas.envelope import Body
 from models.schemas.names import CleanName
@@ -90,4 +90,4 @@ class HeartbeatView(BaseModel):
     """That the agent was heard, and what it is to be."""
 
     status: AgentStatus
-    stale_after_seconds: Literal[90] = 90
+    stale_after_seconds: int = STALE_SECONDS

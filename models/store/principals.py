@@ -64,7 +64,8 @@ async def create(
     if kind is Kind.AGENT:
         known = {"name": name, "requested_by": actor.name, "decided_by": actor.name, "decided_at": func.mc_now()}
         states = {"registration": Registration.APPROVED.value, "status": AgentStatus.ACTIVE.value}
-        await agents.insert_agent(session, workspace_id, known | states)
+        agent = await agents.insert_agent(session, workspace_id, known | states)
+        await agents.tell(session, agent, EventType.AGENT_APPROVED, actor)
     return await insert_principal(session, workspace_id, name, kind, role, actor)
 
 

@@ -105,6 +105,20 @@ class TestRegister:
         key = await api.post("/api/v1/keys", json={"principal": "olga", "role": "observer"}, headers=again)
         assert key.status_code == 201, "a stranger uses up no member's key"
 
+    async def test_a_stranger_is_nobody_of_any_workspace(self, client: Caller, team: Team, db: Database) -> None:
+        async with db.system() as session:
+            await keys.create_workspace(session, "unknown", "Unknown")
+            await keys.create_key(session, "unknown", "probe", role=Role.ADMIN)
+        await registered(client(None), team)
+        async with db.workspace(team.workspace_id) as session:
+            said = await session.execute(text("SELECT actor, actor_kind FROM audit WHERE action = 'agent.registered'"))
+            assert [tuple(row) for row in said] == [("(unknown)/probe", "unknown")]
+
+    async def test_one_that_an_admin_adds_is_told_of(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:
+        made = await api.post("/api/v1/principals", json={"name": "probe", "kind": "agent"})
+        assert made.status_code == 201
+        assert await events_of(db, team, "%") == ["agent.approved", "principal.created"]
+
     async def test_a_name_is_taken_once(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
         await registered(client(None), team)
         here = {"workspace": team.workspace_id}
