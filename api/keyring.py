@@ -13,18 +13,19 @@ from models.store import keys
 from models.store.database import Database
 
 KEEP_SECONDS = 1.0
-"""How long a revoked key may still open the door."""
+"""How long a revoked key may still open the door, and a new one be unknown that was tried before it was made."""
 MAX_KEPT = 10_000
 NOTE_SECONDS = 30.0
 """How late `last_used_at` may be: no request writes to the database."""
 
 
 class KeyRing:
-    """The keys that were good a moment ago. Only good ones are kept: guessing fills no memory."""
+    """The keys that were good, or unknown, a moment ago. Of the unknown ones so many: guessing fills no memory."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._kept: dict[str, tuple[float, Principal]] = {}
+        self._unknown: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._used: dict[tuple[str, str], datetime] = {}
 
@@ -34,18 +35,23 @@ class KeyRing:
         Raises:
             Unauthenticated: unknown, revoked or expired.
         """
-        digest, now = keys.digest(secret), time.monotonic()
-        known = self._kept.get(digest)
-        if known and known[0] > now:
-            return known[1]
+        digest = keys.digest(secret)
+        if known := self._recall(digest):
+            return known
         async with self._asking.setdefault(digest, asyncio.Lock()):
-            known = self._kept.get(digest)
-            if known and known[0] > now:  # somebody else with this key asked meanwhile: a crowd asks once
-                return known[1]
+            if known := self._recall(digest):  # somebody else with this key asked meanwhile: a crowd asks once
+                return known
             try:
                 return await self._ask(secret, digest)
             finally:
                 self._asking.pop(digest, None)
+
+    def _recall(self, digest: str) -> Principal | None:
+        now = time.monotonic()
+        if self._unknown.get(digest, 0.0) > now:
+            raise _unknown_key()
+        until, known = self._kept.get(digest, (0.0, None))
+        return known if until > now else None
 
     async def _ask(self, secret: str, digest: str) -> Principal:
         asked = time.monotonic()
@@ -54,7 +60,10 @@ class KeyRing:
             principal = await find(session, digest)
         if principal is None:
             self._kept.pop(digest, None)
-            raise Unauthenticated("invalid_api_key", "this API key is unknown, revoked or expired")
+            if len(self._unknown) >= MAX_KEPT:
+                self._unknown.clear()
+            self._unknown[digest] = asked + KEEP_SECONDS
+            raise _unknown_key()
         self._keep(digest, principal, asked)
         self._used[principal.workspace_id, principal.key_id] = datetime.now(UTC)
         return principal
@@ -91,3 +100,7 @@ class KeyRing:
         if len(self._kept) >= MAX_KEPT:
             self._kept = {name: entry for name, entry in self._kept.items() if entry[0] > now}
         self._kept[digest] = (now + KEEP_SECONDS, principal)
+
+
+def _unknown_key() -> Unauthenticated:
+    return Unauthenticated("invalid_api_key", "this API key is unknown, revoked or expired")

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     api_port: int = 8000
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
+    trusted_proxies: str = Field(default="", validation_alias="FORWARDED_ALLOW_IPS")
+    """Addresses and networks of proxies, with commas between, that are believed where a request comes from."""
     max_body_bytes: int = 64 * 1024 * 1024
     sse_heartbeat_seconds: float = Field(default=15, gt=0)
     human_requests_per_minute: int = Field(default=600, ge=1, le=MAX_RATE)

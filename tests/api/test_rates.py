@@ -10,13 +10,17 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from starlette.requests import HTTPConnection
 
+from api import keyring
 from api.app import create_app
+from api.keyring import KeyRing
 from api.limiter import MAX_COUNTED, Limiter
-from models.domain.errors import RateLimited
-from models.domain.principals import Kind, Principal
+from models.domain.errors import RateLimited, Unauthenticated
+from models.domain.principals import Kind, Principal, Role
 from models.settings import Settings
+from models.store import keys
 from models.store.database import Database
-from tests.fixtures.api import Team, running
+from tests.fixtures.api import Team, running, served
+from tests.fixtures.waiting import eventually
 
 LIMITS: dict[str, Any] = {
     "human_requests_per_minute": 3,
@@ -106,6 +110,37 @@ async def test_keys_are_guessed_no_faster_through_sessions(settings: Settings) -
     async with hurried(settings) as client, client() as stranger:
         tries = [await stranger.post("/api/v1/auth/session", json={"key": "mc_x"}) for _ in range(5)]
     assert [answer.status_code for answer in tries] == [401] * 4 + [429]
+
+
+async def test_postgres_is_asked_of_an_unknown_key_once_a_second(db: Database, team: Team) -> None:
+    ring, secret = KeyRing(db), keys.new_secret()
+    with pytest.raises(Unauthenticated):
+        await ring.open(secret)
+    async with db.system() as session:
+        await keys.create_key(session, team.workspace_id, "late", role=Role.OBSERVER, secret=secret)
+    with pytest.raises(Unauthenticated):
+        await ring.open(secret)
+    assert await eventually(lambda: ring.is_good(secret), 5)
+
+
+async def test_guesses_fill_no_memory(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "MAX_KEPT", 3)
+    ring = KeyRing(db)
+    for _ in range(5):
+        assert not await ring.is_good(keys.new_secret())
+    assert len(ring._unknown) <= 3
+
+
+@pytest.mark.parametrize(("proxies", "statuses"), [("", [401, 429]), ("127.0.0.1", [401, 401])])
+async def test_only_a_proxy_that_is_named_says_where_a_request_comes_from(
+    settings: Settings, proxies: str, statuses: list[int]
+) -> None:
+    limited = settings.model_copy(update={"anonymous_requests_per_minute": 1, "trusted_proxies": proxies})
+    async with served(limited) as url, httpx2.AsyncClient(base_url=url) as here:
+        answers = [
+            await here.get("/api/v1/missions", headers={"X-Forwarded-For": f"192.0.2.{last}"}) for last in (1, 2)
+        ]
+    assert [answer.status_code for answer in answers] == statuses
 
 
 async def test_liveness_is_not_counted(settings: Settings) -> None:
