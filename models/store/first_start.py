@@ -11,12 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.errors import Unavailable
 from models.domain.events import EventType, Subject
-from models.domain.principals import Role
+from models.domain.principals import Kind, Principal, Role
 from models.settings import Settings
-from models.store import events, keys
+from models.store import api_keys, events, keys, principals
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.policies import PolicyBook
+from models.tables.workspaces import PrincipalRow
 
 log = structlog.get_logger()
 
@@ -40,9 +41,19 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
             return
         secret = keys.new_secret()
         await asyncio.to_thread(_write_key, settings.key_file, secret)
-        await keys.create_key(session, keys.DEFAULT_WORKSPACE, "admin", role=Role.PLATFORM_ADMIN, secret=secret)
-        await _tell(session, EventType.API_KEY_CREATED, "principal", "admin")
+        await _make_admin(session, secret)
     log.info("first_admin_key_written", workspace_id=keys.DEFAULT_WORKSPACE, file=str(settings.key_file))
+
+
+async def _make_admin(session: AsyncSession, secret: str) -> None:
+    """Give the first admin this key. Keys of another role that it had by then end: they are not lifted with it."""
+    place, name, role, actor = keys.DEFAULT_WORKSPACE, "admin", Role.PLATFORM_ADMIN, _actor()
+    known = await session.get(PrincipalRow, (place, name))
+    if known is None or known.deactivated_at or known.role != role:
+        await api_keys.revoke_all(session, place, name, actor)
+        installer = Principal(place, actor.name, Kind.HUMAN, role, key_id="")
+        await principals.set_role(session, place, name, role, installer, actor)
+    await api_keys.insert_key(session, place, {"principal": name, **keys.of_secret(secret)}, actor)
 
 
 async def ensure_first_policy(db: Database, settings: Settings) -> None:
@@ -70,8 +81,11 @@ async def keep_trying_first_start(db: Database, settings: Settings) -> None:
 
 
 async def _tell(session: AsyncSession, kind: EventType, about: str, name: str) -> None:
-    actor = Actor(keys.FIRST_START, f"start/{os.getpid()}")
-    await events.append(session, keys.DEFAULT_WORKSPACE, kind, Subject(kind=about, id=name), actor)
+    await events.append(session, keys.DEFAULT_WORKSPACE, kind, Subject(kind=about, id=name), _actor())
+
+
+def _actor() -> Actor:
+    return Actor(keys.FIRST_START, f"start/{os.getpid()}")
 
 
 def _write_key(target: Path, secret: str) -> None:

@@ -151,8 +151,12 @@ class TestFirstStart:
         async with doors[0].system() as session:
             owner = await keys.find(session, keys.digest(secret))
             assert (await session.execute(text("SELECT count(*) FROM api_key"))).scalar_one() == 1
-        assert await told(doors[0], "default") == [("workspace.created", "default"), ("api_key.created", "admin")]
         assert owner is not None
+        assert await told(doors[0], "default") == [
+            ("workspace.created", "default"),
+            ("principal.created", "admin"),
+            ("api_key.created", owner.key_id),
+        ]
         assert (owner.workspace_id, owner.role) == ("default", Role.PLATFORM_ADMIN)
         for door in doors:
             await door.close()
@@ -178,6 +182,25 @@ class TestFirstStart:
             secrets.append(settings.key_file.read_text())
         await door.close()
         assert secrets[0] != secrets[1] == secrets[2], "the second start makes one, the third finds it"
+
+    async def test_no_other_key_is_lifted(
+        self, postgres_server: PostgresServer, migrated_template: str, tmp_path: Path
+    ) -> None:
+        """Somebody may be called `admin` without being one."""
+        settings = Settings(DATABASE_URL=postgres_server.create_database(migrated_template), data_dir=tmp_path)
+        door = Database.from_settings(settings)
+        async with door.system() as session:
+            await keys.create_workspace(session, "default", "Default")
+            secret = await keys.create_key(session, "default", "admin", role=Role.OBSERVER)
+        await ensure_first_admin(door, settings)
+        async with door.system() as session:
+            assert await keys.find(session, keys.digest(secret)) is None
+            first = await keys.find(session, keys.digest(settings.key_file.read_text().strip()))
+        assert first is not None
+        assert first.role is Role.PLATFORM_ADMIN
+        types = [type for type, _ in await told(door, "default")]
+        assert types == ["api_key.revoked", "principal.role_changed", "api_key.created"]
+        await door.close()
 
     async def test_it_is_logged_without_the_key(
         self,
