@@ -25,7 +25,7 @@ async def create_workspace(new: WorkspaceCreate, call: Human, once: OnlyOnceEver
     """Make a workspace and become its admin, with a key to it that is in this answer and nowhere else."""
 
     async def create(session: AsyncSession) -> WorkspaceMade:
-        made, key, secret = await workspaces.create(session, new, call.principal.name, call.actor)
+        made, key, secret = await workspaces.create(session, new, call.principal, call.actor)
         return WorkspaceMade(**made.model_dump(), key_id=key.key_id, secret=secret)
 
     return await once.commit(create, shown_once="secret")

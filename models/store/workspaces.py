@@ -3,37 +3,56 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import func, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.principals import Kind, Role
+from models.domain.principals import Kind, Principal, Role
 from models.schemas.workspaces import WorkspaceCreate
 from models.store import api_keys, events, principals
 from models.store.events import Actor
 from models.tables.workspaces import ApiKey, Installation, Workspace
 
+MAX_FOUNDED = 20
+"""Workspaces that come of one human, who may have the least of roles."""
+
 
 async def create(
-    session: AsyncSession, new: WorkspaceCreate, founder: str, actor: Actor
+    session: AsyncSession, new: WorkspaceCreate, caller: Principal, actor: Actor
 ) -> tuple[Workspace, ApiKey, str]:
-    """Make a workspace whose first admin is its founder, with a key to it (system door).
+    """Make a workspace whose first admin is the caller, with a key to it (system door).
 
     Raises:
-        Conflict: `workspace_exists`.
+        Conflict: `workspace_exists` or `too_many_workspaces`.
     """
-    row = {"workspace_id": new.slug, **new.model_dump()}
+    row = {"workspace_id": new.slug, "founder": await _founder(session, caller), **new.model_dump()}
     made = insert(Workspace).values(**row).on_conflict_do_nothing().returning(Workspace)
     workspace = (await session.scalars(made)).one_or_none()
     if workspace is None:
         raise Conflict("workspace_exists", f"there is a workspace {new.slug!r} already; take another slug")
     await _tell(session, workspace, EventType.WORKSPACE_CREATED, actor, {"name": new.name})
-    await principals.insert_principal(session, workspace.workspace_id, founder, Kind.HUMAN, Role.ADMIN, actor)
-    key, secret = await api_keys.insert_key(session, workspace.workspace_id, {"principal": founder}, actor)
+    await principals.insert_principal(session, workspace.workspace_id, caller.name, Kind.HUMAN, Role.ADMIN, actor)
+    key, secret = await api_keys.insert_key(session, workspace.workspace_id, {"principal": caller.name}, actor)
     return workspace, key, secret
+
+
+async def _founder(session: AsyncSession, caller: Principal) -> str:
+    """Find for whom a new workspace counts; nobody where it is a platform admin's.
+
+    An admin may let anyone in: whatever those make counts for whoever made the workspace that they are in.
+    """
+    if caller.role is Role.PLATFORM_ADMIN:
+        return ""
+    founder = (await require(session, caller.workspace_id)).founder or f"{caller.workspace_id}/{caller.name}"
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:founder, 0))"), {"founder": founder})
+    made = select(func.count()).where(Workspace.founder == founder)
+    if (await session.scalars(made)).one() >= MAX_FOUNDED:
+        message = f"{MAX_FOUNDED} workspaces come of {founder!r} already: ask a platform admin to make one"
+        raise Conflict("too_many_workspaces", message)
+    return founder
 
 
 async def require(session: AsyncSession, workspace_id: str) -> Workspace:

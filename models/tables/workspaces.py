@@ -15,6 +15,7 @@ class Workspace(SQLModel, table=True):
     mission_statement: str = words("")
     emoji: str = words("")
     color: str = words("")
+    founder: str = words("")
     created_at: Time = now()
 
 

@@ -198,3 +198,19 @@ class TestWorkspaces:
         async with db.system() as session:
             told = "SELECT workspace_id, actor FROM event WHERE type = 'session.closed'"
             assert [tuple(row) for row in await session.execute(text(told))] == [("default", "admin")]
+
+    async def test_so_many_come_of_one_human(self, client: Caller, team: Team, root: httpx2.AsyncClient) -> None:
+        """Also by way of those whom it lets into a workspace that it made."""
+        founder, places = client(team.observer), [f"of-one-{number}" for number in range(22)]
+        first = await founder.post("/api/v1/workspaces", json={"slug": places[0], "name": "First"})
+        inside = client(first.json()["data"]["secret"])
+        guest = await key_for(inside, client, "guest", role="observer")
+        for number, slug in enumerate(places[1:20]):
+            caller = (founder, inside, guest)[number % 3]
+            made = await caller.post("/api/v1/workspaces", json={"slug": slug, "name": "N"})
+            assert made.status_code == 201, made.text
+        body = {"slug": places[20], "name": "N"}
+        for caller in (founder, inside, guest):
+            assert refusal(await caller.post("/api/v1/workspaces", json=body)) == (409, "too_many_workspaces")
+        assert (await client(team.member).post("/api/v1/workspaces", json=body)).status_code == 201
+        assert (await root.post("/api/v1/workspaces", json=body | {"slug": places[21]})).status_code == 201

@@ -53,7 +53,7 @@ CREATE INDEX agent_by_age ON agent (workspace_id, created_at, agent_id);
 CREATE INDEX agent_by_heartbeat ON agent (last_heartbeat_at) WHERE status = 'active';
 
 ALTER TABLE workspace ADD COLUMN mission_statement text DEFAULT '' NOT NULL, ADD COLUMN emoji text DEFAULT '' NOT NULL,
-    ADD COLUMN color text DEFAULT '' NOT NULL;
+    ADD COLUMN color text DEFAULT '' NOT NULL, ADD COLUMN founder text DEFAULT '' NOT NULL;
 ALTER TABLE installation ADD COLUMN default_workspace text DEFAULT 'default' NOT NULL;
 ALTER TABLE api_key ADD COLUMN rate_per_minute integer;
 """
@@ -126,7 +126,8 @@ def downgrade() -> None:
         "REVOKE UPDATE ON workspace FROM mission_control_app;"
         "DROP INDEX api_key_owner; ALTER TABLE api_key DROP CONSTRAINT api_key_owner, DROP COLUMN rate_per_minute;"
         "UPDATE api_key SET role = 'admin' WHERE role = 'platform_admin';"
-        "ALTER TABLE workspace DROP COLUMN mission_statement, DROP COLUMN emoji, DROP COLUMN color;"
+        "ALTER TABLE workspace DROP COLUMN mission_statement, DROP COLUMN emoji, DROP COLUMN color,"
+        "DROP COLUMN founder;"
         "ALTER TABLE installation DROP COLUMN default_workspace;"
         "DROP TABLE agent; DROP TABLE principal; RESET ROLE"
     )
