@@ -115,4 +115,5 @@ async def explain_policy(asked: PolicyExplain, call: Reader, db: Db, book: Polic
         law = await book.in_force(session, call.workspace_id)
     act = asked.act
     verdict = assess(act.action, act.principal, act.context, law.policy)
-    return Success(data=Explained(policy_version=law.version, **dict(verdict)))
+    who = verdict.ask if verdict.asks else None
+    return Success(data=Explained(policy_version=law.version, **(dict(verdict) | {"ask": who})))
