@@ -20,7 +20,7 @@ from models.domain.audit import content_digest, leaf_of
 from models.domain.checkpoints import raw_key
 from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.merkle import Frontier, leaf_hash, proves_consistency, proves_inclusion
+from models.domain.merkle import Frontier, leaf_hash
 from models.domain.principals import Kind
 from models.settings import Settings
 from models.store import audit, audit_export, audit_tree, events, keys
@@ -30,6 +30,7 @@ from models.store.events import Actor
 from models.store.migrate import migrate
 from tests.fixtures.api import Team, make_team
 from tests.fixtures.audit import ODD, OLGA, act, emptied, exported, filled, judged, new_key
+from tests.fixtures.proofs import proves_consistency, proves_inclusion
 from tests.fixtures.servers import plain
 
 
