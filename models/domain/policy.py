@@ -199,7 +199,15 @@ class Resolvers(_Part):
     """Who may answer a kind of decision: people of this role or higher, and the agents named here."""
 
     role: Role = Role.OPERATOR
-    agents: Annotated[tuple[Glob, ...], Field(max_length=100)] = ()
+    agents: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] = ()
+
+    @field_validator("agents")
+    @classmethod
+    def _no_patterns(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if set(name) & set("*?[]"):
+                raise ValueError(f"{name!r} is a pattern: name each agent that may answer")
+        return names
 
 
 class Act(_Part):

@@ -126,6 +126,7 @@ class TestFile:
             ("rules:\n  - rule: a\n    because: b\n    ask: {role: king}\n", 4, "'operator'"),
             ("actions: &a {}\nresolve: *a\n", 2, "aliases"),
             ("rules:\n  - {rule: a, because: b, when: {usd_above: .nan}, deny: true}\n", 2, "finite"),
+            ('resolve:\n  governance:\n    agents: ["bot-*"]\n', 3, "'bot-*' is a pattern"),
             ("rules:\n  - {rule: a, because: b, when: {level: boss}, deny: true}\n", 2, "'intern'"),
         ],
     )
