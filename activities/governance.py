@@ -28,6 +28,8 @@ from models.tables.missions import Decision, Mission
 GOVERNANCE, ROLLBACK = "governance", "rollback"
 """Kinds of decisions."""
 _WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
+"""Who acts where no agent has filed the mission or is assigned it: people answer for what they file."""
+_TELLING = (StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN)
 _RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
 
 
@@ -80,7 +82,9 @@ class GovernanceActivities:
             record = await stages.begin(session, ref, activity.info().attempt)
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             actor = Actor(stages.WORKER, mission.correlation_id)
-            act = Act(action=FORCE_ROLLBACK, principal=_WORKER, context=_place(mission, {"conflict": asked.detail}))
+            _, agent = await governance.grounds(session, ref, mission)
+            context = _place(mission, {"conflict": asked.detail})
+            act = Act(action=FORCE_ROLLBACK, principal=agent or _WORKER, context=context)
             name = governance.decision_id(ref, ROLLBACK, asked.repeat)
             judged, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
             # Whatever the policy says, only a human knows what is to become of such a merge.
@@ -93,7 +97,7 @@ class GovernanceActivities:
                 verdict,
                 shown,
                 None,
-                terms=Terms.of(verdict.ask, law.policy.resolvers(ROLLBACK), verdict.risk, ()),
+                terms=await _terms(session, ROLLBACK, asked, mission, verdict, law),
                 expires_in=None,
                 actor=actor,
                 repeat=asked.repeat,
@@ -121,7 +125,7 @@ class GovernanceActivities:
             verdict,
             shown,
             binding.model_copy(update={"reasons": verdict.reasons}),
-            terms=await _terms(session, question, mission, verdict, law),
+            terms=await _terms(session, GOVERNANCE, question, mission, verdict, law),
             expires_in=_expiry(mission),
             actor=Actor(stages.WORKER, mission.correlation_id),
         )
@@ -151,9 +155,7 @@ async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
 
 async def _act(session: AsyncSession, question: GovernanceInput, mission: Mission) -> tuple[Act, dict[str, Any]]:
     """Gather what the verdict depends on, and what a human is shown, from the records of the earlier stages."""
-    details, tests, scan = await stages.results(
-        session, question.ref, StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN
-    )
+    (details, tests, scan), agent = await governance.grounds(session, question.ref, mission, *_TELLING)
     touched = TouchedLaw.model_validate(details.get("touched", {}))
     trust, files = mission.trust_requirements, details.get("files", [])
     facts: dict[str, Fact] = {
@@ -166,7 +168,8 @@ async def _act(session: AsyncSession, question: GovernanceInput, mission: Missio
         "medium_findings": int(scan.get("medium", 0)),
         "overrides": tuple(sorted(mission.overrides)),
     }
-    act = Act(action=MERGE, principal=_WORKER, context=_place(mission, facts, tuple(file["path"] for file in files)))
+    context = _place(mission, facts, tuple(file["path"] for file in files))
+    act = Act(action=MERGE, principal=agent or _WORKER, context=context)
     shown = {
         "base_sha": question.base_sha,
         "head_sha": question.head_sha,
@@ -194,12 +197,17 @@ async def _rest(
 
 
 async def _terms(
-    session: AsyncSession, question: GovernanceInput, mission: Mission, verdict: Judged, law: InForce
+    session: AsyncSession,
+    kind: str,
+    question: GovernanceInput | DecisionRef,
+    mission: Mission,
+    verdict: Judged,
+    law: InForce,
 ) -> Terms:
     """Say who may answer. Who filed, started or wrote the change asks for it, however the question comes about."""
     asking = [mission.created_by, question.started_by]
     asking += [await governance.author(session, question.ref)] if verdict.asks else []
-    return Terms.of(verdict.ask, law.policy.resolvers(GOVERNANCE), verdict.risk, asking)
+    return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, asking)
 
 
 def _place(mission: Mission, facts: dict[str, Fact], paths: tuple[str, ...] = ()) -> Context:

@@ -11,6 +11,7 @@ import structlog
 
 from activities.sealing import said
 from activities.workbench.git import TRANSFER_SECONDS, Git
+from activities.workbench.locks import exclusive
 from models.domain import checkpoints
 from models.domain.errors import Conflict, InvalidInput
 from models.store import audit_tree
@@ -44,36 +45,40 @@ class AuditMirror:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def push(self) -> int:
-        """Bring the mirror what it lacks; how many checkpoints.
+        """Bring the mirror what it lacks; how many checkpoints. One worker of a host after the other.
 
         Raises:
             Conflict: `audit_mirror_disagrees`, it has a checkpoint that the log never passed through.
             GitError: it cannot be reached, or takes no push.
         """
+        async with exclusive(self._place) as lock:
+            return await self._push(lock)
+
+    async def _push(self, lock: int) -> int:
         async with self._db.system() as session:
             standing = await audit_tree.standing(session)
         if standing.mirrored == standing.sealed and standing.sealed:
             return 0
-        head = await self._fetch()
+        head = await self._fetch(lock)
         size = await self._agreed(head)
         async with self._db.system() as session:
             lacking = await audit_tree.checkpoints_after(session, size, AT_ONCE)
         if lacking:
-            await self._commit(head, lacking)
+            await self._commit(head, lacking, lock)
             size = lacking[-1].size
         if size:
             async with self._db.system() as session:
                 await audit_tree.note_mirrored(session, size)
         return len(lacking)
 
-    async def _fetch(self) -> str:
+    async def _fetch(self, lock: int) -> str:
         """Get the mirror's branch as it is now; the name of its head, "" where there is none yet."""
-        await self._git.run("init", "--quiet", "--bare", str(self._place))
+        await self._git.run("init", "--quiet", "--bare", str(self._place), hold=lock)
         listed = await self._git.run("ls-remote", "--", self._url, BRANCH, timeout=TRANSFER_SECONDS)
         if not listed.text:
             return ""
         wanted = f"+{BRANCH}:{BRANCH}"
-        await self._git.run("fetch", "--quiet", "--", self._url, wanted, git_dir=self._place, timeout=TRANSFER_SECONDS)
+        await self._transfer("fetch", wanted, lock)
         return (await self._git.run("rev-parse", "--verify", BRANCH, git_dir=self._place)).text
 
     async def _agreed(self, head: str) -> int:
@@ -92,15 +97,20 @@ class AuditMirror:
             raise Conflict("audit_mirror_disagrees", message, size=size)
         return size
 
-    async def _commit(self, head: str, lacking: list[AuditCheckpoint]) -> None:
+    async def _commit(self, head: str, lacking: list[AuditCheckpoint], lock: int) -> None:
         """Add a commit per checkpoint, the same ones whoever makes them, and push them. Nothing is ever forced."""
         script, parent = [], head
         for checkpoint in lacking:
             script.append(_commit(checkpoint, parent))
             parent = ""
-        await self._git.run("fast-import", "--quiet", "--force", git_dir=self._place, stdin=b"".join(script))
-        pushed = f"{BRANCH}:{BRANCH}"
-        await self._git.run("push", "--quiet", "--", self._url, pushed, git_dir=self._place, timeout=TRANSFER_SECONDS)
+        made = b"".join(script)
+        await self._git.run("fast-import", "--quiet", "--force", git_dir=self._place, stdin=made, hold=lock)
+        await self._transfer("push", f"{BRANCH}:{BRANCH}", lock)
+
+    async def _transfer(self, verb: str, what: str, lock: int) -> None:
+        await self._git.run(
+            verb, "--quiet", "--", self._url, what, git_dir=self._place, timeout=TRANSFER_SECONDS, hold=lock
+        )
 
 
 def _commit(checkpoint: AuditCheckpoint, parent: str) -> bytes:

@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.deps import Admin, Db, OnlyOnce, Operator, Pagination, Policies, Reader
 from api.routing import router
 from api.views import page_of
-from models.domain.policy import Outcome, Risk, assess, parse_policy
+from models.domain.errors import InvalidInput
+from models.domain.policy import Outcome, Policy, Risk, assess, parse_policy
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.policy import (
+    MAX_COMPARED,
     Explained,
     PolicyCreate,
     PolicyExplain,
@@ -103,9 +105,18 @@ async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[Polic
         source = wanted.source
         if wanted.version is not None:
             source = (await policies.require(session, call.workspace_id, wanted.version)).source
-        policy = parse_policy(source or "")
+    policy = await asyncio.to_thread(parse_policy, source or "")
+    _hold_to_bounds(policy, wanted.limit)
+    async with db.workspace(call.workspace_id) as session:
         past = await policies.verdicts(session, call.workspace_id, wanted.limit)
     return Success(data=await asyncio.to_thread(replay, past, policy))
+
+
+def _hold_to_bounds(policy: Policy, limit: int) -> None:
+    if len(policy.rules) * limit > MAX_COMPARED:
+        most = MAX_COMPARED // len(policy.rules)
+        told = f"{len(policy.rules)} rules against {limit} acts are too many at once: give a `limit` of at most {most}"
+        raise InvalidInput("too_many_to_try", told)
 
 
 @routes.post("/policy/explain")
@@ -115,4 +126,5 @@ async def explain_policy(asked: PolicyExplain, call: Reader, db: Db, book: Polic
         law = await book.in_force(session, call.workspace_id)
     act = asked.act
     verdict = assess(act.action, act.principal, act.context, law.policy)
-    return Success(data=Explained(policy_version=law.version, **dict(verdict)))
+    who = verdict.ask if verdict.asks else None
+    return Success(data=Explained(policy_version=law.version, **(dict(verdict) | {"ask": who})))

@@ -176,6 +176,7 @@ class DecisionRef(StageTask):
     decision_id: str
     detail: str = ""
     repeat: int = 0
+    started_by: str = ""
 
 
 class MergeInput(StageTask):

@@ -1,4 +1,4 @@
-"""The Merkle tree of RFC 6962: hashes, what proofs are made of, and checking them. A log of acts is sealed with it."""
+"""The Merkle tree of RFC 6962: hashes, and what proofs are made of. A log of acts is sealed with it."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -92,42 +92,6 @@ def consistency_spans(old: int, new: int) -> list[Span]:
             spans.append((start, middle))
             start, whole = middle, False
     return spans[::-1] if whole else [(start, end), *spans[::-1]]
-
-
-def proves_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Whether the proof shows that the leaf stands at this index of the tree of that size and root."""
-    if not 0 <= index < size:
-        return False
-    spans = inclusion_spans(index, size)
-    if len(spans) != len(proof):
-        return False
-    for (start, _), other in zip(spans, proof, strict=True):
-        leaf = node_hash(leaf, other) if start > index else node_hash(other, leaf)
-    return leaf == root
-
-
-def proves_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
-    """Whether the proof shows that the larger tree begins with the smaller one (RFC 9162, 2.1.4.2)."""
-    if old == 0 or old == new:
-        return not proof and old_root == (new_root if old else EMPTY_ROOT)
-    path = [old_root, *proof] if old & (old - 1) == 0 else list(proof)
-    if not 0 < old < new or not path:
-        return False
-    inner, last = old - 1, new - 1
-    while inner & 1:
-        inner, last = inner >> 1, last >> 1
-    before = after = path[0]
-    for other in path[1:]:
-        if last == 0:
-            return False
-        if inner & 1 or inner == last:
-            before, after = node_hash(other, before), node_hash(other, after)
-            while inner and not inner & 1:
-                inner, last = inner >> 1, last >> 1
-        else:
-            after = node_hash(after, other)
-        inner, last = inner >> 1, last >> 1
-    return last == 0 and before == old_root and after == new_root
 
 
 class Kept(NamedTuple):

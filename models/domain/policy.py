@@ -5,6 +5,7 @@ So a policy with one rule more never lets more pass. RED always asks (POL-04), w
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
 from fnmatch import translate
@@ -79,6 +80,12 @@ class Who(_Part):
     kind: Kind
     role: Role | None = None
     level: Level | None = None
+
+
+def least_trusted(agents: Iterable[Who]) -> Who | None:
+    """Pick the one by whom an act of several agents is judged."""
+    levels = list(Level)
+    return min(agents, key=lambda who: (levels.index(who.level or Level.INTERN), who.name), default=None)
 
 
 class Context(_Part):
@@ -192,7 +199,15 @@ class Resolvers(_Part):
     """Who may answer a kind of decision: people of this role or higher, and the agents named here."""
 
     role: Role = Role.OPERATOR
-    agents: Annotated[tuple[Glob, ...], Field(max_length=100)] = ()
+    agents: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] = ()
+
+    @field_validator("agents")
+    @classmethod
+    def _no_patterns(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if set(name) & set("*?[]"):
+                raise ValueError(f"{name!r} is a pattern: name each agent that may answer")
+        return names
 
 
 class Act(_Part):
@@ -204,7 +219,10 @@ class Act(_Part):
 
 
 class Verdict(_Part):
-    """What the policy says of an act. `rules` are the names of those that fired, `reasons` their sentences."""
+    """What the policy says of an act. `rules` are the names of those that fired, `reasons` their sentences.
+
+    `ask` is None of an act that is allowed; of one that is denied it is what asking about it nevertheless would take.
+    """
 
     risk: Risk
     outcome: Outcome
@@ -280,7 +298,7 @@ def _verdict(action: str, own: Risk | None, risk: Risk, fired: list[Rule], conte
     outcome = max((rule.outcome for rule in fired), key=list(Outcome).index, default=Outcome.ALLOW)
     if risk is Risk.RED and outcome is Outcome.ALLOW:
         outcome = Outcome.ASK
-    ask = Ask() if outcome is Outcome.ASK else None
+    ask = None if outcome is Outcome.ALLOW else Ask()
     for rule in fired:
         ask = ask.together(rule.ask) if ask and rule.ask else ask
     said = [] if own in (Risk.GREEN, Risk.YELLOW) else [_own_class(action, own)]

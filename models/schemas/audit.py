@@ -74,7 +74,7 @@ class ProblemView(BaseModel):
     between: tuple[int, int] | None
 
 
-class VerdictView(BaseModel):
+class AuditVerdictView(BaseModel):
     """What came of verifying the workspace's log."""
 
     model_config = ConfigDict(from_attributes=True)

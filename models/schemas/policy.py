@@ -13,6 +13,8 @@ from models.schemas.envelope import Body
 
 Source = Annotated[str, Field(min_length=1, max_length=MAX_BYTES, description="The policy in YAML.")]
 MAX_TRIED = 10_000
+MAX_COMPARED = 1_000_000
+"""Rules times acts of one try, which take about a second."""
 EXAMPLES = 20
 
 
@@ -46,7 +48,10 @@ class PolicyTry(Body):
 
     source: Source | None = None
     version: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
-    limit: Annotated[int, Field(ge=1, le=MAX_TRIED, description="The newest so many verdicts.")] = 1_000
+    limit: Annotated[
+        int,
+        Field(ge=1, le=MAX_TRIED, description="So many of the newest; times the rules, a million."),
+    ] = 1_000
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "PolicyTry":

@@ -59,7 +59,10 @@ class Clock:
 
 
 class Database:
-    """The product's two doors to Postgres. Make one per process, inside its event loop; close it at the end."""
+    """The product's doors to Postgres: as the app for one workspace, as the system for all. One per process and loop.
+
+    The app has two pools: sessions of SQLAlchemy, and bare connections for what every stage does. Close it at the end.
+    """
 
     def __init__(self, app_url: str, system_url: str, *, pool_size: int = 20) -> None:
         self._app = _engine(app_url, "mission_control_app", pool_size)

@@ -12,12 +12,14 @@ from models.domain.approval import Binding
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.events import EventType, Subject
-from models.domain.policy import Outcome, Verdict
+from models.domain.policy import Outcome, Verdict, Who, least_trusted
+from models.domain.principals import Kind
+from models.domain.stages import StageName
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.store import events
 from models.store.database import mark_events, within
 from models.store.events import Actor
-from models.tables.missions import Candidate, Decision
+from models.tables.missions import Candidate, Decision, Mission
 
 POLICY = "policy"
 """Who decides where no human is asked (V-12)."""
@@ -96,6 +98,40 @@ _ASK = """
         CAST(%(told)s AS jsonb) || jsonb_build_object('expires_at', expires_at) FROM put
     )
     SELECT * FROM put
+"""
+
+
+async def grounds(
+    session: AsyncSession, ref: StageRef, mission: Mission, *names: StageName
+) -> tuple[list[dict[str, Any]], Who | None]:
+    """Read what a verdict about a mission depends on, in one statement.
+
+    That is what stages found with a run's candidate in its round ({} for one that was not run), and the agent that
+    filed the mission or is assigned it, of two the one that is trusted less; None where only people are.
+    """
+    values = {
+        "workspace_id": ref.workspace_id,
+        "mission_id": ref.mission_id,
+        "round": ref.round,
+        "candidate": ref.candidate,
+        "stages": [name.value for name in names],
+        "whose": [mission.created_by, mission.assigned_to],
+    }
+    rows = await within(session)(_GROUNDS, values)
+    found = {row["stage"]: row["found"] for row in rows if row["stage"]}
+    agents = [Who(kind=Kind.AGENT, **row["found"]) for row in rows if not row["stage"]]
+    return [found.get(name.value, {}) for name in names], least_trusted(agents)
+
+
+# That none is rejected is said once more, because the index by name is one of those that are not.
+_GROUNDS = """
+    SELECT stage, result AS found FROM stage
+    WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND round = %(round)s
+    AND candidate = %(candidate)s AND stage = ANY(%(stages)s)
+    UNION ALL
+    SELECT NULL, jsonb_build_object('name', name, 'level', level) FROM agent
+    WHERE workspace_id = %(workspace_id)s AND name = ANY(%(whose)s) AND registration IN ('approved', 'deactivated')
+    AND registration <> 'rejected'
 """
 
 

@@ -1,6 +1,6 @@
-"""The two statements that open and close a stage's record, each with all that goes with it.
+"""The statements about a stage's record. Those that open, close and write it are one each, with all that goes with it.
 
-One each: a stage that answers at once spends most of its time in them. They are in psycopg's own form, so that they run
+A stage that answers at once spends most of its time in them. They are in psycopg's own form, so that they run
 alone as well as within a session.
 """
 
@@ -112,11 +112,6 @@ OF_ROUND = f"""
     WHERE {_OF} AND round = %(round)s AND ended_at IS NOT NULL ORDER BY candidate, position
 """  # noqa: S608  # as above
 STILL_OPEN = f"SELECT * FROM stage WHERE {_OF} AND ended_at IS NULL ORDER BY started_at"  # noqa: S608  # as above
-RESULTS = f"""
-    SELECT stage, result FROM stage
-    WHERE {_OF} AND round = %(round)s AND candidate = %(candidate)s AND stage = ANY(%(stages)s)
-"""  # noqa: S608  # as above
-
 ANSWER = f"SELECT ended_at, result FROM stage WHERE {_KEY}"  # noqa: S608  # as above
 
 TELL = """

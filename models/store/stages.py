@@ -20,7 +20,7 @@ from models.domain.events import EventType, Subject
 from models.domain.stages import StageName, StageStatus
 from models.store import blobs
 from models.store.database import Ask, Clock, Database, Rows, clock, mark_events, set_clock, within
-from models.store.stage_statements import ANSWER, CLOSE, OF_ROUND, OPEN, RECORD, RESULTS, STILL_OPEN, TELL
+from models.store.stage_statements import ANSWER, CLOSE, OF_ROUND, OPEN, RECORD, STILL_OPEN, TELL
 from models.tables.missions import Stage
 
 WORKER = "worker"
@@ -105,13 +105,6 @@ async def open_of(session: AsyncSession, workspace_id: str, mission_id: str) -> 
     """Read a mission's records that have not ended, oldest first."""
     values = {"workspace_id": workspace_id, "mission_id": mission_id}
     return [Stage(**row) for row in await within(session)(STILL_OPEN, values)]
-
-
-async def results(session: AsyncSession, ref: StageRef, *names: StageName) -> list[dict[str, Any]]:
-    """Read what stages found with a run's candidate in its round; {} for one that was not run."""
-    values = _key(ref) | {"stages": [name.value for name in names]}
-    found = {row["stage"]: row["result"] for row in await within(session)(RESULTS, values)}
-    return [found.get(name.value, {}) for name in names]
 
 
 async def source_of(session: AsyncSession, ref: StageRef) -> str:

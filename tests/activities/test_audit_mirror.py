@@ -97,6 +97,14 @@ async def test_whoever_pushes_makes_the_same_commits(
     assert len(notes(elsewhere)) == 5
 
 
+async def test_workers_of_one_host_push_each_checkpoint_once(
+    db: Database, key: ServiceKey, team: Team, settings: Settings, elsewhere: Repo
+) -> None:
+    workers = [mirror_to(db, settings, str(elsewhere.path)) for _ in range(4)]
+    await grow(db, key, team, 3)
+    assert sorted(await asyncio.gather(*(worker.push() for worker in workers))) == [0, 0, 0, 3]
+
+
 async def test_what_died_after_the_push_finds_it_done(
     mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo, database_url: str
 ) -> None:

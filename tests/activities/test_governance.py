@@ -2,15 +2,29 @@
 
 from typing import Any
 
+import pytest
+from sqlalchemy import update
+from sqlmodel import col
+
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import decisions, running
-from models.tables.missions import Decision
+from models.store import decisions, policies, running
+from models.store.events import Actor
+from models.tables.agents import AgentRow
+from models.tables.missions import Decision, Mission
 from models.tables.policies import VerdictRow
+from tests.fixtures.api import add_agents
+from tests.fixtures.policies import SOURCE
 from tests.fixtures.runs import human
 from tests.fixtures.stage_hosts import Case, Shop, do
 
+NO_FORCE = """rules:
+  - rule: no-forced-rollbacks
+    because: never here
+    when: {action: mission.force_rollback}
+    deny: true
+"""
 GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
 
 
@@ -28,6 +42,22 @@ async def settled(case: Case, answer: GovernanceAnswer, **info: int) -> Governan
 async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus) -> None:
     async with case.db.workspace(case.workspace_id) as session:
         await decisions.resolve(session, human(case.workspace_id, "anna"), answer.decision_id, status, "read it")
+
+
+async def belongs_to(case: Case, level: str, **given: str) -> None:
+    """Let the mission be filed by, or assigned to, an agent of this level."""
+    async with case.db.workspace(case.workspace_id) as session:
+        await add_agents(session, case.workspace_id, "bot")
+        changed = update(AgentRow).where(col(AgentRow.workspace_id) == case.workspace_id).values(level=level)
+        await session.execute(changed)
+        await session.execute(update(Mission).where(col(Mission.mission_id) == case.mission_id).values(**given))
+
+
+async def asked_about_rollback(case: Case, repeat: int = 1, **info: Any) -> GovernanceAnswer:
+    ref = DecisionRef(
+        ref=case.ref(RESOLVE), decision_id="", detail="a file changed since", repeat=repeat, started_by="sam"
+    )
+    return await do(case.host.governance.ask_about_rollback, ref, **info)
 
 
 class TestAsk:
@@ -89,6 +119,20 @@ class TestAsk:
         assert later.question["rests_on"] == {"decision_id": approved.decision_id, "resolved_by": "anna"}
         assert (later.resolved_by, later.reasons) == ("policy", ["the branch is protected", again.reason])
 
+    @pytest.mark.parametrize("given", [{"created_by": "bot"}, {"assigned_to": "bot"}])
+    async def test_a_mission_of_an_agent_is_judged_by_its_level(self, shop: Shop, given: dict[str, str]) -> None:
+        case = await (await shop.mission()).patched()
+        await belongs_to(case, level="intern", **given)
+        assert (await asked(case)).status is DecisionStatus.PENDING
+        [decision], [verdict] = await case.rows(Decision), await case.rows(VerdictRow)
+        assert decision.reasons == ["an intern asks before whatever may do harm"]
+        assert verdict.input["principal"] == {"name": "bot", "kind": "agent", "role": None, "level": "intern"}
+
+    async def test_a_trusted_agent_s_merge_needs_nobody(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await belongs_to(case, level="lead", created_by="bot")
+        assert (await asked(case)).status is DecisionStatus.APPROVED
+
 
 class TestSettle:
     async def test_an_answer_ends_the_stage_once(self, shop: Shop) -> None:
@@ -113,8 +157,27 @@ class TestSettle:
 async def test_a_rollback_that_conflicts_asks_once_per_try(shop: Shop) -> None:
     case = await (await shop.mission()).merged()
     for repeat, attempt in ((1, 1), (1, 2), (2, 1)):
-        ref = DecisionRef(ref=case.ref(RESOLVE), decision_id="", detail="a file changed since", repeat=repeat)
-        answer = await do(case.host.governance.ask_about_rollback, ref, attempt=attempt)
-        assert answer.status is DecisionStatus.PENDING
+        assert (await asked_about_rollback(case, repeat, attempt=attempt)).status is DecisionStatus.PENDING
     assert len(await case.rows(Decision)) == 2
     assert (await case.record(RESOLVE)).status == StageStatus.WAITING_DECISION
+
+
+async def test_who_asked_for_it_never_forces_a_rollback_in_production(shop: Shop) -> None:
+    case = await (await shop.mission(registered={"env": "prod"})).merged()
+    await asked_about_rollback(case)
+    [decision] = await case.rows(Decision)
+    assert (decision.terms["people"], decision.terms["four_eyes"]) == (2, "required")
+    assert decision.terms["requesters"] == ["olga", "sam"]
+
+
+async def test_a_rule_that_denies_makes_a_forced_rollback_no_easier(shop: Shop) -> None:
+    case = await (await shop.mission(registered={"env": "prod"})).merged()
+    await asked_about_rollback(case)
+    async with case.db.workspace(case.workspace_id) as session:
+        source, actor = SOURCE.replace("rules:\n", NO_FORCE, 1), Actor("anna", "test")
+        made = await policies.create(session, case.workspace_id, source, "", actor)
+        await policies.activate(session, case.workspace_id, made.version, actor)
+    await asked_about_rollback(case, repeat=2)
+    first, denied = sorted(await case.rows(Decision), key=lambda row: row.decision_id)
+    assert denied.reasons[0] == "never here"
+    assert denied.terms == first.terms

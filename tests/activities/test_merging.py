@@ -2,10 +2,11 @@
 
 import pytest
 
-from models.contracts.pipeline import MergeResult
+from models.contracts.pipeline import Conclusion, MergeResult
 from models.domain.errors import MissionControlError
 from models.domain.stages import StageName, StageStatus
-from models.domain.states import MissionStatus
+from models.domain.states import MissionOutcome, MissionStatus
+from models.store import running
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 MERGE, RESOLVE = StageName.MERGE, StageName.RESOLVE
@@ -65,6 +66,15 @@ class TestMerge:
         with pytest.raises(MissionControlError) as refused:
             await merged(case, token=1)
         assert (refused.value.code, commits(case)) == ("slot_lost", 1)
+
+    async def test_a_mission_that_has_ended_merges_no_more(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        end = Conclusion(ref=case.ref(RESOLVE), outcome=MissionOutcome.TERMINATED, reason="gone", capa=False)
+        async with case.db.workspace(case.workspace_id) as session:
+            assert await running.conclude(session, end, "reconciler")
+        with pytest.raises(MissionControlError) as refused:
+            await merged(case)
+        assert (refused.value.code, commits(case)) == ("mission_ended", 1)
 
     async def test_a_branch_that_moved_is_not_merged_into(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()

@@ -1,6 +1,7 @@
 """The audit log through the API: what operators did, exports that verify, proofs, and who may see what."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
 from models.domain import checkpoints
 from models.domain.audit import leaf_of
+from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
-from models.domain.merkle import proves_consistency, proves_inclusion
 from models.domain.stages import StageName
 from models.store import signing_keys
 from models.store.database import Database
@@ -23,6 +24,7 @@ from tests.fixtures.api import Caller, Team
 from tests.fixtures.audit import ODD, act, emptied, judged
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
+from tests.fixtures.proofs import proves_consistency, proves_inclusion
 from tests.fixtures.stages import Recorder, service_key
 
 __all__ = ["repo", "service_key"]
@@ -180,6 +182,21 @@ class TestWho:
         assert refusal(await client(team.admin).post(place, json=body)) == (409, "already_redacted")
         told = (await listed(client(team.admin)))[0]
         assert (told["action"], told["actor"], told["content"]) == ("audit.redacted", "admin", body)
+
+
+async def test_verifying_leaves_the_loop_to_others(
+    client: Caller, team: Team, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, take = set(), Verifier.take
+
+    def seen(verifier: Verifier, line: str) -> bool:
+        where.add(threading.get_ident())
+        return take(verifier, line)
+
+    monkeypatch.setattr(Verifier, "take", seen)
+    await act(db, team.workspace_id)
+    assert (await client(team.operator).get(f"{API}/audit/verify")).json()["data"]["unsealed"] == 1
+    assert threading.get_ident() not in where
 
 
 class TestExport:

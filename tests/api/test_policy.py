@@ -154,6 +154,14 @@ class TestTry:
         found = (await api.post(f"{PATH}/try", json={"version": 1})).json()["data"]
         assert (found["judged"], found["changed"], found["examples"]) == (3, 0, [])
 
+    async def test_rules_times_acts_are_bounded(self, api: httpx2.AsyncClient, past: None) -> None:
+        rule = "  - {{rule: r{}, because: b, when: {{action: never}}, deny: true}}\n"
+        body = {"source": "rules:\n" + "".join(rule.format(n) for n in range(1_000))}
+        assert (await api.post(f"{PATH}/try", json=body)).json()["data"]["judged"] == 3
+        refused = await api.post(f"{PATH}/try", json=body | {"limit": 1_001})
+        assert refusal(refused) == (422, "too_many_to_try")
+        assert "a `limit` of at most 1000" in refused.text
+
     async def test_only_the_newest(self, api: httpx2.AsyncClient, past: None) -> None:
         assert (await api.post(f"{PATH}/try", json={"source": STRICT, "limit": 1})).json()["data"]["judged"] == 1
 

@@ -45,7 +45,7 @@ def events(name: str) -> Iterator[dict[str, Any]]:
 
 
 async def replay(history: WorkflowHistory, workflows: tuple[type, ...] = WORKFLOWS) -> None:
-    """Replay a history as a production worker would, sandbox and all; raises when today's workflow differs."""
+    """Replay a history in the sandbox, which imports workflows anew, and so watches them; raises if they differ."""
     replayer = Replayer(workflows=workflows, data_converter=pydantic_data_converter, interceptors=INTERCEPTORS)
     await replayer.replay_workflow(history)
 

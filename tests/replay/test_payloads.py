@@ -123,7 +123,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     ),
     (
         DecisionRef(ref=REF, decision_id="d", detail="x", repeat=2),
-        f'{{"ref":{REF_JSON},"decision_id":"d","detail":"x","repeat":2}}',
+        f'{{"ref":{REF_JSON},"decision_id":"d","detail":"x","repeat":2,"started_by":""}}',
     ),
     (
         MergeInput(ref=REF, base_sha="b", head_sha="h", token=7, merge_sha="m", reason="r"),

@@ -1,5 +1,6 @@
 """Half time and expiry by the database's clock, however it is moved: each is told once."""
 
+import asyncio
 from collections.abc import Iterator
 
 import psycopg
@@ -103,6 +104,17 @@ async def test_over_is_over_also_before_anybody_has_looked(db: Database, team: T
         await answer(db, team, "one")
     clock.show(0)
     await answer(db, team, "one")
+
+
+async def test_what_somebody_answers_now_holds_up_no_pass(db: Database, team: Team, asked: None, clock: Clock) -> None:
+    clock.show(24)
+    async with db.workspace(team.workspace_id) as answering:
+        await answering.execute(text("SELECT FROM decision WHERE decision_id = 'one' FOR UPDATE"))
+        async with asyncio.timeout(3):
+            await one_pass(db)
+        assert await told(db, team) == {"decision.half_time": 1, "decision.expired": 1}
+    await one_pass(db)
+    assert await told(db, team) == {"decision.half_time": 2, "decision.expired": 2}
 
 
 async def test_a_pass_takes_so_many_at_once(db: Database, team: Team, asked: None, clock: Clock) -> None:

@@ -18,11 +18,10 @@ from models.domain.merkle import (
     kept_below,
     leaf_hash,
     node_hash,
-    proves_consistency,
-    proves_inclusion,
     root_of,
     subtrees,
 )
+from tests.fixtures.proofs import proves_consistency, proves_inclusion
 
 ENTRIES = [
     bytes.fromhex(entry)

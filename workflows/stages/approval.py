@@ -62,7 +62,13 @@ async def heed(mission: Pipeline, answer: GovernanceAnswer) -> None:
 
 async def ask_about_rollback(mission: Pipeline, conflict: str, tries: int) -> bool:
     """Ask a human about a merge that cannot be taken back by itself; true means: try again."""
-    question = DecisionRef(ref=mission.ref(StageName.RESOLVE), decision_id="", detail=conflict, repeat=tries)
+    question = DecisionRef(
+        ref=mission.ref(StageName.RESOLVE),
+        decision_id="",
+        detail=conflict,
+        repeat=tries,
+        started_by=mission.start.started_by,
+    )
     answer = await workflow.execute_local_activity_method(GovernanceActivities.ask_about_rollback, question, **RECORD)
     mission.decision_id = answer.decision_id
     return (await _final(mission, answer, StageName.RESOLVE)).status is DecisionStatus.APPROVED
