@@ -75,7 +75,7 @@ class MergeActivities:
         found = " (found: an earlier try made it)" if merged.already_there else ""
 
         async def also(session: AsyncSession) -> None:
-            await running.record_merge(session, ref.workspace_id, ref.mission_id, merged.sha)
+            await running.record_merge(session, ref, merged.sha, activity.info().attempt)
 
         return Verdict(
             answer,

@@ -162,10 +162,7 @@ class ObservationActivities:
         """Two breaches of one metric in a row, or one error event, are an anomaly (V-09); it ends stage 10 here."""
         mission = await running.load(session, seen.ref.workspace_id, seen.ref.mission_id)
         record = await stages.load(session, seen.ref)
-        if record is None:
-            record = await stages.begin(session, seen.ref, activity.info().attempt)
-            # The window began before its first look, and the record must not show a shorter one.
-            await stages.began(session, record, seen.started_at)
+        assert record is not None  # noqa: S101  # the merge's own transaction opened it
         if record.ended_at is not None:
             return ObserveResult(anomaly=record.reason)
         if log is not None:

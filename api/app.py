@@ -95,7 +95,10 @@ def _lifespan(settings: Settings) -> Any:
                 feed = Feed(db, settings.sse_heartbeat_seconds)
                 feed.open()
                 stack.push_async_callback(feed.close)
-            shared = (settings, db, KeyRing(db), Limiter(settings), gateway, feed)
+            ring = KeyRing(db)
+            shared = (settings, db, ring, Limiter(settings), gateway, feed)
+            noting = asyncio.create_task(ring.note_uses())
+            stack.callback(noting.cancel)
             app.state.services = Services(*shared, Ingest(db), PolicyBook(settings.config_dir), first_start)
             log.info("api.ready")
             yield

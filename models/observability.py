@@ -14,7 +14,7 @@ from models.settings import Settings
 
 log = structlog.get_logger()
 
-_KEYS = re.compile(r"\bmc[rs]?_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )\S+)")
+_KEYS = re.compile(r"\bmc[rs]?_[A-Za-z0-9_-]{20,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?i:(?<=bearer )[A-Za-z0-9._~+/=-]+)")
 """Our API keys, passwords in URLs, and bearer tokens, wherever in a line they stand."""
 
 

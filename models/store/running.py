@@ -8,15 +8,16 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from models.contracts.pipeline import Conclusion, ControlRecord
+from models.contracts.pipeline import Conclusion, ControlRecord, StageRef
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType, Subject
+from models.domain.stages import StageName
 from models.domain.states import MISSION_TRANSITIONS, MissionOutcome, MissionStatus, Severity, sources
 from models.store import events
 from models.store.database import Database, mark_events, within
 from models.store.events import Actor
 from models.store.mission_statements import CLOSED, LOAD, LOCK, MERGED, START
-from models.store.stages import WORKER, subject
+from models.store.stages import WORKER, begin, subject
 from models.tables.missions import Capa, Mission, RemediationRow
 from models.tables.workspaces import Repository
 
@@ -60,13 +61,13 @@ async def fill_context(
     )
 
 
-async def record_merge(session: AsyncSession, workspace_id: str, mission_id: str, merge_sha: str) -> None:
-    """Note the merge and that the mission observes from now on; doing it again changes nothing."""
+async def record_merge(session: AsyncSession, ref: StageRef, merge_sha: str, attempt: int) -> None:
+    """Note the merge and that the mission observes from now on, in stage 10; doing it again changes nothing."""
     data = {"merge_sha": merge_sha}
     told = [(EventType.MISSION_MERGED, data), (EventType.MISSION_OBSERVING, data)]
-    values = _move(_key(workspace_id, mission_id), MissionStatus.OBSERVING, WORKER, told) | data
-    await within(session)(MERGED, values)
-    mark_events(session)
+    values = _move(_key(ref.workspace_id, ref.mission_id), MissionStatus.OBSERVING, WORKER, told) | data
+    if await within(session)(MERGED, values):
+        await begin(session, ref.model_copy(update={"stage": StageName.OBSERVE}), attempt)
 
 
 async def record_revert(session: AsyncSession, workspace_id: str, mission_id: str, revert_sha: str) -> None:

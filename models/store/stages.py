@@ -166,12 +166,6 @@ async def _begin(ask: Ask, ref: StageRef, attempt: int) -> Begun:
     return Begun(Stage(**row), read)
 
 
-async def began(session: AsyncSession, record: Stage, at: datetime) -> None:
-    """Note that an open stage began earlier than its record was opened."""
-    await session.execute(update(Stage).where(*is_of(ref_of(record))).values(started_at=at))
-    record.started_at = at
-
-
 async def wait_for_decision(session: AsyncSession, record: Stage, decision_id: str) -> None:
     """Mark an open stage as waiting for a human; one that waited for this answer already is told of once."""
     inputs = {"decision_id": decision_id}

@@ -72,7 +72,7 @@ class TestAsk:
         case = await (await shop.mission()).patched()
         assert ((await case.settle()).slot_token, (await case.settle(attempt=2)).slot_token) == (1, 1)
         async with case.db.workspace(case.workspace_id) as session:
-            await running.record_merge(session, case.workspace_id, case.mission_id, "e" * 40)
+            await running.record_merge(session, case.ref(StageName.MERGE), "e" * 40, 1)
         assert (await case.settle(attempt=3)).slot_token is None
 
     async def test_asking_twice_puts_one_question(self, shop: Shop) -> None:

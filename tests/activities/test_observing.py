@@ -91,22 +91,22 @@ class TestLook:
         assert (record.status, "isolation" in record.result) == (StageStatus.FAILED, False)
         assert await case.told("stage.failed") == 1
 
-    async def test_the_record_begins_with_the_window(self, shop: Shop) -> None:
+    async def test_the_record_begins_with_the_merge(self, shop: Shop) -> None:
         case = await (await shop.mission()).merged()
-        window = await case.look(1)
-        await do(case.host.observing.look, window)
-        assert (await case.record(OBSERVE)).started_at == window.started_at
+        begun, row = await case.record(OBSERVE), await case.row()
+        assert row.merged_at is not None
+        assert (begun.status, row.stage, row.merged_at <= begun.started_at) == (StageStatus.RUNNING, OBSERVE, True)
+        await do(case.host.observing.look, await case.look(1))
         await error_in(case, "calc", "division by zero")
         await do(case.host.observing.look, await case.look(2))
-        assert (await case.record(OBSERVE)).started_at == window.started_at
+        assert (await case.record(OBSERVE)).started_at == begun.started_at
 
-    async def test_an_error_in_the_first_look_ends_a_record_that_begins_with_the_window(self, shop: Shop) -> None:
+    async def test_an_error_in_the_first_look_ends_the_record(self, shop: Shop) -> None:
         case = await (await shop.mission()).merged()
         await error_in(case, "calc", "division by zero")
-        window = await case.look(1)
-        await do(case.host.observing.look, window)
+        await do(case.host.observing.look, await case.look(1))
         record = await case.record(OBSERVE)
-        assert (record.status, record.started_at) == (StageStatus.FAILED, window.started_at)
+        assert record.status == StageStatus.FAILED
         assert record.digest == digest_of(signed_content(record.model_dump()))
 
 

@@ -21,6 +21,7 @@ Logged = Callable[[], Lines]
         ("mcr_" + "s" * 43, "***"),
         ("postgresql+psycopg://app:hunter2@db/x failed", "postgresql+psycopg://***@db/x failed"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("send `Authorization: Bearer …` with it", "send `Authorization: Bearer …` with it"),
         ("mc_short and https://example.com/a@b stay", "mc_short and https://example.com/a@b stay"),
     ],
 )
