@@ -5,7 +5,7 @@ from itertools import groupby
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import Row, func, text, update
+from sqlalchemy import Row, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -14,7 +14,7 @@ from models.domain.agents import LOST_SECONDS, STALE_SECONDS, AgentStatus, Regis
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.schemas.pagination import PageRequest
-from models.store import api_keys, events, lists
+from models.store import api_keys, events, lists, rows
 from models.store.events import Actor, NewEvent
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
@@ -77,7 +77,7 @@ async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping
 
 async def change(session: AsyncSession, agent: AgentRow, values: Mapping[str, Any], actor: Actor) -> AgentRow:
     """Change what is known of an agent."""
-    changed = await set_columns(session, agent, **values)
+    changed = await rows.set_columns(session, agent, **values)
     await tell(session, changed, EventType.AGENT_CHANGED, actor, {"changed": sorted(values)})
     return changed
 
@@ -96,7 +96,7 @@ async def command(
     require_approved(agent)
     before = AgentStatus(agent.status or "")
     after = obey(verb, before, by_admin=by_admin)
-    changed = await set_columns(session, agent, status=after.value)
+    changed = await rows.set_columns(session, agent, status=after.value)
     if after is AgentStatus.STOPPED:
         await api_keys.revoke_all(session, workspace_id, agent.name, actor)
     data = {"before": before.value, "after": after.value}
@@ -113,7 +113,7 @@ def require_approved(agent: AgentRow) -> None:
 async def hear(session: AsyncSession, workspace_id: str, agent: str, actor: Actor) -> AgentRow:
     """Note a heartbeat."""
     known = await require(session, workspace_id, agent, for_update=True)
-    heard = await set_columns(session, known, last_heartbeat_at=func.mc_now(), silence=Silence.NONE.value)
+    heard = await rows.set_columns(session, known, last_heartbeat_at=func.mc_now(), silence=Silence.NONE.value)
     if known.silence != Silence.NONE:
         await tell(session, heard, EventType.AGENT_RETURNED, actor, {"silence": known.silence})
     return heard
@@ -123,8 +123,8 @@ async def sweep(session: AsyncSession) -> int:
     """Tell, once each, of the active agents that have been silent for longest, and were not told of (system door)."""
     values = {"stale": STALE_SECONDS, "lost": LOST_SECONDS, "limit": SWEPT_AT_ONCE}
     found = sorted((await session.execute(_SILENT, values)).all(), key=_place)
-    for workspace_id, rows in groupby(found, key=_place):
-        await events.append_all(session, workspace_id, [_silence(row) for row in rows])
+    for workspace_id, silent in groupby(found, key=_place):
+        await events.append_all(session, workspace_id, [_silence(row) for row in silent])
     return len(found)
 
 
@@ -176,18 +176,6 @@ _FITNESS = text(
     f"{FRESH}, false) AS is_fresh FROM agent"
     " WHERE workspace_id = :workspace_id AND name = :name AND registration <> 'rejected'"
 )
-
-
-async def set_columns(session: AsyncSession, agent: AgentRow, **values: Any) -> AgentRow:
-    """Write columns of an agent's row; a new object, the old one keeps what it was."""
-    session.expunge(agent)
-    statement = (
-        update(AgentRow)
-        .where(col(AgentRow.workspace_id) == agent.workspace_id, col(AgentRow.agent_id) == agent.agent_id)
-        .values(**values)
-        .returning(AgentRow)
-    )
-    return (await session.scalars(statement)).one()
 
 
 async def tell(

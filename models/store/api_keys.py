@@ -18,7 +18,7 @@ from models.domain.events import EventType, Subject
 from models.domain.principals import Kind, Role
 from models.schemas.keys import KeyCreate
 from models.schemas.pagination import PageRequest
-from models.store import events, keys, lists
+from models.store import events, keys, lists, rows
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
@@ -71,7 +71,7 @@ async def rotate(
     kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at")}
     made, secret = await insert_key(session, workspace_id, kept, actor)
     ends = func.least(col(ApiKey.expires_at), func.mc_now() + grace)  # which passes over a NULL
-    await _change(session, old, rotated_to=made.key_id, expires_at=ends)
+    await rows.set_columns(session, old, rotated_to=made.key_id, expires_at=ends)
     await _tell(session, old, EventType.API_KEY_ROTATED, actor, {"successor": made.key_id})
     return made, secret
 
@@ -89,7 +89,7 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
     others = [admin.role for admin in admins if admin.key_id != key_id]
     if not leaves_admins([admin.role for admin in admins], others):
         raise Conflict("last_admin_key", "this is the last admin key of the workspace; make another one first")
-    key = await _change(session, key, revoked_at=func.mc_now())
+    key = await rows.set_columns(session, key, revoked_at=func.mc_now())
     await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
     return key
 
@@ -146,16 +146,6 @@ async def _lock_owner(session: AsyncSession, workspace_id: str, name: str) -> Pr
         if (await session.scalars(stopped)).first() is not None:
             raise Conflict("agent_not_active", f"{name!r} is stopped and has no keys; an admin resumes it first")
     return owner
-
-
-async def _change(session: AsyncSession, key: ApiKey, **values: Any) -> ApiKey:
-    statement = (
-        update(ApiKey)
-        .where(col(ApiKey.workspace_id) == key.workspace_id, col(ApiKey.key_id) == key.key_id)
-        .values(**values)
-        .returning(ApiKey)
-    )
-    return (await session.scalars(statement, execution_options={"populate_existing": True})).one()
 
 
 async def _is_valid(session: AsyncSession, key: ApiKey) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -13,7 +13,7 @@ from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.principals import ADMINS, Kind, Principal, Role
 from models.schemas.pagination import PageRequest
-from models.store import agents, api_keys, events, lists, pagination
+from models.store import agents, api_keys, events, lists, pagination, rows
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.workspaces import ApiKey, PrincipalRow
@@ -126,7 +126,7 @@ async def set_role(
         raise Conflict("not_a_human", f"{name!r} is a {known.kind}; only humans have roles")
     caller.require_power_over(known.role)
     _require_admins_left(admins, name, role)
-    changed = await _change(session, known, role=role.value, deactivated_at=None)
+    changed = await rows.set_columns(session, known, role=role.value, deactivated_at=None)
     data = {"before": None if known.deactivated_at else known.role, "after": role.value}
     await _tell(session, changed, EventType.PRINCIPAL_ROLE_CHANGED, actor, data)
     return changed
@@ -152,7 +152,7 @@ async def deactivate(
     await api_keys.revoke_all(session, workspace_id, name, actor)
     if known.kind == Kind.AGENT:
         await _deactivate_agent(session, workspace_id, name, actor)
-    ended = await _change(session, known, deactivated_at=func.mc_now())
+    ended = await rows.set_columns(session, known, deactivated_at=func.mc_now())
     await _tell(session, ended, EventType.PRINCIPAL_DEACTIVATED, actor)
     return ended
 
@@ -168,19 +168,8 @@ def _require_admins_left(admins: Sequence[ApiKey], name: str, role: Role | None)
 async def _deactivate_agent(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> None:
     agent = await agents.require_named(session, workspace_id, name)
     states = {"registration": Registration.DEACTIVATED.value, "status": AgentStatus.STOPPED.value}
-    ended = await agents.set_columns(session, agent, **states)
+    ended = await rows.set_columns(session, agent, **states)
     await agents.tell(session, ended, EventType.AGENT_DEACTIVATED, actor)
-
-
-async def _change(session: AsyncSession, known: PrincipalRow, **values: Any) -> PrincipalRow:
-    session.expunge(known)
-    statement = (
-        update(PrincipalRow)
-        .where(col(PrincipalRow.workspace_id) == known.workspace_id, col(PrincipalRow.name) == known.name)
-        .values(**values)
-        .returning(PrincipalRow)
-    )
-    return (await session.scalars(statement)).one()
 
 
 async def _tell(

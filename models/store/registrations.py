@@ -16,7 +16,7 @@ from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition
 from models.schemas.agents import AgentRegister
-from models.store import agents, api_keys, decisions, events, governance, keys, principals
+from models.store import agents, api_keys, decisions, events, governance, keys, principals, rows
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.missions import Decision
@@ -127,7 +127,7 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> A
         "decided_by": actor.name,
         "decided_at": func.mc_now(),
     }
-    decided = await agents.set_columns(session, agent, **values)
+    decided = await rows.set_columns(session, agent, **values)
     told = EventType.AGENT_APPROVED if is_approved else EventType.AGENT_REJECTED
     await agents.tell(session, decided, told, actor, {"explanation": decision.explanation})
     await governance.acknowledge(session, agent.workspace_id, decision.decision_id)  # no workflow waits for it
