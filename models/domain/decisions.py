@@ -10,7 +10,7 @@ from models.domain.principals import Kind, Principal, Role
 
 
 class Terms(BaseModel):
-    """What the policy demanded when the question was put. `requesters` filed, started or wrote what it is about."""
+    """What the policy demanded when the question was put. `requesters` filed, started, wrote or brought the thing."""
 
     model_config = ConfigDict(frozen=True)
 
