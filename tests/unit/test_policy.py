@@ -130,6 +130,7 @@ class TestFile:
             ("rules:\n  - {rule: a, because: b, when: {level: boss}, deny: true}\n", 2, "'intern'"),
             ('rules:\n  - {rule: a, because: "b\\0", deny: true}\n', 2, "U+0000 may not stand here"),
             ('secret_paths:\n  - x\n  - "\\0"\n', 3, "U+0000 may not stand here"),
+            (f"actions: {{}}\nsecret_paths: {['*.pem'] * 101}\n", 2, "at most 100 items"),
             ("? [a]\n: b\n", 1, "a key must be plain text"),
             ("rules: !!int ''\n", 1, "cannot be read"),
         ],
