@@ -204,9 +204,9 @@ async def _terms(
     verdict: Judged,
     law: InForce,
 ) -> Terms:
-    """Say who may answer. Who filed, started or wrote the change asks for it, however the question comes about."""
+    """Say who may answer. Who filed, started, wrote or brought the change asks for it, whoever puts the question."""
     asking = [mission.created_by, question.started_by]
-    asking += [await governance.author(session, question.ref)] if verdict.asks else []
+    asking += await governance.givers(session, question.ref) if verdict.asks else []
     return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, asking)
 
 

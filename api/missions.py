@@ -44,7 +44,7 @@ async def read_candidate(candidate: CandidateCreate, call: Call) -> NewCandidate
         InvalidInput: a diff that could never be applied safely.
     """
     named = candidate.author if call.principal.kind is Kind.HUMAN else None
-    author = named or call.principal.name
+    author = named or call.actor.name
     if candidate.diff is None:
         return NewCandidate(author, ref=candidate.ref)
     diff = candidate.diff.encode()

@@ -82,18 +82,21 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint that was kept elsewhere, as by the mirror.", show_default=False)
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where a row is not sealed yet.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")] = False,
 ) -> None:
-    """Verify an export: contents, order, completeness, growth and signatures. Needs no server and no database.
+    """Verify an export: contents, order, growth and signatures. Needs no server and no database.
 
     \b
     Example:
       mission-control audit verify export.jsonl --key pub.pem --checkpoint mirror/checkpoint
 
-    Exit codes: 0 all is as it was sealed, 1 it is not (with the first row or range that is wrong), 2 wrong usage.
+    Exit codes: 0 all is as it was sealed, 1 it is not (with the first row or range that is wrong) or nothing is there
+    to verify, 2 wrong usage. What hidden leaves are cannot be proved: docs/audit.md says what that means.
     """
     with told(as_json=as_json):
         verdict = _verified(export, key, checkpoint)
+        verdict.problem = verdict.problem or verdict.shortfall(strict=strict)
     if as_json:
         typer.echo(json.dumps(verdict.as_json(), indent=2))
     elif verdict.problem is None:
@@ -101,7 +104,9 @@ def verify(
 
         console().print(_described(verdict))
     else:
-        typer.secho(f"{verdict.problem.code}: {verdict.problem.message}", fg="red", err=True)
+        from cli.text import safe
+
+        typer.secho(safe(f"{verdict.problem.code}: {verdict.problem.message}"), fg="red", err=True)
     if not verdict.is_good:
         raise typer.Exit(REFUSED)
 
@@ -149,7 +154,8 @@ def _described(verdict: "Verdict") -> "RenderableType":
             ("log", verdict.origin),
             ("workspace", verdict.workspace_id),
             ("rows", f"{verdict.rows} as they were sealed; the content of {verdict.redacted} was redacted"),
-            ("not sealed yet", str(verdict.unsealed)),
+            ("not proved", f"{verdict.unsealed} rows that are not sealed" if verdict.unsealed else None),
+            ("hidden", f"{verdict.hidden} leaves: of other workspaces, or withheld" if verdict.hidden else None),
             ("checkpoints", f"{verdict.checkpoints} signed, up to {verdict.size} rows of all workspaces"),
         ]
     )

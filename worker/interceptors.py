@@ -45,17 +45,27 @@ class _Around(ActivityInboundInterceptor):
                     error.message[:MAX_MESSAGE], type=error.code, non_retryable=not error.retryable
                 ) from error
             except Exception as error:
-                if not is_bug(error):
-                    raise
-                log.exception("activity_broke", error=type(error).__name__)
-                if info.attempt < MAX_TRIES_OF_A_BUG:
-                    raise
-                raise _given_up(info, error) from error
+                if is_bug(error):
+                    log.exception("activity_broke", error=type(error).__name__)
+                    if info.attempt >= MAX_TRIES_OF_A_BUG:
+                        raise _given_up(info, error) from None
+                if isinstance(error, SQLAlchemyError):
+                    raise _without_sql(info, error) from None
+                raise
 
 
 def _given_up(info: activity.Info, error: Exception) -> ApplicationError:
     message = f"{info.activity_type} broke {info.attempt} times with {type(error).__name__}; the worker's log says more"
     return ApplicationError(message, type="internal_error", non_retryable=True)
+
+
+def _without_sql(info: activity.Info, error: SQLAlchemyError) -> ApplicationError:
+    """Tell of an error of the database without its statement: what crosses Temporal may become a mission's reason."""
+    log.warning("database_failed", error=str(error))
+    kind = type(error).__name__
+    return ApplicationError(
+        f"{info.activity_type}: the database failed with {kind}; the worker's log says more", type=kind
+    )
 
 
 def is_bug(error: Exception) -> bool:

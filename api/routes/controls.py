@@ -50,7 +50,7 @@ async def execute_mission(
         package = PipelineInput(
             workspace_id=call.workspace_id,
             mission_id=mission.mission_id,
-            started_by=call.principal.name,
+            started_by=call.actor.name,
             correlation_id=call.request_id,
         )
         mission.run_id = await gateway.start(package, Severity(mission.severity), is_repeated=once.is_repeated)
@@ -83,7 +83,7 @@ async def inject_note(
     body: MissionNote, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
 ) -> Response:
     """Add a remark to a running mission's history."""
-    note = Note(actor=call.principal.name, correlation_id=call.request_id, text=body.text)
+    note = Note(actor=call.actor.name, correlation_id=call.request_id, text=body.text)
     return await once.command(lambda key: gateway.note(call.workspace_id, mission.mission_id, note, key))
 
 
@@ -100,10 +100,10 @@ async def cancel_mission(
     if missions.is_waiting(mission):
         return await once.commit(close)
     command = CancelCommand(
-        actor=call.principal.name, correlation_id=call.request_id, reason=body.reason, merged=body.merged
+        actor=call.actor.name, correlation_id=call.request_id, reason=body.reason, merged=body.merged
     )
     return await once.command(lambda key: gateway.cancel(call.workspace_id, mission.mission_id, command, key))
 
 
 def _command(body: MissionCommand, call: Call) -> Command:
-    return Command(actor=call.principal.name, correlation_id=call.request_id, reason=body.reason)
+    return Command(actor=call.actor.name, correlation_id=call.request_id, reason=body.reason)

@@ -39,7 +39,7 @@ async def create_mission(new: MissionCreate, call: AnyActor, once: OnlyOnce, set
             session, call.workspace_id, new.place, roots, env, call.actor, may_register=_is_operator(call)
         )
         mission = await missions.create(session, call.workspace_id, package, repository, call.actor)
-        await candidates.keep(session, call.workspace_id, mission.mission_id, tried)
+        await candidates.keep(session, call.workspace_id, mission.mission_id, tried, call.actor.name)
         return await mission_view(session, mission, settings)
 
     return await once.commit(create)

@@ -125,6 +125,7 @@ async def explain_policy(asked: PolicyExplain, call: Reader, db: Db, book: Polic
     async with db.workspace(call.workspace_id) as session:
         law = await book.in_force(session, call.workspace_id)
     act = asked.act
-    verdict = assess(act.action, act.principal, act.context, law.policy)
+    # Many globs over many long paths take a while: the loop serves others meanwhile.
+    verdict = await asyncio.to_thread(assess, act.action, act.principal, act.context, law.policy)
     who = verdict.ask if verdict.asks else None
     return Success(data=Explained(policy_version=law.version, **(dict(verdict) | {"ask": who})))

@@ -56,9 +56,22 @@ class Verdict:
         """Whether nothing is wrong."""
         return self.problem is None
 
+    @property
+    def hidden(self) -> int:
+        """How many leaves are given by their hashes only: of other workspaces, or withheld. Nothing tells which."""
+        return self.size - self.rows
+
+    def shortfall(self, *, strict: bool) -> Problem | None:
+        """Say why an export without a fault still proves too little; `strict` wants all its rows sealed."""
+        if not self.rows:
+            return Problem("nothing_to_verify", "the export has no sealed row of the workspace: it proves nothing")
+        if strict and self.unsealed:
+            return Problem("unsealed", f"{self.unsealed} rows are not sealed, and nothing proves them: export again")
+        return None
+
     def as_json(self) -> dict[str, Any]:
         """All of it."""
-        return {"good": self.is_good, **asdict(self)}
+        return {"good": self.is_good, "hidden": self.hidden, **asdict(self)}
 
 
 @dataclass

@@ -9,8 +9,16 @@ from models.domain.policy import Ask, FourEyes, Resolvers, Risk
 from models.domain.principals import Kind, Principal, Role
 
 
+def people(names: Collection[str]) -> frozenset[str]:
+    """Name the people behind the names that facts record.
+
+    A visitor's `<home>/<name>` and a member's `<name>` count as one: whoever makes a workspace is both.
+    """
+    return frozenset(name.rpartition("/")[2] for name in names)
+
+
 class Terms(BaseModel):
-    """What the policy demanded when the question was put. `requesters` filed, started or wrote what it is about."""
+    """What the policy demanded when the question was put. `requesters` filed, started, wrote or brought the thing."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,6 +38,11 @@ class Terms(BaseModel):
         agents = () if risk is Risk.RED or asked.people > 1 else resolvers.agents
         return cls(**dict(asked), agents=agents, requesters=tuple(sorted({*requesters} - {""})))
 
+    @property
+    def asking(self) -> frozenset[str]:
+        """The people who asked."""
+        return people(self.requesters)
+
     def may_be_own(self, others: bool) -> bool:
         """Whether a requester may answer: where one person is enough, and `others` who could are not there."""
         return self.four_eyes is FourEyes.UNLESS_ALONE and self.people == 1 and not others
@@ -40,13 +53,13 @@ class Terms(BaseModel):
             agents = f", or an agent's of: {', '.join(self.agents)}" if self.agents else ""
             takes = f"a key of role {self.role.value} or higher{agents}"
             return NotPermitted("not_permitted", f"{who.known_as!r} may not answer this: it takes {takes}")
-        if who.known_as in self.requesters and not (who.kind is Kind.HUMAN and self.may_be_own(others)):
+        if who.name in self.asking and not (who.kind is Kind.HUMAN and self.may_be_own(others)):
             return NotPermitted(
                 "own_decision",
                 "you asked for this: somebody else must answer it, of role "
                 f"{self.role.value} or higher; an admin makes a key for them with `mission-control key create`",
             )
-        if who.known_as in given:
+        if who.name in people(given):
             return Conflict(
                 "already_approved",
                 f"you have approved this already; it takes {self.people} different people: somebody else must, too",

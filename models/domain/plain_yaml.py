@@ -3,22 +3,27 @@
 from collections.abc import Hashable
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
+from unicodedata import category
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from yaml.nodes import MappingNode, Node, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from models.domain.errors import InvalidInput
 from models.domain.wording import plain
 
 MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 12
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What PyYAML raises of values that are not what their tags say."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader without what makes YAML dangerous or ambiguous: aliases (bombs), deep nesting, repeated keys."""
+    """SafeLoader without what makes YAML dangerous or ambiguous: aliases (bombs), deep nesting, repeated
+    keys, and characters that no text column takes and no terminal should.
+    """
 
     _depth = 0
 
@@ -34,14 +39,29 @@ class _PlainLoader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """Name the place of a value that is not what its tag says."""
+        try:
+            return super().construct_object(node, deep)
+        except _NONSENSE as error:
+            raise _refusal(f"a value cannot be read ({type(error).__name__})", node) from None
+
+    def construct_scalar(self, node: ScalarNode | MappingNode) -> Any:
+        """Refuse control characters, which double quotes can spell."""
+        value = super().construct_scalar(node)
+        if odd := next((char for char in str(value) if category(char) in ("Cc", "Cs") and char not in "\t\n\r"), None):
+            raise _refusal(f"the character U+{ord(odd):04X} may not stand here", node)
+        return value
+
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Refuse a key given twice: the later value would silently win."""
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, MappingNode) else ():
+            if not isinstance(key, ScalarNode):
+                raise _refusal("a key must be plain text", key)
             if key.value in seen:
                 raise _refusal(f"{key.value!r} is given twice", key)
-            if isinstance(key.value, str):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -59,7 +79,7 @@ def read_mapping(data: bytes, name: str, code: str) -> dict[Any, Any]:
         raise InvalidInput(code, f"{name}: not UTF-8 text.") from None
     except yaml.YAMLError as error:
         raise InvalidInput(code, f"{name}: {_explain(error)}.") from None
-    except (ValueError, OverflowError, RecursionError) as error:
+    except _NONSENSE as error:
         raise InvalidInput(code, f"{name}: a value cannot be read ({type(error).__name__}).") from None
     if value is None:
         return {}

@@ -240,7 +240,8 @@ class Policy(_Part):
     """A version of the law: the classes of actions, the rules from top to bottom, who may answer what."""
 
     actions: dict[Risk, Globs] = {}
-    secret_paths: Globs = ()
+    secret_paths: Annotated[tuple[Glob, ...], Field(max_length=100)] = ()
+    """Each is held against each path of an act."""
     rules: Annotated[tuple[Rule, ...], Field(max_length=1000)] = ()
     resolve: dict[Glob, Resolvers] = {}
 

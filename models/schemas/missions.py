@@ -167,6 +167,7 @@ class CandidateView(BaseModel):
     digest: str | None
     ref: str | None
     author: str
+    added_by: str
     outcome: str | None
     reason: str | None
     created_at: datetime

@@ -127,7 +127,7 @@ class PolicyExplain(Body):
     principal: Annotated[As, Field(alias="as")]
     env: Annotated[str, Field(max_length=100)] = "dev"
     protected: bool = False
-    paths: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=1000)] = ()
+    paths: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=200)] = ()
     usd: Dollars | None = None
     usd_left: Dollars | None = None
     facts: Annotated[dict[str, Fact], Field(default_factory=dict, max_length=100)]

@@ -46,7 +46,8 @@ async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
     while at < size:
         async with db.system() as session:
             piece, at = await _piece(session, workspace_id, at, size)
-            yield await piece.text(session)
+            lines = await piece.text(session)
+        yield lines  # a reader may take for ever, and holds no connection meanwhile
     async for rows in _unsealed(db, workspace_id, size):
         yield rows
     yield _line(Line.END)

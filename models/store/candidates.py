@@ -44,7 +44,7 @@ async def list_page(session: AsyncSession, workspace_id: str, mission_id: str, p
 
 
 async def keep(
-    session: AsyncSession, workspace_id: str, mission_id: str, new: Sequence[NewCandidate]
+    session: AsyncSession, workspace_id: str, mission_id: str, new: Sequence[NewCandidate], added_by: str
 ) -> list[Candidate]:
     """Store candidates behind those a mission has; diffs are kept by their digest.
 
@@ -57,7 +57,16 @@ async def keep(
     kept = []
     for number, candidate in enumerate(new, first):
         digest = await blobs.put(session, workspace_id, candidate.diff) if candidate.diff is not None else None
-        kept.append(_candidate(workspace_id, mission_id, number, digest, candidate.ref, candidate.author))
+        row = Candidate(
+            workspace_id=workspace_id,
+            mission_id=mission_id,
+            number=number,
+            digest=digest,
+            ref=candidate.ref,
+            author=candidate.author,
+            added_by=added_by,
+        )
+        kept.append(row)
     session.add_all(kept)
     await session.flush()
     return kept
@@ -65,7 +74,7 @@ async def keep(
 
 async def add(session: AsyncSession, workspace_id: str, mission_id: str, new: NewCandidate, actor: Actor) -> Candidate:
     """Add one candidate to an open mission, and tell of it."""
-    [candidate] = await keep(session, workspace_id, mission_id, [new])
+    [candidate] = await keep(session, workspace_id, mission_id, [new], actor.name)
     data = {"number": candidate.number, "digest": candidate.digest, "ref": candidate.ref, "author": candidate.author}
     await missions.tell(session, workspace_id, mission_id, EventType.MISSION_CANDIDATE_ADDED, actor, data)
     return candidate
@@ -74,18 +83,10 @@ async def add(session: AsyncSession, workspace_id: str, mission_id: str, new: Ne
 async def copy(session: AsyncSession, workspace_id: str, source: str, target: str) -> None:
     """Give a retried mission the candidates of the one before; how those fared is not copied."""
     session.add_all(
-        _candidate(workspace_id, target, known.number, known.digest, known.ref, known.author)
+        Candidate(**known.model_dump(exclude={"mission_id", "outcome", "reason", "created_at"}), mission_id=target)
         for known in await of_mission(session, workspace_id, source)
     )
     await session.flush()
-
-
-def _candidate(
-    workspace_id: str, mission_id: str, number: int, digest: str | None, ref: str | None, author: str
-) -> Candidate:
-    return Candidate(
-        workspace_id=workspace_id, mission_id=mission_id, number=number, digest=digest, ref=ref, author=author
-    )
 
 
 async def _next_number(session: AsyncSession, workspace_id: str, mission_id: str) -> int:

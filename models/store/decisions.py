@@ -89,8 +89,8 @@ async def resolve(
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = Terms.model_validate(decision.terms)
     given = {each.principal for each in await answers(session, decision)} if terms.people > 1 else set()
-    own = by.known_as in terms.requesters
-    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.requesters)
+    own = by.name in terms.asking
+    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.asking)
     if refusal := terms.refusal(by, given, others=others):
         raise refusal
     await _keep_answer(session, decision, by, answer, explanation)

@@ -135,10 +135,10 @@ _GROUNDS = """
 """
 
 
-async def author(session: AsyncSession, ref: StageRef) -> str:
-    """Name who gave the candidate that a question is about."""
+async def givers(session: AsyncSession, ref: StageRef) -> list[str]:
+    """Name who gave the candidate that a question is about: the author, and who brought it in that one's name."""
     found = await session.get(Candidate, (ref.workspace_id, ref.mission_id, ref.candidate))
-    return found.author if found else ""
+    return [found.author, found.added_by] if found else []
 
 
 async def approval(session: AsyncSession, workspace_id: str, mission_id: str, binding: Binding) -> Decision | None:

@@ -62,7 +62,10 @@ class Mission(SQLModel, table=True):
 
 
 class Candidate(SQLModel, table=True):
-    """A patch to try. A diff's text is a blob; `outcome` and `reason` say how it fared."""
+    """A patch to try. A diff's text is a blob; `outcome` and `reason` say how it fared.
+
+    `author` is whom the commit names, `added_by` who brought it: only that one is known for certain.
+    """
 
     __table_args__ = names("mission", "mission_id")
 
@@ -72,6 +75,7 @@ class Candidate(SQLModel, table=True):
     digest: str | None = None
     ref: str | None = None
     author: str
+    added_by: str
     outcome: str | None = None
     reason: str | None = None
     created_at: Time = now()

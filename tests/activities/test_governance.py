@@ -9,7 +9,7 @@ from sqlmodel import col
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import decisions, policies, running
+from models.store import candidates, decisions, policies, running
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.missions import Decision, Mission
@@ -105,6 +105,15 @@ class TestAsk:
         await asked(case, started_by="sam")
         [decision] = await case.rows(Decision)
         assert decision.terms["requesters"] == ["olga", "sam"]
+
+    async def test_who_brought_the_change_in_another_name_may_not_approve_it(self, shop: Shop) -> None:
+        case = await shop.mission(registered={"protected": True})
+        async with case.db.workspace(case.workspace_id) as session:
+            [candidate] = await candidates.of_mission(session, case.workspace_id, case.mission_id)
+            candidate.author, candidate.added_by = "ghost", "otto"
+        await asked(await case.patched())
+        [decision] = await case.rows(Decision)
+        assert decision.terms["requesters"] == ["ghost", "olga", "otto"]
 
     async def test_an_approval_stands_for_the_same_binding(self, shop: Shop) -> None:
         case = await (await shop.mission(registered={"protected": True})).patched()

@@ -25,7 +25,7 @@ async def patched(shop: Shop) -> Case:
     case = await shop.mission()
     case.repo.branch("fix", FIX)
     async with case.db.workspace(case.workspace_id) as session:
-        await candidates.keep(session, case.workspace_id, case.mission_id, [NewCandidate("olga", ref="fix")])
+        await candidates.keep(session, case.workspace_id, case.mission_id, [NewCandidate("olga", ref="fix")], "olga")
     await case.begun()
     answer = await do(case.host.code.branch_and_patch, task(case, PATCH))
     assert answer.head_sha, answer.reason

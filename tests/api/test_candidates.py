@@ -78,6 +78,7 @@ class TestWho:
         assert refusal(refused) == (403, "not_assigned")
         by_operator = await client(team.operator).post(others["links"]["candidates"], json=change)
         assert by_operator.json()["data"]["author"] == "ada"
+        assert by_operator.json()["data"]["added_by"] == "operator"
 
 
 async def test_takes_sixteen_megabytes_and_no_more(settings: Settings, team: Team, repo: Repo) -> None:

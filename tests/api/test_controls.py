@@ -16,8 +16,10 @@ from activities.merge_queue import MergeQueueActivities
 from activities.recording import StageRecorder
 from activities.records import RecordActivities
 from activities.workbench.signing import ServiceKey
+from models.domain.principals import Role
 from models.domain.stages import StageName
 from models.settings import Settings
+from models.store import keys
 from models.store.database import Database
 from models.store.policies import PolicyBook
 from tests.fixtures.api import Caller, Team
@@ -252,6 +254,26 @@ class TestSteer:
             ("note", "admin"),
             ("resume", "admin"),
         ]
+
+    async def test_a_visitor_is_named_with_its_home(
+        self, client: Caller, team: Team, db: Database, mission: Mission, ports: InstantPorts
+    ) -> None:
+        async with db.system() as session:
+            name = f"root-{uuid.uuid4().hex[:8]}"
+            root = client(await keys.create_key(session, "default", name, role=Role.PLATFORM_ADMIN))
+        root.headers["X-Workspace"] = team.workspace_id
+        added = await root.post(mission["links"]["candidates"], json={"diff": DIFF})
+        assert added.json()["data"]["author"] == f"default/{name}"
+        gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
+        await say(root, mission, "execute")
+        await when(root, mission, in_tests)
+        for verb, said in (("pause", {}), ("inject", {"text": "a note"}), ("resume", {}), ("cancel", {"reason": "x"})):
+            assert (await say(root, mission, verb, **said)).status_code == 200
+        gate.set()
+        await when(root, mission, ended)
+        async with db.workspace(team.workspace_id) as session:
+            rows = await session.execute(text("SELECT DISTINCT actor FROM event WHERE actor LIKE '%root-%'"))
+        assert set(rows.scalars()) == {f"default/{name}"}
 
     async def test_a_mission_that_does_not_run_takes_no_command(
         self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts

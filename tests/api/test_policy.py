@@ -1,5 +1,7 @@
 """The policy over HTTP: its versions, what it says, and what another would have said."""
 
+import asyncio
+import time
 from typing import Any
 
 import httpx2
@@ -168,3 +170,20 @@ class TestTry:
     @pytest.mark.parametrize("body", [{}, {"source": "a: b", "version": 1}, {"source": "rules: 3"}, {"version": 0}])
     async def test_bad_input(self, api: httpx2.AsyncClient, body: dict[str, Any]) -> None:
         assert (await api.post(f"{PATH}/try", json=body)).status_code == 422
+
+
+async def test_a_long_judgement_holds_up_nobody(api: httpx2.AsyncClient) -> None:
+    source = "secret_paths:\n" + "".join(f"  - '{'*a' * 20}{number}'\n" for number in range(100))
+    await api.post(f"{PATH}/versions/{await made(api, source)}/activate")
+    body = {"action": "read", "as": {"name": "olga"}, "paths": ["a" * 1000] * 200}
+    shares = []
+    for _ in range(5):  # the machine may stop us all for a moment, but not each time
+        begun = time.monotonic()
+        asked, gaps = asyncio.ensure_future(api.post(f"{PATH}/explain", json=body)), [0.0]
+        while not asked.done():
+            before = time.monotonic()
+            await asyncio.sleep(0)
+            gaps.append(time.monotonic() - before)
+        assert (await asked).status_code == 200
+        shares.append(max(gaps) / (time.monotonic() - begun))
+    assert min(shares) < 0.5, "the loop stood still while the act was judged"

@@ -63,6 +63,15 @@ def test_nobody_counts_twice() -> None:
     assert code(terms, BERT, ("anna",)) is None
 
 
+@pytest.mark.parametrize("here", ["anna", "home/anna"])
+def test_a_visitor_and_a_member_of_one_name_are_one_person(here: str) -> None:
+    visitor = human("anna", Role.PLATFORM_ADMIN).visiting("elsewhere")
+    for who in (ANNA, visitor):
+        assert code(Terms(people=2), who, (here,)) == "already_approved"
+        assert code(Terms(requesters=(here,)), who) == "own_decision"
+        assert code(Terms(people=2), who, ("home/bert",)) is None
+
+
 def test_terms_join_what_rules_and_kind_demand() -> None:
     resolvers = Resolvers(role=Role.ADMIN, agents=("robot",))
     terms = Terms.of(Ask(four_eyes=FourEyes.REQUIRED), resolvers, Risk.YELLOW, ["olga", "", "olga"])

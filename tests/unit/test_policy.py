@@ -128,6 +128,11 @@ class TestFile:
             ("rules:\n  - {rule: a, because: b, when: {usd_above: .nan}, deny: true}\n", 2, "finite"),
             ('resolve:\n  governance:\n    agents: ["bot-*"]\n', 3, "'bot-*' is a pattern"),
             ("rules:\n  - {rule: a, because: b, when: {level: boss}, deny: true}\n", 2, "'intern'"),
+            ('rules:\n  - {rule: a, because: "b\\0", deny: true}\n', 2, "U+0000 may not stand here"),
+            ('secret_paths:\n  - x\n  - "\\0"\n', 3, "U+0000 may not stand here"),
+            (f"actions: {{}}\nsecret_paths: {['*.pem'] * 101}\n", 2, "at most 100 items"),
+            ("? [a]\n: b\n", 1, "a key must be plain text"),
+            ("rules: !!int ''\n", 1, "cannot be read"),
         ],
     )
     def test_says_on_which_line_it_is_wrong(self, source: str, line: int, said: str) -> None:

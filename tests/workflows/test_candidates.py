@@ -1,7 +1,12 @@
 """Candidates are tried in order; the first that passes wins, and each failure is kept with its reason."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
@@ -80,6 +85,19 @@ async def test_a_mistake_of_ours_does_not_hold_a_mission_for_ever(
     assert await run.outcome() is MissionOutcome.FAILED
     assert "open_round broke 3 times with KeyError" in ((await run.row()).reason or "")
     assert run.script.tries(StageName.PULL_CODE) == 3
+
+
+@pytest.mark.parametrize("kind", [DataError, OperationalError])
+async def test_a_database_s_error_shows_no_sql(kind: type[DBAPIError]) -> None:
+    async def breaks(_: object) -> None:
+        raise kind("SELECT secret FROM vault", None, ValueError("it says more"))
+
+    around = interceptors.AroundActivities().intercept_activity(cast(Any, SimpleNamespace(execute_activity=breaks)))
+    with pytest.raises(ApplicationError) as raised:
+        await ActivityEnvironment().run(around.execute_activity, cast(Any, None))
+    assert (raised.value.type, raised.value.non_retryable) == (kind.__name__, False)
+    assert "SELECT" not in str(raised.value)
+    assert raised.value.__cause__ is None, "causes cross Temporal, too"
 
 
 async def test_a_server_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
