@@ -80,8 +80,9 @@ class ReconcileActivities:
                 await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
                 await self._note_configuration(session)
                 await self._publish_key(session)
-                await agents.sweep(session)
                 held = await ledger.overdue(session)
+            async with self._db.system() as session:
+                await agents.sweep(session)
             for place in held:
                 await ledger.release(self._db, place, _this_pass())
 

@@ -9,11 +9,12 @@ from api.routing import router
 from api.views import mission_view
 from models.contracts.missions import Name
 from models.domain.errors import NotPermitted
+from models.domain.names import is_agent_id
 from models.domain.principals import Kind
 from models.domain.roles import roles_of
 from models.schemas.envelope import Success
 from models.schemas.missions import MissionView
-from models.store import queue
+from models.store import agents, queue
 
 routes = router("queue")
 
@@ -23,7 +24,7 @@ async def next_mission(
     call: AgentOrOperator,
     db: Db,
     settings: AppSettings,
-    agent_id: Annotated[Name, Query(description="Whom the mission is assigned to.")],
+    agent_id: Annotated[Name, Query(description="Whom the mission is assigned to: an agent, by name or id.")],
     agent_role: Annotated[Name, Query(description="Its role, as in `allowed_roles`; `coding` is short for one.")],
     peek: Annotated[bool, Query(description="Look without taking.")] = False,
 ) -> Success[MissionView | None]:
@@ -31,12 +32,13 @@ async def next_mission(
 
     No two callers ever get the same mission. One whose dependencies are not resolved waits.
     """
-    if call.principal.kind is Kind.AGENT and call.principal.name != agent_id:
-        raise NotPermitted("not_your_queue", f"this key is {call.principal.name!r}'s; ask with that agent_id")
     async with db.workspace(call.workspace_id) as session:
+        name = (await agents.require(session, call.workspace_id, agent_id)).name if is_agent_id(agent_id) else agent_id
+        if call.principal.kind is Kind.AGENT and call.principal.name != name:
+            raise NotPermitted("not_your_queue", f"this key is {call.principal.name!r}'s; ask with that agent_id")
         roles = roles_of(agent_role)
         if peek:
-            mission = await queue.peek_next(session, call.workspace_id, agent_id, roles)
+            mission = await queue.peek_next(session, call.workspace_id, name, roles)
         else:
-            mission = await queue.claim_next(session, call.workspace_id, agent_id, roles, call.actor)
+            mission = await queue.claim_next(session, call.workspace_id, name, roles, call.actor)
         return Success(data=await mission_view(session, mission, settings) if mission else None)

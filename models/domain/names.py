@@ -11,6 +11,11 @@ _LIKE_AN_AGENT_ID = re.compile("agent_[0-9a-f]{16}")
 """Paths name an agent by its id or its name: what says one must never say the other of another agent."""
 
 
+def is_agent_id(text: str) -> bool:
+    """Whether a text is spelt like the id of an agent; no name is."""
+    return _LIKE_AN_AGENT_ID.fullmatch(text.casefold()) is not None
+
+
 def clean_name(text: str) -> str:
     """Give the one spelling (NFKC) of a name.
 
@@ -28,6 +33,6 @@ def clean_name(text: str) -> str:
         raise ValueError("a name holds no slash: it tells a visitor's workspace from the visitor's name")
     if name.casefold() in SYSTEM_NAMES:
         raise ValueError(f"{name!r} is a part of Mission Control itself; take another name")
-    if _LIKE_AN_AGENT_ID.fullmatch(name.casefold()):
+    if is_agent_id(name):
         raise ValueError(f"the name {name!r} is spelt like an agent's id; take another name")
     return name

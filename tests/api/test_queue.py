@@ -54,6 +54,12 @@ class TestOrder:
 
 
 class TestEligible:
+    async def test_an_agent_is_named_by_its_id_too(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        mission = await filed(api, repo)
+        agent_id = (await api.get("/api/v1/agents/a1")).json()["data"]["agent_id"]
+        assert await claim(api, agent=agent_id) == mission["mission_id"]
+        assert (await api.get(mission["links"]["self"])).json()["data"]["assigned_to"] == "a1"
+
     async def test_roles(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         trust = {"allowed_roles": ["elite_coding_agent"]}
         mission = await filed(api, repo, trust_requirements=trust)
