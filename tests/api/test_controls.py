@@ -119,6 +119,10 @@ def ended(mission: Mission) -> bool:
     return mission["outcome"] is not None
 
 
+def in_governance(mission: Mission) -> bool:
+    return bool(mission["stage"] == "governance")
+
+
 def in_tests(mission: Mission) -> bool:
     return bool(mission["stage"] == "run_tests")
 
@@ -226,6 +230,8 @@ class TestExecute:
         agent, mine, others = client(team.agent), await ready(api, repo, assigned_to="agent"), await ready(api, repo)
         assert refusal(await say(agent, others, "execute")) == (403, "not_assigned")
         assert (await say(agent, mine, "execute")).status_code == 202
+        await when(agent, mine, in_governance)  # an intern's merge asks
+        await say(api, mine, "cancel")
         await when(agent, mine, ended)
 
     async def test_an_observer_steers_nothing(self, client: Caller, team: Team, mission: Mission) -> None:
