@@ -5,7 +5,8 @@ from functools import cache
 
 import httpx2
 import structlog
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+
+from workflows.client import make_runtime
 
 log = structlog.get_logger()
 
@@ -17,7 +18,7 @@ class SdkMetrics:
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = "{}:{}".format(*free.getsockname())
         self._url = f"http://{address}/metrics"
-        self.runtime = Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=address)))
+        self.runtime = make_runtime(address)
 
     async def text(self) -> bytes:
         """Read them in Prometheus' text form; nothing, and a line in the log, where they cannot be read."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from temporalio.client import Client
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import Runtime
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -26,7 +26,7 @@ from worker.interceptors import AroundActivities
 from worker.registry import Activities, Tools, control_activities, host_activities, shared_activities
 from worker.schedules import ensure_reconciler
 from worker.search_attributes import ensure_search_attributes
-from workflows.client import connect
+from workflows.client import connect, make_runtime
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.queues import control_queue, host_queue, workbench_queue
@@ -147,11 +147,9 @@ async def _stop(work: asyncio.Task[None]) -> None:
     await asyncio.gather(work, return_exceptions=True)
 
 
-def _runtime(settings: Settings) -> Runtime | None:
-    if settings.metrics_port is None:
-        return None
-    bind = f"{settings.metrics_host}:{settings.metrics_port}"
-    return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=bind)))
+def _runtime(settings: Settings) -> Runtime:
+    shown = settings.metrics_port is not None
+    return make_runtime(f"{settings.metrics_host}:{settings.metrics_port}" if shown else None)
 
 
 async def _connect(settings: Settings) -> Client:

@@ -1,11 +1,28 @@
 """Connects to Temporal, the same way in every process."""
 
+import logging
+
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
-from temporalio.runtime import Runtime
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    PrometheusConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 
 from models.settings import Settings
+
+
+def make_runtime(metrics_address: str | None = None) -> Runtime:
+    """Make a process's one runtime of the SDK: its core's log lines go where ours go, in the same form."""
+    forwarded = LogForwardingConfig(logging.getLogger("temporalio.core"))
+    told = LoggingConfig(TelemetryFilter(core_level="WARN", other_level="ERROR"), forwarded)
+    metrics = PrometheusConfig(bind_address=metrics_address) if metrics_address else None
+    return Runtime(telemetry=TelemetryConfig(logging=told, metrics=metrics))
 
 
 async def connect(settings: Settings, *, runtime: Runtime | None = None, lazy: bool = False) -> Client:

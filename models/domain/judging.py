@@ -146,9 +146,9 @@ def judge(
     elif not found.reasons:
         proofs = _proofs(must_pass, pass_to_pass, before, after)
         found = _by_name(bare, after, proofs, {one.id for one in flaky}, asked_files)
-    left = _left_behind(bare, before, after)
+    said = (*_unexplained(bare, before, after), *_left_behind(bare, before, after))
     return Verdict(
-        **(dict(found) | {"notes": (*found.notes, *left)}),
+        **(dict(found) | {"notes": (*found.notes, *said)}),
         passed=not found.reasons,
         flaky=tuple(flaky),
         counts={"base": bare.counts, "before": before.counts, "after": after.counts},
@@ -317,6 +317,15 @@ def _notes(bare: TestReport, after: TestReport, excused: Sequence[str]) -> Itera
     new = [id for id, outcomes in after.by_id.items() if bad(outcomes) and id not in bare.by_id]
     if new:
         yield f"{len(new)} test(s) unknown to the base fail at the patch: {some(new)}"
+
+
+def _unexplained(bare: TestReport, before: TestReport, after: TestReport) -> Iterable[str]:
+    """Tell of commands that failed, or were killed from inside, although no test did: the base may do that, too."""
+    runs = {"the run at the base": bare, "the run at the patch": after}
+    runs |= {} if before is bare else {"the run before the patch": before}
+    for name, run in runs.items():
+        if run.cases and run.source is not Source.EXIT_CODE and run.has_unexplained_failure:
+            yield f"{name} ended with code {run.exit_code} although every reported test passed"
 
 
 def _left_behind(bare: TestReport, before: TestReport, after: TestReport) -> Iterable[str]:

@@ -202,7 +202,15 @@ class TestRegressions:
     def test_a_failure_that_no_test_explains(self) -> None:
         verdict = judge(BARE, BARE, report((OLD, P), exit_code=3), [])
         assert "ended with code 3 at the patch although every reported test passed" in verdict.reasons[0]
-        assert judge(report((OLD, P), exit_code=3), BARE, report((OLD, P), exit_code=3), []).passed
+
+    def test_one_that_the_base_has_too_is_told(self) -> None:
+        killed = report((OLD, P), exit_code=137)
+        verdict = judge(killed, killed, killed, [])
+        assert verdict.passed
+        assert verdict.notes == (
+            "the run at the base ended with code 137 although every reported test passed",
+            "the run at the patch ended with code 137 although every reported test passed",
+        )
 
     def test_many_are_cut_short(self) -> None:
         many = [(f"t.py::t{i}", P) for i in range(15)]
