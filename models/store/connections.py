@@ -25,6 +25,7 @@ class Connections:
         self._conninfo, self._options = conninfo, options
         self._free = asyncio.Semaphore(limit)
         self._idle: list[AsyncConnection] = []
+        self._is_closed = False
 
     @asynccontextmanager
     async def borrow(self, about: str) -> AsyncIterator[AsyncConnection]:
@@ -48,15 +49,25 @@ class Connections:
                 raise as_elsewhere(about, error, is_lost=raw is None or raw.broken) from error
             raise
         else:
-            self._idle.append(raw)
+            await self._give_back(raw)
         finally:
             self._free.release()
 
     async def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and whatever comes back later."""
+        self._is_closed = True
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
         for raw in idle:
             await raw.close()
+
+    async def _give_back(self, raw: AsyncConnection) -> None:
+        if self._is_closed:
+            await raw.close()
+        else:
+            self._idle.append(raw)
 
     async def _enter(self) -> None:
         try:
@@ -66,14 +77,25 @@ class Connections:
             raise NoConnection(f"all connections were in use for {WAIT_SECONDS} s") from error
 
     async def _connect(self) -> AsyncConnection:
-        return await AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
+        """Connect; where the one who asks is cancelled meanwhile, what was opened is closed by itself."""
+        opening = asyncio.ensure_future(AsyncConnection.connect(self._conninfo, autocommit=True, **self._options))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
 
     async def _drop(self, raw: AsyncConnection | None) -> None:
         """Close a connection; when the server has cut it off, it has cut off those that are idle, too."""
         if raw is not None:
             if raw.broken:
-                await self.close()
+                await self._close_idle()
             await raw.close()
+
+
+def _close_unwanted(opening: asyncio.Future[AsyncConnection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().pgconn.finish()
 
 
 def as_elsewhere(statement: str, error: psycopg.Error, *, is_lost: bool = False) -> BaseException:
