@@ -5,12 +5,12 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import make_url
 
 from benchmarks.http import load, request
 from benchmarks.measure import Comparison, Goal, Numbers, alternate
 from benchmarks.servers import BareApi, admin_key, serving
 from models.schemas.pagination import PageRequest, Sort
+from models.store.connections import plain
 from models.store.keys import DEFAULT_WORKSPACE
 
 GOAL = Goal("answers_per_second", "higher", 0.5)
@@ -59,8 +59,7 @@ async def run(quick: bool) -> list[Comparison]:
 
 def fill(url: str, rows: int) -> list[tuple[datetime, int]]:
     """File that many missions at once; returns places all over the list."""
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with psycopg.connect(plain(url), autocommit=True) as connection:
         for statement in (_REPOSITORY, _FILL):
             values = {"workspace": sql.Literal(DEFAULT_WORKSPACE), "rows": sql.Literal(rows)}
             connection.execute(sql.SQL(statement).format(**values))

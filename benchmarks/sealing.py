@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 import psycopg
 from psycopg import Connection
-from sqlalchemy import make_url
 
 from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
 from benchmarks.servers import admin_key, serving
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.keys import DEFAULT_WORKSPACE
 from worker.dev.stack import Stack
@@ -33,8 +33,7 @@ async def run(quick: bool) -> dict[str, float]:
     rows = 100_000 if quick else 1_000_000
     async with serving("postgres", "temporal", "api") as stack:
         assert stack.settings.database_url is not None
-        url = make_url(stack.settings.database_url.get_secret_value()).set(drivername="postgresql")
-        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        with psycopg.connect(plain(stack.settings.database_url.get_secret_value()), autocommit=True) as connection:
             found = {"rows": float(rows), **_cost(connection, 2_000)}
             for start in range(0, rows, AT_ONCE):
                 connection.execute(_ACT, [DEFAULT_WORKSPACE, min(AT_ONCE, rows - start)])

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
@@ -91,6 +92,11 @@ class Connections:
             if raw.broken:
                 await self._close_idle()
             await raw.close()
+
+
+def plain(url: str) -> str:
+    """The same URL as libpq and psycopg's own `connect` take it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _close_unwanted(opening: asyncio.Future[AsyncConnection]) -> None:

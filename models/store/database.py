@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as PooledConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from models.settings import Settings
-from models.store.connections import Connections, as_elsewhere
+from models.store.connections import Connections, as_elsewhere, plain
 
 EVENT_CHANNEL = "mission_control_event"
 HINT_DELAY = 0.01
@@ -66,7 +66,7 @@ class Database:
 
     def __init__(self, app_url: str, system_url: str, *, pool_size: int = 20) -> None:
         self._app = _engine(app_url, "mission_control_app", pool_size)
-        self._alone = Connections(_plain(app_url), pool_size, _options("mission_control_app"))
+        self._alone = Connections(plain(app_url), pool_size, _options("mission_control_app"))
         self._system = _engine(system_url, "mission_control_system", pool_size)
         self._hint: asyncio.Task[None] | None = None
 
@@ -178,10 +178,6 @@ def within(session: AsyncSession) -> Ask:
 _OPEN_WORKSPACE = "SELECT set_config('app.workspace', %(workspace)s, true), clock_timestamp() AS clock"
 _ENTER_WORKSPACE = "SELECT set_config('app.workspace', %(workspace)s, true)"
 _NOTIFY = f"NOTIFY {EVENT_CHANNEL}"
-
-
-def _plain(url: str) -> str:
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _options(role: str) -> dict[str, Any]:

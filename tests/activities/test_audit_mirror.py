@@ -14,11 +14,11 @@ from activities.workbench.signing import ServiceKey
 from models.domain.errors import Conflict
 from models.settings import Settings
 from models.store import audit_tree
+from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Team, db, settings, team
 from tests.fixtures.audit import act, emptied, exported, judged, new_key
 from tests.fixtures.git_repos import Repo, make_repo
-from tests.fixtures.servers import plain
 from tests.fixtures.waiting import eventually
 
 __all__ = ["db", "settings", "team"]

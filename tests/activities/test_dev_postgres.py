@@ -10,7 +10,8 @@ import pytest
 
 from models.domain.errors import Conflict, InvalidInput
 from models.settings import Settings
-from tests.fixtures.servers import PostgresServer, plain
+from models.store.connections import plain
+from tests.fixtures.servers import PostgresServer
 from tests.fixtures.waiting import until
 from worker.dev.postgres import EmbeddedPostgres, installed_binaries, processes_in, reachable_binaries
 from worker.dev.process import RunAs

@@ -24,12 +24,13 @@ from models.domain.canonical import digest_of
 from models.domain.stages import StageName, StageStatus
 from models.domain.testing import Outcome, Source, TestCase, TestReport
 from models.store import blobs, stages
+from models.store.connections import plain
 from models.store.database import Clock, Database, clock, set_clock
 from models.store.stages import Ending, NewEvidence
 from models.tables.missions import Stage
 from tests.fixtures.api import Team, database_url, db, migrated_template, settings, team
 from tests.fixtures.logs import Lines
-from tests.fixtures.servers import PostgresServer, plain
+from tests.fixtures.servers import PostgresServer
 from tests.fixtures.stages import service_key
 from tests.fixtures.waiting import eventually
 

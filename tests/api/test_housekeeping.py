@@ -13,12 +13,13 @@ from sqlalchemy import text
 from models.domain.principals import Role
 from models.settings import Settings
 from models.store import reconciling
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.first_start import keep_trying_first_start
 from models.store.migrate import expected_revision, migrate
 from tests.fixtures.api import Team
 from tests.fixtures.logs import Lines
-from tests.fixtures.servers import PostgresServer, plain
+from tests.fixtures.servers import PostgresServer
 from tests.fixtures.waiting import until
 
 

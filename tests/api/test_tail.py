@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from models.settings import Settings
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.migrate import migrate
 from tests.fixtures.api import make_team, served
-from tests.fixtures.servers import plain
 from tests.fixtures.watching import tell, watching
 from worker.dev.ports import free_port
 from worker.dev.postgres import EmbeddedPostgres, installed_binaries

@@ -11,9 +11,9 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models.settings import Settings
+from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Team, make_team
-from tests.fixtures.servers import plain
 from tests.fixtures.waiting import eventually
 from worker.dev.ports import free_port
 

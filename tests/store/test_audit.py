@@ -25,13 +25,13 @@ from models.domain.principals import Kind
 from models.settings import Settings
 from models.store import audit, audit_export, audit_tree, events, keys
 from models.store.audit_tree import Signer
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.migrate import migrate
 from tests.fixtures.api import Team, make_team
 from tests.fixtures.audit import ODD, OLGA, act, emptied, exported, filled, judged, new_key
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
-from tests.fixtures.servers import plain
 
 
 @pytest.fixture(autouse=True)

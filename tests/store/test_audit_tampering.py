@@ -18,10 +18,11 @@ from models.domain.audit import content_digest, leaf_of
 from models.domain.audit_verifying import Problem, Verifier
 from models.domain.checkpoints import raw_key
 from models.settings import Settings
+from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import make_team
 from tests.fixtures.audit import act, exported, judged, new_key
-from tests.fixtures.servers import PostgresServer, plain
+from tests.fixtures.servers import PostgresServer
 
 ROWS, ROUNDS = 1_000, 100
 Entry = dict[str, Any]

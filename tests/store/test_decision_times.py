@@ -10,11 +10,11 @@ from sqlalchemy import text
 from models.domain.errors import Conflict
 from models.domain.states import DecisionStatus
 from models.store import decisions, governance
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.api import Team
 from tests.fixtures.runs import human
-from tests.fixtures.servers import plain
 
 RECONCILER = Actor("reconciler", "pass-1")
 ASKED = """

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 
 from models.store import ledger
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.api import Team
 from tests.fixtures.budgets import BOT, counters, entries, start
-from tests.fixtures.servers import plain
 from tests.fixtures.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,12 +14,12 @@ from models.domain.errors import Unavailable
 from models.domain.policy import Act, Context, Outcome
 from models.settings import Settings
 from models.store import policies
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.policies import PolicyBook
 from tests.fixtures.api import Team
 from tests.fixtures.policies import WORKER
-from tests.fixtures.servers import plain
 
 ANNA = Actor("anna", "request-1")
 ACT = Act(action=MERGE, principal=WORKER, context=Context(facts={"ci_files": ("ci.yml",)}))

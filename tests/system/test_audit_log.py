@@ -18,11 +18,12 @@ from activities.workbench.signing import ServiceKey
 from models.domain import checkpoints
 from models.domain.merkle import Frontier
 from models.settings import Settings
+from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Team, db, migrated_template, served, team
 from tests.fixtures.audit import act, exported, filled, judged, new_key
 from tests.fixtures.product import Product, running
-from tests.fixtures.servers import PostgresServer, plain
+from tests.fixtures.servers import PostgresServer
 from tests.fixtures.waiting import until
 
 __all__ = ["db", "migrated_template", "team"]

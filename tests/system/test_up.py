@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 from models.settings import Settings
+from models.store.connections import plain
 from tests.fixtures.git_repos import make_repo
-from tests.fixtures.servers import PostgresServer, TemporalServer, plain
+from tests.fixtures.servers import PostgresServer, TemporalServer
 from tests.fixtures.waiting import until
 from worker.dev.doctor import as_running
 from worker.dev.state import UpState, read_state
