@@ -11,8 +11,6 @@ from activities.benches import Benches, Job
 from activities.code import CodeActivities
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
-from activities.workbench.git import GitError
-from activities.workbench.origins import refusal
 from models.configuration import config_hash as configuration_hash
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import CloseInput, HostQueue, PipelineContext, StageInput, StageRef
@@ -28,12 +26,6 @@ from models.tables.missions import Stage
 
 POLL_AT_MOST = timedelta(seconds=60)
 """Between two looks in the observation window: the least of this and a third of the window (requirements 5.2)."""
-
-
-PATIENCE = timedelta(minutes=10)
-"""How long a repository may be away before stage 1 fails: longer than a host restarts, shorter than anybody waits."""
-TRIES_AT_LEAST = 3
-"""Time in which no worker ran is no try: a repository is asked so often before it counts as away."""
 
 
 class ContextActivities:
@@ -67,11 +59,7 @@ class ContextActivities:
         await self._start(ref, task.first_run_id or activity.info().workflow_run_id or "")
 
         async def work(log: StageLog, record: Stage) -> Verdict:
-            try:
-                return await self._look(ref)
-            except GitError as error:
-                await _fail_for_good(error, log)
-                raise
+            return await self._look(ref)
 
         data = await self._recorder.run(
             task, work, lambda reason: PipelineContext(status=StageStatus.FAILED, reason=reason)
@@ -165,16 +153,3 @@ class ContextActivities:
             observation_seconds=window.total_seconds(),
             poll_seconds=min(POLL_AT_MOST, window / 3).total_seconds(),
         )
-
-
-async def _fail_for_good(error: GitError, log: StageLog) -> None:
-    """Fail the stage when no later try can help, or none has for long enough; else say in its log what we wait for."""
-    if refused := refusal(error):
-        raise refused from error
-    info, said = activity.info(), error.message.rstrip(".")
-    if info.attempt >= TRIES_AT_LEAST and info.started_time - info.scheduled_time >= PATIENCE:
-        minutes = PATIENCE.total_seconds() / 60
-        reason = f"The repository could not be read for {minutes:g} minutes: {said}. Mend that, then retry the mission."
-        raise StageFailed("repository_unreachable", reason, said=error.stderr) from error
-    await log.line(f"try {info.attempt}: {said}; trying again")
-    await log.flush()

@@ -54,7 +54,7 @@ class MergeActivities:
                     date=job.mission.merged_at or job.mission.created_at,
                     key=self._benches.key,
                 )
-            except (RevertConflict, TargetDirty, PushRefused, NotFound) as refused:
+            except (RevertConflict, TargetDirty, PushRefused, NotFound, StageFailed) as refused:
                 return MergeResult(status=StageStatus.FAILED, reason=refused.message, conflict=True)
             except TargetMoved as moved:
                 raise Unavailable("branch_keeps_moving", moved.message) from moved

@@ -52,12 +52,12 @@ class ObservationActivities:
         """Run the repository's probe first, on the merged commit; then look."""
         async with heartbeating():
             job = await self._benches.open(seen.ref)
-            await self._benches.require_base(job, seen.merge_sha)
             measured: dict[str, float] = {}
             broken: tuple[str, ...] = ()
             log = LookLog()
             await log.line(f"look {seen.number}")
             try:
+                await self._benches.require_base(job, seen.merge_sha)
                 measured = await self._trials.probe(job, seen.merge_sha, log)
             except StageFailed as failure:
                 broken = (f"the probe ({failure.message[:200]})",)
@@ -117,9 +117,13 @@ class ObservationActivities:
             if record.ended_at is not None:
                 raise MissionControlError("mission_ended", "the mission was closed from outside: nothing is tested")
             report: TestReport | None = None
+
+            async def work(log: StageLog, record: Stage) -> tuple[TestReport, list[str]]:
+                return await self._retest(job, log, ())
+
             async with StageLog(self._recorder.db, ref.workspace_id, record.log_id or "") as log:
                 try:
-                    report, failing = await self._retest(job, log, ())
+                    report, failing = await self._recorder.patiently(record, log, work)
                 except StageFailed as error:
                     failing = [error.message]
             return await self._checked(ref, log, report, failing)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -117,8 +118,8 @@ class ReconcileActivities:
         """Leave a mission that cannot be closed now to the next pass: it keeps no other open."""
         try:
             return await self._close_if_ended(mission)
-        except (RPCError, MissionControlError) as error:
-            log.warning("mission_not_closed", workflow_id=_name(mission), error=error.message)
+        except (RPCError, MissionControlError, SQLAlchemyError) as error:
+            log.warning("mission_not_closed", workflow_id=_name(mission), error=str(error))
             return 0
 
     async def _close_if_ended(self, mission: Mission) -> int:

@@ -17,12 +17,14 @@ from temporalio import activity
 
 from activities.heartbeats import heartbeating
 from activities.logs import StageLog
+from activities.patience import Patience
+from activities.workbench.git import GitError
 from activities.workbench.signing import ServiceKey
 from models.configuration import load_prices
 from models.contracts.missions import TestResult
 from models.contracts.pipeline import Payload, StageTask
-from models.domain.errors import StageFailed, Unavailable
-from models.domain.stages import StageStatus
+from models.domain.errors import StageFailed, Unavailable, WorkbenchLost
+from models.domain.stages import StageName, StageStatus
 from models.store import blobs, stages
 from models.store.database import Database
 from models.store.stages import Begun, Ending, NewEvidence
@@ -63,6 +65,7 @@ class StageRecorder:
 
     def __init__(self, db: Database, key: ServiceKey, config_dir: Path | None = None) -> None:
         self.db, self.key, self._config_dir = db, key, config_dir
+        self.patience = Patience()
 
     def second(self, day: date) -> Decimal | None:
         """What a second of a host costs on a day; None where nobody said, or what was said cannot be read."""
@@ -85,13 +88,37 @@ class StageRecorder:
                 return dict(record.result["answer"])
             async with StageLog(self.db, ref.workspace_id, record.log_id or "") as log:
                 try:
-                    verdict = await work(log, record)
+                    verdict = await self.patiently(record, log, work)
                 except StageFailed as error:
                     details = {"code": error.code, **error.details}
                     verdict = Verdict(failed(error.message), StageStatus.FAILED, error.message, details)
             verdict.inputs = task.inputs
             verdict.details |= {"isolation": log.isolation} if log.isolation else {}
             return await self._close(begun, verdict, log.content())
+
+    async def patiently(self, record: Stage, log: StageLog, work: Callable[[StageLog, Stage], Awaitable[T]]) -> T:
+        """Do the work of a stage; where git fails it, say in its log what the next try waits for.
+
+        Raises:
+            StageFailed: no later try can help, or none has for long enough. But a merge is asked about until an answer
+                comes: nobody knows whether the last try reached the branch.
+        """
+        stage = f"{record.workspace_id}/{record.mission_id}/{record.stage}/{record.round}/{record.candidate}"
+        try:
+            done = await work(log, record)
+        except (GitError, WorkbenchLost) as error:
+            refused = self.patience.judge(stage, error)
+            if refused is not None and record.stage != StageName.MERGE.value:
+                self.patience.forget(stage)
+                raise refused from error
+            await log.line(f"try {activity.info().attempt}: {error.message.rstrip('.')}; trying again")
+            await log.flush()
+            raise
+        except BaseException:
+            self.patience.forget(stage)
+            raise
+        self.patience.forget(stage)
+        return done
 
     async def _close(self, begun: Begun, verdict: Verdict, log: bytes | None) -> dict[str, Any]:
         """Sign and close an open record: what is large first, so that the transaction that counts is a short one.

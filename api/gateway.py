@@ -199,6 +199,8 @@ def _refusal(error: WorkflowUpdateFailedError) -> MissionControlError:
 def _rpc_error(error: RPCError) -> MissionControlError:
     if error.status is RPCStatusCode.NOT_FOUND:
         return Conflict("mission_not_running", "no workflow of this mission is running")
+    if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
+        return Unavailable("mission_busy", f"too much is asked of it at once, try again soon: {error.message}")
     return _away()
 
 

@@ -22,6 +22,9 @@ with workflow.unsafe.imports_passed_through():
 
 T = TypeVar("T")
 
+MAX_COMMANDS = 500
+"""Pauses, resumes and notes together: Temporal ends a workflow at 50 MB of history, and a note may take 24 KB of it."""
+
 
 class MissionEnds(Exception):
     """Leaves the pipeline's story early, with the outcome that stage 11 will record."""
@@ -52,6 +55,7 @@ class Mission:
         self.is_paused = False
         self.canceled: CancelCommand | None = None
         self.notes = 0
+        self.commands = 0
         self._running: asyncio.Task[Any] | None = None
         self._stopped = False
         self._version = 0
@@ -143,6 +147,7 @@ class Mission:
     @workflow.update
     async def pause(self, command: Command) -> ControlAnswer:
         """Hold the mission before its next stage, and stop a command that is running now."""
+        self.commands += 1
         if self.is_paused:
             return self._answer("already")
         self.is_paused = True
@@ -153,6 +158,7 @@ class Mission:
     @workflow.update
     async def resume(self, command: Command) -> ControlAnswer:
         """Let a paused mission go on."""
+        self.commands += 1
         if not self.is_paused:
             return self._answer("already")
         self.is_paused = False
@@ -162,6 +168,7 @@ class Mission:
     @workflow.update
     async def note(self, command: Note) -> ControlAnswer:
         """Add an operator's remark to the mission's history."""
+        self.commands += 1
         self.notes += 1
         await self._record("note", command, command.text)
         return self._answer("noted")
@@ -183,14 +190,18 @@ class Mission:
     @pause.validator
     def validate_pause(self, command: Command) -> None:
         self._refuse_when_closing()
+        self._refuse_when_full()
 
     @resume.validator
     def validate_resume(self, command: Command) -> None:
         self._refuse_when_closing()
+        if not self.is_paused:
+            self._refuse_when_full()
 
     @note.validator
     def validate_note(self, command: Note) -> None:
         self._refuse_when_closing()
+        self._refuse_when_full()
 
     @cancel.validator
     def validate_cancel(self, command: CancelCommand) -> None:
@@ -235,6 +246,13 @@ class Mission:
     def _refuse_when_closing(self) -> None:
         if self.closing:
             raise ApplicationError("the mission is already ending", type="mission_ending")
+
+    def _refuse_when_full(self) -> None:
+        if self.commands >= MAX_COMMANDS:
+            raise ApplicationError(
+                f"the mission has taken {MAX_COMMANDS} commands, and keeps no more: it can still be canceled",
+                type="too_many_commands",
+            )
 
     def _answer(self, effect: Effect) -> ControlAnswer:
         return ControlAnswer(effect=effect, stage=self.stage, paused=self.is_paused)

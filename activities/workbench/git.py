@@ -28,7 +28,13 @@ TRANSFER_SECONDS = 540.0
 _MAX_OUTPUT = 256 * 1024**2
 _MAX_FILE = 16 * 1024**3
 _MAX_STDERR = 64 * 1024
+_MAX_LINE = 500
+"""Characters of a complaint that are passed on: it may quote a path of any length."""
+_MAX_MEMORY = 2 * 1024**3
+"""Of git's own, not of the packs it maps: enough for a million files, and a host is shared."""
 _SMALLER = "the change, or what it touches, is too large to be judged. Leave large files out of it."
+_TRANSFERS = ("push", "fetch", "ls-remote")
+_CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _GRACE_SECONDS = 2.0
 _PASSED_ON = (
     "PATH",
@@ -142,7 +148,8 @@ class Git:
 
         Raises:
             GitError: another exit code, or too slow.
-            StageFailed: `change_too_large`, more than `max_output` bytes of output; another try would print them too.
+            StageFailed: another try would end as this one did: `change_too_large`, more than `max_output` bytes of
+                output, or more memory; `path_too_long` for this machine; `git_crashed`.
         """
         where = (f"--git-dir={git_dir}",) if git_dir else ()
         process = await asyncio.create_subprocess_exec(
@@ -162,9 +169,10 @@ class Git:
         )
         with suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_MAX_FILE, _MAX_FILE))
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MAX_MEMORY, _MAX_MEMORY))
         result = await _finish(process, args[0], stdin, timeout, max_output)
         if result.code not in ok:
-            raise GitError(_message(args[0], result), stderr=result.err)
+            raise _beyond_git(args[0], result) or GitError(_message(args[0], result), stderr=result.err)
         return result
 
     def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
@@ -187,9 +195,25 @@ def _as_options(config: Mapping[str, str]) -> list[str]:
 
 def _message(command: str, result: GitResult) -> str:
     """Name the failure by git's own complaint and the line before it, where ssh or the origin says why."""
-    said = [line.strip() for line in result.err.splitlines() if line.strip()] or [f"exit code {result.code}"]
+    lines = [line.strip()[:_MAX_LINE] for line in result.err.splitlines() if line.strip()]
+    said = lines or [f"exit code {result.code}"]
     verdict = next((n for n, line in enumerate(said) if line.startswith(("fatal:", "error:"))), len(said) - 1)
     return f"git {command} failed: {'; '.join(said[max(0, verdict - 1) : verdict + 1])}"
+
+
+def _beyond_git(command: str, result: GitResult) -> StageFailed | None:
+    """Tell a failure that every later try repeats; never of what talks to an origin, which may be another next time."""
+    if command in _TRANSFERS:
+        return None
+    message = _message(command, result)
+    if "File name too long" in result.err:
+        return StageFailed("path_too_long", f"{message}. A path is longer than this machine's file system takes.")
+    if "Out of memory" in result.err:
+        return StageFailed("change_too_large", f"git {command} took more than {_MAX_MEMORY} bytes: {_SMALLER}")
+    if -result.code in _CRASHES:
+        crash = signal.Signals(-result.code).name
+        return StageFailed("git_crashed", f"git {command} ended by {crash}: it cannot read what it was given.")
+    return None
 
 
 async def _finish(process: Process, command: str, stdin: bytes, timeout: float, max_output: int) -> GitResult:

@@ -20,7 +20,7 @@ class Command(Payload):
 class Note(Command):
     """An operator's remark to the run; it enters the mission's history."""
 
-    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+    text: Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
 class CancelCommand(Command):

@@ -104,7 +104,7 @@ class MissionCommand(Body):
 class MissionNote(Body):
     """Adds a remark to a running mission."""
 
-    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+    text: Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
 class MissionCancel(MissionCommand):

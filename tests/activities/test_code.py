@@ -4,11 +4,15 @@ import os
 
 import pytest
 
+from activities.patience import SECONDS, Patience
 from models.domain.errors import WorkbenchLost
 from models.domain.stages import StageName, StageStatus
 from models.store import workbenches
 from models.tables.missions import Workbench
 from tests.fixtures.stage_hosts import Case, Shop, do
+
+CRASHES = "diff --git a/q.py b/q.py\nt b/n.txt\n--- /dev/null\n+++ b/n.txt\n@@ -0,0 +1 @@\n+c\n"
+"""Git 2.39 fails an assertion of its own on it."""
 
 PULL, PATCH = StageName.PULL_CODE, StageName.BRANCH_AND_PATCH
 
@@ -28,12 +32,27 @@ class TestPullCode:
             await do(case.host.code.pull_code, case.task(PULL))
         assert (await do(case.host.code.pull_code, case.task(PULL), attempt=2)).status is StageStatus.PASSED
 
-    async def test_a_base_that_is_nowhere_is_asked_for_again(self, shop: Shop) -> None:
+    async def test_a_base_that_is_nowhere_is_asked_for_again_but_not_for_ever(self, shop: Shop) -> None:
         case = await (await shop.mission()).begun()
         gone = case.task(PULL).model_copy(update={"base_sha": "f" * 40})
-        with pytest.raises(WorkbenchLost):
-            await do(case.host.code.pull_code, gone)
-        assert (await case.record(PULL)).ended_at is None
+        now = 0.0
+        case.host.recorder.patience = Patience(lambda: now)
+        for attempt in (1, 2):
+            with pytest.raises(WorkbenchLost):
+                await do(case.host.code.pull_code, gone, attempt=attempt)
+            assert (await case.record(PULL)).ended_at is None
+        now = SECONDS
+        answer = await do(case.host.code.pull_code, gone, attempt=3)
+        assert (answer.status, (await case.record(PULL)).result["code"]) == (StageStatus.FAILED, "commit_lost")
+
+    async def test_a_name_that_no_file_system_takes_fails_the_stage(self, shop: Shop) -> None:
+        case = await shop.mission()
+        blob = case.repo.git("rev-parse", "HEAD:calc.txt").decode().strip()
+        case.repo.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{'x' * 300}")
+        case.repo.git("commit", "-q", "-m", "long")
+        await case.begun()
+        answer = await do(case.host.code.pull_code, case.task(PULL))
+        assert (answer.status, (await case.record(PULL)).result["code"]) == (StageStatus.FAILED, "path_too_long")
 
 
 class TestBranchAndPatch:
@@ -58,6 +77,12 @@ class TestBranchAndPatch:
         assert first == elsewhere
         refs = await (await case.job()).mirror.git("for-each-ref", "refs/mission-control/")
         assert refs.text.count("\n") == 0
+
+    async def test_a_diff_that_crashes_git_fails_the_stage(self, shop: Shop) -> None:
+        case = await (await shop.mission(patch=CRASHES)).begun()
+        answer = await do(case.host.code.branch_and_patch, case.task(PATCH))
+        assert answer.status is StageStatus.FAILED
+        assert (await case.record(PATCH)).result["code"] in ("git_crashed", "patch_does_not_apply")
 
     async def test_read_only_missions_change_nothing(self, shop: Shop) -> None:
         case = await shop.mission(trust_requirements={"memory_write_scope": "read_only"})

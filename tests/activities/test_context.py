@@ -1,12 +1,11 @@
 """Stage 1: what a mission stands on, and when a repository that cannot be read fails it."""
 
 import shutil
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from activities.context import PATIENCE
+from activities.patience import SECONDS, Patience
 from activities.workbench.git import GitError
 from models.domain.errors import MissionControlError
 from models.domain.stages import StageName, StageStatus
@@ -14,13 +13,7 @@ from models.domain.states import MissionStatus
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 LOOK = StageName.FETCH_CONTEXT
-NOON = datetime(2025, 1, 10, 12, tzinfo=UTC)
 AWAY = "https://127.0.0.1:1/app.git"
-
-
-def late(by: timedelta = PATIENCE, attempt: int = 3) -> dict[str, Any]:
-    """A try so long after the activity was asked for."""
-    return {"scheduled_time": NOON, "started_time": NOON + by, "attempt": attempt}
 
 
 async def looked(case: Case, **info: Any) -> Any:
@@ -109,20 +102,20 @@ class TestUnreadable:
         assert "try 1: git ls-remote failed" in await case.log(LOOK)
         assert (await case.record(LOOK)).ended_at is None
 
-    async def test_time_without_a_worker_is_no_try(self, shop: Shop) -> None:
-        with pytest.raises(GitError):
-            await looked(await shop.mission(url=AWAY), **late(by=timedelta(hours=1), attempt=2))
-
     async def test_one_that_stays_away_fails_the_stage(self, shop: Shop) -> None:
         case = await shop.mission(url=AWAY)
-        with pytest.raises(GitError):
-            await looked(case, **late(by=PATIENCE - timedelta(seconds=1), attempt=200))
-        answer = await looked(case, **late())
+        now = 0.0
+        case.host.recorder.patience = Patience(lambda: now)
+        for attempt in (1, 2):
+            with pytest.raises(GitError):
+                await looked(case, attempt=attempt)
+        now = SECONDS
+        answer = await looked(case, attempt=3)
         assert answer.status is StageStatus.FAILED
-        assert "could not be read for 10 minutes: git ls-remote failed" in answer.reason
+        assert "Git could not do it for 10 minutes: git ls-remote failed" in answer.reason
         assert "Couldn't connect to server" in answer.reason
         assert str(shop.root) not in answer.reason
         record = await case.record(LOOK)
-        assert record.result["code"] == "repository_unreachable"
-        assert str(shop.root) not in record.result["said"]
+        assert record.result["code"] == "git_failed"
+        assert str(shop.root) not in record.result["stderr"]
         assert await case.pieces() == 0

@@ -76,6 +76,24 @@ async def test_too_much_output_is_cut_off(git: Git, tmp_path: Path) -> None:
     assert failed.value.code == "change_too_large"
 
 
+async def test_more_memory_than_a_host_can_share_fails_for_good(git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.workbench.git._MAX_MEMORY", 20_000_000)
+    with pytest.raises(StageFailed) as failed:
+        await git.run("hash-object", "--stdin", stdin=b"x" * 50_000_000)
+    assert failed.value.code == "change_too_large"
+
+
+async def test_a_path_the_file_system_does_not_take_fails_for_good(git: Git, tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "repo", {"f": "x"})
+    blob = repo.git("hash-object", "-w", "f").decode().strip()
+    repo.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{'y' * 300}")
+    repo.git("commit", "-q", "-m", "long")
+    (place := tmp_path / "new").mkdir()
+    with pytest.raises(StageFailed) as failed:
+        await git.run("checkout", "--force", "HEAD", git_dir=repo.path / ".git", env={"GIT_WORK_TREE": str(place)})
+    assert failed.value.code == "path_too_long"
+
+
 async def test_much_input_and_output_at_once(git: Git) -> None:
     text = b"line\n" * 1_000_000
     hashed = await git.run("hash-object", "--stdin", stdin=text)

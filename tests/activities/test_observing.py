@@ -130,6 +130,20 @@ class TestFinish:
         answer = await do(case.host.observing.finish, await case.look(1))
         assert (answer.status, answer.reason) == (StageStatus.FAILED, "failing at the window's end: calc::adds")
 
+    async def test_a_branch_that_no_file_system_takes_is_judged_too(self, shop: Shop) -> None:
+        case = await (await shop.mission(acceptance_criteria={"must_pass_tests": ["calc::adds"]})).merged()
+        with_a_long_name(case)
+        answer = await do(case.host.observing.finish, await case.look(1))
+        assert answer.status is StageStatus.FAILED
+        assert "longer than this machine's file system takes" in answer.reason
+
+
+def with_a_long_name(case: Case) -> None:
+    """Have somebody push a file whose name is longer than a file system takes."""
+    blob = case.repo.git("rev-parse", "HEAD:calc.txt").decode().strip()
+    case.repo.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{'z' * 300}")
+    case.repo.git("commit", "-q", "-m", "long")
+
 
 class TestVerifyRollback:
     async def end(self, case: Case, revert_sha: str, check: RollbackCheck) -> Conclusion:
@@ -182,6 +196,14 @@ class TestVerifyRollback:
         check = await do(case.host.observing.verify_rollback, case.task(RESOLVE))
         assert (check.status, check.reason) == (StageStatus.FAILED, "failing after the rollback: calc::stands")
         assert (check.tests["failed"], bool(check.log_digest), bool(check.report_digest)) == (2, True, True)
+
+    async def test_a_branch_that_no_file_system_takes_is_said(self, shop: Shop) -> None:
+        case = await shop.mission()
+        await case.rolled_back()
+        with_a_long_name(case)
+        check = await do(case.host.observing.verify_rollback, case.task(RESOLVE))
+        assert check.status is StageStatus.FAILED
+        assert "longer than this machine's file system takes" in check.reason
 
     async def test_nothing_is_tested_for_a_mission_that_was_closed(self, shop: Shop) -> None:
         case = await shop.mission()

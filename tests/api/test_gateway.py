@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.service import RPCError, RPCStatusCode
 
 from api import gateway as gateways
 from api.gateway import Gateway
@@ -89,6 +90,13 @@ async def test_no_worker(gateway: Gateway, mission: str, monkeypatch: pytest.Mon
     assert (type(error), error.code) == (Unavailable, "worker_unavailable")
     assert "may still take effect" in error.message
     await told(gateway, mission)
+
+
+def test_what_temporal_refuses_is_not_called_away() -> None:
+    limit = "limit on number of concurrent in-flight updates has been reached (10)"
+    with pytest.raises(Unavailable) as said:
+        raise gateways._rpc_error(RPCError(limit, RPCStatusCode.RESOURCE_EXHAUSTED, b""))
+    assert (said.value.code, said.value.message.endswith(limit)) == ("mission_busy", True)
 
 
 async def test_a_mission_runs_once(gateway: Gateway, mission: str, temporal_server: TemporalServer) -> None:

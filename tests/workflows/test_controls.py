@@ -45,6 +45,25 @@ class TestPause:
         assert run.script.tries(StageName.RUN_TESTS) == 2
         assert (await run.row()).paused is False
 
+    async def test_a_mission_that_took_too_many_commands_only_ends(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("workflows.mission.MAX_COMMANDS", 2)
+        run, gate = await in_tests(world)
+        await run.note("once")
+        await run.pause()
+        for command in (run.note("twice"), run.pause()):
+            with pytest.raises(WorkflowUpdateFailedError) as refused:
+                await command
+            assert isinstance(refused.value.cause, ApplicationError)
+            assert refused.value.cause.type == "too_many_commands"
+        assert (await run.resume()).effect == "resumed"
+        with pytest.raises(WorkflowUpdateFailedError):
+            await run.resume()
+        gate.set()
+        await run.cancel()
+        assert await run.outcome() is MissionOutcome.CANCELED
+
     async def test_resuming_before_the_command_has_stopped_loses_nothing(self, world: World) -> None:
         run, gate = await in_tests(world)
         # The answer to the pause does not wait for the command, which stops with its next heartbeat.
