@@ -21,11 +21,11 @@ SILENCE_SECONDS = 45.0
 class Api:
     """One connection to version 1 of the API; paths are below that. Every call raises `Refused` or `Unreachable`."""
 
-    def __init__(self, url: str, key: str, *, timeout: float = 30) -> None:
+    def __init__(self, url: str, key: str | None, *, timeout: float = 30) -> None:
         self.url = url.rstrip("/")
         self._http = httpx2.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=timeout,
             # A proxy that the environment names cannot reach our own loopback.
             trust_env=httpx2.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),

@@ -13,7 +13,7 @@ from cli.settings import load
 if TYPE_CHECKING:
     from models.settings import Settings
 
-Scene = Literal["mission"]
+Scene = Literal["mission", "governance"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,22 +46,25 @@ def demo(
     scene: Annotated[Scene, typer.Option(help="What to show.")] = "mission",
     data_dir: Annotated[Path | None, typer.Option(help="[default: `demo` in MC_DATA_DIR]", show_default=False)] = None,
 ) -> None:
-    """Start the whole product beside whatever runs, and take one mission through its eleven stages.
+    """Start the whole product beside whatever runs, and show a scene. What it asks is asked here; --yes agrees.
 
-    The mission mends a bug in a small repository made for it. It asks for one approval, here; --yes gives it.
+    `mission` takes one mission, which mends a bug in a small repository made for it, through its eleven stages.
+    `governance` holds a merge into production for two people, stops a run at its cap, and finds a row of the audit log
+    that was changed by hand.
 
     \b
-    Example:
+    Examples:
       mission-control demo --yes --kill-worker --exit
+      mission-control demo --scene governance
     """
     if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask for the approval in: give it now", param_hint="--yes")
+        raise typer.BadParameter("there is no terminal to ask for approvals in: give them now", param_hint="--yes")
     typer.secho("Mission Control: starting PostgreSQL, Temporal, a worker and the API", bold=True)
     from cli.demo.run import run_demo
     from cli.demo.scene import Wishes
 
     with told():
-        raise typer.Exit(run_demo(load(), data_dir, Wishes(yes, kill_worker, leave)))
+        raise typer.Exit(run_demo(load(), data_dir, scene, Wishes(yes, kill_worker, leave)))
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")] = False) -> None:

@@ -1,4 +1,4 @@
-"""`mission-control demo`: the whole product in a folder of its own, and one mission from bug to merged commit."""
+"""`mission-control demo`: the whole product in a folder of its own, and one of the scenes played in it."""
 
 import signal
 import threading
@@ -8,23 +8,19 @@ from pathlib import Path
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from cli.client import Api, connect
-from cli.demo.proof import prove
-from cli.demo.scene import Wishes, play
-from cli.demo.world import git, make_repository
-from cli.text import console, duration, facts, line
-from cli.watch import OUTCOME_CODES, Json, ending
+from cli.demo import governance, mission
+from cli.demo.scene import House, Wishes
+from cli.text import console, duration, line
 from models.settings import Settings
 from worker.dev.stack import Stack
 
-WORKSPACE = "default"
+SCENES = {"mission": mission.play, "governance": governance.play}
 
 
-def run_demo(settings: Settings, data_dir: Path | None, wishes: Wishes) -> int:
-    """Show it all; the exit code tells the mission's outcome.
+def run_demo(settings: Settings, data_dir: Path | None, scene: str, wishes: Wishes) -> int:
+    """Show it all; the exit code tells how the scene ended.
 
     Raises:
         MissionControlError: something is missing; the message says what.
@@ -37,11 +33,12 @@ def run_demo(settings: Settings, data_dir: Path | None, wishes: Wishes) -> int:
         signal.signal(polite, signal.default_int_handler)
     # The servers live in a thread with an event loop; this one may wait for the keyboard.
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack):
-        mission = _show(portal, stack, out, wishes)
+        # Only now: whoever holds the data folder may still work on the repository of an earlier demo.
+        code = SCENES[scene](_house(portal, stack, out, wishes))
         out.print(Text(f"\n{duration(time.monotonic() - began)} from the command to here", style="dim"))
         if not wishes.leave:
             _stay_up(out, folder)
-    return OUTCOME_CODES[mission["outcome"]]
+    return code
 
 
 def _stay_up(out: Console, folder: Path) -> None:
@@ -59,34 +56,11 @@ def _apart(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update=ports | own | servers | keys)
 
 
-def _show(portal: BlockingPortal, stack: Stack, out: Console, wishes: Wishes) -> Json:
+def _house(portal: BlockingPortal, stack: Stack, out: Console, wishes: Wishes) -> House:
     def kill() -> None:
         out.print(
             Text(f"\nSIGKILL to the worker, process {stack.pid('worker')}, in the middle of its tests", style="red")
         )
         portal.call(stack.kill, "worker")
 
-    # Only now: whoever holds the data folder may still work on the repository of an earlier demo.
-    place = make_repository(stack.settings.data_dir / "repositories")
-    out.print(Text(f"\nthe repository {place}, at {git(place, 'log', '-1', '--format=%h %s')}"))
-    with connect(stack.settings, None, None) as api:
-        mission = play(api, out, str(place), wishes, kill)
-        out.print(ending(mission))
-        if mission["outcome"] == "merged":
-            out.print(_proof(api, stack.settings, place, mission["mission_id"]))
-        links = [("Temporal", mission["links"]["temporal"]), ("API", f"{stack.settings.api_url}/api-docs")]
-        out.print(facts(links))
-    return mission
-
-
-def _proof(api: Api, settings: Settings, place: Path, mission_id: str) -> Table:
-    signers = settings.signing_key.with_name(settings.signing_key.name + ".allowed_signers")
-    proof = prove(api, place, signers, WORKSPACE, mission_id)
-    return facts(
-        [
-            ("merge", proof.commit),
-            ("git verify-commit", proof.signature),
-            ("stage records", f"{proof.records} have their digest and the service's signature"),
-            ("stored evidence", f"{proof.stored} have their digest: logs, test reports, samples, diagnostics"),
-        ]
-    )
+    return House(stack.settings, out, wishes, kill)

@@ -1,21 +1,20 @@
-"""The demo's mission: filed, watched, approved in the terminal."""
+"""What every scene of the demo has: the product that runs, the terminal, and an audience that can pull the plug."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.panel import Panel
+from rich.padding import Padding
 from rich.text import Text
 
-from cli.client import Api
-from cli.decisions import question
 from cli.demo import world
-from cli.text import forget_typed
-from cli.watch import StageLines, watch
+from cli.text import forget_typed, safe
+from cli.watch import Json, StageLines
+from models.settings import Settings
 
-Json = dict[str, Any]
+NAME_WIDTH = 7
 
 
 @dataclass(frozen=True)
@@ -27,33 +26,56 @@ class Wishes:
     leave: bool
 
 
-def play(api: Api, out: Console, repository: str, wishes: Wishes, kill: Callable[[], None]) -> Json:
-    """Register the repository, file the mission, follow it to its end; the mission as it is then."""
-    registered = api.post("/repositories", {"url": repository, "target_branch": world.BRANCH, "protected": True})
-    filed = api.post("/missions", world.mission(registered["repository_id"]))
-    mission_id = filed["mission_id"]
-    out.print(Text(f"\nmission {mission_id}: {filed['symptoms'][0]['description']}", style="bold"))
-    out.print(
-        Text("two patches to try, the first one hasty; the branch is protected, so a human is asked\n", style="dim")
-    )
-    api.post(f"/missions/{mission_id}/execute", {"mission_type": "coding"})
-    return watch(api, mission_id, _Audience(out, api, wishes, kill))
+@dataclass(frozen=True)
+class House:
+    """What a scene is played in; `kill` ends the worker as a crash would."""
+
+    settings: Settings
+    out: Console
+    wishes: Wishes
+    kill: Callable[[], None]
+
+    def repository(self) -> Path:
+        """Make the repository that missions mend here, and tell of it."""
+        place = world.make_repository(self.settings.data_dir / "repositories")
+        self.tell(f"\nthe repository {place}, at {world.git(place, 'log', '-1', '--format=%h %s')}")
+        return place
+
+    def agrees(self, question: str) -> bool:
+        """Ask in the terminal; --yes agrees to everything."""
+        if self.wishes.yes:
+            return True
+        forget_typed()
+        return typer.confirm(question)
+
+    def tell(self, text: str, style: str = "") -> None:
+        """Print what happens."""
+        self.out.print(Text(safe(text), style=style))
+
+    def does(self, who: str, what: str) -> None:
+        """Print who acts, and how."""
+        self.out.print(Text(f"{safe(who):<{NAME_WIDTH}}", style="bold").append(safe(what), style="not bold"))
+
+    def answers(self, said: str, *, refused: bool = False) -> None:
+        """Print what the product says to that."""
+        style = "red" if refused else "green"
+        self.out.print(Padding(Text(safe(said), style=style), (0, 0, 0, NAME_WIDTH), expand=False))
 
 
-class _Audience(StageLines):
-    """Shows the stages, answers the question, and pulls the plug where that was wished for."""
+class Audience(StageLines):
+    """Shows a mission's stages, answers its question once, and kills the worker where that was wished for."""
 
-    def __init__(self, out: Console, api: Api, wishes: Wishes, kill: Callable[[], None]) -> None:
-        super().__init__(out)
-        self._out, self._api, self._wishes, self._kill = out, api, wishes, kill
-        self._killed, self._answered = not wishes.kill_worker, False
+    def __init__(self, house: House, answer: Callable[[str], None]) -> None:
+        super().__init__(house.out)
+        self._house, self._answer = house, answer
+        self._killed, self._answered = not house.wishes.kill_worker, False
 
     def now(self, mission: Json, stage: Json | None) -> None:
         """Act where it is time to, then show what runs."""
         if stage and stage["stage"] == "run_tests" and not self._killed:
             self._killed = True
             self.quiet()
-            self._kill()
+            self._house.kill()
         if stage and stage["status"] == "waiting_decision" and not self._answered:
             self._answered = True
             self.quiet()
@@ -62,18 +84,3 @@ class _Audience(StageLines):
 
     def asked(self) -> None:
         """Nothing: the question itself is shown."""
-
-    def _answer(self, mission_id: str) -> None:
-        [decision] = self._api.rows("/decisions", 1, status="pending", mission_id=mission_id)
-        self._out.print(Panel(question(self._api, decision), title="for your approval", title_align="left"))
-        if not self._wishes.yes:
-            forget_typed()
-        approved = self._wishes.yes or typer.confirm("Approve this merge?")
-        explanation = "seen in the demo: its tests, its scan and its diff" if approved else "denied in the demo"
-        body = {"decision": "approve" if approved else "deny", "explanation": explanation}
-        answered = self._api.post(f"/decisions/{decision['decision_id']}/resolve", body)
-        by = " by --yes" if self._wishes.yes else ""
-        self._out.print(Text(f"{'approved' if approved else 'denied'}{by}", style="green" if approved else "red"))
-        if answered["single_operator"]:
-            self._out.print(Text("nobody else has a key here: it is recorded that the requester answered", style="dim"))
-        self._out.print()

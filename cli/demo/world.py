@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ def make_repository(parent: Path) -> Path:
     return place
 
 
-def mission(repository: str) -> dict[str, Any]:
+def mission(repository: str, patches: Sequence[str] = ("1-hasty", "2-thorough")) -> dict[str, Any]:
     """The mission as it is filed: what is wrong, what must pass, and the patches to try in order."""
     body: dict[str, Any] = yaml.safe_load((FILES / "mission.yaml").read_text())
-    patches = [patch.read_text() for patch in sorted((FILES / "patches").glob("*.diff"))]
-    return body | {"repository": repository, "patch_candidates": [{"diff": patch} for patch in patches]}
+    diffs = [(FILES / "patches" / f"{patch}.diff").read_text() for patch in patches]
+    return body | {"repository": repository, "patch_candidates": [{"diff": diff} for diff in diffs]}
 
 
 def git(place: Path, *arguments: str) -> str:

@@ -104,3 +104,64 @@ def read_until(terminal: int, wanted: bytes, seconds: float = 120) -> bytes:
         if select.select([terminal], [], [], 1)[0]:
             seen += os.read(terminal, 65536)
     return seen
+
+
+def test_the_governance_scene_holds_stops_and_finds_out(environment: dict[str, str]) -> None:
+    done = run(environment, "--scene", "governance", "--yes", "--exit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    require_law(done.stdout)
+    assert left_over(environment) == []
+
+
+def require_law(printed: str) -> None:
+    """Each act in its order: who tried, and what the product said."""
+    row = re.search(r"row (\d+) says that maria did decision.approved", printed)
+    assert row
+    told = [
+        "because         the environment is production",
+        "takes           2 different people of role operator or higher",
+        *("olga   approves it", "refused, own_decision"),
+        *("peter  approves it", "pending: 1 of 2 approvals"),
+        *("maria  approves it", "approved: 2 of 2 approvals"),
+        "governance           passed",
+        "merged into main as",
+        "probe  asks to be let in, without a key",
+        "approved, at the level intern",
+        "it may spend $0.25",
+        "granted; it took $0.08, so $0.24 of $0.25 are spent",
+        "refused, budget_exceeded: the run's limit of 0.25 USD is crossed",
+        "the run is blocked",
+        "run.blocked the run's limit of 0.25 USD is crossed",
+        "admin  approves that the run may spend up to $0.50",
+        "granted; it took $0.08, so $0.32 of $0.50 are spent",
+        "success: 4 calls for $0.32",
+        *("$ mission-control audit verify", "as they were sealed", "signed, up to"),
+        f"SET actor = 'olga' WHERE id = {row[1]}",
+        *("$ mission-control audit verify", f"row_changed: row {row[1]} is not what was sealed"),
+    ]
+    place = 0
+    for text in told:
+        assert text in printed[place:], f"{text!r} is not told, or not in its place:\n{printed}"
+        place = printed.index(text, place) + len(text)
+
+
+def test_the_governance_scene_asks_in_the_terminal_and_survives_a_killed_worker(environment: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    words = [*PROGRAM, "--scene", "governance", "--kill-worker", "--exit"]
+    demo = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    for question, answer in ((b"merge as peter?", b"y"), (b"merge as maria?", b"n"), (b"spend up to $0.50?", b"n")):
+        read_until(ours, question)
+        os.write(ours, answer + b"\n")
+    seen = read_until(ours, b"postgres is stopped")
+    assert demo.wait(timeout=60) == 11
+    os.close(ours)
+    assert b"success:" not in seen
+    assert re.search(rb"row_changed: row \d+ is not what was sealed", seen)
+    assert left_over(environment) == []
+
+
+def test_an_unknown_scene_is_refused_with_those_that_there_are(environment: dict[str, str]) -> None:
+    done = run(environment, "--scene", "romance", "--yes")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'mission', 'governance'" in done.stderr
