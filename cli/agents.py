@@ -115,8 +115,7 @@ def stop(client: Client, agent: AgentName) -> None:
 @client_command(app, "deactivate")
 def deactivate(client: Client, agent: AgentName, yes: Yes = False) -> None:
     """End an agent and all its keys, for good; it stays listed."""
-    if not (yes or client.as_json):
-        typer.confirm(f"End {agent} for good?", abort=True)
+    client.confirm(f"End {agent} for good?", yes)
     ended = client.api.delete(_place(agent))
     client.answer(ended, lambda: described(ended))
 

@@ -55,6 +55,11 @@ class Client:
         else:
             console().print(shown() if callable(shown) else shown)
 
+    def confirm(self, question: str, yes: bool) -> None:
+        """End the command unless its user agrees; who says --yes or --json is not asked."""
+        if not (yes or self.as_json):
+            typer.confirm(question, abort=True, err=True)
+
 
 _Command: TypeAlias = Callable[Concatenate[Client, P], int | None]
 

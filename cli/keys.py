@@ -81,8 +81,7 @@ def rotate(
 @client_command(app, "revoke")
 def revoke(client: Client, key: KeyId, yes: Yes = False) -> None:
     """End a key now: it is refused within a second."""
-    if not (yes or client.as_json):
-        typer.confirm(f"End {key} now?", abort=True)
+    client.confirm(f"End {key} now?", yes)
     ended = client.api.delete(f"/keys/{key}")
     client.answer(ended, lambda: described(ended))
 

@@ -25,7 +25,9 @@ def show_log(api: Api, mission_id: str, stage: str | None, *, follow: bool, as_j
     With `follow` and without `stage`, all stages follow one another until the mission has ended.
     """
     if stage:
-        _print(api, mission_id, api.get(f"/missions/{mission_id}/stages/{stage}"), follow=follow, as_json=as_json)
+        found = api.get(f"/missions/{mission_id}/stages/{stage}")
+        if not _print(api, mission_id, found, follow=follow, as_json=as_json):
+            raise Refused("no_log", f"stage {found['number']} {found['stage']} has no log: it has printed nothing")
     elif follow:
         _follow_all(api, mission_id, as_json=as_json)
     else:
@@ -55,10 +57,14 @@ def _follow_all(api: Api, mission_id: str, *, as_json: bool) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def _print(api: Api, mission_id: str, stage: Json, *, follow: bool, as_json: bool) -> None:
+def _print(api: Api, mission_id: str, stage: Json, *, follow: bool, as_json: bool) -> bool:
+    """Print a stage's log; whether there was any."""
+    printed = False
     texts = _decoded(_pieces(api, mission_id, stage, follow=follow))
     for text in texts if as_json else readable(texts):
         typer.echo(_in_json(stage, text) if as_json else text, nl=as_json)
+        printed = printed or bool(text)
+    return printed
 
 
 def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import typer
 
 from cli.command import All, Client, Limit, MissionId, Reason, Yes, client_command
+from cli.errors import Refused
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -180,11 +181,16 @@ def cancel(
     yes: Yes = False,
 ) -> None:
     """End a mission. Before the merge nothing is left behind; after it, say --keep or --roll-back."""
-    if not yes:
-        typer.confirm(f"End {mission_id}?", abort=True, err=True)
+    client.confirm(f"End {mission_id}?", yes)
     merged = {None: None, True: "keep", False: "roll_back"}[keep]
     body = {"reason": reason} | ({"merged": merged} if merged else {})
-    _control(client, mission_id, "cancel", body)
+    try:
+        _control(client, mission_id, "cancel", body)
+    except Refused as refusal:
+        if refusal.code != "merged_choice_required":
+            raise
+        message = "the change is merged: say --keep to leave it there, or --roll-back to take it back"
+        raise Refused(refusal.code, message, refusal.request_id) from None
 
 
 @client_command(app, "retry")
@@ -230,8 +236,6 @@ def _control(client: Client, mission_id: str, verb: str, body: dict[str, Any]) -
 
 def _said(client: Client, path: str, body: dict[str, Any]) -> Any:
     """Say it, and once more under the same key where no worker answered: one that restarts is back by then."""
-    from cli.errors import Refused
-
     key = str(uuid4())
     try:
         return client.api.post(path, body, key=key)

@@ -87,8 +87,7 @@ def create(
 @client_command(app, "activate")
 def activate(client: Client, version: Version, yes: Yes = False) -> None:
     """Judge by a version from now on; an older one, too."""
-    if not (yes or client.as_json):
-        typer.confirm(f"Judge everything by version {version} from now on?", abort=True)
+    client.confirm(f"Judge everything by version {version} from now on?", yes)
     chosen = client.api.post(f"/policy/versions/{version}/activate")
     client.answer(chosen, f"version {chosen['version']} is in force")
 

@@ -58,8 +58,7 @@ def show(client: Client, name: Name) -> None:
 @client_command(app, "deactivate")
 def deactivate(client: Client, name: Name, yes: Yes = False) -> None:
     """End a principal and all its keys now; what it did stays."""
-    if not (yes or client.as_json):
-        typer.confirm(f"End {name} and all its keys now?", abort=True)
+    client.confirm(f"End {name} and all its keys now?", yes)
     ended = client.api.delete(f"/principals/{quote(name, safe='')}")
     client.answer(ended, lambda: described(ended))
 

@@ -80,8 +80,7 @@ def set_member(
 @client_command(members, "remove")
 def remove(client: Client, name: Member, workspace: Workspace = None, yes: Yes = False) -> None:
     """End a membership and all its keys now; the last admin stays."""
-    if not (yes or client.as_json):
-        typer.confirm(f"Remove {name} and end all its keys now?", abort=True)
+    client.confirm(f"Remove {name} and end all its keys now?", yes)
     gone = client.api.delete(f"{_place(client, workspace)}/members/{quote(name, safe='')}")
     client.answer(gone, lambda: described(gone))
 

@@ -34,7 +34,7 @@ def load_first_policy(config_dir: Path) -> str:
         source = _read(config_dir / FILE).decode()
         parse_policy(source)
     except UnicodeDecodeError:
-        raise Unavailable("config_invalid", f"config/{FILE} is not UTF-8 text") from None
+        raise Unavailable("config_invalid", f"{FILE} of MC_CONFIG_DIR is not UTF-8 text") from None
     except InvalidInput as error:
         raise Unavailable("config_invalid", error.message) from error
     return source
@@ -75,4 +75,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Unavailable("config_invalid", f"config/{path.name} cannot be read: {error.strerror}") from error
+        raise Unavailable("config_invalid", f"{path.name} of MC_CONFIG_DIR cannot be read: {error.strerror}") from error

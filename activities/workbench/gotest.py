@@ -1,6 +1,8 @@
 """Reads the event stream of `go test -json` as it is printed, amid whatever else the command prints."""
 
 import json
+import re
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,9 @@ from activities.workbench.cases import MAX_MESSAGE, Cases, TooLarge
 from models.domain.testing import Outcome, TestCase
 
 MAX_LINE = 1024 * 1024
+EXCERPT_LINES = 6
 
+_TELLS_NOTHING = re.compile(r"go: (downloading|finding|extracting|added) |FAIL(\s|$)|exit status \d+$|\?? *ok\s")
 _ENDS = {"pass": Outcome.PASSED, "fail": Outcome.FAILED, "skip": Outcome.SKIPPED}
 
 
@@ -27,10 +31,15 @@ class GoTestReader:
         self._said: dict[str, str] = {}
         self._explained: set[str] = set()
         self._refusal: TooLarge | None = None
-        self.last_words = ""
+        self._outside: deque[str] = deque(maxlen=EXCERPT_LINES)
+
+    @property
+    def last_words(self) -> str:
+        """The end of what was printed beside the events, on one line: what `go` itself has to say."""
+        return "; ".join(self._outside)
 
     def feed(self, data: bytes) -> None:
-        """Take a chunk of output; lines that are not events are remembered as `last_words`."""
+        """Take a chunk of output."""
         rest, *lines = data.split(b"\n")
         self._hold(rest)
         for line in lines:
@@ -58,9 +67,14 @@ class GoTestReader:
     def _line(self, line: bytes) -> None:
         event = _event(line)
         if event is None:
-            self.last_words = line.decode("utf-8", "replace").strip()[:MAX_MESSAGE] or self.last_words
+            self._hear(line.decode("utf-8", "replace").strip())
         else:
             self._unless_refused(lambda: self._take(event))
+
+    def _hear(self, line: str) -> None:
+        """Remember a line beside the events, unless it says no more than that something failed."""
+        if line and not _TELLS_NOTHING.match(line):
+            self._outside.append(line[:MAX_MESSAGE])
 
     def _unless_refused(self, act: Callable[[], None]) -> None:
         """Act within bounds: past them nothing more is taken, because the command must run on to its end."""
@@ -80,7 +94,7 @@ class GoTestReader:
         elif action in _ENDS and test:
             self._end(package, test, _ENDS[action], event.get("Elapsed"))
         elif action == "fail":
-            self._end_package(package)
+            self._end_package(package, str(event.get("FailedBuild") or "").partition(" [")[0])
 
     def _begin(self, package: str, test: str) -> None:
         tests = self._running.setdefault(package, {})
@@ -105,10 +119,11 @@ class GoTestReader:
             self._explained.add(package)
         self._cases.add(f"{package}::{test}", outcome, seconds if isinstance(seconds, int | float) else 0, message)
 
-    def _end_package(self, package: str) -> None:
+    def _end_package(self, package: str, unbuilt: str) -> None:
+        """End a package; one that could not be set up is explained by what could not be built for it."""
         self._abandon(package)
         if package not in self._explained:
-            self._cases.add(package, Outcome.ERROR, 0, self._said.get(package, ""))
+            self._cases.add(package, Outcome.ERROR, 0, self._said.get(unbuilt) or self._said.get(package, ""))
 
     def _abandon(self, package: str) -> None:
         tests = self._running.pop(package, {})

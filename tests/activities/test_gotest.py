@@ -92,7 +92,19 @@ class TestGo:
     def test_a_module_that_cannot_be_read_leaves_last_words(self, tmp_path: Path) -> None:
         reader = self.run(tmp_path, {"go.mod": "nonsense\n"})
         assert reader.cases() == ()
-        assert "go.mod" in reader.last_words
+        assert reader.last_words == "go: errors parsing go.mod:; go.mod:1: unknown directive: nonsense"
+
+    def test_last_words_are_several_lines_and_leave_out_what_tells_nothing(self) -> None:
+        reader = GoTestReader()
+        reader.feed(b"".join(b"line %d\n" % number for number in range(20)))
+        reader.feed(b"go: downloading e.com/x v1.0.0\n\nFAIL\texample.com/m [build failed]\nFAIL\nexit status 1\n")
+        assert reader.last_words == "; ".join(f"line {number}" for number in range(14, 20))
+
+    def test_a_package_that_cannot_be_set_up_says_why(self, tmp_path: Path) -> None:
+        reader = self.run(tmp_path, {"a_test.go": 'package p\nimport "testing"\nfunc TestA(t *testing.T) {}\n}\n'})
+        [case] = reader.cases()
+        assert case.outcome.value == "error"
+        assert "expected declaration" in case.message
 
     def test_a_stream_that_breaks_off(self) -> None:
         reader = GoTestReader()

@@ -119,6 +119,9 @@ class TestAMission:
         assert mission_id in cli("mission", "list", "--status", "resolved").stdout
         assert mission_id not in cli("mission", "list", "--status", "open").stdout
         assert "test_rounds_half_a_cent_away_from_zero" in cli("mission", "logs", mission_id, "--stage", "4").stdout
+        silent = cli("mission", "logs", mission_id, "--stage", "merge")
+        assert (silent.returncode, silent.stdout) == (1, "")
+        assert "stage 9 merge has no log" in silent.stderr
         followed = [json.loads(row) for row in cli("mission", "logs", mission_id, "-f", "--json").stdout.splitlines()]
         assert {"run_tests", "stress_tests", "observe"} <= {piece["stage"] for piece in followed}
 
@@ -312,6 +315,17 @@ class TestSteering:
         again = cli("mission", "retry", mission_id, "--no-execute", "--json")
         assert json.loads(again.stdout)["retry_of"] == mission_id
 
+    def test_after_the_merge_a_cancel_says_what_becomes_of_it(
+        self, cli: Cli, own_repository: str, mission_file: str
+    ) -> None:
+        mission_id = file_mission(cli, own_repository, mission_file, "--window", "5", "--execute")
+        wait_for(lambda: json.loads(cli("mission", "show", mission_id, "--json").stdout)["status"] == "observing")
+        refused = cli("mission", "cancel", mission_id, "--yes")
+        assert refused.returncode == 1
+        assert "say --keep to leave it there, or --roll-back to take it back" in refused.stderr
+        assert cli("mission", "cancel", mission_id, "--yes", "--keep").returncode == 0
+        assert cli("mission", "watch", mission_id).returncode == 14
+
     def test_watch_survives_the_end_of_the_api(
         self,
         cli: Cli,
@@ -358,6 +372,25 @@ class TestBadInput:
         assert done.returncode == code, done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("mission", "cancel", "x"),
+            ("key", "revoke", "x"),
+            ("agent", "deactivate", "x"),
+            ("principal", "deactivate", "x"),
+            ("member", "remove", "x"),
+            ("policy", "activate", "999"),
+        ],
+    )
+    def test_an_end_is_asked_about_unless_one_says_yes(self, cli: Cli, words: tuple[str, ...]) -> None:
+        asked = cli(*words, text="n\n")
+        assert (asked.returncode, asked.stdout.strip()) == (1, "")
+        assert "? [y/N]" in asked.stderr
+        told = cli(*words, "--yes")
+        assert told.returncode == 1
+        assert "_not_found" in told.stderr
 
     def test_errors_are_json_for_scripts(self, cli: Cli) -> None:
         done = cli("mission", "show", "mission_20000101_001", "--json")

@@ -152,8 +152,24 @@ async def test_what_outlived_a_killed_one_is_stopped_by_the_next(up: Up) -> None
     await again.ready()
     [told] = [line for line in again.said if "left running" in line]
     assert "temporal" in told
+    assert again.said.index(told) < again.said.index("starting postgres") < again.said.index("starting worker")
     assert frozen.find() is None
     assert await again.ended(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("catalog", [None, "metrics: [\n"])
+async def test_a_configuration_that_no_worker_would_take_starts_nothing(open_dir: Path, catalog: str | None) -> None:
+    folder = open_dir / "config"
+    folder.mkdir()
+    if catalog is not None:
+        (folder / "metrics_catalog.yaml").write_text(catalog)
+    up = Up(open_dir / "data", {"MC_CONFIG_DIR": str(folder)})
+    await up.start()
+    assert await up.ended() == 2
+    [said] = up.said
+    assert said.startswith("config_dir_unusable: metrics")
+    assert f"mend {folder}, or point MC_CONFIG_DIR" in said
+    assert not up.data_dir.exists()
 
 
 async def test_repositories_outside_the_roots_are_named(open_dir: Path) -> None:

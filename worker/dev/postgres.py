@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -47,11 +48,14 @@ class EmbeddedPostgres(Server):
     start_seconds = 120.0  # crash recovery may replay 1 GB of log (`max_wal_size`) before it lets anyone in
     stop_seconds = 20.0
 
-    def __init__(self, data_dir: Path, cache_dir: Path, port: int | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, cache_dir: Path, port: int | None = None, report: Callable[[str], None] | None = None
+    ) -> None:
         # Absolute, because the server works in its own folder.
         data_dir = data_dir.absolute()
         self.cluster = data_dir / "postgres"
         self.port = port or free_port()
+        self._report = report or (lambda _: None)
         self._data_dir, self._cache_dir = data_dir, cache_dir.absolute()
         self._password_file = data_dir / "postgres.password"
         self._log = data_dir / "logs" / "postgres.log"
@@ -69,7 +73,7 @@ class EmbeddedPostgres(Server):
         if not self.cluster.exists():
             await asyncio.to_thread(self._initialise, binaries, user)
         self._require_same_major()
-        await _until_abandoned(self.cluster)
+        await _until_abandoned(self.cluster, self._report)
         return await self._run(binaries, user)
 
     def _address(self, driver: str, database: str) -> URL:
@@ -231,7 +235,7 @@ def _copy_whole(source: Path, target: Path) -> None:
         shutil.rmtree(partial)
 
 
-async def _until_abandoned(cluster: Path) -> None:
+async def _until_abandoned(cluster: Path, report: Callable[[str], None]) -> None:
     """Wait until nothing works on the cluster, and remove a `postmaster.pid` left behind.
 
     PostgreSQL only asks whether the pid in that file exists: a zombie, or after a restart of the machine any other
@@ -243,11 +247,13 @@ async def _until_abandoned(cluster: Path) -> None:
     lock = cluster / "postmaster.pid"
     if not lock.exists():
         return
-    for _ in range(ORPHAN_LOOKS):
+    for look in range(ORPHAN_LOOKS):
         holders = processes_in(cluster)
         if not holders:
             lock.unlink(missing_ok=True)
             return
+        if look == 0:
+            report("waiting for the processes of a PostgreSQL that was killed to end")
         await asyncio.sleep(0.1)
     pids = ", ".join(str(process.pid) for process in holders)
     raise Conflict("data_dir_in_use", f"a PostgreSQL server already works in {cluster}: process {pids}")

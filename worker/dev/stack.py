@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import SecretStr
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.service import RPCError
 
-from models.domain.errors import Unavailable
+from models.configuration import load_catalog
+from models.domain.errors import Misconfigured, Unavailable
 from models.settings import Settings
 from models.store.migrate import migrate
 from worker.dev.files import cap_logs
@@ -17,7 +19,16 @@ from worker.dev.ports import choose_port
 from worker.dev.postgres import EmbeddedPostgres
 from worker.dev.process import Server
 from worker.dev.programs import Api, Worker, environment
-from worker.dev.state import Addresses, ProcessRecord, UpState, only_one, read_state, stop_leftovers, write_state
+from worker.dev.state import (
+    Addresses,
+    ProcessRecord,
+    UpState,
+    leftovers,
+    only_one,
+    read_state,
+    stop_leftovers,
+    write_state,
+)
 from worker.dev.supervisor import Report, supervise
 from worker.dev.temporal import DevTemporal
 from worker.dev.temporal_cli import find_temporal_cli
@@ -56,8 +67,10 @@ class Stack:
         Raises:
             Conflict: another `up` holds the data folder, a port that was asked for is taken, or the data belongs to
                 another version.
+            Misconfigured: `config_dir_unusable`, no worker would start with it.
             Unavailable: a part does not come up, or an address in the settings does not answer.
         """
+        require_config(self.settings.config_dir)
         self._held.enter_context(only_one(self.settings.data_dir))
         try:
             await self._take_over()
@@ -111,9 +124,9 @@ class Stack:
     async def _take_over(self) -> None:
         """End what a killed `up` left on this data folder: a part half known is worth less than a new one."""
         state = read_state(self.settings.data_dir)
-        left = await asyncio.to_thread(stop_leftovers, state.children) if state else []
-        if left:
-            self._report(f"stopped what an earlier start had left running: {', '.join(left)}")
+        if state and (left := leftovers(state.children)):
+            self._report(f"stopping what an earlier start left running: {', '.join(left)}")
+            await asyncio.to_thread(stop_leftovers, left)
         self._write_state()
 
     async def _start_database(self) -> None:
@@ -121,7 +134,7 @@ class Stack:
             return
         if self.settings.database_url is None:
             port = choose_port(self.settings, "postgres_port", self._report)
-            server = EmbeddedPostgres(self.settings.data_dir, self.settings.cache_dir, port)
+            server = EmbeddedPostgres(self.settings.data_dir, self.settings.cache_dir, port, self._report)
             await self._add(server)
             self._learn(Addresses(postgres_port=port), database_url=SecretStr(server.url))
         if url := self.settings.database_url:
@@ -168,6 +181,7 @@ class Stack:
 
     async def _add(self, server: Server) -> None:
         self._servers[server.name] = server
+        self._report(f"starting {server.name}")
         await self.start(server.name)
         self._report(f"{server.name} is up (process {self.pid(server.name)})")
 
@@ -210,6 +224,19 @@ class Stack:
             await server.child.kill()
         await stopping
         self._report(f"{server.name} is stopped")
+
+
+def require_config(folder: Path) -> None:
+    """Refuse a configuration with which no worker starts, before anything does.
+
+    Raises:
+        Misconfigured: `config_dir_unusable`, naming the folder and what is wrong in it.
+    """
+    try:
+        load_catalog(folder)
+    except Unavailable as error:
+        mend = f"mend {folder}, or point MC_CONFIG_DIR at a folder like `config` of the checkout"
+        raise Misconfigured("config_dir_unusable", f"{error.message}; {mend}") from error
 
 
 def _stop_order(server: Server) -> int:

@@ -118,9 +118,14 @@ def _already_up(data_dir: Path) -> Conflict:
     )
 
 
+def leftovers(children: Mapping[str, ProcessRecord]) -> dict[str, ProcessRecord]:
+    """What a killed `up` left running, the last started first."""
+    return {name: record for name, record in reversed(list(children.items())) if record.find()}
+
+
 def stop_leftovers(children: Mapping[str, ProcessRecord]) -> list[str]:
-    """End what a killed `up` left running, the last started first; the names of those that were still there."""
-    return [name for name, record in reversed(list(children.items())) if _stop_leftover(name, record)]
+    """End them one after the other; the names of those that were still there."""
+    return [name for name, record in children.items() if _stop_leftover(name, record)]
 
 
 def _stop_leftover(name: str, record: ProcessRecord) -> bool:
