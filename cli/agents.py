@@ -120,6 +120,22 @@ def deactivate(client: Client, agent: AgentName, yes: Yes = False) -> None:
     client.answer(ended, lambda: described(ended))
 
 
+@client_command(app, "level")
+def level(
+    client: Client,
+    agent: AgentName,
+    level: Annotated[str, typer.Argument(help="intern, specialist or lead.", show_default=False)],
+) -> None:
+    """Say how far an agent is trusted: what it is asked about, and what its runs and days may cost.
+
+    \b
+    Example:
+      mission-control agent level probe specialist
+    """
+    changed = client.api.patch(_place(agent), {"level": level})
+    client.answer(changed, lambda: described(changed))
+
+
 @client_command(app, "rotate-key")
 def rotate_key(
     client: Client,

@@ -75,7 +75,8 @@ def set_budget(
     """
     body = {"scope": scope, "owner": owner, "name": name, "cap_usd": None if usd == NONE else usd}
     made = client.api.put("/budgets", {**body, "cap_tokens": _tokens(tokens)})
-    client.answer(made, f"{made['scope']} of {made['owner']} {made['name']}: {_caps(made)}")
+    owner = f"{made['owner']} {made['name']}".rstrip()
+    client.answer(made, f"{made['scope']} of {owner}: {_caps(made)}")
 
 
 def cost(

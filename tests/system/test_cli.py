@@ -201,6 +201,7 @@ class TestPeople:
         assert cli("mission", "list", "--api-key", shown["key"]).returncode == 0
         for verb in ("pause", "resume", "drain", "quarantine", "stop", "resume"):
             assert cli("agent", verb, "probe").returncode == 0, verb
+        assert "specialist" in cli("agent", "level", "probe", "specialist").stdout
         assert "It is not shown again." in cli("agent", "rotate-key", "probe").stdout
         assert cli("agent", "deactivate", "probe", "--yes").returncode == 0
         again = json.loads(cli(*words[:2], "other", *words[3:], "--json").stdout)

@@ -21,6 +21,7 @@ DOCUMENTS = [
         "AGENTS.md",
         "CHANGELOG.md",
         "docs/audit.md",
+        "docs/governance.md",
         "docs/runbook.md",
         "docs/policy.md",
     )
