@@ -34,6 +34,10 @@ class Call:
         """How events name the caller."""
         return Actor(self.principal.known_as, self.request_id)
 
+    def require_change(self, noun: str) -> None:
+        """Hold a GET that changes something to the scopes that other methods take; raises `NotPermitted`."""
+        _require_scope(self.principal, noun, reads=False)
+
 
 class Caller:
     """A route's declaration of who may call it: `Annotated[Call, Depends(Caller(Callers(…)))]`.
@@ -65,14 +69,18 @@ class Caller:
             shared.limiter.count_address(request)
             raise
         shared.limiter.count(request, principal)
-        if not within(principal.scopes, noun, reads=request.method in _SAFE):
-            raise NotPermitted("out_of_scope", f"this key is only for: {', '.join(principal.scopes)}")
+        _require_scope(principal, noun, reads=request.method in _SAFE)
         if not self.callers.admit(principal):
             raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
         wanted = request.path_params.get("workspace_id") or request.headers.get("x-workspace")
         if wanted is not None and wanted != principal.workspace_id:
             principal = await _entering(request, principal, wanted)
         return Call(principal, request.state.request_id)
+
+
+def _require_scope(principal: Principal, noun: str, *, reads: bool) -> None:
+    if not within(principal.scopes, noun, reads=reads):
+        raise NotPermitted("out_of_scope", f"this key is only for: {', '.join(principal.scopes)}")
 
 
 async def _entering(request: Request, principal: Principal, wanted: str) -> Principal:

@@ -30,6 +30,7 @@ from api.routes import (
 
 NOUNS: tuple[ModuleType, ...] = (
     events,
+    queue,
     status,
     metrics,
     repositories,
@@ -37,7 +38,6 @@ NOUNS: tuple[ModuleType, ...] = (
     controls,
     candidates,
     stages,
-    queue,
     decisions,
     policy,
     capa,

@@ -1,5 +1,6 @@
 """How stored things are shown: a page of rows, and a mission with the addresses that belong to it."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -29,26 +30,32 @@ def _items(view: type[View]) -> TypeAdapter[list[View]]:
 
 
 async def mission_view(session: AsyncSession, mission: Mission, settings: Settings) -> MissionView:
-    """Show a mission's package; once it has run, its links lead to Temporal's UI and to its report, too."""
-    view = await packages.view(session, mission)
+    """Show a mission's package as it is now."""
+    return view_of(await packages.read(session, mission.workspace_id, mission.mission_id), settings)
+
+
+def view_of(row: Mapping[str, Any], settings: Settings) -> MissionView:
+    """Show a package that was read; once it has run, its links lead to Temporal's UI and to its report, too."""
+    view = packages.shown(row)
     reports = [item.uri for item in view.evidence if item.kind == "diagnostics"]
-    view.links.update(mission_links(mission, settings) | ({"diagnostics": reports[-1]} if reports else {}))
+    view.links.update(mission_links(row["workspace_id"], view.mission_id, row["run_id"], settings))
+    view.links.update({"diagnostics": reports[-1]} if reports else {})
     return view
 
 
-def mission_links(mission: Mission, settings: Settings) -> dict[str, str]:
+def mission_links(workspace_id: str, mission_id: str, run_id: str | None, settings: Settings) -> dict[str, str]:
     """The addresses of a mission and of what belongs to it."""
-    place = links.mission(mission.mission_id)
+    place = links.mission(mission_id)
     found = {
         "self": place,
         "stages": f"{place}/stages",
         "candidates": f"{place}/candidates",
         "evidence": f"{place}/evidence",
-        "events": f"{links.API}/events?subject={mission.mission_id}",
-        "decisions": f"{links.API}/decisions?mission_id={mission.mission_id}",
+        "events": f"{links.API}/events?subject={mission_id}",
+        "decisions": f"{links.API}/decisions?mission_id={mission_id}",
         "api_docs": links.API_DOCS,
     }
-    if mission.run_id:
+    if run_id:
         ui, namespace = settings.temporal_ui_url, settings.temporal_namespace
-        found["temporal"] = links.temporal(ui, namespace, mission.workspace_id, mission.mission_id)
+        found["temporal"] = links.temporal(ui, namespace, workspace_id, mission_id)
     return found

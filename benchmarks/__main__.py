@@ -16,7 +16,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checks, fanout, ingest, ledger, listing, pipeline, policy, sealing, waiting
+from benchmarks import checks, fanout, ingest, ledger, listing, pipeline, policy, queue, sealing, waiting
 from benchmarks.measure import Comparison, medians
 
 BENCHMARKS = {
@@ -27,6 +27,7 @@ BENCHMARKS = {
     "policy": policy.run,
     "checks": checks.run,
     "ledger": ledger.run,
+    "queue": queue.run,
 }
 TOLD = {"waiting": waiting.run, "sealing": sealing.run}
 """These have no other side to compare with."""

@@ -15,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from models.schemas.missions import MissionSummary
 from models.settings import Settings
 
-TABLE = (
-    "CREATE TABLE bare_event (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text, subject text, data jsonb)"
+TABLES = (
+    "CREATE TABLE bare_event (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text, subject text, data jsonb)",
+    "CREATE TABLE bare_mission (id bigint PRIMARY KEY, severity_rank integer NOT NULL, created_at timestamptz NOT NULL,"
+    " assigned_to text, claimed_at timestamptz)",
+    "CREATE INDEX ON bare_mission (severity_rank, created_at, id) WHERE claimed_at IS NULL",
 )
 _INSERT = text(
     "INSERT INTO bare_event (type, subject, data) VALUES (:type, :subject, CAST(:data AS jsonb)) RETURNING id"
@@ -24,6 +27,10 @@ _INSERT = text(
 _PAGE = text(
     f"SELECT {', '.join(MissionSummary.model_fields)} FROM mission WHERE workspace_id = :workspace"  # noqa: S608  # constants
     " AND (created_at, seq) < (:created_at, :seq) ORDER BY created_at DESC, seq DESC LIMIT :limit"
+)
+_CLAIM = text(
+    "UPDATE bare_mission SET assigned_to = :agent, claimed_at = now() WHERE id = (SELECT id FROM bare_mission"
+    " WHERE claimed_at IS NULL ORDER BY severity_rank, created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id"
 )
 
 
@@ -42,7 +49,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with engine.begin() as connection:
-            await connection.execute(text(TABLE))
+            for statement in TABLES:
+                await connection.execute(text(statement))
         yield
         await engine.dispose()
 
@@ -65,6 +73,12 @@ def create_app(settings: Settings) -> FastAPI:
         async with engine.begin() as connection:
             rows = [dict(row) for row in (await connection.execute(_PAGE, place)).mappings()]
         return Response(to_json({"items": rows[:limit]}), media_type="application/json")
+
+    @app.get("/claim")
+    async def claim(agent: str) -> Response:
+        async with engine.begin() as connection:
+            number = (await connection.execute(_CLAIM, {"agent": agent})).scalar_one_or_none()
+        return Response(to_json({"id": number}), media_type="application/json")
 
     return app
 

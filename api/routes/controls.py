@@ -40,7 +40,7 @@ async def execute_mission(
     async def start(_: str) -> MissionStarted:
         if not (once.is_repeated and mission.run_id):  # else we died after the start, and before its answer
             await begin()
-        links = mission_links(mission, settings)
+        links = mission_links(call.workspace_id, mission.mission_id, mission.run_id, settings)
         return MissionStarted(mission_id=mission.mission_id, run_id=mission.run_id or "", links=links)
 
     async def begin() -> None:

@@ -2,11 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Response
 
+from api.auth import Call
 from api.deps import AgentOrOperator, AppSettings, Db
+from api.idempotency import envelope
 from api.routing import router
-from api.views import mission_view
+from api.views import view_of
 from models.contracts.missions import Name
 from models.domain.errors import NotPermitted
 from models.domain.names import is_agent_id
@@ -15,11 +17,12 @@ from models.domain.roles import roles_of
 from models.schemas.envelope import Success
 from models.schemas.missions import MissionView
 from models.store import agents, queue
+from models.store.database import Database
 
 routes = router("queue")
 
 
-@routes.get("/queue/next")
+@routes.get("/queue/next", response_model=Success[MissionView | None])
 async def next_mission(
     call: AgentOrOperator,
     db: Db,
@@ -27,18 +30,28 @@ async def next_mission(
     agent_id: Annotated[Name, Query(description="Whom the mission is assigned to: an agent, by name or id.")],
     agent_role: Annotated[Name, Query(description="Its role, as in `allowed_roles`; `coding` is short for one.")],
     peek: Annotated[bool, Query(description="Look without taking.")] = False,
-) -> Success[MissionView | None]:
+) -> Response:
     """Assign the most severe, then oldest open mission that the agent may take; null when there is none.
 
-    No two callers ever get the same mission. One whose dependencies are not resolved waits.
+    No two callers ever get the same mission. One whose dependencies are not resolved waits. Where it is because of the
+    agent that nothing is offered, the refusal says so: its state, its budget, its score or its roles.
     """
-    async with db.workspace(call.workspace_id) as session:
-        name = (await agents.require(session, call.workspace_id, agent_id)).name if is_agent_id(agent_id) else agent_id
-        if call.principal.kind is Kind.AGENT and call.principal.name != name:
-            raise NotPermitted("not_your_queue", f"this key is {call.principal.name!r}'s; ask with that agent_id")
-        roles = roles_of(agent_role)
-        if peek:
-            mission = await queue.peek_next(session, call.workspace_id, name, roles)
-        else:
-            mission = await queue.claim_next(session, call.workspace_id, name, roles, call.actor)
-        return Success(data=await mission_view(session, mission, settings) if mission else None)
+    name = await _name(agent_id, call, db)
+    roles = roles_of(agent_role)
+    if peek:
+        found = await queue.peek_next(db, call.workspace_id, name, roles)
+    else:
+        call.require_change("queue")
+        found = await queue.claim_next(db, call.workspace_id, name, roles, call.actor)
+    return Response(envelope(view_of(found, settings) if found else None), media_type="application/json")
+
+
+async def _name(agent_id: str, call: Call, db: Database) -> str:
+    """Find whom the mission is for; an agent asks for itself."""
+    name = agent_id
+    if is_agent_id(agent_id):
+        async with db.workspace(call.workspace_id) as session:
+            name = (await agents.require(session, call.workspace_id, agent_id)).name
+    if call.principal.kind is Kind.AGENT and call.principal.name != name:
+        raise NotPermitted("not_your_queue", f"this key is {call.principal.name!r}'s; ask with that agent_id")
+    return name

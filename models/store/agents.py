@@ -149,35 +149,6 @@ _SILENT = text(
 )
 
 
-async def why_idle(session: AsyncSession, workspace_id: str, name: str) -> None:
-    """Tell an agent that was offered nothing whether that is because of itself; return where it is not.
-
-    Raises:
-        NotFound: no such agent.
-        Conflict: `agent_not_approved`, `agent_not_active` or `agent_stale`.
-    """
-    known = {"workspace_id": workspace_id, "name": name}
-    agent = (await session.execute(_FITNESS, known)).one_or_none()
-    if agent is None:
-        raise NotFound("agent_not_found", f"there is no agent {name!r}; `GET /agents` lists them")
-    if agent.registration != Registration.APPROVED:
-        raise Conflict("agent_not_approved", f"the registration of {name!r} is {agent.registration}")
-    if agent.status != AgentStatus.ACTIVE:
-        raise Conflict("agent_not_active", f"{name!r} is {agent.status}; only active agents are offered work")
-    if not agent.is_fresh:
-        hint = f"send `POST /agents/{agent.agent_id}/heartbeat` more often than every {STALE_SECONDS} seconds"
-        raise Conflict("agent_stale", f"{name!r} was not heard of, and is offered no work: {hint}")
-
-
-FRESH = f"last_heartbeat_at > mc_now() - interval '{STALE_SECONDS} seconds'"
-"""SQL: an agent is alive. NULL, which is no heartbeat at all, is not."""
-_FITNESS = text(
-    "SELECT agent_id, registration, status, coalesce("  # noqa: S608  # a constant, no input
-    f"{FRESH}, false) AS is_fresh FROM agent"
-    " WHERE workspace_id = :workspace_id AND name = :name AND registration <> 'rejected'"
-)
-
-
 async def tell(
     session: AsyncSession, agent: AgentRow, kind: EventType, actor: Actor, data: Mapping[str, Any] | None = None
 ) -> None:

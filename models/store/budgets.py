@@ -12,6 +12,7 @@ from sqlmodel import col, select
 from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
+from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.policy import Resolvers, Risk, parse_policy
 from models.domain.principals import Role
@@ -161,6 +162,16 @@ async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> str:
     law = await policies.active(session, workspace_id)
     resolvers = parse_policy(law.source).resolvers(KIND) if law else Resolvers(role=Role.ADMIN)
     return Terms.of(None, resolvers, Risk.YELLOW, {actor.name}).model_dump_json()
+
+
+def exceeded(crossed: Mapping[str, Any]) -> Conflict:
+    """Refuse what a crossed limit leaves nothing for."""
+    return Conflict("budget_exceeded", reason(crossed), **named(crossed))
+
+
+def named(counter: Mapping[str, Any]) -> dict[str, Any]:
+    """Name a limit to programs."""
+    return {"limit": counter["scope"], "subject": counter["subject"], "period": counter["period"]}
 
 
 def reason(crossed: Mapping[str, Any]) -> str:

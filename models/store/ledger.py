@@ -187,11 +187,10 @@ def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
     if verdict == "blocked":
         why = f"the run is blocked: {found['run_reason']}"
         return Conflict("run_blocked", why, blocked_by=found["blocked_by"])
-    limit = {"limit": found["scope"], "subject": found["subject"], "period": found["period"]}
     if verdict == "full":
         wait = "what is left is promised to calls that have begun: settle or release them, or ask for less"
-        return Conflict("budget_reserved", f"{budgets.described(found)}; {wait}", **limit)
-    return Conflict("budget_exceeded", budgets.reason(found), **limit)
+        return Conflict("budget_reserved", f"{budgets.described(found)}; {wait}", **budgets.named(found))
+    return budgets.exceeded(found)
 
 
 def _amounts(charge: Charge, actor: Actor) -> dict[str, Any]:

@@ -5,8 +5,8 @@ the rest in one statement: it sees them as they are now, and no two transactions
 """
 
 _RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
-_DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-_MONTH = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM')"
+DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+MONTH = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM')"
 _COUNTER = "b.workspace_id = %(workspace_id)s AND b.scope = k.scope AND b.subject = k.subject AND b.period = k.period"
 
 
@@ -17,7 +17,7 @@ def _keys(of: str, day: str, month: str) -> str:
         AS k (place, scope, subject, period)"""
 
 
-_OF_RUN = f"FROM run r, LATERAL {_keys('r', _DAY, _MONTH)}"
+_OF_RUN = f"FROM run r, LATERAL {_keys('r', DAY, MONTH)}"
 _THE_RUN = "r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s"
 _RESERVED = f"FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'reserve'"
 
@@ -63,7 +63,7 @@ _SPENT = "%(tokens_in)s, %(tokens_out)s, %(calls)s, %(usd)s"
 # `over`: it would not fit even if all that is promised came to nothing. `full`: it fits once begun calls cost less.
 RESERVE = f"""
     WITH r AS (
-        SELECT *, {_DAY} AS day, {_MONTH} AS month FROM run WHERE {_RUN}
+        SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {_RUN}
     ), k AS (
         SELECT k.* FROM r, LATERAL {_keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
     ), looked AS (
@@ -139,7 +139,7 @@ FINISH = f"""
 # Corrects what a run paid, by more or less. It is charged to the windows of today, and no limit keeps it from being so.
 ADJUST = f"""
     WITH r AS (
-        SELECT *, {_DAY} AS day, {_MONTH} AS month FROM run WHERE {_RUN}
+        SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {_RUN}
     ), k AS (
         SELECT k.* FROM r, LATERAL {_keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
     ), done AS (
@@ -210,7 +210,7 @@ CONTAIN = f"""
 # What a host worked on a mission is paid when the mission ends: its run, what that took and what it cost.
 COMPUTE = f"""
     WITH m AS (
-        SELECT mission_id, COALESCE(started_at, created_at) AS began, {_DAY} AS day, {_MONTH} AS month
+        SELECT mission_id, COALESCE(started_at, created_at) AS began, {DAY} AS day, {MONTH} AS month
         FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
     ), took AS (
         SELECT round(COALESCE(sum(extract(epoch FROM GREATEST(ended_at - started_at, interval '0'))), 0), 3) AS seconds,

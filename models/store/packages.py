@@ -1,16 +1,17 @@
 """Puts a mission's package together from what is stored about it: what clients see as the mission (MISS-02)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, func, select
 
-from models.contracts.missions import CryptoSignature, Evidence, PatchCandidate, RemediationEvent, WorkspaceInfo
+from models.contracts.missions import Evidence, RemediationEvent
 from models.schemas import links
 from models.schemas.missions import MissionView
 from models.store import candidates, records
-from models.tables.missions import EvidenceRow, MetricSample, Mission, RemediationRow, Stage, TestResultRow
-from models.tables.workspaces import Repository
+from models.store.database import within
+from models.tables.missions import EvidenceRow, MetricSample, Mission, TestResultRow
 
 _SAME = (
     "mission_id",
@@ -40,19 +41,48 @@ _SAME = (
     "approval_timeout_minutes",
     "overrides",
 )
+_SIGNED = """'subject', concat('stage/', stage, '/', round, '/', candidate), 'digest', digest, 'signature', signature,
+        'key_id', key_id, 'at', ended_at"""
+_DONE = ", ".join(f"'{name}', {name}" for name in RemediationEvent.model_fields)
 
 
-async def view(session: AsyncSession, mission: Mission) -> MissionView:
-    """Gather a mission's package. Diffs and reports are named by digest, not shown."""
-    parts: dict[str, Any] = {
-        "workspace": await _workspace(session, mission),
-        "remediation_history": await _history(session, mission),
-        "crypto_signatures": [
-            _signature(stage) for stage in await records.of_mission(session, mission) if stage.signature
-        ],
-        "evidence": await evidence(session, mission),
+def _gathered(table: str, fields: str, order: str, more: str = "") -> str:
+    """Collect what belongs to the mission `m` in a table, as one JSON array."""
+    return f"""(
+        SELECT COALESCE(jsonb_agg(jsonb_build_object({fields}) ORDER BY {order}), '[]') FROM {table} t
+        WHERE t.workspace_id = m.workspace_id AND t.mission_id = m.mission_id {more}
+    )"""  # noqa: S608  # constants of this module, no input
+
+
+_PLACE = "SELECT url FROM repository r WHERE r.workspace_id = m.workspace_id AND r.repository_id = m.repository_id"
+COLUMNS = f"""
+    m.*, ({_PLACE}) AS repo_path,
+    {_gathered("candidate", "'id', CAST(number AS text), 'ref', COALESCE(ref, digest), 'author', author", "number")}
+    AS patch_candidates,
+    {_gathered("remediation_event", _DONE, "at")} AS remediation_history,
+    {_gathered("stage", _SIGNED, "started_at, position", "AND t.signature IS NOT NULL")} AS crypto_signatures,
+    {_gathered("evidence", "'kind', kind, 'digest', digest, 'at', at, 'source', stage", "at, evidence_id")} AS evidence
+"""
+"""Of a mission `m` in psycopg's own form: all that its package shows."""
+_READ = f"SELECT {COLUMNS} FROM mission m WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = %(mission_id)s"  # noqa: S608  # as above
+
+
+async def read(session: AsyncSession, workspace_id: str, mission_id: str) -> dict[str, Any]:
+    """Read `COLUMNS` of a mission that must be there."""
+    [row] = await within(session)(_READ, {"workspace_id": workspace_id, "mission_id": mission_id})
+    return row
+
+
+def shown(row: Mapping[str, Any]) -> MissionView:
+    """Put a mission's package together from its `COLUMNS`. Diffs and reports are named by digest, not shown."""
+    workspace = {name: row[name] for name in ("repo_path", "patch_candidates", "dependencies")}
+    parts = {
+        "workspace": workspace | {"working_branch": row["branch"]},
+        "remediation_history": row["remediation_history"],
+        "crypto_signatures": row["crypto_signatures"],
+        "evidence": [one | {"uri": links.blob(row["mission_id"], one["digest"])} for one in row["evidence"]],
     }
-    return MissionView.model_validate({name: getattr(mission, name) for name in _SAME} | parts)
+    return MissionView.model_validate({name: row[name] for name in _SAME} | parts)
 
 
 async def evidence(session: AsyncSession, mission: Mission) -> list[Evidence]:
@@ -102,37 +132,3 @@ async def holds(session: AsyncSession, mission: Mission, digest: str) -> bool:
 
 def _of(table: Any, mission: Mission) -> tuple[Any, Any]:
     return table.workspace_id == mission.workspace_id, table.mission_id == mission.mission_id
-
-
-async def _workspace(session: AsyncSession, mission: Mission) -> WorkspaceInfo:
-    repository = await session.get_one(Repository, (mission.workspace_id, mission.repository_id))
-    rows = await candidates.of_mission(session, mission.workspace_id, mission.mission_id)
-    return WorkspaceInfo(
-        repo_path=repository.url,
-        working_branch=mission.branch,
-        patch_candidates=tuple(
-            PatchCandidate(id=str(row.number), ref=row.ref or row.digest, author=row.author) for row in rows
-        ),
-        dependencies=tuple(mission.dependencies),
-    )
-
-
-async def _history(session: AsyncSession, mission: Mission) -> list[RemediationEvent]:
-    statement = select(RemediationRow).where(*_of(RemediationRow, mission)).order_by(col(RemediationRow.at))
-    fields = RemediationEvent.model_fields
-    return [
-        RemediationEvent.model_validate({name: getattr(row, name) for name in fields})
-        for row in await session.scalars(statement)
-    ]
-
-
-def _signature(stage: Stage) -> CryptoSignature:
-    return CryptoSignature.model_validate(
-        {
-            "subject": f"stage/{stage.stage}/{stage.round}/{stage.candidate}",
-            "digest": stage.digest,
-            "signature": stage.signature,
-            "key_id": stage.key_id,
-            "at": stage.ended_at,
-        }
-    )

@@ -1,69 +1,85 @@
 """Which mission an agent does next (MISS-21, MISS-22, V-02)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import select
-
-from models.domain.events import EventType
-from models.store import agents, missions
-from models.store.agents import FRESH
+from models.contracts.missions import TrustRequirements
+from models.domain.agents import STALE_SECONDS, AgentStatus, Registration
+from models.domain.errors import Conflict, NotFound
+from models.domain.roles import shown_by
+from models.domain.trust import require_access
+from models.store import budgets
+from models.store.database import Database
 from models.store.events import Actor
-from models.tables.missions import Mission
+from models.store.queue_statements import CLAIM, PEEK, SPENT, WHY
+
+Package = dict[str, Any]
+"""Of a mission, as `packages` shows it."""
 
 
-async def claim_next(
-    session: AsyncSession, workspace_id: str, agent_id: str, roles: Sequence[str], actor: Actor
-) -> Mission | None:
+async def claim_next(db: Database, workspace_id: str, name: str, roles: Sequence[str], actor: Actor) -> Package | None:
     """Assign the most severe, then oldest mission that the agent may take, and return it; it must be alive and active.
 
     A mission another caller is claiming at this moment is passed over, so no two ever get the same one. A mission that
     was filed for the agent or for its role is given out once, too.
 
     Raises:
-        NotFound, Conflict: nothing is offered because of the agent itself; see `agents.why_idle`.
+        NotFound, Conflict, NotPermitted: nothing is offered because of the agent itself; see `_require_fit`.
     """
-    key = {"workspace_id": workspace_id, "agent_id": agent_id, "roles": list(roles)}
-    statement = select(Mission).from_statement(_CLAIM)
-    mission = (await session.scalars(statement, key)).one_or_none()
-    if mission is not None:
-        data = {"assigned_to": agent_id}
-        await missions.tell(session, workspace_id, mission.mission_id, EventType.MISSION_ASSIGNED, actor, data)
-    else:
-        await agents.why_idle(session, workspace_id, agent_id)
-    return mission
+    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
+    found = await db.alone(workspace_id, CLAIM, _asked(workspace_id, name, roles) | told, has_events=True)
+    if not found:
+        await _require_fit(db, workspace_id, name, roles)
+    return found[0] if found else None
 
 
-async def peek_next(session: AsyncSession, workspace_id: str, agent_id: str, roles: Sequence[str]) -> Mission | None:
+async def peek_next(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> Package | None:
     """Find what `claim_next` would give, and leave it there."""
-    key = {"workspace_id": workspace_id, "agent_id": agent_id, "roles": list(roles)}
-    mission = (await session.scalars(select(Mission).from_statement(_PEEK), key)).one_or_none()
-    if mission is None:
-        await agents.why_idle(session, workspace_id, agent_id)
-    return mission
+    found = await db.alone(workspace_id, PEEK, _asked(workspace_id, name, roles))
+    if not found:
+        await _require_fit(db, workspace_id, name, roles)
+    return found[0] if found else None
 
 
-_ELIGIBLE = """
-    SELECT m.* FROM mission m
-    WHERE m.workspace_id = :workspace_id AND m.status = 'open' AND m.claimed_at IS NULL
-      AND (m.assigned_to IS NULL OR m.assigned_to = :agent_id OR m.assigned_to = ANY(:roles))
-      AND EXISTS (
-          SELECT FROM agent WHERE agent.workspace_id = :workspace_id AND agent.name = :agent_id
-          AND agent.registration = 'approved' AND agent.status = 'active' AND /* alive */
-          AND agent.trust >= coalesce(CAST(m.trust_requirements ->> 'required_trust_score' AS numeric), 0))
-      AND (m.trust_requirements -> 'allowed_roles' = '[]' OR m.trust_requirements -> 'allowed_roles' ?| :roles)
-      AND NOT EXISTS (
-          SELECT FROM jsonb_array_elements_text(m.dependencies) AS d(id)
-          LEFT JOIN mission needed ON needed.workspace_id = m.workspace_id AND needed.mission_id = d.id
-          WHERE needed.status IS DISTINCT FROM 'resolved')
-    ORDER BY m.severity_rank, m.created_at, m.seq
-    LIMIT 1
-""".replace("/* alive */", FRESH)
-_PEEK = text(_ELIGIBLE)
-_CLAIM = text(
-    f"WITH chosen AS MATERIALIZED ({_ELIGIBLE} FOR UPDATE OF m SKIP LOCKED)"  # noqa: S608  # constants, no input
-    " UPDATE mission SET assigned_to = :agent_id, claimed_at = now() FROM chosen"
-    " WHERE mission.workspace_id = chosen.workspace_id AND mission.mission_id = chosen.mission_id"
-    " RETURNING mission.*"
-)
+def _asked(workspace_id: str, name: str, roles: Sequence[str]) -> dict[str, Any]:
+    """Give what the statements take: roles that are asked for, each with every word by which an agent has it."""
+    pairs = [(role, word) for role in roles for word in shown_by(role)]
+    named, words = zip(*pairs, strict=True)
+    return {"workspace_id": workspace_id, "name": name, "roles": list(named), "words": list(words)}
+
+
+async def require_budget(db: Database, workspace_id: str, name: str) -> None:
+    """Refuse an agent that has nothing left to spend; raises `Conflict`, with the limit."""
+    if spent := await db.alone(workspace_id, SPENT, {"workspace_id": workspace_id, "name": name}):
+        raise budgets.exceeded(spent[0])
+
+
+async def _require_fit(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> None:
+    """Tell an agent that was offered nothing whether that is because of itself; return where it is not.
+
+    Raises:
+        NotFound: no such agent.
+        Conflict: `agent_not_approved`, `agent_not_active`, `agent_stale` or `budget_exceeded`.
+        NotPermitted: `trust_too_low` or `role_not_allowed`, for what waits.
+    """
+    found = await db.alone(workspace_id, WHY, _asked(workspace_id, name, roles))
+    if not found:
+        raise NotFound("agent_not_found", f"there is no agent {name!r}; `GET /agents` lists them")
+    [agent] = found
+    _require_at_work(agent)
+    if agent["scope"] is not None:
+        raise budgets.exceeded(agent)
+    if agent["needs"] is not None:
+        needs = TrustRequirements.model_validate(agent["needs"])
+        require_access(agent["trust"], tuple(agent["capabilities"]), needs.required_trust_score, needs.allowed_roles)
+
+
+def _require_at_work(agent: Mapping[str, Any]) -> None:
+    name = agent["name"]
+    if agent["registration"] != Registration.APPROVED:
+        raise Conflict("agent_not_approved", f"the registration of {name!r} is {agent['registration']}")
+    if agent["status"] != AgentStatus.ACTIVE:
+        raise Conflict("agent_not_active", f"{name!r} is {agent['status']}; only active agents are offered work")
+    if not agent["is_fresh"]:
+        hint = f"send `POST /agents/{agent['agent_id']}/heartbeat` more often than every {STALE_SECONDS} seconds"
+        raise Conflict("agent_stale", f"{name!r} was not heard of, and is offered no work: {hint}")

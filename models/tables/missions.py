@@ -59,6 +59,7 @@ class Mission(SQLModel, table=True):
     started_at: Time | None = time()
     merged_at: Time | None = time()
     ended_at: Time | None = time()
+    required_trust: float | None = Field(default=None, sa_column_kwargs={"server_default": FetchedValue()})
 
 
 class Candidate(SQLModel, table=True):

@@ -18,7 +18,8 @@ __all__ = ["repo"]
 async def _agents(db: Database, team: Team) -> None:
     """Agents that live and may work."""
     async with db.system() as session:
-        await add_agents(session, team.workspace_id, *(f"a{number}" for number in range(8)))
+        names = (f"a{number}" for number in range(8))
+        await add_agents(session, team.workspace_id, *names, capabilities=["coding", "healing"])
 
 
 async def claim(api: httpx2.AsyncClient, agent: str = "a1", role: str = "coding", **more: Any) -> Any:

@@ -84,7 +84,10 @@ class TestGates:
         mission = await filed(client(team.operator), repo, trust_requirements={"required_trust_score": 0.8})
         await set_score(db, team, "a1", score)
         answer = await client(team.operator).get(f"{API}/queue/next", params={"agent_id": "a1", "agent_role": "coding"})
-        assert (answer.json()["data"] or {}).get("mission_id") == (mission["mission_id"] if given else None)
+        if given:
+            assert answer.json()["data"]["mission_id"] == mission["mission_id"]
+        else:
+            assert refusal(answer) == (403, "trust_too_low")
 
     @pytest.mark.parametrize(
         ("needs", "code"),
