@@ -4,16 +4,20 @@ import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
 from api.deps import Db
+from models.domain.actions import START
 from models.domain.errors import NotPermitted
 from models.domain.patches import inspect_patch
+from models.domain.policy import Act, Context, Level, Outcome, Verdict, Who
 from models.domain.principals import Kind
 from models.schemas.missions import CandidateCreate
-from models.store import missions, trust
+from models.store import agents, missions, queue, trust
 from models.store.candidates import NewCandidate
 from models.store.database import Database
+from models.store.policies import PolicyBook
 from models.tables.missions import Mission
 
 
@@ -27,14 +31,46 @@ ThisMission = Annotated[Mission, Depends(_this_mission)]
 """The mission in the path, as it was when the request came; 404 when the caller's workspace has none of that id."""
 
 
-async def require_assignee(mission: Mission, call: Call, db: Database) -> None:
-    """Let an agent act only for a mission that is assigned to it and lets it in; operators may act for all."""
+def require_assigned(mission: Mission, call: Call) -> None:
+    """Let an agent act only for a mission that is assigned to it; operators may act for all."""
+    if call.principal.kind is Kind.AGENT and mission.assigned_to != call.principal.name:
+        raise NotPermitted("not_assigned", "this mission is not assigned to you; `GET /queue/next` assigns one")
+
+
+async def require_access(mission: Mission, call: Call, db: Database) -> None:
+    """Let an agent act only for a mission that takes its score and its roles (the third gate of C-22)."""
+    if call.principal.kind is Kind.AGENT:
+        async with db.workspace(call.workspace_id) as session:
+            await trust.require_access(session, mission, call.principal.name)
+
+
+async def require_start(mission: Mission, call: Call, db: Database, book: PolicyBook) -> None:
+    """Let an agent start only what the policy and its budget allow (the second gate of C-22), and then the third.
+
+    Raises:
+        NotPermitted: `policy_denies`, or `policy_asks`, in which case an operator may start it.
+        Conflict: `budget_exceeded`.
+    """
     if call.principal.kind is not Kind.AGENT:
         return
-    if mission.assigned_to != call.principal.name:
-        raise NotPermitted("not_assigned", "this mission is not assigned to you; `GET /queue/next` assigns one")
     async with db.workspace(call.workspace_id) as session:
-        await trust.require_access(session, mission, call.principal.name)
+        verdict = await _judged(session, mission, call, book)
+    if verdict.outcome is not Outcome.ALLOW:  # the verdict is kept all the same
+        code = "policy_denies" if verdict.outcome is Outcome.DENY else "policy_asks"
+        told = "starting it is denied" if verdict.outcome is Outcome.DENY else "an operator must start this mission"
+        raise NotPermitted(code, f"{told}: {'; '.join(verdict.reasons)}")
+    await queue.require_budget(db, call.workspace_id, call.principal.name)
+    await require_access(mission, call, db)
+
+
+async def _judged(session: AsyncSession, mission: Mission, call: Call, book: PolicyBook) -> Verdict:
+    agent = await agents.require(session, call.workspace_id, call.principal.name)
+    who = Who(name=agent.name, kind=Kind.AGENT, level=Level(agent.level))
+    filed = {"mission_id": mission.mission_id, "filed_by": mission.created_by}
+    context = Context(env=mission.env, protected=mission.protected, facts=filed)
+    act = Act(action=START, principal=who, context=context)
+    name = f"{mission.mission_id}.start.{call.request_id}"
+    return (await book.judge(session, call.workspace_id, act, name, mission.mission_id))[0]
 
 
 async def read_candidate(candidate: CandidateCreate, call: Call) -> NewCandidate:

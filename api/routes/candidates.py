@@ -6,7 +6,7 @@ from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader
-from api.missions import ThisMission, read_candidate, require_assignee
+from api.missions import ThisMission, read_candidate, require_access, require_assigned
 from api.routing import router
 from models.schemas import links
 from models.schemas.envelope import Page, Success
@@ -32,7 +32,8 @@ async def add_candidate(
     new: CandidateCreate, call: AgentOrOperator, mission: ThisMission, once: OnlyOnce, db: Db
 ) -> Response:
     """Add a change to try: a unified diff of up to 16 MiB, or a ref of the repository. Only before the start."""
-    await require_assignee(mission, call, db)
+    require_assigned(mission, call)
+    await require_access(mission, call, db)
     checked = await read_candidate(new, call)
 
     async def add(session: AsyncSession) -> CandidateView:

@@ -6,8 +6,8 @@ from fastapi import Body, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import AgentOrOperator, AppSettings, Db, OnlyOnce, Operator, Workflows
-from api.missions import ThisMission, require_assignee
+from api.deps import AgentOrOperator, AppSettings, Db, OnlyOnce, Operator, Policies, Workflows
+from api.missions import ThisMission, require_assigned, require_start
 from api.routing import router
 from api.views import mission_links
 from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
@@ -33,9 +33,13 @@ async def execute_mission(
     db: Db,
     gateway: Workflows,
     settings: AppSettings,
+    book: Policies,
 ) -> Response:
-    """Start a mission's workflow; an agent starts what is assigned to it."""
-    await require_assignee(mission, call, db)
+    """Start a mission's workflow.
+
+    An agent starts what is assigned to it, as far as policy, budget, trust and roles let it.
+    """
+    require_assigned(mission, call)
 
     async def start(_: str) -> MissionStarted:
         if not (once.is_repeated and mission.run_id):  # else we died after the start, and before its answer
@@ -44,6 +48,7 @@ async def execute_mission(
         return MissionStarted(mission_id=mission.mission_id, run_id=mission.run_id or "", links=links)
 
     async def begin() -> None:
+        await require_start(mission, call, db, book)
         async with db.workspace(call.workspace_id) as session:
             await missions.require_ready(session, mission)
             await missions.note_execute(session, mission, call.actor)

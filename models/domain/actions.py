@@ -6,6 +6,8 @@ whoever reads it, can name them.
 
 from collections.abc import Mapping
 
+START = "mission.start"
+"""Of an agent; operators start what they like."""
 MERGE = "mission.merge"
 FORCE_ROLLBACK = "mission.force_rollback"
 
