@@ -115,7 +115,8 @@ class GovernanceActivities:
             return GovernanceAnswer.model_validate(record.result["answer"])
         act, shown = await _act(session, question, mission)
         name = governance.decision_id(ref, GOVERNANCE)
-        judged, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
+        found, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
+        judged = _proposed(found, mission)
         binding = _binding(question, judged, law)
         verdict = await _rest(session, question, judged, binding, shown)
         decision = await governance.ask(
@@ -179,6 +180,14 @@ async def _act(session: AsyncSession, question: GovernanceInput, mission: Missio
         "facts": facts | {"protected": mission.protected, "env": mission.env},
     }
     return act, shown
+
+
+def _proposed(judged: Judged, mission: Mission) -> Judged:
+    """Let a human decide what a mission may only propose, whatever the policy says (POL-17)."""
+    if mission.trust_requirements.get("memory_write_scope") != "propose" or judged.outcome is not Outcome.ALLOW:
+        return judged
+    reasons = (*judged.reasons, "the mission's memory_write_scope is propose: it may not merge by itself")
+    return judged.model_copy(update={"outcome": Outcome.ASK, "reasons": reasons})
 
 
 async def _rest(

@@ -91,6 +91,25 @@ class TestAsk:
         [decision] = await case.rows(Decision)
         assert decision.reasons == ["the patch changes existing tests: tests/old.txt"]
 
+    @pytest.mark.parametrize(
+        ("source", "reason"),
+        [(SOURCE, "the mission requires governance approval"), (NO_FORCE, "memory_write_scope is propose")],
+    )
+    async def test_what_may_only_propose_asks_whatever_the_policy_says(
+        self, shop: Shop, source: str, reason: str
+    ) -> None:
+        case = await (await shop.mission(trust_requirements={"memory_write_scope": "propose"})).patched()
+        async with case.db.workspace(case.workspace_id) as session:
+            made = await policies.create(session, case.workspace_id, source, "", Actor("olga", "request-1"))
+            await policies.activate(session, case.workspace_id, made.version, Actor("olga", "request-1"))
+        assert ((await asked(case)).status, await case.told("decision.requested")) == (DecisionStatus.PENDING, 1)
+        [decision] = await case.rows(Decision)
+        assert reason in decision.reasons[-1]
+
+    async def test_what_may_persist_asks_nobody(self, shop: Shop) -> None:
+        case = await (await shop.mission(trust_requirements={"memory_write_scope": "persist"})).patched()
+        assert (await asked(case)).status is DecisionStatus.APPROVED
+
     async def test_the_verdict_keeps_its_input_without_what_an_override_says(self, shop: Shop) -> None:
         case = await (await shop.mission(overrides={"test": "TOKEN=hush sh check.sh"})).patched()
         answer = await asked(case)
