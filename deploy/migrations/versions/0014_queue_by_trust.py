@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision = "0018"
+revision = "0014"
 down_revision = "0013"
 
 # Compared as a float, because Postgres lets only comparisons that cannot fail into an index scan under row security.
