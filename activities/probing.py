@@ -1,0 +1,63 @@
+"""What the repository's probe measures of a candidate, before stage 7 judges it by that."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+
+from activities.benches import Benches, Job
+from activities.heartbeats import heartbeating
+from activities.logs import LookLog
+from activities.recording import StageRecorder, outlasting
+from activities.trials import Trials
+from models.contracts.missions import AcceptanceCriteria
+from models.contracts.pipeline import StageInput
+from models.domain.errors import StageFailed
+from models.domain.metrics import Sample
+from models.store import blobs, metric_windows, probes, stages
+from models.store.probes import Probed
+from models.tables.missions import Stage
+
+
+class ProbeActivities:
+    """A probe is for targets: a mission without any is not measured before its merge."""
+
+    def __init__(self, recorder: StageRecorder, benches: Benches, trials: Trials) -> None:
+        self._db, self._benches, self._trials = recorder.db, benches, trials
+
+    async def probe_candidate(self, task: StageInput) -> None:
+        """Begin stage 7 with what the probe says at the candidate, once; its end is for the round to settle."""
+        async with heartbeating():
+            job = await self._benches.open(task.ref)
+            if not AcceptanceCriteria.model_validate(job.mission.acceptance_criteria).metric_targets:
+                return
+            async with self._db.workspace(task.ref.workspace_id) as session:
+                record = await stages.load(session, task.ref)
+                if record and probes.noted(record):
+                    return
+                record = await stages.begin(session, task.ref, activity.info().attempt)
+            if record.ended_at is None:
+                await self._probe(job, task, record)
+
+    async def _probe(self, job: Job, task: StageInput, record: Stage) -> None:
+        log, measured, broken = LookLog(), dict[str, float](), ""
+        await self._benches.require_head(job, task)
+        await log.line(f"probing patched at {task.head_sha[:12]}")
+        try:
+            measured = await self._trials.probe(job, "patched", task.head_sha, log)
+        except StageFailed as failure:
+            broken = failure.message
+            await log.line(broken)
+
+        async def keep() -> None:
+            async with self._db.workspace(record.workspace_id) as session:
+                if await probes.note(session, record, Probed(broken, log.isolation)):
+                    await _keep(session, record, measured, log)
+
+        await outlasting(keep)
+
+
+async def _keep(session: AsyncSession, record: Stage, measured: dict[str, float], log: LookLog) -> None:
+    now = await metric_windows.now(session)
+    found = [Sample(metric_id=name, value=value, at=now) for name, value in measured.items()]
+    source = f"probe/before/{record.round}/{record.candidate}"
+    await metric_windows.add(session, record.workspace_id, record.mission_id, source, found)
+    await blobs.add_chunk(session, record.workspace_id, record.log_id or "", 0, log.content())
