@@ -9,11 +9,13 @@ from activities.benches import Benches, Job
 from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.recording import StageRecorder, outlasting
+from activities.records import record_fact
 from activities.trials import Trials
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import StageInput
 from models.domain.errors import StageFailed
 from models.domain.metrics import Sample
+from models.domain.stages import StageName
 from models.store import metric_windows, probes, stages
 from models.store.probes import Probed
 from models.tables.missions import Stage
@@ -26,7 +28,10 @@ class ProbeActivities:
         self._recorder, self._db, self._benches, self._trials = recorder, recorder.db, benches, trials
 
     async def probe_candidate(self, task: StageInput) -> None:
-        """Begin stage 7 with what the probe says at the candidate, once; its end is for the round to settle."""
+        """Begin stage 7 with what the probe says at the candidate, once; its end is for the round to settle.
+
+        What only touches Postgres and comes before it is recorded first, so that stages begin in their order.
+        """
         async with heartbeating():
             job = await self._benches.open(task.ref)
             if not AcceptanceCriteria.model_validate(job.mission.acceptance_criteria).metric_targets:
@@ -35,6 +40,8 @@ class ProbeActivities:
                 record = await stages.load(session, task.ref)
                 if record and probes.noted(record):
                     return
+                for earlier in _earlier(job, task):
+                    await record_fact(self._recorder, session, job.mission, earlier)
                 record = await stages.begin(session, task.ref, activity.info().attempt)
             if record.ended_at is None:
                 async with StageLog(self._db, record.workspace_id, record.log_id or "") as log:
@@ -59,6 +66,13 @@ class ProbeActivities:
         async with self._db.workspace(record.workspace_id) as session:
             if await probes.note(session, record, probed):
                 await _sample(session, record, measured)
+
+
+def _earlier(job: Job, task: StageInput) -> list[StageInput]:
+    names = [StageName.PUBLISH_DIAGNOSTICS]
+    if job.commands.stress is None:
+        names.insert(0, StageName.STRESS_TESTS)
+    return [task.model_copy(update={"ref": task.ref.model_copy(update={"stage": name})}) for name in names]
 
 
 async def _sample(session: AsyncSession, record: Stage, measured: dict[str, float]) -> None:

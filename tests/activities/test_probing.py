@@ -45,6 +45,9 @@ async def test_the_probe_measures_the_candidate_before_the_merge(shop: Shop) -> 
     assert "calc.right 1\n" in await case.log(METRICS)
     assert [kind for kind, _ in await case.kept(METRICS)] == ["log", "metric"]
     assert await case.pieces() == 0
+    told = sorted(await case.rows(Stage), key=lambda row: (row.started_at, row.position))
+    assert [row.position for row in told] == sorted(row.position for row in told), "stages begin in their order"
+    assert {"stress_tests", "publish_diagnostics"} <= {row.stage for row in told}
 
 
 async def test_a_second_delivery_measures_nothing_twice(shop: Shop) -> None:
