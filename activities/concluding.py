@@ -61,10 +61,11 @@ def _ending(end: Conclusion, report: bytes | None) -> Verdict:
     good, status = end.outcome is MissionOutcome.MERGED, StageStatus.PASSED
     details = {"outcome": end.outcome.value, "action": "resolve" if good else "escalate", "revert_sha": end.revert_sha}
     tested = _tested(end.check) if end.check else {}
-    answer = StageResult(status=status, reason=end.reason)
+    reason = end.reason or f"{end.outcome.value}; {end.merge_sha[:12]} stays"
+    answer = StageResult(status=status, reason=reason)
     evidence = (NewEvidence("test", report),) if report else ()
     sha = end.revert_sha or end.merge_sha or None
-    return Verdict(answer, status, end.reason, details | tested, end.inputs, git_sha=sha, evidence=evidence)
+    return Verdict(answer, status, reason, details | tested, end.inputs, git_sha=sha, evidence=evidence)
 
 
 def _tested(check: RollbackCheck) -> dict[str, Any]:

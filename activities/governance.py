@@ -266,11 +266,18 @@ def _binds(decision: Decision) -> bool:
 def _reason(decision: Decision, status: DecisionStatus) -> str:
     if status is DecisionStatus.PENDING:
         return ""
+    if status is DecisionStatus.EXPIRED:
+        return _in_vain(decision)
     if earlier := decision.question.get("rests_on"):
         return _stands(earlier)
     said = f": {decision.explanation}" if decision.explanation else ""
     alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
     return f"{status.value} by {decision.resolved_by}{alone}{said}"
+
+
+def _in_vain(decision: Decision) -> str:
+    minutes = (decision.expires_at - decision.requested_at).total_seconds() / 60 if decision.expires_at else 0
+    return f"nobody answered within {round(minutes, 4):g} min (the mission's `approval_timeout_minutes`)"
 
 
 def _stands(earlier: dict[str, str]) -> str:

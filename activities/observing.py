@@ -58,7 +58,7 @@ class ObservationActivities:
             await log.line(f"look {seen.number}")
             try:
                 await self._benches.require_base(job, seen.merge_sha)
-                measured = await self._trials.probe(job, seen.merge_sha, log)
+                measured = await self._trials.probe(job, "merged", seen.merge_sha, log)
             except StageFailed as failure:
                 broken = (f"the probe ({failure.message[:200]})",)
                 await log.line(failure.message)

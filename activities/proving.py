@@ -1,4 +1,7 @@
-"""Stages 1 to 5: a round begun, and its candidates patched, tested, scanned and stressed until one stage fails."""
+"""Stages 1 to 5: a round begun, and its candidates patched, tested, scanned and stressed until one stage fails.
+
+One that passes is also probed, where the repository has a probe: stage 7 judges by what that measures.
+"""
 
 import asyncio
 
@@ -6,6 +9,7 @@ from temporalio import activity
 
 from activities.code import CodeActivities
 from activities.context import ContextActivities
+from activities.probing import ProbeActivities
 from activities.scanning import ScanActivities
 from activities.testing import TestingActivities
 from models.contracts.pipeline import CandidateTask, CloseInput, Opened, PipelineContext, Proof, StageInput, StageRef
@@ -16,9 +20,15 @@ class ProofActivities:
     """Each stage keeps its own record, so that a repeated try goes on with the first that has none."""
 
     def __init__(
-        self, context: ContextActivities, code: CodeActivities, testing: TestingActivities, scanning: ScanActivities
+        self,
+        context: ContextActivities,
+        code: CodeActivities,
+        testing: TestingActivities,
+        scanning: ScanActivities,
+        probing: ProbeActivities,
     ) -> None:
         self._context, self._code, self._testing, self._scanning = context, code, testing, scanning
+        self._probing = probing
 
     @activity.defn
     async def open_round(self, task: StageInput) -> Opened:
@@ -49,6 +59,8 @@ class ProofActivities:
             result = await prove(stage_of(task, stage, patched.head_sha))
             if result.failed:
                 return proof.model_copy(update={"failed_stage": stage, "reason": result.reason})
+        if task.has_probe:
+            await self._probing.probe_candidate(stage_of(task, StageName.COLLECT_METRICS, patched.head_sha))
         return proof
 
 
@@ -57,7 +69,7 @@ def first_of(task: StageInput, context: PipelineContext) -> CandidateTask | None
     if context.status is StageStatus.FAILED or not context.candidates:
         return None
     ref = task.ref.model_copy(update={"stage": StageName.RUN_TESTS})
-    return CandidateTask(ref=ref, base_sha=context.base_sha, has_stress=context.has_stress)
+    return CandidateTask(ref=ref, base_sha=context.base_sha, has_stress=context.has_stress, has_probe=context.has_probe)
 
 
 def bench_of(ref: StageRef) -> CloseInput:

@@ -12,9 +12,10 @@ from models.contracts.missions import AcceptanceCriteria, MetricTarget
 from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
-from models.domain.metrics import Sample, Shortfall, unmet_targets
+from models.domain.metrics import Sample, Shortfall, met_in_words, unmet_targets
 from models.domain.stages import StageName, StageStatus
-from models.store import metric_windows, running, stages
+from models.store import blobs, metric_windows, probes, running, stages
+from models.store.probes import Probed
 from models.store.stages import NewEvidence
 from models.tables.missions import Mission
 
@@ -44,6 +45,8 @@ async def record_fact(
     recorder: StageRecorder, session: AsyncSession, mission: Mission, task: StageInput
 ) -> StageResult:
     """Judge and record stage 5 (where nothing stresses), 6 or 7, which only touch Postgres."""
+    if task.ref.stage is StageName.COLLECT_METRICS and mission.commands.get("probe"):
+        return await _collect_probed(recorder, session, mission, task)
     verdict = await _FACTS[task.ref.stage](session, mission, task.ref)
     return StageResult.model_validate(await recorder.record_in(session, task, verdict))
 
@@ -71,36 +74,72 @@ async def _publish(session: AsyncSession, mission: Mission, ref: StageRef) -> Ve
     async def also(session: AsyncSession) -> None:
         await stages.tell(session, ref, EventType.DIAGNOSTICS_PUBLISHED, {"stages": len(done)})
 
-    evidence = (NewEvidence("diagnostics", canonical_json(report)),)
-    return Verdict(StageResult(status=StageStatus.PASSED), StageStatus.PASSED, evidence=evidence, also=also)
+    reason = f"a report of {len(done)} stage(s) is stored"
+    answer, evidence = StageResult(status=StageStatus.PASSED), (NewEvidence("diagnostics", canonical_json(report)),)
+    return Verdict(answer, StageStatus.PASSED, reason, evidence=evidence, also=also)
 
 
-async def _collect(session: AsyncSession, mission: Mission, ref: StageRef) -> Verdict:
-    """Hold the acceptance targets against real samples; no data is not met (PIPE-07)."""
+async def _collect_probed(
+    recorder: StageRecorder, session: AsyncSession, mission: Mission, task: StageInput
+) -> StageResult:
+    """Stage 7 of a repository with a probe; where that ran, it has begun the record, and its last words are the log."""
+    record = await stages.load(session, task.ref)
+    probed = probes.noted(record) if record else None
+    verdict = await _collect(session, mission, task.ref, probed)
+    if record is None or record.ended_at is not None:
+        return StageResult.model_validate(await recorder.record_in(session, task, verdict))
+    verdict.inputs = task.inputs
+    verdict.details |= {"isolation": probed.isolation} if probed else {}
+    log = await blobs.printed(session, record.workspace_id, record.log_id)
+    return StageResult.model_validate(await recorder.close_in(session, record, verdict, log))
+
+
+async def _collect(session: AsyncSession, mission: Mission, ref: StageRef, probed: Probed | None = None) -> Verdict:
+    """Hold the acceptance targets against real samples; no data is not met (PIPE-07).
+
+    Neither is anything where the probe broke: it would break twice after the merge, too, and cost a rollback.
+    """
     found = await _measured(session, mission)
 
     async def also(session: AsyncSession) -> None:
         await metric_windows.snapshot(session, ref.workspace_id, ref.mission_id, "before_merge", found.samples)
 
-    status = StageStatus.FAILED if found.unmet else StageStatus.PASSED
-    reason = "" if found.targets else "the mission has no metric targets"
-    reason = "; ".join(str(shortfall) for shortfall in found.unmet) or reason
+    against = _against(found, probed)
+    status = StageStatus.FAILED if against else StageStatus.PASSED
+    reason = against or found.met or "the mission has no metric targets"
     answer = StageResult(status=status, reason=reason)
     evidence = (NewEvidence("metric", canonical_json(found.details)),)
     return Verdict(answer, status, reason, found.details, evidence=evidence, also=also)
 
 
+def _against(found: "_Measured", probed: Probed | None) -> str:
+    """Say what speaks against a pass, and where samples are missing, how to bring some."""
+    said = [str(shortfall) for shortfall in found.unmet]
+    if probed and probed.broken:
+        said.insert(0, f"{probed.broken.rstrip('.')} (at the patch)")
+    elif any(shortfall.observed is None for shortfall in found.unmet):
+        said.append(_NOT_PROBED if probed else _NO_PROBE)
+    return "; ".join(said)
+
+
+_POST = "post an observation first (`POST /api/v1/metrics/observations`), then retry the mission"
+_NO_PROBE = f"{_POST}, or give the repository a `probe` that measures it"
+_NOT_PROBED = f"the probe printed no such metric: let it, or {_POST}"
+
+
 class _Measured(NamedTuple):
-    """A mission's targets, the samples at hand in their windows, and what these do not prove."""
+    """A mission's targets, the samples at hand in their windows, what these do not prove, and in words what they do."""
 
     targets: tuple[MetricTarget, ...]
     samples: list[Sample]
     unmet: list[Shortfall]
+    met: str = ""
 
     @property
     def details(self) -> dict[str, Any]:
-        """All of it, as a record shows it."""
-        return {name: [one.model_dump(mode="json") for one in found] for name, found in self._asdict().items()}
+        """The data of it, as a record shows it."""
+        found = {"targets": self.targets, "samples": self.samples, "unmet": self.unmet}
+        return {name: [one.model_dump(mode="json") for one in rows] for name, rows in found.items()}
 
 
 async def _measured(session: AsyncSession, mission: Mission) -> _Measured:
@@ -110,7 +149,8 @@ async def _measured(session: AsyncSession, mission: Mission) -> _Measured:
         return _Measured((), [], [])
     now = await metric_windows.now(session)
     samples = await metric_windows.samples(session, mission, targets, now)
-    return _Measured(targets, samples, unmet_targets(targets, samples, now))
+    unmet = unmet_targets(targets, samples, now)
+    return _Measured(targets, samples, unmet, "" if unmet else met_in_words(targets, samples, now))
 
 
 _FACTS: dict[StageName, Judge] = {

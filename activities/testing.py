@@ -18,7 +18,7 @@ from models.domain.judging import MAX_REPEATED, Flaky, judge, settle, suspects, 
 from models.domain.metrics import Sample
 from models.domain.patches import PatchSummary, split_test_files, touches
 from models.domain.stages import StageStatus
-from models.domain.stress import StressRun, compare_stress
+from models.domain.stress import StressRun, compare_stress, in_words
 from models.domain.testing import TestReport
 from models.store import metric_windows
 from models.store.stages import NewEvidence
@@ -104,7 +104,7 @@ class TestingActivities:
         targets = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria).metric_targets
         verdict = compare_stress(base, patched, targets)
         status = StageStatus.PASSED if verdict.passed else StageStatus.FAILED
-        reason = "; ".join(verdict.reasons or verdict.notes)
+        reason = in_words(verdict)
         details = verdict.model_dump(mode="json")
         also = partial(_measured, task.ref, patched) if verdict.passed else None
         answer = StageResult(status=status, reason=reason)

@@ -72,11 +72,11 @@ class Trials:
             await _tell_end(run.seconds, run, log)
             return run
 
-    async def probe(self, job: Job, sha: str, log: Log) -> dict[str, float]:
-        """Run the repository's probe at `sha`; returns values by metric id."""
+    async def probe(self, job: Job, tree: str, sha: str, log: Log) -> dict[str, float]:
+        """Run the repository's probe at `sha` in a fresh checkout `tree`; returns values by metric id."""
         environment = await self._environment(job, job.mission.context["git_sha"], log)
         async with self._alone(job) as lock:
-            place = await self._place(job, "merged", sha, environment, lock)
+            place = await self._place(job, tree, sha, environment, lock)
             return await run_probe(self._runner, place, job.commands, log.write)
 
     async def scan(self, job: Job, base_sha: str, head_sha: str, change: Change, log: Log) -> Scan:

@@ -1,12 +1,14 @@
 """`python -m api`: serves the API until told to stop."""
 
 import socket
+import sys
 
 import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
 from api.services import Services
+from models.domain.errors import MissionControlError
 from models.observability import configure_logging
 from models.settings import Settings
 
@@ -21,20 +23,40 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
+    async def on_tick(self, counter: int) -> bool:
+        """Stop also when the first start has failed: what it needs only people can bring."""
+        return await super().on_tick(counter) or self.failure is not None
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then everything else."""
-        services: Services | None = getattr(self._app.state, "services", None)
-        if services:
-            services.feed.end_streams()
+        if self._services:
+            self._services.feed.end_streams()
         await super().shutdown(sockets)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the first start failed, if it did."""
+        task = self._services.first_start if self._services else None
+        return task.exception() if task and task.done() and not task.cancelled() else None
+
+    @property
+    def _services(self) -> Services | None:
+        return getattr(self._app.state, "services", None)
 
 
 def main(settings: Settings) -> None:
-    """Serve at `MC_API_HOST` and `MC_API_PORT`."""
+    """Serve at `MC_API_HOST` and `MC_API_PORT`.
+
+    Raises:
+        MissionControlError: the first start can never succeed.
+    """
     configure_logging(settings)
     settings.database_doors()  # the server would tell of a missing one by a traceback
     app = create_app(settings)
-    Server(configured(app, settings), app).run()
+    server = Server(configured(app, settings), app)
+    server.run()
+    if server.failure:
+        raise server.failure
 
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -54,4 +76,7 @@ def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 if __name__ == "__main__":
-    main(Settings())
+    try:
+        main(Settings())
+    except MissionControlError as error:
+        sys.exit(f"{error.code}: {error.message}")

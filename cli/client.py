@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 
 from cli.errors import Refused, Unreachable
+from models.domain.errors import Misconfigured
 from models.settings import Settings
 from worker.dev.state import running_up
 
@@ -163,11 +164,21 @@ def connect(settings: Settings, url: str | None, key: str | None) -> Api:
 
     Raises:
         Unreachable: there is no key to be found; the message says where keys come from.
+        Misconfigured: what should be a URL is none.
     """
+    place = url or _address(settings)
+    if not _is_url(place):
+        example = "http://127.0.0.1:8000"
+        raise Misconfigured("wrong_url", f"{place!r} is no URL such as {example}: mend --url or MC_API_URL")
+    return Api(place, key or _known_key(settings))
+
+
+def _is_url(place: str) -> bool:
     try:
-        return Api(url or _address(settings), key or _known_key(settings))
-    except httpx2.InvalidURL as error:
-        raise Unreachable(f"{url or settings.api_url!r} is no URL ({error}); check --url or MC_API_URL") from None
+        url = httpx2.URL(place)
+    except httpx2.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 1) < 2**16
 
 
 def _address(settings: Settings) -> str:

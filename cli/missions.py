@@ -96,20 +96,15 @@ def show(client: Client, mission_id: MissionId) -> None:
     from rich.console import Group
     from rich.text import Text
 
-    from cli.text import table, word
-    from cli.watch import stage_table
+    from cli.watch import candidate_table, stage_table
 
     place = f"/missions/{mission_id}"
     mission = client.api.get(place)
 
     def shown() -> "RenderableType":
-        tried = [
-            (c["number"], word(c["outcome"] or "not tried"), c["author"], c["ref"] or c["digest"], c["reason"])
-            for c in client.api.rows(f"{place}/candidates", None)
-        ]
-        candidates = table(("candidate", "outcome", "author", "change", "why"), tried)
-        stages = client.api.rows(f"{place}/stages", None)
-        return Group(_described(mission), Text(), candidates, Text(), stage_table(stages))
+        candidates, stages = (client.api.rows(f"{place}/{what}", None) for what in ("candidates", "stages"))
+        tried = candidate_table(candidates, stages)
+        return Group(_described(mission), Text(), tried, Text(), stage_table(stages))
 
     client.answer(mission, shown)
 

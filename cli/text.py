@@ -28,6 +28,7 @@ COLOURS = {
     "rolled_back": "red",
     "running": "cyan",
     "in_progress": "cyan",
+    "being tried": "cyan",
     "observing": "cyan",
     "waiting_decision": "yellow",
     "pending": "yellow",

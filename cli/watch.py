@@ -28,6 +28,9 @@ OUTCOME_CODES = {
 RECONNECT_SECONDS = (0.5, 1, 2, 4, 8)
 """Waits between attempts; the last repeats. Nobody watches a mission to see the watching give up."""
 ENDED = frozenset({"passed", "failed", "skipped"})
+PROVES = ("branch_and_patch", "run_tests", "security_scan", "stress_tests")
+"""The stages that a candidate must pass; the first that does is the mission's."""
+AFTER_PROOF = frozenset({"publish_diagnostics", "collect_metrics"})
 
 Json = dict[str, Any]
 
@@ -227,6 +230,30 @@ def stage_table(stages: list[Json]) -> Table:
         for s in stages
     ]
     return table(("", "stage", "status", "took", "why"), rows)
+
+
+def candidate_table(candidates: list[Json], stages: list[Json]) -> Table:
+    """All candidates of a mission: what became of each is kept at the mission's end, and until then seen by stages."""
+    rows = []
+    for candidate in candidates:
+        outcome, why = candidate["outcome"], candidate["reason"]
+        if not outcome:
+            outcome, why = _so_far([s for s in stages if s["candidate"] == candidate["number"]])
+        change = candidate["ref"] or candidate["digest"]
+        rows.append((candidate["number"], word(outcome), candidate["author"], change, why))
+    return table(("candidate", "outcome", "author", "change", "why"), rows)
+
+
+def _so_far(stages: list[Json]) -> tuple[str, str]:
+    """How a candidate fares, by the stages of its latest round."""
+    latest = max((stage["round"] for stage in stages), default=0)
+    own = {stage["stage"]: stage for stage in stages if stage["round"] == latest}
+    for name in PROVES:
+        if name in own and own[name]["status"] == "failed":
+            return "failed", f"{name}: {own[name]['reason']}"
+    if AFTER_PROOF & own.keys():
+        return "passed", ""
+    return ("being tried", "") if own.keys() & set(PROVES) else ("not tried", "")
 
 
 def ending(mission: Json) -> Text:

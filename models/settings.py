@@ -25,6 +25,9 @@ def _default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mission-control"
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
 class Settings(BaseSettings):
     """Settings of every process, from `MC_*` variables; `TEMPORAL_*` and `DATABASE_URL` keep their usual names.
 
@@ -42,14 +45,14 @@ class Settings(BaseSettings):
     temporal_ui_url: str = "http://127.0.0.1:8233"
     task_queue_prefix: str = ""
 
-    postgres_port: int | None = None
-    temporal_port: int | None = None
-    temporal_ui_port: int | None = None
+    postgres_port: Port | None = None
+    temporal_port: Port | None = None
+    temporal_ui_port: Port | None = None
     """Ports of the servers `up` starts. Unset: the usual one, or another where that is taken. 0: any free one."""
 
     api_url: str = "http://127.0.0.1:8000"
     api_host: str = "127.0.0.1"
-    api_port: int = 8000
+    api_port: Port = 8000
     api_key: SecretStr | None = None
     api_key_file: Path | None = None
     trusted_proxies: str = Field(default="", validation_alias="FORWARDED_ALLOW_IPS")
@@ -78,7 +81,7 @@ class Settings(BaseSettings):
     sandbox: Literal["auto", "bubblewrap", "namespaces", "none"] = "auto"
     commands_at_once: int = Field(default=2, ge=1, le=256)
     metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = None
+    metrics_port: Port | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 

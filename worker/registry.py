@@ -14,6 +14,7 @@ from activities.governance import GovernanceActivities
 from activities.merge_queue import Doors, MergeQueueActivities
 from activities.merging import MergeActivities
 from activities.observing import ObservationActivities
+from activities.probing import ProbeActivities
 from activities.proving import ProofActivities
 from activities.reconciling import ReconcileActivities
 from activities.recording import StageRecorder
@@ -119,7 +120,8 @@ def _proof(tools: Tools) -> ProofActivities:
     code = CodeActivities(tools.recorder, tools.benches)
     testing = TestingActivities(tools.recorder, tools.benches, tools.trials)
     scanning = ScanActivities(tools.recorder, tools.benches, tools.trials)
-    return ProofActivities(_context(tools), code, testing, scanning)
+    probing = ProbeActivities(tools.recorder, tools.benches, tools.trials)
+    return ProofActivities(_context(tools), code, testing, scanning, probing)
 
 
 def _context(tools: Tools) -> ContextActivities:

@@ -60,7 +60,8 @@ async def readyz(request: Request, db: Db, gateway: Workflows) -> Success[Ready]
         )
     if found.restored:
         raise Unavailable("restored_dump", "the database was restored from a dump: run `mission-control migrate` once")
-    if not services(request).first_start.done():
+    first_start = services(request).first_start
+    if not first_start.done() or first_start.exception():
         raise Unavailable("no_admin_key", "the first admin key is not made yet; the log says what it waits for")
     temporal: Literal["ok", "unavailable"] = "ok" if await gateway.answers() else "unavailable"
     return Success(data=Ready(migrations=_EXPECTED, temporal=temporal))

@@ -76,10 +76,11 @@ class StageResult(Payload):
 
 
 class CandidateTask(StageTask):
-    """Asks for the proof of a candidate: stages 3 to 5 on a base commit."""
+    """Asks for the proof of a candidate: stages 3 to 5 on a base commit, and what the probe measures there."""
 
     base_sha: str
     has_stress: bool = False
+    has_probe: bool = False
 
 
 class Proof(Payload):

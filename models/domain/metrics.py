@@ -135,6 +135,11 @@ def unmet_targets(targets: Iterable[Target], samples: Iterable[Sample], now: dat
     return [shortfall for shortfall in found if shortfall is not None]
 
 
+def met_in_words(targets: Iterable[Target], samples: Collection[Sample], now: datetime) -> str:
+    """Say by which numbers targets are met."""
+    return "; ".join(_met(target, _window(target, samples, now)) for target in targets)
+
+
 def breaches(shortfalls: Iterable[Shortfall]) -> tuple[str, ...]:
     """Name the metrics seen outside their bounds; one without samples was not seen."""
     return tuple(dict.fromkeys(found.metric_id for found in shortfalls if found.observed is not None))
@@ -189,8 +194,7 @@ def parse_measurements(data: bytes, name: str) -> dict[str, float]:
 
 
 def _shortfall(target: Target, samples: Iterable[Sample], now: datetime) -> Shortfall | None:
-    since = now - timedelta(minutes=target.rolling_window_minutes)
-    values = [sample.value for sample in samples if since < sample.at <= now]
+    values = _window(target, samples, now)
     value = observed(target.metric_id, values) if values else None
     if value is not None and holds(value, target.comparator, target.target):
         return None
@@ -202,6 +206,16 @@ def _shortfall(target: Target, samples: Iterable[Sample], now: datetime) -> Shor
         samples=len(values),
         window_minutes=target.rolling_window_minutes,
     )
+
+
+def _window(target: Target, samples: Iterable[Sample], now: datetime) -> list[float]:
+    since = now - timedelta(minutes=target.rolling_window_minutes)
+    return [s.value for s in samples if s.metric_id == target.metric_id and since < s.at <= now]
+
+
+def _met(target: Target, values: Sequence[float]) -> str:
+    value = observed(target.metric_id, values)
+    return f"{target.metric_id} is {value:g}, must be {target.comparator} {target.target:g} ({len(values)} sample(s))"
 
 
 def _bound(metric_id: str, entry: CatalogMetric) -> Bound:

@@ -62,6 +62,16 @@ def compare_stress(base: StressRun, patched: StressRun, targets: Iterable[Target
     return StressVerdict(passed=not reasons, reasons=reasons, notes=notes, base=base, patched=patched)
 
 
+def in_words(verdict: StressVerdict) -> str:
+    """Say what came out, in a line."""
+    return "; ".join(verdict.reasons or (_pace(verdict.base, verdict.patched), *verdict.notes))
+
+
+def _pace(base: StressRun, patched: StressRun) -> str:
+    beside = f", {base.seconds:.1f} s at the base" if base.ok else ""
+    return f"exit code 0 after {patched.seconds:.1f} s{beside}"
+
+
 def _failure(run: StressRun) -> tuple[str, ...]:
     return () if run.ok else (f"the stress command fails at the patch: {_how(run)}",)
 

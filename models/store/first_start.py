@@ -7,15 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.errors import Unavailable
+from models.domain.errors import Misconfigured, Unavailable
 from models.domain.events import EventType, Subject
 from models.domain.principals import Kind, Principal, Role
 from models.settings import Settings
-from models.store import api_keys, events, keys, principals
+from models.store import api_keys, events, keys, principals, system
 from models.store.database import Database
 from models.store.events import Actor
+from models.store.migrate import expected_revision
 from models.store.policies import PolicyBook
 from models.tables.workspaces import PrincipalRow
 
@@ -67,17 +70,38 @@ async def ensure_first_policy(db: Database, settings: Settings) -> None:
 
 
 async def keep_trying_first_start(db: Database, settings: Settings) -> None:
-    """Make the first key and the first policy, as often as it takes: a database may come, or be migrated, after us.
+    """Make the first key and the first policy. A database that is away, or not migrated yet, is waited for.
 
-    No error ends it, because whoever sees it end takes the key for written.
+    Raises:
+        Misconfigured: `schema_differs`.
+        Unavailable: a file cannot be read or written.
     """
     while True:
         try:
             await ensure_first_admin(db, settings)
             return await ensure_first_policy(db, settings)
-        except Exception as error:
-            log.warning("first_start_waits", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        except (DBAPIError, NoConnection) as error:
+            said = str(getattr(error, "orig", None) or error).splitlines()[0]
+            if isinstance(error, _REFUSED) and await _is_migrated(db):
+                raise Misconfigured("schema_differs", _DIFFERS.format(expected_revision(), said)) from error
+            log.warning("first_start_waits", error=f"{type(error).__name__}: {said}")
             await asyncio.sleep(AGAIN_SECONDS)
+
+
+_REFUSED = (ProgrammingError, IntegrityError, DataError)
+"""What a server says that was asked, and understood; all else may be better at another time."""
+_DIFFERS = (
+    "the database says that it has schema {}, but is not like it ({}): it was changed by hand, or made by another "
+    "version. Restore it from a dump (docs/runbook.md), or start on another database or data folder"
+)
+
+
+async def _is_migrated(db: Database) -> bool:
+    """Whether the schema has the name of the one that we expect; where nobody can tell, we ask again later."""
+    with suppress(SQLAlchemyError):
+        async with db.system() as session:
+            return (await system.schema(session)).revision == expected_revision()
+    return False
 
 
 async def _tell(session: AsyncSession, kind: EventType, about: str, name: str) -> None:

@@ -1,14 +1,17 @@
 """Brings a database to the schema that this version of the program expects."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, NullPool, create_engine, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 
 from models.domain.errors import Misconfigured
 
@@ -22,9 +25,9 @@ def migrate(url: str, revision: str = "head") -> str:
     """Upgrade (or downgrade to `base`) the database at `url`, its owner's; return the revision it has now.
 
     Raises:
-        Misconfigured: `database_unreachable`.
+        Misconfigured: `database_unreachable`, `schema_unknown` or `schema_differs`.
     """
-    with reach(url) as guard:
+    with reach(url) as guard, _told():
         guard.execution_options(isolation_level="AUTOCOMMIT")
         guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
         with guard.engine.begin() as connection:
@@ -32,6 +35,22 @@ def migrate(url: str, revision: str = "head") -> str:
             _notice_restore(connection)
             _make_partitions(connection)
             return _current(connection)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what to do where a database cannot be brought to our schema."""
+    another = "start that version, restore a dump (docs/runbook.md), or start on another database or data folder"
+    try:
+        yield
+    except CommandError as error:
+        raise Misconfigured(
+            "schema_unknown", f"another version made the database's schema ({error}): {another}"
+        ) from None
+    except ProgrammingError as error:
+        said = str(error.orig).splitlines()[0]
+        message = f"the database is not like the schema that it says it has ({said}); nothing was changed: {another}"
+        raise Misconfigured("schema_differs", message) from None
 
 
 def reach(url: str) -> Connection:

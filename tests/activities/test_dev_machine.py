@@ -15,7 +15,7 @@ from worker.dev import doctor, ports
 from worker.dev.files import MAX_BYTES, cap_logs
 from worker.dev.ports import USUAL, choose_port, free_port, is_free
 from worker.dev.programs import environment
-from worker.dev.state import only_one, read_state
+from worker.dev.state import Addresses, ProcessRecord, UpState, only_one, read_state, write_state
 
 
 def given(**values: object) -> Settings:
@@ -77,6 +77,16 @@ class TestFiles:
             pass
         with only_one(tmp_path / "data"):
             pass
+
+    def test_while_one_takes_over_from_a_dead_one_the_dead_is_not_named(self, tmp_path: Path) -> None:
+        dead = ProcessRecord.of_self().model_copy(update={"started_at": 1.0})
+        with only_one(tmp_path):
+            write_state(tmp_path, UpState(up=dead, addresses=Addresses(api_url="http://127.0.0.1:1")))
+            with pytest.raises(Conflict, match=r"\(another process, which is just starting\)"), only_one(tmp_path):
+                pass
+            write_state(tmp_path, UpState(up=ProcessRecord.of_self()))
+            with pytest.raises(Conflict, match=rf"\(process {os.getpid()}\)"), only_one(tmp_path):
+                pass
 
     def test_an_unreadable_state_is_no_state(self, tmp_path: Path) -> None:
         (tmp_path / "up.json").write_text("{half")

@@ -1,9 +1,6 @@
 """What the reconciler reads and keeps in order across workspaces."""
 
-import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,16 +8,12 @@ from psycopg import sql
 from sqlalchemy import text
 
 from models.domain.principals import Role
-from models.settings import Settings
 from models.store import reconciling
 from models.store.connections import plain
 from models.store.database import Database
-from models.store.first_start import keep_trying_first_start
 from models.store.migrate import expected_revision, migrate
 from tests.fixtures.api import Team
-from tests.fixtures.logs import Lines
 from tests.fixtures.servers import PostgresServer
-from tests.fixtures.waiting import until
 
 
 def month(ahead: int) -> datetime:
@@ -75,16 +68,6 @@ class TestPartitions:
 def test_all_migrations_can_be_taken_back(postgres_server: PostgresServer) -> None:
     url = postgres_server.create_database()
     assert [migrate(url, to) for to in ("head", "base", "head")] == [expected_revision(), "base", expected_revision()]
-
-
-async def test_no_error_ends_the_first_start(db: Database, settings: Settings, logged: Callable[[], Lines]) -> None:
-    lines = logged()
-    unwritable = settings.model_copy(update={"api_key_file": Path("a\0b")})
-    trying = asyncio.create_task(keep_trying_first_start(db, unwritable))
-    await until(lambda: any(line["event"] == "first_start_waits" for line in lines()))
-    assert not trying.done()
-    trying.cancel()
-    await asyncio.gather(trying, return_exceptions=True)
 
 
 async def test_sessions_that_ran_out_are_forgotten(db: Database, team: Team) -> None:

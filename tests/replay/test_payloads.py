@@ -107,7 +107,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     (RoundAnswer(failed_stage=StageName.MERGE, reason="r", slot_token=7), ROUND_JSON),
     (
         CandidateTask(ref=REF, base_sha="b", has_stress=True),
-        f'{{"ref":{REF_JSON},"base_sha":"b","has_stress":true}}',
+        f'{{"ref":{REF_JSON},"base_sha":"b","has_stress":true,"has_probe":false}}',
     ),
     (
         Proof(failed_stage=StageName.RUN_TESTS, reason="r", head_sha="h", patch_id="p"),

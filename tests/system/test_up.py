@@ -16,6 +16,7 @@ import pytest
 
 from models.settings import Settings
 from models.store.connections import plain
+from models.store.migrate import migrate
 from tests.fixtures.git_repos import make_repo
 from tests.fixtures.servers import PostgresServer, TemporalServer
 from tests.fixtures.waiting import until
@@ -246,6 +247,23 @@ async def test_a_taken_port_that_was_asked_for_names_its_holder(open_dir: Path) 
         await up.start()
         assert await up.ended() == 1
     assert up.says(f"port {port} (MC_POSTGRES_PORT) is taken by process {os.getpid()} ")
+    assert up.living == set()
+
+
+async def test_a_schema_that_cannot_work_ends_it_at_once(
+    open_dir: Path, postgres_server: PostgresServer, temporal_server: TemporalServer
+) -> None:
+    url = postgres_server.create_database()
+    migrate(url)
+    with psycopg.connect(plain(url), autocommit=True) as connection:
+        connection.execute("ALTER TABLE principal RENAME COLUMN role TO rank")
+    up = Up(open_dir, {"DATABASE_URL": url, "TEMPORAL_ADDRESS": temporal_server.address})
+    await up.start()
+    assert await up.ended() == 1
+    [told] = [line for line in up.said if line.startswith("schema_differs")]
+    assert "principal.role does not exist" in told
+    assert "Restore it from a dump" in told
+    assert not up.says("did not answer within")
     assert up.living == set()
 
 

@@ -35,3 +35,11 @@ def test_a_command_that_no_worker_took_is_said_once_more(answers: list[Answer], 
         ended = CliRunner().invoke(app, words)
         server.shutdown()
     assert (ended.exit_code, left, len(set(keys))) == (code, [], 1)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://x", "localhost:8000", "http://localhost:65536", "h\0"])
+def test_a_url_that_is_none_is_told_as_such(url: str) -> None:
+    ended = CliRunner().invoke(app, ["mission", "list", "--url", url, "--api-key", "k"])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("wrong_url: ")
+    assert "mend --url or MC_API_URL" in ended.stderr

@@ -11,7 +11,7 @@ from rich.console import Console
 from cli.client import Api
 from cli.decisions import question
 from cli.text import console, duration, facts, forget_typed, line, safe, table
-from cli.watch import StageLines, ending, stage_table
+from cli.watch import StageLines, candidate_table, ending, stage_table
 
 
 def shown(renderable: Any) -> str:
@@ -136,3 +136,31 @@ def test_a_question_gives_its_reasons_once() -> None:
         printed = shown(question(api, decision))
     assert printed.count("the branch is protected") == 1
     assert "2 different people of role operator or higher" in printed
+
+
+def candidate(number: int, outcome: str | None = None) -> dict[str, Any]:
+    """A candidate as the API shows it."""
+    return {"number": number, "outcome": outcome, "author": "olga", "ref": "fix", "digest": None, "reason": None}
+
+
+def test_candidates_are_told_as_their_stages_go() -> None:
+    def told(*stages: dict[str, Any]) -> list[str]:
+        found = shown(candidate_table([candidate(0), candidate(1)], list(stages))).splitlines()[1:]
+        return [next(word for word in ("not tried", "being tried", "failed", "passed") if word in row) for row in found]
+
+    first = [stage(stage="branch_and_patch", number="3"), stage(status="running", ended_at=None)]
+    assert told() == ["not tried", "not tried"]
+    assert told(stage(stage="fetch_context", number="1")) == ["not tried", "not tried"]
+    assert told(*first) == ["being tried", "not tried"]
+    assert told(stage(status="failed"), stage(candidate=1, status="running")) == ["failed", "being tried"]
+    assert told(stage(), stage(stage="publish_diagnostics")) == ["passed", "not tried"]
+    assert told(stage(), stage(stage="publish_diagnostics"), stage(round=1)) == ["being tried", "not tried"]
+
+
+def test_why_a_candidate_failed_is_told_before_the_missions_end() -> None:
+    row = shown(candidate_table([candidate(0)], [stage(status="failed", reason="2 failed")])).splitlines()[1]
+    assert "run_tests: 2 failed" in row
+
+
+def test_what_the_mission_kept_goes_before_its_stages() -> None:
+    assert "passed" in shown(candidate_table([candidate(0, "passed")], [stage(status="failed")])).splitlines()[1]

@@ -16,6 +16,7 @@ from models.domain.metrics import (
     default_targets,
     holds,
     lasting,
+    met_in_words,
     observed,
     parse_catalog,
     parse_measurements,
@@ -71,6 +72,13 @@ class TestTargets:
     def test_the_shortfall_says_metric_bound_and_observation(self) -> None:
         [found] = unmet_targets([target()], [sample(120)], NOW)
         assert str(found) == "latency must be < 100: observed 120 over 10 min"
+
+    def test_what_is_met_is_said_by_its_numbers(self) -> None:
+        targets = [target(), target(70, "<=", metric_id="cpu")]
+        seen = [sample(20), sample(40), sample(70, metric_id="cpu"), sample(500, minutes_ago=10)]
+        assert met_in_words(targets, seen, NOW) == (
+            "latency is 30, must be < 100 (2 sample(s)); cpu is 70, must be <= 70 (1 sample(s))"
+        )
 
     @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 50))
     def test_the_mean_of_equal_values_is_that_value(self, value: float, times: int) -> None:

@@ -19,11 +19,18 @@ PROGRAM = Path(sys.executable).with_name("mission-control")
         ("migrate", {}, "DATABASE_URL"),
         ("worker", {"MC_HOST_ID": "not a name"}, "MC_HOST_ID"),
         ("api", {"MC_API_PORT": "many"}, "MC_API_PORT"),
+        *[
+            ("up", {f"MC_{name}_PORT": number}, f"MC_{name}_PORT")
+            for name in ("API", "POSTGRES", "TEMPORAL", "TEMPORAL_UI", "METRICS")
+            for number in ("65536", "-1")
+        ],
+        ("up", {"MC_DATA_DIR": "/proc/x"}, "MC_DATA_DIR"),
+        ("up", {"MC_DATA_DIR": "/etc/passwd"}, "MC_DATA_DIR"),
     ],
 )
 def test_it_names_the_variable_and_ends_with_2(command: str, given: dict[str, str], named: str, tmp_path: Path) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "DATABASE", "TEMP"))}
-    env = inherited | given | {"MC_DATA_DIR": str(tmp_path)}
+    env = inherited | {"MC_DATA_DIR": str(tmp_path)} | given
     ended = subprocess.run([PROGRAM, command], env=env, capture_output=True, text=True, check=False)
     assert (ended.returncode, named in ended.stderr) == (2, True)
     assert "Traceback" not in ended.stdout + ended.stderr

@@ -3,7 +3,7 @@
 import pytest
 
 from models.contracts.missions import MetricTarget
-from models.domain.stress import StressRun, compare_stress
+from models.domain.stress import StressRun, compare_stress, in_words
 
 
 def run(seconds: float = 10, exit_code: int | None = 0, **more: object) -> StressRun:
@@ -31,6 +31,14 @@ def test_a_base_that_fails_leaves_nothing_to_compare_with() -> None:
     verdict = compare_stress(run(1, exit_code=2), run(100))
     assert verdict.passed
     assert verdict.notes == ("the stress command fails at the base (exit code 2): speed was not compared",)
+
+
+def test_what_came_out_is_said_in_a_line() -> None:
+    assert in_words(compare_stress(run(10), run(9.51))) == "exit code 0 after 9.5 s, 10.0 s at the base"
+    assert in_words(compare_stress(run(exit_code=2), run())) == (
+        "exit code 0 after 10.0 s; the stress command fails at the base (exit code 2): speed was not compared"
+    )
+    assert in_words(compare_stress(run(), run(exit_code=3))) == "the stress command fails at the patch: exit code 3"
 
 
 def test_what_a_run_left_behind_is_said_and_speaks_against_nobody() -> None:

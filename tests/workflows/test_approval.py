@@ -59,6 +59,8 @@ async def test_without_an_answer_it_expires_by_the_database_clock(world: World) 
     assert await run.outcome() is MissionOutcome.EXPIRED
     [decision] = await run.decisions()
     assert (decision.status, decision.resolved_by) == ("expired", "policy")
+    said = "nobody answered within 0.01 min (the mission's `approval_timeout_minutes`)"
+    assert [(await run.stage(StageName.GOVERNANCE)).reason, (await run.row()).reason] == [said, said]
     with pytest.raises(Conflict, match="its time is over"):
         await run.answer(decision, DecisionStatus.APPROVED)
 

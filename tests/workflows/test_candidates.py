@@ -39,6 +39,13 @@ async def test_the_second_wins_where_the_first_fails(world: World, stage: StageN
     assert await run.capas() == []
 
 
+@pytest.mark.parametrize(("failing", "probed"), [(0, [0]), (1, [1])])
+async def test_the_one_that_passes_is_probed(world: World, failing: int, probed: list[int]) -> None:
+    run = await world.start(Script(candidates=2, failing={StageName.RUN_TESTS: failing}, has_probe=True))
+    assert await run.outcome() is MissionOutcome.MERGED
+    assert run.script.probed == probed
+
+
 async def test_the_mission_fails_when_all_do(world: World) -> None:
     run = await world.start(Script(candidates=3, failing={StageName.SECURITY_SCAN: 3}))
     assert await run.outcome() is MissionOutcome.FAILED

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 import psutil
 from pydantic import BaseModel, ValidationError
 
-from models.domain.errors import Conflict
+from models.domain.errors import Conflict, Misconfigured
 from worker.dev.files import make_data_dir
 from worker.dev.process import Child
 
@@ -98,9 +99,9 @@ def only_one(data_dir: Path) -> Iterator[None]:
 
     Raises:
         Conflict: another `up` holds it.
+        Misconfigured: it cannot be made, or nothing can be written in it.
     """
-    make_data_dir(data_dir)
-    with (data_dir / "up.lock").open("a") as file:
+    with _lock_file(data_dir) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -108,9 +109,20 @@ def only_one(data_dir: Path) -> Iterator[None]:
         yield
 
 
+def _lock_file(data_dir: Path) -> IO[str]:
+    try:
+        make_data_dir(data_dir)
+        return (data_dir / "up.lock").open("a")
+    except OSError as error:
+        why = f"the data folder {data_dir} cannot be used: {error.strerror}"
+        message = f"{why}; make it writable for you, or set MC_DATA_DIR to a folder that is"
+        raise Misconfigured("data_folder_unusable", message) from None
+
+
 def _already_up(data_dir: Path) -> Conflict:
-    state = read_state(data_dir)
-    who = f"process {state.up.pid}" if state else "another process"
+    """Tell who holds the folder, as far as it has said so: while it takes over, the file is still of the one before."""
+    state = running_up(data_dir)
+    who = f"process {state.up.pid}" if state else "another process, which is just starting"
     where = f", API {state.addresses.api_url}" if state and state.addresses.api_url else ""
     return Conflict(
         "already_up",

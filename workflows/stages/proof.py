@@ -56,6 +56,9 @@ async def _choose_candidate(mission: Pipeline, proof: Proof | None) -> None:
 async def _prove_candidate(mission: Pipeline) -> Proof:
     """Stages 3 to 5 of another candidate."""
     task = CandidateTask(
-        ref=mission.ref(StageName.RUN_TESTS), base_sha=mission.base_sha, has_stress=mission.context.has_stress
+        ref=mission.ref(StageName.RUN_TESTS),
+        base_sha=mission.base_sha,
+        has_stress=mission.context.has_stress,
+        has_probe=mission.context.has_probe,
     )
     return await mission.on_host(ProofActivities.prove_candidate, task, host_commands)
