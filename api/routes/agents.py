@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.auth import Call
 from api.deps import (
     Admin,
-    Agent,
     AgentOrAdmin,
     Db,
+    LivingAgent,
     OnlyOnce,
     Operator,
     Pagination,
@@ -26,6 +26,7 @@ from api.services import services
 from api.views import page_of
 from models.domain.agents import AgentStatus, Registration, Verb
 from models.domain.errors import InvalidInput, NotFound, NotPermitted
+from models.domain.names import STRANGERS
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
 from models.schemas.agents import (
@@ -46,8 +47,6 @@ from models.tables.agents import AgentRow
 
 routes = router("agents")
 Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
-STRANGERS = "(unknown)"
-"""In an actor's name, where a visitor's has its workspace: no workspace is called so."""
 SECRET = "secret"  # noqa: S105  # the name of a field
 
 
@@ -61,7 +60,7 @@ async def register_agent(
     elif new.workspace not in (None, call.workspace_id):
         raise NotFound("workspace_not_found", f"there is no workspace {new.workspace!r} that this key opens")
     workspace_id = call.workspace_id if call else await _meant(request, new.workspace)
-    actor = call.actor if call else Actor(f"{STRANGERS}/{new.name}", request.state.request_id)
+    actor = call.actor if call else Actor(f"{STRANGERS}{new.name}", request.state.request_id)
     if key and not call:
         key = f"stranger {key}"  # with a space, which no key has: strangers cannot use up a member's
 
@@ -147,7 +146,7 @@ async def rotate_agent_key(agent: str, body: KeyRotate, call: AgentOrAdmin, once
 
 
 @routes.post("/agents/{agent}/heartbeat")
-async def heartbeat(agent: str, call: Agent, db: Db) -> Success[HeartbeatView]:
+async def heartbeat(agent: str, call: LivingAgent, db: Db) -> Success[HeartbeatView]:
     """Say that the agent lives, more often than every 90 seconds; the answer says what it is to be."""
     async with db.workspace(call.workspace_id) as session:
         await _own(session, call, agent)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Query
 
-from api.deps import AgentOrOperator, AppSettings, Db
+from api.deps import AppSettings, Asker, Db
 from api.routing import router
 from api.views import mission_view
 from models.contracts.missions import Name
@@ -21,7 +21,7 @@ routes = router("queue")
 
 @routes.get("/queue/next")
 async def next_mission(
-    call: AgentOrOperator,
+    call: Asker,
     db: Db,
     settings: AppSettings,
     agent_id: Annotated[Name, Query(description="Whom the mission is assigned to: an agent, by name or id.")],

@@ -7,6 +7,8 @@ MAX_NAME = 128
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 SYSTEM_NAMES = frozenset({"first-start", "policy", "reconciler", "system", "worker"})
 """Who the product's own parts are in events and decisions: nobody else may be called so."""
+STRANGERS = "(unknown)/"
+"""Before the name of whoever acts without a key, as a visitor's workspace is: none is called so."""
 _LIKE_AN_AGENT_ID = re.compile("agent_[0-9a-f]{16}")
 """Paths name an agent by its id or its name: what says one must never say the other of another agent."""
 

@@ -4,16 +4,18 @@ import asyncio
 import os
 import tempfile
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.errors import Unavailable
-from models.domain.events import EventType, Subject
+from models.domain.events import EventType
 from models.domain.principals import Kind, Principal, Role
+from models.schemas.workspaces import WorkspaceCreate
 from models.settings import Settings
-from models.store import api_keys, events, keys, principals
+from models.store import api_keys, keys, principals, workspaces
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.policies import PolicyBook
@@ -22,6 +24,7 @@ from models.tables.workspaces import PrincipalRow
 log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.5
+_DEFAULT = WorkspaceCreate(slug=keys.DEFAULT_WORKSPACE, name="Default")
 
 
 async def ensure_first_admin(db: Database, settings: Settings) -> None:
@@ -35,8 +38,8 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
     """
     async with db.system() as session:
         await keys.lock_first_start(session)
-        if await keys.create_workspace(session, keys.DEFAULT_WORKSPACE, "Default"):
-            await _tell(session, EventType.WORKSPACE_CREATED, "workspace", keys.DEFAULT_WORKSPACE)
+        if made := await workspaces.insert_workspace(session, _DEFAULT):
+            await workspaces.tell(session, made, EventType.WORKSPACE_CREATED, _actor(), {"name": made.name})
         if await keys.has_admin(session, keys.DEFAULT_WORKSPACE):
             return
         secret = keys.new_secret()
@@ -47,13 +50,22 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
 
 async def _make_admin(session: AsyncSession, secret: str) -> None:
     """Give the first admin this key. Keys of another role that it had by then end: they are not lifted with it."""
-    place, name, role, actor = keys.DEFAULT_WORKSPACE, "admin", Role.PLATFORM_ADMIN, _actor()
-    known = await session.get(PrincipalRow, (place, name))
+    place, role, actor = keys.DEFAULT_WORKSPACE, Role.PLATFORM_ADMIN, _actor()
+    name, known = await _first_admin(session, place)
     if known is None or known.deactivated_at or known.role != role:
         await api_keys.revoke_all(session, place, name, actor)
         installer = Principal(place, actor.name, Kind.HUMAN, role, key_id="")
         await principals.set_role(session, place, name, role, installer, actor)
     await api_keys.insert_key(session, place, {"principal": name, **keys.of_secret(secret)}, actor)
+
+
+async def _first_admin(session: AsyncSession, place: str) -> tuple[str, PrincipalRow | None]:
+    """Find who becomes the first admin: `admin`, or the next one of that name which no agent or service has."""
+    for name in chain(["admin"], (f"admin-{number}" for number in count(2))):
+        known = await session.get(PrincipalRow, (place, name))
+        if known is None or known.kind == Kind.HUMAN:
+            return name, known
+    raise AssertionError("numbers do not end")
 
 
 async def ensure_first_policy(db: Database, settings: Settings) -> None:
@@ -78,10 +90,6 @@ async def keep_trying_first_start(db: Database, settings: Settings) -> None:
         except Exception as error:
             log.warning("first_start_waits", error=f"{type(error).__name__}: {error}".splitlines()[0])
             await asyncio.sleep(AGAIN_SECONDS)
-
-
-async def _tell(session: AsyncSession, kind: EventType, about: str, name: str) -> None:
-    await events.append(session, keys.DEFAULT_WORKSPACE, kind, Subject(kind=about, id=name), _actor())
 
 
 def _actor() -> Actor:
