@@ -124,7 +124,7 @@ async def streamed(product: Product, mission: str) -> bytes:
 
 def dumped(product: Product) -> bytes:
     """The database as a backup holds it."""
-    dump = [installed_binaries() / "pg_dump", product.url]
+    dump = [str(installed_binaries() / "pg_dump"), product.url]
     return subprocess.run(dump, capture_output=True, check=True).stdout
 
 
