@@ -7,7 +7,7 @@ from fastapi import Query
 from api.deps import AppSettings, Asker, Db
 from api.routing import router
 from api.views import mission_view
-from models.contracts.missions import Name
+from models.contracts.missions import Named
 from models.domain.errors import NotPermitted
 from models.domain.names import is_agent_id
 from models.domain.principals import Kind
@@ -24,8 +24,8 @@ async def next_mission(
     call: Asker,
     db: Db,
     settings: AppSettings,
-    agent_id: Annotated[Name, Query(description="Whom the mission is assigned to: an agent, by name or id.")],
-    agent_role: Annotated[Name, Query(description="Its role, as in `allowed_roles`; `coding` is short for one.")],
+    agent_id: Annotated[Named, Query(description="Whom the mission is assigned to: an agent, by name or id.")],
+    agent_role: Annotated[Named, Query(description="Its role, as in `allowed_roles`; `coding` is short for one.")],
     peek: Annotated[bool, Query(description="Look without taking.")] = False,
 ) -> Success[MissionView | None]:
     """Assign the most severe, then oldest open mission that the agent may take; null when there is none.

@@ -10,6 +10,7 @@ from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Repor
 from api.routing import router
 from api.views import page_of
 from models.configuration import load_prices
+from models.contracts.missions import Named
 from models.domain.budgets import RunStatus
 from models.domain.errors import NotPermitted
 from models.domain.prices import Charge, charge
@@ -55,7 +56,7 @@ async def list_runs(
     db: Db,
     page: Newest,
     status: RunStatus | None = None,
-    agent_id: str | None = None,
+    agent_id: Named | None = None,
     ticket_id: str | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[RunView]]:

@@ -18,6 +18,18 @@ def is_agent_id(text: str) -> bool:
     return _LIKE_AN_AGENT_ID.fullmatch(text.casefold()) is not None
 
 
+def one_spelling(text: str) -> str:
+    """Spell a name that says whom one means (NFKC), be there anybody of it or not.
+
+    Raises:
+        ValueError: nothing is left of it, or too much.
+    """
+    name = unicodedata.normalize("NFKC", text).strip()
+    if not 1 <= len(name) <= 2 * MAX_NAME:
+        raise ValueError(f"a name has 1 to {2 * MAX_NAME} characters, and not only spaces")
+    return name
+
+
 def clean_name(text: str) -> str:
     """Give the one spelling (NFKC) of a name.
 
