@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
 
 from models.domain.errors import Unavailable
 from models.domain.events import EventType
@@ -51,7 +52,8 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
 async def _make_admin(session: AsyncSession, secret: str) -> None:
     """Give the first admin this key. Keys of another role that it had by then end: they are not lifted with it."""
     place, role, actor = keys.DEFAULT_WORKSPACE, Role.PLATFORM_ADMIN, _actor()
-    name, known = await _first_admin(session, place)
+    name = await _first_admin(session, place)
+    known = await session.get(PrincipalRow, (place, name))
     if known is None or known.deactivated_at or known.role != role:
         await api_keys.revoke_all(session, place, name, actor)
         installer = Principal(place, actor.name, Kind.HUMAN, role, key_id="")
@@ -59,13 +61,14 @@ async def _make_admin(session: AsyncSession, secret: str) -> None:
     await api_keys.insert_key(session, place, {"principal": name, **keys.of_secret(secret)}, actor)
 
 
-async def _first_admin(session: AsyncSession, place: str) -> tuple[str, PrincipalRow | None]:
-    """Find who becomes the first admin: `admin`, or the next one of that name which no agent or service has."""
-    for name in chain(["admin"], (f"admin-{number}" for number in count(2))):
-        known = await session.get(PrincipalRow, (place, name))
-        if known is None or known.kind == Kind.HUMAN:
-            return name, known
-    raise AssertionError("numbers do not end")
+async def _first_admin(session: AsyncSession, place: str) -> str:
+    """Name the first admin: `admin`, or the next one of that name which no agent or service has."""
+    others = select(PrincipalRow.name).where(
+        PrincipalRow.workspace_id == place, PrincipalRow.kind != Kind.HUMAN.value, col(PrincipalRow.name).like("admin%")
+    )
+    taken = set(await session.scalars(others))
+    names = chain(["admin"], (f"admin-{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 async def ensure_first_policy(db: Database, settings: Settings) -> None:
