@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from api.services import services
+from models.domain.agents import Latitude, require_latitude
 from models.domain.errors import NotFound, NotPermitted, Unauthenticated
 from models.domain.principals import Callers, Principal, Role, within
 from models.store import workspaces
@@ -42,11 +43,12 @@ class Call:
 class Caller:
     """A route's declaration of who may call it: `Annotated[Call, Depends(Caller(Callers(…)))]`.
 
+    It `goes` as far as it says: an agent that is held may not go so far everywhere.
     `api.routing.Route` asks before it reads the body, so that strangers cannot make us hold one.
     """
 
-    def __init__(self, callers: Callers) -> None:
-        self.callers = callers
+    def __init__(self, callers: Callers, goes: Latitude = Latitude.BEGIN) -> None:
+        self.callers, self.goes = callers, goes
 
     async def __call__(self, request: Request) -> Call | None:
         """Hand out what `identify` found."""
@@ -60,6 +62,7 @@ class Caller:
             Unauthenticated: no key, or none that is good.
             RateLimited: too many requests of this key, or from this address without a good one.
             NotPermitted: known, but not one whom this route serves, or with a key that is narrowed to other things.
+            Conflict: an agent that is held and may not go so far.
             NotFound: the path or `X-Workspace` names a workspace that the key does not open.
         """
         shared = services(request)
@@ -72,6 +75,7 @@ class Caller:
         _require_scope(principal, noun, reads=request.method in _SAFE)
         if not self.callers.admit(principal):
             raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
+        require_latitude(principal.name, principal.status, self.goes)
         wanted = request.path_params.get("workspace_id") or request.headers.get("x-workspace")
         if wanted is not None and wanted != principal.workspace_id:
             principal = await _entering(request, principal, wanted)

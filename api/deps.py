@@ -10,6 +10,7 @@ from api.gateway import Gateway
 from api.idempotency import Once, once, once_everywhere
 from api.services import services
 from api.strangers import CallerOrRegistrant, CallerOrStranger, Public
+from models.domain.agents import Latitude
 from models.domain.errors import InvalidInput
 from models.domain.principals import Callers, Role
 from models.schemas.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, PageRequest, Sort, read_cursor
@@ -17,7 +18,7 @@ from models.settings import Settings
 from models.store.database import Database
 from models.store.policies import PolicyBook
 
-Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True)))]
+Reader = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True), Latitude.LOOK))]
 """Requirements section 3 "R": everyone of the workspace."""
 Operator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR)))]
 """O, D."""
@@ -27,13 +28,13 @@ PlatformAdmin = Annotated[Call, Depends(Caller(Callers(Role.PLATFORM_ADMIN)))]
 """P."""
 Human = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER)))]
 """B, M, O, D."""
-Agent = Annotated[Call, Depends(Caller(Callers(agents=True)))]
-"""A."""
+LivingAgent = Annotated[Call, Depends(Caller(Callers(agents=True), Latitude.LIVE))]
+"""A, whatever holds it."""
 AgentOrAdmin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN, agents=True)))]
 """A, D."""
 Registrar = Annotated[Call | None, Depends(CallerOrStranger(Callers(Role.ADMIN, agents=True)))]
 """A, D, and None for whoever has no key."""
-ReaderOrRegistrant = Annotated[Call, Depends(CallerOrRegistrant(Callers(Role.OBSERVER, agents=True)))]
+ReaderOrRegistrant = Annotated[Call, Depends(CallerOrRegistrant(Callers(Role.OBSERVER, agents=True), Latitude.LOOK))]
 """R, and who registered the agent in question."""
 PUBLIC = Depends(Public())
 """For `dependencies=[PUBLIC]`: no key, so many requests an address."""
@@ -43,12 +44,21 @@ Anybody = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True, ser
 """Whoever has a key: for what one may do to one's own."""
 AgentOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True)))]
 """A, O, D."""
+Assignee = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True), Latitude.FINISH))]
+"""The same, for what an agent was given before it was held."""
+Asker = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True), Latitude.LOOK))]
+"""The same, where SQL tells a held agent why it gets nothing."""
 ServiceOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, services=True)))]
 """S, O, D."""
 AnyActor = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True, services=True)))]
 """A, O, D, S."""
-Reporter = Annotated[Call, Depends(Caller(Callers(Role.ADMIN, agents=True, services=True)))]
+_REPORTERS = Callers(Role.ADMIN, agents=True, services=True)
+Reporter = Annotated[Call, Depends(Caller(_REPORTERS))]
 """S, A; and D, whose key is the only one until more are made."""
+Spender = Annotated[Call, Depends(Caller(_REPORTERS, Latitude.FINISH))]
+"""The same, for what has begun."""
+Settler = Annotated[Call, Depends(Caller(_REPORTERS, Latitude.REPORT))]
+"""The same, for what is over."""
 
 
 async def _settings(request: Request) -> Settings:

@@ -34,12 +34,13 @@ class Commit(NamedTuple):
 async def parts(settings: Settings, gateway: Gateway) -> list[Part]:
     """Look at each part now. The database is well if anybody gets this far: a caller's key is read from it."""
     temporal, polled = await asyncio.gather(gateway.answers(), gateway.last_poll())
+    configuration = await asyncio.to_thread(_configuration, settings)
     return [
         _part("api", Health.HEALTHY),
         _part("database", Health.HEALTHY),
         _part("temporal", Health.HEALTHY) if temporal else _part("temporal", Health.DOWN, "it does not answer"),
         _part("worker", *_worker(temporal, polled)),
-        _part("configuration", *_configuration(settings), critical=False),
+        _part("configuration", *configuration, critical=False),
     ]
 
 

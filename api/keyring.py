@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.domain.errors import Unauthenticated
+from models.domain.agents import Latitude, require_latitude
+from models.domain.errors import Conflict, Unauthenticated
 from models.domain.principals import Principal
 from models.store import keys
 from models.store.database import Database
@@ -68,11 +69,12 @@ class KeyRing:
         self._used[principal.workspace_id, principal.key_id] = datetime.now(UTC)
         return principal
 
-    async def is_good(self, secret: str) -> bool:
-        """Whether a key that was good still is; while Postgres is away, nobody can tell that it is not."""
+    async def may_look(self, secret: str) -> bool:
+        """Whether a key that may look still may; while Postgres is away, nobody can tell that it may not."""
         try:
-            await self.open(secret)
-        except Unauthenticated:
+            found = await self.open(secret)
+            require_latitude(found.name, found.status, Latitude.LOOK)
+        except (Unauthenticated, Conflict):
             return False
         except (SQLAlchemyError, OSError):
             return True

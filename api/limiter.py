@@ -27,13 +27,13 @@ class Limiter:
         self._full_at: dict[str, int] = {}
 
     def count(self, connection: HTTPConnection, principal: Principal) -> None:
-        """Count a request of a key.
+        """Count a request of a key, with those of the keys that it was rotated from.
 
         Raises:
             RateLimited: it has none left for now.
         """
         limit = principal.rate or self._of_kind[principal.kind]
-        self._spend(connection, principal.key_id, limit, MINUTE)
+        self._spend(connection, principal.lineage, limit, MINUTE)
 
     def count_address(self, connection: HTTPConnection) -> None:
         """Count a request without a good key."""

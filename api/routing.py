@@ -19,6 +19,8 @@ from models.domain.errors import InvalidInput, TooLarge
 from models.schemas.envelope import Failure
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+STRANGERS_BODY_BYTES = 64 * 1024
+"""The longest body of a request without a key; an agent's registration has a third of it."""
 
 
 class Route(APIRoute):
@@ -65,7 +67,7 @@ class Route(APIRoute):
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
             if body is not None:
-                await request.load(services(request).settings.max_body_bytes, body)
+                await request.load(_longest(request), body)
             return await handle(request)
 
         return guarded
@@ -146,6 +148,12 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Failure, "description": "Refused; the message says what to do next"},
     "5XX": {"model": Failure, "description": "Our fault, or a part we need is away; try again"},
 }
+
+
+def _longest(request: Request) -> int:
+    """Bound a body: reading JSON holds up everybody, and strangers have little to say."""
+    most = services(request).settings.max_body_bytes
+    return most if getattr(request.state, "call", None) else min(most, STRANGERS_BODY_BYTES)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -47,8 +47,8 @@ def snake_query(query: bytes) -> bytes:
     """Spell the parameters' names in snake_case."""
     if not query or query.islower():
         return query
-    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
-    return urlencode([(to_snake(name.decode(errors="replace")), value) for name, value in pairs]).encode()
+    pairs = parse_qsl(query.decode(errors="surrogateescape"), keep_blank_values=True, errors="surrogateescape")
+    return urlencode([(to_snake(name), value) for name, value in pairs], errors="surrogateescape").encode()
 
 
 def _refuse_constant(name: str) -> float:

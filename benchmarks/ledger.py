@@ -18,11 +18,12 @@ from models.domain.budgets import Cap, Key, Owner, Scope
 from models.domain.prices import Charge, Usage
 from models.schemas.runs import RunCreate
 from models.settings import Settings
-from models.store import budgets, keys, ledger, runs
+from models.store import budgets, ledger, runs
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.ledger import Place
 from models.store.migrate import migrate
+from tests.fixtures.access import make_workspace
 
 GOAL = Goal("calls_per_second", "higher", 0.5)
 HOT = Goal("calls_per_second", "higher", None)
@@ -114,7 +115,7 @@ def _bare(engine: AsyncEngine) -> Spend:
 async def _place(db: Database, workspace_id: str, number: int) -> Place:
     """Start a run that all four limits hold, each far enough away."""
     async with db.system() as session:
-        await keys.create_workspace(session, workspace_id, workspace_id)
+        await make_workspace(session, workspace_id)
     agent, ticket = f"bot-{number}", f"T-{number}"
     far = Cap(Decimal(10**8), 10**15)
     async with db.workspace(workspace_id) as session:

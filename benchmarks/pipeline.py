@@ -17,10 +17,11 @@ from models.domain.ids import mission_workflow_id
 from models.domain.states import MissionOutcome
 from models.schemas.missions import MissionCreate
 from models.schemas.repositories import RepositoryCreate
-from models.store import keys, missions, repositories
+from models.store import missions, repositories
 from models.store.database import Database
 from models.store.events import Actor
 from models.tables.workspaces import Repository
+from tests.fixtures.access import make_workspace
 from workflows.client import connect
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.queues import control_queue
@@ -50,7 +51,7 @@ class Office:
         """Make a workspace with repositories; nobody looks whether they are there."""
         workspace_id = f"bench-{uuid.uuid4().hex[:8]}"
         async with db.system() as session:
-            await keys.create_workspace(session, workspace_id, "Benchmark")
+            await make_workspace(session, workspace_id)
         places = [RepositoryCreate(url=f"https://example.org/{n}.git") for n in range(repository_count)]
         async with db.workspace(workspace_id) as session:
             made = [await repositories.register(session, workspace_id, place, (), OPERATOR) for place in places]

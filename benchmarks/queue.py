@@ -22,11 +22,11 @@ from benchmarks.servers import BareApi, pid_of, serving
 from models.domain.agents import AgentStatus, Registration
 from models.domain.principals import Kind
 from models.settings import Settings
-from models.store import keys
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.keys import DEFAULT_WORKSPACE
 from models.tables.agents import AgentRow
+from tests.fixtures.access import make_key
 
 GOAL = Goal("claims_per_second", "higher", 0.6)
 _TEAM = (("coding", Decimal("0.90")),) * 3 + (("healing", Decimal("0.50")),)
@@ -148,7 +148,7 @@ async def _team(settings: Settings) -> list[Agent]:
                     trust=trust,
                 )
             )
-            key = await keys.create_key(session, DEFAULT_WORKSPACE, name, kind=Kind.AGENT)
+            key = await make_key(session, DEFAULT_WORKSPACE, name, kind=Kind.AGENT)
             asks = request("GET", f"/api/v1/queue/next?agent_id={name}&agent_role={role}", key)
             team.append(Agent(name, asks, request("POST", f"/api/v1/agents/{name}/heartbeat", key)))
     await db.close()

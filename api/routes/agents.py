@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.auth import Call
 from api.deps import (
     Admin,
-    Agent,
     AgentOrAdmin,
     Db,
+    LivingAgent,
     OnlyOnce,
     Operator,
     Pagination,
@@ -24,8 +24,10 @@ from api.idempotency import KeyHeader, once_in
 from api.routing import router
 from api.services import services
 from api.views import page_of
+from models.contracts.missions import Named
 from models.domain.agents import AgentStatus, Registration, Verb
 from models.domain.errors import InvalidInput, NotFound, NotPermitted
+from models.domain.names import STRANGERS
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
 from models.schemas.agents import (
@@ -46,8 +48,6 @@ from models.tables.agents import AgentRow
 
 routes = router("agents")
 Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
-STRANGERS = "(unknown)"
-"""In an actor's name, where a visitor's has its workspace: no workspace is called so."""
 SECRET = "secret"  # noqa: S105  # the name of a field
 
 
@@ -61,7 +61,7 @@ async def register_agent(
     elif new.workspace not in (None, call.workspace_id):
         raise NotFound("workspace_not_found", f"there is no workspace {new.workspace!r} that this key opens")
     workspace_id = call.workspace_id if call else await _meant(request, new.workspace)
-    actor = call.actor if call else Actor(f"{STRANGERS}/{new.name}", request.state.request_id)
+    actor = call.actor if call else Actor(f"{STRANGERS}{new.name}", request.state.request_id)
     if key and not call:
         key = f"stranger {key}"  # with a space, which no key has: strangers cannot use up a member's
 
@@ -84,7 +84,7 @@ async def list_agents(
 
 
 @routes.get("/agents/{agent}")
-async def get_agent(agent: str, call: ReaderOrRegistrant, db: Db) -> Success[AgentShown]:
+async def get_agent(agent: Named, call: ReaderOrRegistrant, db: Db) -> Success[AgentShown]:
     """Show an agent, by id or name. Who registered it gets its key here, the first time after the approval."""
     async with db.workspace(call.workspace_id) as session:
         found = await agents.require(session, call.workspace_id, agent)
@@ -95,7 +95,7 @@ async def get_agent(agent: str, call: ReaderOrRegistrant, db: Db) -> Success[Age
 
 
 @routes.patch("/agents/{agent}", response_model=Success[AgentView])
-async def change_agent(agent: str, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce) -> Response:
+async def change_agent(agent: Named, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce) -> Response:
     """Change an agent's endpoint or capabilities; its level is for admins."""
 
     async def apply(session: AsyncSession) -> AgentView:
@@ -110,7 +110,7 @@ async def change_agent(agent: str, change: AgentChange, call: AgentOrAdmin, once
 
 
 @routes.delete("/agents/{agent}", response_model=Success[AgentView])
-async def deactivate_agent(agent: str, call: Admin, once: OnlyOnce) -> Response:
+async def deactivate_agent(agent: Named, call: Admin, once: OnlyOnce) -> Response:
     """End an agent and all its keys now; it stays listed, with all that it did."""
 
     async def deactivate(session: AsyncSession) -> AgentView:
@@ -121,19 +121,19 @@ async def deactivate_agent(agent: str, call: Admin, once: OnlyOnce) -> Response:
 
 
 @routes.post("/agents/{agent}/approve", response_model=Success[AgentView])
-async def approve_agent(agent: str, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
+async def approve_agent(agent: Named, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
     """Let an agent in: the answer to the decision that its registration put into the inbox."""
     return await _decide(agent, DecisionStatus.APPROVED, body, call, once)
 
 
 @routes.post("/agents/{agent}/reject", response_model=Success[AgentView])
-async def reject_agent(agent: str, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
+async def reject_agent(agent: Named, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
     """Keep an agent out; it may register again."""
     return await _decide(agent, DecisionStatus.DENIED, body, call, once)
 
 
 @routes.post("/agents/{agent}/rotate-key", status_code=201, response_model=Success[KeyMade])
-async def rotate_agent_key(agent: str, body: KeyRotate, call: AgentOrAdmin, once: OnlyOnce) -> Response:
+async def rotate_agent_key(agent: Named, body: KeyRotate, call: AgentOrAdmin, once: OnlyOnce) -> Response:
     """Give an agent a new key; the old one opens for the grace period yet. The agent itself may, and an admin."""
 
     async def rotate(session: AsyncSession) -> KeyMade:
@@ -147,7 +147,7 @@ async def rotate_agent_key(agent: str, body: KeyRotate, call: AgentOrAdmin, once
 
 
 @routes.post("/agents/{agent}/heartbeat")
-async def heartbeat(agent: str, call: Agent, db: Db) -> Success[HeartbeatView]:
+async def heartbeat(agent: Named, call: LivingAgent, db: Db) -> Success[HeartbeatView]:
     """Say that the agent lives, more often than every 90 seconds; the answer says what it is to be."""
     async with db.workspace(call.workspace_id) as session:
         await _own(session, call, agent)
@@ -156,7 +156,7 @@ async def heartbeat(agent: str, call: Agent, db: Db) -> Success[HeartbeatView]:
 
 
 @routes.post("/agents/{agent}/{verb}", response_model=Success[AgentView])
-async def command_agent(agent: str, verb: Verb, call: Operator, once: OnlyOnce) -> Response:
+async def command_agent(agent: Named, verb: Verb, call: Operator, once: OnlyOnce) -> Response:
     """Pause, resume, drain, quarantine or stop an agent. Out of quarantine, or started again, it is by admins only."""
 
     async def obey(session: AsyncSession) -> AgentView:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Admin, Db, Human, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
+from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
 from models.domain.errors import Conflict
@@ -40,7 +41,7 @@ async def list_audit(
     call: Human,
     db: Db,
     page: Newest,
-    actor: str | None = None,
+    actor: Named | None = None,
     action: str | None = None,
     subject: Annotated[str | None, Query(description="The id of what was acted upon.")] = None,
     subject_kind: str | None = None,

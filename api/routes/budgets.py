@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.deps import Admin, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from api.views import page_of
+from models.contracts.missions import Named
 from models.domain.budgets import Scope
 from models.domain.errors import NotFound
 from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitSet, LimitView, Sum
@@ -61,7 +62,7 @@ async def sum_costs(
     db: Db,
     group_by: GroupBy = GroupBy.DAY,
     workspace_id: str | None = None,
-    agent_id: str | None = None,
+    agent_id: Named | None = None,
     ticket_id: str | None = None,
     run_id: str | None = None,
     mission_id: str | None = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader
+from api.deps import Assignee, Db, OnlyOnce, Pagination, Reader
 from api.missions import ThisMission, read_candidate, require_access, require_assigned
 from api.routing import router
 from models.schemas import links
@@ -28,9 +28,7 @@ async def list_candidates(call: Reader, mission: ThisMission, db: Db, page: InOr
 
 
 @routes.post("/missions/{mission_id}/candidates", status_code=201, response_model=Success[CandidateView])
-async def add_candidate(
-    new: CandidateCreate, call: AgentOrOperator, mission: ThisMission, once: OnlyOnce, db: Db
-) -> Response:
+async def add_candidate(new: CandidateCreate, call: Assignee, mission: ThisMission, once: OnlyOnce, db: Db) -> Response:
     """Add a change to try: a unified diff of up to 16 MiB, or a ref of the repository. Only before the start."""
     require_assigned(mission, call)
     await require_access(mission, call, db)

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.deps import Db, OnlyOnce, Operator, Pagination, Reader, ServiceOrOperator
 from api.routing import router
 from api.views import page_of
+from models.contracts.missions import Named
 from models.domain.states import CapaStatus, Severity
 from models.schemas.capa import CapaCreate, CapaPatch, CapaView
 from models.schemas.envelope import Page, Success
@@ -36,7 +37,7 @@ async def list_capa(
     mission_id: str | None = None,
     status: CapaStatus | None = None,
     severity: Severity | None = None,
-    owner: str | None = None,
+    owner: Named | None = None,
 ) -> Success[Page[CapaView]]:
     """List CAPAs, the newest first."""
     filters = {"mission_id": mission_id, "status": status, "severity": severity, "owner": owner}

@@ -6,7 +6,7 @@ from fastapi import Body, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import AgentOrOperator, AppSettings, Db, OnlyOnce, Operator, Policies, Workflows
+from api.deps import AppSettings, Assignee, Db, OnlyOnce, Operator, Policies, Workflows
 from api.missions import ThisMission, require_assigned, require_start
 from api.routing import router
 from api.views import mission_links
@@ -27,7 +27,7 @@ ToCancel = Annotated[MissionCancel, Body(default_factory=MissionCancel)]
 @routes.post("/missions/{mission_id}/execute", status_code=202, response_model=Success[MissionStarted])
 async def execute_mission(
     body: ToExecute,
-    call: AgentOrOperator,
+    call: Assignee,
     mission: ThisMission,
     once: OnlyOnce,
     db: Db,

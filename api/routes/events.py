@@ -53,7 +53,7 @@ async def watch_events(
     wanted = Wanted(_types(type) if type else None, subject)
     await feed.ready()
     secret, ring = secret_of(request), services(request).keys
-    stream = Stream(feed, call.workspace_id, wanted, place, lambda: ring.is_good(secret))
+    stream = Stream(feed, call.workspace_id, wanted, place, lambda: ring.may_look(secret))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream.chunks(), media_type="text/event-stream", headers=headers)
 

@@ -10,6 +10,7 @@ from api.auth import Call
 from api.deps import Admin, Anybody, Db, OnlyOnce, Pagination
 from api.routing import router
 from api.views import page_of
+from models.contracts.missions import Named
 from models.domain.errors import NotFound
 from models.domain.principals import Kind
 from models.schemas.envelope import Page, Success
@@ -39,7 +40,7 @@ async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce) -> Response:
 
 @routes.get("/keys")
 async def list_keys(
-    call: Admin, db: Db, page: Newest, principal: str | None = None, kind: Kind | None = None, role: str | None = None
+    call: Admin, db: Db, page: Newest, principal: Named | None = None, kind: Kind | None = None, role: str | None = None
 ) -> Success[Page[KeyView]]:
     """List the workspace's keys, the newest first; those that ended, too."""
     filters = {"principal": principal, "kind": kind, "role": role}

@@ -11,6 +11,7 @@ from api.missions import ThisMission, read_candidate
 from api.routing import router
 from api.views import mission_view, page_of
 from models.configuration import load_catalog
+from models.contracts.missions import Named
 from models.domain.errors import NotPermitted
 from models.domain.principals import Kind
 from models.domain.states import MissionOutcome, MissionStatus, Severity
@@ -54,7 +55,7 @@ async def list_missions(
     severity: Severity | None = None,
     outcome: MissionOutcome | None = None,
     subsystem_id: str | None = None,
-    assigned_to: str | None = None,
+    assigned_to: Named | None = None,
     repository_id: str | None = None,
     retry_of: str | None = None,
 ) -> Success[Page[MissionSummary]]:

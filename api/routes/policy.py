@@ -62,6 +62,7 @@ async def get_policy_version(version: int, call: Reader, db: Db) -> Success[Poli
 @routes.post("/policy/versions", status_code=201, response_model=Success[PolicyVersionView])
 async def create_policy_version(new: PolicyCreate, call: Admin, once: OnlyOnce, book: Policies) -> Response:
     """Keep a new version of the policy. It changes nothing until it is activated: try it first."""
+    await asyncio.to_thread(parse_policy, new.source)
 
     async def create(session: AsyncSession) -> PolicyVersionView:
         await book.in_force(session, call.workspace_id)

@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import Query, Response
 
 from api.auth import Call
-from api.deps import AgentOrOperator, AppSettings, Db
+from api.deps import AppSettings, Asker, Db
 from api.idempotency import envelope
 from api.routing import router
 from api.views import view_of
-from models.contracts.missions import Name
+from models.contracts.missions import Named
 from models.domain.errors import NotPermitted
 from models.domain.names import is_agent_id
 from models.domain.principals import Kind
@@ -24,11 +24,11 @@ routes = router("queue")
 
 @routes.get("/queue/next", response_model=Success[MissionView | None])
 async def next_mission(
-    call: AgentOrOperator,
+    call: Asker,
     db: Db,
     settings: AppSettings,
-    agent_id: Annotated[Name, Query(description="Whom the mission is assigned to: an agent, by name or id.")],
-    agent_role: Annotated[Name, Query(description="Its role, as in `allowed_roles`; `coding` is short for one.")],
+    agent_id: Annotated[Named, Query(description="Whom the mission is assigned to: an agent, by name or id.")],
+    agent_role: Annotated[Named, Query(description="Its role, as in `allowed_roles`; `coding` is short for one.")],
     peek: Annotated[bool, Query(description="Look without taking.")] = False,
 ) -> Response:
     """Assign the most severe, then oldest open mission that the agent may take; null when there is none.

@@ -6,10 +6,11 @@ from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Reporter
+from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Reporter, Settler, Spender
 from api.routing import router
 from api.views import page_of
 from models.configuration import load_prices
+from models.contracts.missions import Named
 from models.domain.budgets import RunStatus
 from models.domain.errors import NotPermitted
 from models.domain.prices import Charge, charge
@@ -55,7 +56,7 @@ async def list_runs(
     db: Db,
     page: Newest,
     status: RunStatus | None = None,
-    agent_id: str | None = None,
+    agent_id: Named | None = None,
     ticket_id: str | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[RunView]]:
@@ -74,7 +75,7 @@ async def get_run(run_id: str, call: Reader, db: Db) -> Success[RunView]:
 
 @routes.post("/runs/{run_id}/end", response_model=Success[RunView])
 @routes.patch("/runs/{run_id}", response_model=Success[RunView], name="patch_run")
-async def end_run(run_id: str, end: RunEnd, call: Reporter, once: OnlyOnce) -> Response:
+async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce) -> Response:
     """End an execution. What it reserved and did not settle is given back."""
 
     async def finish(session: AsyncSession) -> RunView:
@@ -87,7 +88,7 @@ async def end_run(run_id: str, end: RunEnd, call: Reporter, once: OnlyOnce) -> R
 
 @routes.post("/runs/{run_id}/costs", status_code=201, response_model=Success[CostView])
 async def report_cost(
-    run_id: str, report: CostReport, call: Reporter, db: Db, once: OnlyOnce, settings: AppSettings
+    run_id: str, report: CostReport, call: Settler, db: Db, once: OnlyOnce, settings: AppSettings
 ) -> Response:
     """Pay for a call that was made. Where that goes beyond a limit, nothing is paid and the run is blocked."""
 
@@ -101,7 +102,7 @@ async def report_cost(
 
 @routes.post("/runs/{run_id}/reservations", status_code=201, response_model=Success[CostView])
 async def reserve_cost(
-    run_id: str, wanted: Reservation, call: Reporter, db: Db, once: OnlyOnce, settings: AppSettings
+    run_id: str, wanted: Reservation, call: Spender, db: Db, once: OnlyOnce, settings: AppSettings
 ) -> Response:
     """Reserve what a call may cost before it is made; settle or release it by its `cost_id`."""
 
@@ -115,7 +116,7 @@ async def reserve_cost(
 
 @routes.post("/runs/{run_id}/reservations/{cost_id}/settle", response_model=Success[CostView])
 async def settle_cost(
-    run_id: str, cost_id: str, report: CostReport, call: Reporter, db: Db, once: OnlyOnce, settings: AppSettings
+    run_id: str, cost_id: str, report: CostReport, call: Settler, db: Db, once: OnlyOnce, settings: AppSettings
 ) -> Response:
     """Pay what a reserved call did cost, also where it is more than was reserved."""
 
@@ -128,7 +129,7 @@ async def settle_cost(
 
 
 @routes.post("/runs/{run_id}/reservations/{cost_id}/release", response_model=Success[RunView])
-async def release_cost(run_id: str, cost_id: str, call: Reporter, db: Db, once: OnlyOnce) -> Response:
+async def release_cost(run_id: str, cost_id: str, call: Settler, db: Db, once: OnlyOnce) -> Response:
     """Give back what was reserved for a call that was not made."""
 
     async def give_back(_: str) -> RunView:
@@ -154,7 +155,7 @@ async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOn
 
 
 @routes.post("/runs/{run_id}/tool-calls", status_code=201, response_model=Success[ToolCallView])
-async def log_tool_call(run_id: str, made: ToolCallCreate, call: Reporter, once: OnlyOnce) -> Response:
+async def log_tool_call(run_id: str, made: ToolCallCreate, call: Settler, once: OnlyOnce) -> Response:
     """Log a tool call. The fourth retry in a row with the same error blocks the run."""
 
     async def log(session: AsyncSession) -> ToolCallView:

@@ -1,5 +1,6 @@
 """The whole system at a glance (MISS-25)."""
 
+import asyncio
 from importlib.metadata import version
 
 from api.deps import AppSettings, Db, Reader, Workflows
@@ -25,6 +26,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
         counts = await status.mission_counts(session, call.workspace_id)
         keys = await signing_keys.all_of_them(session)
         policy = await policies.active(session, call.workspace_id)
+    digest = await asyncio.to_thread(_config_hash, settings, policy.version if policy else None)
     commit, found = await running_commit(settings), await parts(settings, gateway)
     return Success(
         data=SystemStatus(
@@ -40,7 +42,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
             overall_health=overall((part.status.state, part.critical) for part in found),
             workspace_id=call.workspace_id,
             version=version("mission-control"),
-            config_hash=_config_hash(settings, policy.version if policy else None),
+            config_hash=digest,
             observing_missions=counts[MissionStatus.OBSERVING],
             escalated_missions=counts[MissionStatus.ESCALATED],
             signing_keys=tuple(SigningKeyView.model_validate(key) for key in keys),

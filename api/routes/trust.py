@@ -7,6 +7,7 @@ from fastapi import Depends
 from api.deps import Db, Pagination, Reader
 from api.routing import router
 from api.views import page_of
+from models.contracts.missions import Named
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.trust import TrustChangeView, TrustScore
@@ -25,14 +26,14 @@ async def list_trust_scores(call: Reader, db: Db, page: Newest) -> Success[Page[
 
 
 @routes.get("/trust-scores/{agent}")
-async def get_trust_score(agent: str, call: Reader, db: Db) -> Success[TrustScore]:
+async def get_trust_score(agent: Named, call: Reader, db: Db) -> Success[TrustScore]:
     """Show how far one agent is trusted, by id or name."""
     async with db.workspace(call.workspace_id) as session:
         return Success(data=TrustScore.model_validate(await agents.require(session, call.workspace_id, agent)))
 
 
 @routes.get("/trust-scores/{agent}/changes")
-async def list_trust_changes(agent: str, call: Reader, db: Db, page: Latest) -> Success[Page[TrustChangeView]]:
+async def list_trust_changes(agent: Named, call: Reader, db: Db, page: Latest) -> Success[Page[TrustChangeView]]:
     """List which missions moved an agent's score, the newest first."""
     async with db.workspace(call.workspace_id) as session:
         known = await agents.require(session, call.workspace_id, agent)

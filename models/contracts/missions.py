@@ -3,15 +3,18 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from models.contracts.wire import BOTH_CASES
 from models.domain.metrics import Comparator, Finite
+from models.domain.names import one_spelling
 from models.domain.states import MissionOutcome, MissionStatus, Severity
 
 MAX_PATCH_BYTES = 16 * 1024 * 1024
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+Named = Annotated[Name, AfterValidator(one_spelling)]
+"""Whom one means: a principal, agent or role, in the one spelling of its name."""
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 
@@ -74,7 +77,7 @@ class PatchCandidate(Contract):
     id: str = ""
     diff: Annotated[str | None, Field(max_length=MAX_PATCH_BYTES)] = None
     ref: Annotated[str | None, Field(min_length=1, max_length=256)] = None
-    author: Name | None = None
+    author: Named | None = None
 
 
 class WorkspaceInfo(Contract):
@@ -90,7 +93,7 @@ class TrustRequirements(Contract):
     """Who may take the mission, and what it may write (MISS-12, MISS-13)."""
 
     required_trust_score: Annotated[Finite, Field(ge=0, le=1)] = 0
-    allowed_roles: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
+    allowed_roles: Annotated[tuple[Named, ...], Field(max_length=50)] = ()
     memory_write_scope: Literal["read_only", "propose", "persist"] = "persist"
     requires_governance_approval: bool = False
 

@@ -1,8 +1,8 @@
 """How an agent comes to be one, what holds it, and when its silence is told (requirements 4.5, 4.6, 5.2)."""
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
-from models.domain.errors import IllegalTransition, NotPermitted
+from models.domain.errors import Conflict, IllegalTransition, NotPermitted
 from models.domain.states import require_transition
 
 STALE_SECONDS = 90
@@ -37,6 +37,20 @@ class Silence(StrEnum):
     LOST = "lost"
 
 
+class Latitude(IntEnum):
+    """How far a request of an agent goes; whoever may go so far may also do what is less."""
+
+    NOTHING = 0
+    LIVE = 1
+    """Say that it lives."""
+    LOOK = 2
+    REPORT = 3
+    """Tell of what it did: pay for it, give back what was reserved, end it."""
+    FINISH = 4
+    """Go on with what it has begun, or what is assigned to it."""
+    BEGIN = 5
+
+
 class Verb(StrEnum):
     """What a human tells an agent to be."""
 
@@ -64,6 +78,15 @@ AGENT_TRANSITIONS: dict[AgentStatus, frozenset[AgentStatus]] = {
 }
 ADMINS_ONLY = frozenset({(_S.QUARANTINED, _S.PAUSED), (_S.STOPPED, _S.ACTIVE)})
 
+GOES = {
+    _S.ACTIVE: Latitude.BEGIN,
+    _S.DRAINED: Latitude.FINISH,
+    _S.PAUSED: Latitude.REPORT,
+    _S.QUARANTINED: Latitude.LIVE,
+    _S.STOPPED: Latitude.NOTHING,
+}
+"""How far an agent may go: held ones begin nothing, and a quarantined one is not even to look around (4.6, V-33)."""
+
 _LEADS_TO = {
     Verb.PAUSE: _S.PAUSED,
     Verb.DRAIN: _S.DRAINED,
@@ -72,6 +95,16 @@ _LEADS_TO = {
 }
 _RESUMES_AS = {_S.QUARANTINED: _S.PAUSED}
 """Out of quarantine nobody goes straight back to work."""
+
+
+def require_latitude(name: str, status: AgentStatus | None, wanted: Latitude) -> None:
+    """Refuse what goes further than a held agent may; who has no status is no agent that was let in.
+
+    Raises:
+        Conflict: `agent_not_active`.
+    """
+    if status is not None and wanted > GOES[status]:
+        raise Conflict("agent_not_active", f"{name!r} is {status.value}: an operator or admin must resume it first")
 
 
 def obey(verb: Verb, current: AgentStatus, *, by_admin: bool) -> AgentStatus:

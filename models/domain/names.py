@@ -7,6 +7,8 @@ MAX_NAME = 128
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 SYSTEM_NAMES = frozenset({"first-start", "policy", "reconciler", "system", "worker"})
 """Who the product's own parts are in events and decisions: nobody else may be called so."""
+STRANGERS = "(unknown)/"
+"""Before the name of whoever acts without a key, as a visitor's workspace is: none is called so."""
 _LIKE_AN_AGENT_ID = re.compile("agent_[0-9a-f]{16}")
 """Paths name an agent by its id or its name: what says one must never say the other of another agent."""
 
@@ -14,6 +16,18 @@ _LIKE_AN_AGENT_ID = re.compile("agent_[0-9a-f]{16}")
 def is_agent_id(text: str) -> bool:
     """Whether a text is spelt like the id of an agent; no name is."""
     return _LIKE_AN_AGENT_ID.fullmatch(text.casefold()) is not None
+
+
+def one_spelling(text: str) -> str:
+    """Spell a name that says whom one means (NFKC), be there anybody of it or not.
+
+    Raises:
+        ValueError: nothing is left of it, or too much.
+    """
+    name = unicodedata.normalize("NFKC", text).strip()
+    if not 1 <= len(name) <= 2 * MAX_NAME:
+        raise ValueError(f"a name has 1 to {2 * MAX_NAME} characters, and not only spaces")
+    return name
 
 
 def clean_name(text: str) -> str:

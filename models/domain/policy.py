@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from models.domain.errors import InvalidInput
 from models.domain.judging import some
+from models.domain.names import one_spelling
 from models.domain.plain_yaml import line_of, read_model
 from models.domain.principals import Kind, Role
 
@@ -207,7 +208,7 @@ class Resolvers(_Part):
         for name in names:
             if set(name) & set("*?[]"):
                 raise ValueError(f"{name!r} is a pattern: name each agent that may answer")
-        return names
+        return tuple(map(one_spelling, names))
 
 
 class Act(_Part):

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from models.domain.agents import AgentStatus
 from models.domain.errors import NotPermitted
 
 
@@ -70,7 +71,8 @@ def within(scopes: Collection[str], noun: str, *, reads: bool) -> bool:
 class Principal:
     """The owner of a key, in the one workspace that the key opens. `role` is a human's; `scopes` narrow the key.
 
-    `rate` is the key's own number of requests a minute, where it has one; `home` is a visiting platform admin's.
+    `rate` is the key's own number of requests a minute, where it has one; `lineage` is what the key and those it was
+    rotated from count as; `status` is an agent's; `home` is a visiting platform admin's.
     """
 
     workspace_id: str
@@ -80,6 +82,8 @@ class Principal:
     key_id: str
     scopes: tuple[str, ...] = ()
     rate: int | None = None
+    lineage: str = ""
+    status: AgentStatus | None = None
     home: str = ""
 
     @property

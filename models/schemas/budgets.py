@@ -5,9 +5,10 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from models.domain.budgets import OWNERS, Cap, Category, Key, Owner, Scope, Tokens, Usd
+from models.domain.names import one_spelling
 from models.domain.policy import Level
 from models.schemas.envelope import Body
 
@@ -32,6 +33,11 @@ class LimitSet(Body):
     def cap(self) -> Cap:
         """What it becomes."""
         return Cap(self.cap_usd, self.cap_tokens)
+
+    @field_validator("name")
+    @classmethod
+    def _one_spelling(cls, name: str) -> str:
+        return one_spelling(name) if name else name
 
     @model_validator(mode="after")
     def _can_be(self) -> "LimitSet":

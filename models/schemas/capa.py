@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.contracts.missions import Name, Text
+from models.contracts.missions import Name, Named, Text
 from models.domain.states import CapaStatus, Severity
 from models.schemas.envelope import Body
 
@@ -21,7 +21,7 @@ class CapaCreate(Body):
     corrective: Remedy = ""
     preventive: Remedy = ""
     severity: Severity
-    owner: Name | None = None
+    owner: Named | None = None
 
 
 class CapaPatch(Body):
@@ -31,7 +31,7 @@ class CapaPatch(Body):
     cause: Text | None = None
     corrective: Remedy | None = None
     preventive: Remedy | None = None
-    owner: Name | None = None
+    owner: Named | None = None
 
     @property
     def changes(self) -> dict[str, str]:

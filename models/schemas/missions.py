@@ -11,6 +11,7 @@ from models.contracts.missions import (
     MetricTarget,
     MissionPackage,
     Name,
+    Named,
     Symptom,
     TrustRequirements,
 )
@@ -32,7 +33,7 @@ class CandidateCreate(Body):
 
     diff: str | None = None
     ref: Branch | None = None
-    author: Name | None = None
+    author: Named | None = None
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> "CandidateCreate":
@@ -47,8 +48,8 @@ class MissionCreate(Body):
     subsystem_id: Name
     severity: Severity
     mission_type: MissionType = "coding"
-    detected_by: Name | None = None
-    assigned_to: Name | None = None
+    detected_by: Named | None = None
+    assigned_to: Named | None = None
     symptoms: Annotated[tuple[Symptom, ...], Field(max_length=100)] = ()
     repository: Place | None = None
     workspace_repo_path: Place | None = None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.contracts.missions import Name
+from models.contracts.missions import Named
 from models.domain.plain_yaml import MAX_BYTES
 from models.domain.policy import Act, Ask, Context, Dollars, Fact, Level, Outcome, Risk, Who
 from models.domain.principals import Kind, Role
@@ -114,7 +114,7 @@ class PolicyTried(BaseModel):
 class As(Body):
     """Who would act."""
 
-    name: Name = "somebody"
+    name: Named = "somebody"
     kind: Kind = Kind.HUMAN
     role: Role | None = None
     level: Level | None = None

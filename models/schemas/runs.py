@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from models.contracts.missions import Name, Text
+from models.contracts.missions import Name, Named, Text
 from models.domain.budgets import Category, RunStatus, Signed, Tokens, Usd
 from models.domain.policy import Level
 from models.domain.prices import Usage
@@ -19,7 +19,7 @@ Calls = Annotated[int, Field(ge=0, le=1_000_000)]
 class RunCreate(Body):
     """Starts an execution. An agent starts its own; a service or admin may name the agent, and its level."""
 
-    agent_id: Name | None = None
+    agent_id: Named | None = None
     level: Level | None = None
     ticket_id: Name | None = None
     category: Category | None = None

@@ -68,7 +68,7 @@ async def rotate(
         raise Conflict("key_rotated", f"this key has a successor: rotate {old.rotated_to}", successor=old.rotated_to)
     if not await _is_valid(session, old):
         raise Conflict("key_ended", "this key has expired or was revoked; an admin makes a new one")
-    kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at")}
+    kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at", "lineage")}
     made, secret = await insert_key(session, workspace_id, kept, actor)
     ends = func.least(col(ApiKey.expires_at), func.mc_now() + grace)  # which passes over a NULL
     await rows.set_columns(session, old, rotated_to=made.key_id, expires_at=ends)

@@ -1,5 +1,6 @@
 """Limits and the counters that hold them: set by admins, met by runs, contained when they are crossed (BUDG-04)."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -160,7 +161,9 @@ async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> N
 async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> str:
     """Say who may raise a cap: whom the policy in force names, and an admin where none is yet."""
     law = await policies.active(session, workspace_id)
-    resolvers = parse_policy(law.source).resolvers(KIND) if law else Resolvers(role=Role.ADMIN)
+    resolvers = Resolvers(role=Role.ADMIN)
+    if law:
+        resolvers = (await asyncio.to_thread(parse_policy, law.source)).resolvers(KIND)
     return Terms.of(None, resolvers, Risk.YELLOW, {actor.name}).model_dump_json()
 
 

@@ -4,18 +4,21 @@ import asyncio
 import os
 import tempfile
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
 
 from models.domain.errors import Misconfigured, Unavailable
-from models.domain.events import EventType, Subject
+from models.domain.events import EventType
 from models.domain.principals import Kind, Principal, Role
+from models.schemas.workspaces import WorkspaceCreate
 from models.settings import Settings
-from models.store import api_keys, events, keys, principals, system
+from models.store import api_keys, keys, principals, system, workspaces
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.migrate import expected_revision
@@ -25,6 +28,7 @@ from models.tables.workspaces import PrincipalRow
 log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.5
+_DEFAULT = WorkspaceCreate(slug=keys.DEFAULT_WORKSPACE, name="Default")
 
 
 async def ensure_first_admin(db: Database, settings: Settings) -> None:
@@ -38,8 +42,8 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
     """
     async with db.system() as session:
         await keys.lock_first_start(session)
-        if await keys.create_workspace(session, keys.DEFAULT_WORKSPACE, "Default"):
-            await _tell(session, EventType.WORKSPACE_CREATED, "workspace", keys.DEFAULT_WORKSPACE)
+        if made := await workspaces.insert_workspace(session, _DEFAULT):
+            await workspaces.tell(session, made, EventType.WORKSPACE_CREATED, _actor(), {"name": made.name})
         if await keys.has_admin(session, keys.DEFAULT_WORKSPACE):
             return
         secret = keys.new_secret()
@@ -50,13 +54,24 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
 
 async def _make_admin(session: AsyncSession, secret: str) -> None:
     """Give the first admin this key. Keys of another role that it had by then end: they are not lifted with it."""
-    place, name, role, actor = keys.DEFAULT_WORKSPACE, "admin", Role.PLATFORM_ADMIN, _actor()
+    place, role, actor = keys.DEFAULT_WORKSPACE, Role.PLATFORM_ADMIN, _actor()
+    name = await _first_admin(session, place)
     known = await session.get(PrincipalRow, (place, name))
     if known is None or known.deactivated_at or known.role != role:
         await api_keys.revoke_all(session, place, name, actor)
         installer = Principal(place, actor.name, Kind.HUMAN, role, key_id="")
         await principals.set_role(session, place, name, role, installer, actor)
     await api_keys.insert_key(session, place, {"principal": name, **keys.of_secret(secret)}, actor)
+
+
+async def _first_admin(session: AsyncSession, place: str) -> str:
+    """Name the first admin: `admin`, or the next one of that name which no agent or service has."""
+    others = select(PrincipalRow.name).where(
+        PrincipalRow.workspace_id == place, PrincipalRow.kind != Kind.HUMAN.value, col(PrincipalRow.name).like("admin%")
+    )
+    taken = set(await session.scalars(others))
+    names = chain(["admin"], (f"admin-{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 async def ensure_first_policy(db: Database, settings: Settings) -> None:
@@ -102,10 +117,6 @@ async def _is_migrated(db: Database) -> bool:
         async with db.system() as session:
             return (await system.schema(session)).revision == expected_revision()
     return False
-
-
-async def _tell(session: AsyncSession, kind: EventType, about: str, name: str) -> None:
-    await events.append(session, keys.DEFAULT_WORKSPACE, kind, Subject(kind=about, id=name), _actor())
 
 
 def _actor() -> Actor:

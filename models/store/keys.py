@@ -1,4 +1,4 @@
-"""API keys and the workspaces they open. A key's secret exists once, in the answer to whoever asked for it."""
+"""API keys: whose they are, and what they open. A key's secret exists once, in the answer to whoever asked for it."""
 
 import hashlib
 import secrets
@@ -10,12 +10,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.agents import AgentStatus, Registration
 from models.domain.events import EventType, Subject
 from models.domain.principals import ADMINS, Kind, Principal, Role
 from models.store import events
 from models.store.database import within
 from models.store.events import Actor
-from models.tables.workspaces import ApiKey, BrowserSession, PrincipalRow, Workspace
+from models.tables.agents import AgentRow
+from models.tables.workspaces import ApiKey, BrowserSession
 
 PREFIX, SESSION_PREFIX, REGISTRATION_PREFIX = "mc_", "mcs_", "mcr_"
 HINT = len(PREFIX) + 4
@@ -35,58 +37,34 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-async def create_workspace(session: AsyncSession, workspace_id: str, name: str) -> bool:
-    """Make a workspace (system door); making it twice makes it once. True if it is new."""
-    row = {"workspace_id": workspace_id, "slug": workspace_id, "name": name}
-    made = insert(Workspace).values(**row).on_conflict_do_nothing().returning(col(Workspace.workspace_id))
-    return (await session.execute(made)).first() is not None
-
-
-async def create_key(
-    session: AsyncSession,
-    workspace_id: str,
-    principal: str,
-    *,
-    kind: Kind = Kind.HUMAN,
-    role: Role | None = None,
-    secret: str | None = None,
-) -> str:
-    """Give a principal, and make it where there is none, a key (system door); the secret. Humans need a role."""
-    secret = secret or new_secret()
-    owner = {"workspace_id": workspace_id, "kind": kind.value, "role": role.value if role else kind.value}
-    made = insert(PrincipalRow).values(name=principal, created_by=FIRST_START, **owner)
-    again = {"kind": owner["kind"], "role": owner["role"], "deactivated_at": None}
-    await session.execute(made.on_conflict_do_update(index_elements=["workspace_id", "name"], set_=again))
-    await session.execute(insert(ApiKey).values(principal=principal, **of_secret(secret), **owner))
-    return secret
-
-
 def of_secret(secret: str) -> dict[str, str]:
     """Give the columns of a new key that are made from its secret, or drawn with it."""
-    return {"key_id": f"key_{secrets.token_hex(8)}", "digest": digest(secret), "hint": secret[:HINT]}
+    key_id = f"key_{secrets.token_hex(8)}"
+    return {"key_id": key_id, "lineage": key_id, "digest": digest(secret), "hint": secret[:HINT]}
 
 
 async def find(session: AsyncSession, key_digest: str) -> Principal | None:
     """Find whose key this is (system door); None if unknown, revoked or expired. Every key in use asks each second."""
-    found = await within(session)(_OPENS, {"digest": key_digest})
-    return _principal(ApiKey(**found[0])) if found else None
+    for row in await within(session)(_OPENS, {"digest": key_digest}):
+        status = row.pop("agent_status")
+        return _principal(ApiKey(**row), status)
+    return None
 
 
 _OPENS = """
-    SELECT * FROM api_key WHERE digest = %(digest)s
-    AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > mc_now())
+    SELECT k.*, a.status AS agent_status FROM api_key AS k
+    LEFT JOIN agent AS a ON k.kind = 'agent' AND a.workspace_id = k.workspace_id AND a.name = k.principal
+        AND a.registration <> 'rejected'
+    WHERE k.digest = %(digest)s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > mc_now())
 """
 
 
 async def find_session(session: AsyncSession, digest: str) -> Principal | None:
     """Find whose browser session this is (system door); None once it, or the key it was opened with, has ended."""
-    statement = (
-        select(ApiKey)
-        .join(BrowserSession, onclause=_opened_with())
-        .where(BrowserSession.digest == digest, col(BrowserSession.expires_at) > func.mc_now(), *valid())
-    )
-    row = (await session.scalars(statement)).one_or_none()
-    return _principal(row) if row else None
+    opened = _OWNED.join(BrowserSession, onclause=_opened_with())
+    lasting = opened.where(BrowserSession.digest == digest, col(BrowserSession.expires_at) > func.mc_now())
+    row = (await session.execute(lasting)).one_or_none()
+    return _principal(*row) if row else None
 
 
 async def open_session(session: AsyncSession, principal: Principal, lasts: timedelta, request_id: str) -> str:
@@ -169,7 +147,32 @@ def _opened_with() -> ColumnElement[bool]:
     )
 
 
-def _principal(row: ApiKey) -> Principal:
-    kind = Kind(row.kind)
-    role = Role(row.role) if kind is Kind.HUMAN else None
-    return Principal(row.workspace_id, row.principal, kind, role, row.key_id, tuple(row.scopes), row.rate_per_minute)
+_OWNED = (
+    select(ApiKey, AgentRow.status)
+    .outerjoin(
+        AgentRow,
+        and_(
+            col(ApiKey.kind) == Kind.AGENT.value,
+            col(AgentRow.workspace_id) == col(ApiKey.workspace_id),
+            col(AgentRow.name) == col(ApiKey.principal),
+            col(AgentRow.registration) != Registration.REJECTED.value,
+        ),
+    )
+    .where(*valid())
+)
+"""Keys that open, each with what its agent is, where an agent owns it."""
+
+
+def _principal(key: ApiKey, status: str | None) -> Principal:
+    kind = Kind(key.kind)
+    return Principal(
+        workspace_id=key.workspace_id,
+        name=key.principal,
+        kind=kind,
+        role=Role(key.role) if kind is Kind.HUMAN else None,
+        key_id=key.key_id,
+        scopes=tuple(key.scopes),
+        rate=key.rate_per_minute,
+        lineage=key.lineage,
+        status=AgentStatus(status) if status else None,
+    )

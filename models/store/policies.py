@@ -1,5 +1,6 @@
 """A workspace's policy: its versions, which is in force, and what was judged by it."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class PolicyBook:
     def __init__(self, config_dir: Path) -> None:
         self._config_dir = config_dir
         self._known: dict[str, InForce] = {}
+        self._reading = asyncio.Lock()
 
     async def in_force(self, session: AsyncSession, workspace_id: str) -> InForce:
         """Read which version is in force now; a workspace that has none yet gets its first from `config/`.
@@ -50,11 +52,12 @@ class PolicyBook:
         """
         row = await active(session, workspace_id)
         if row is None:
-            await _seed(session, workspace_id, load_first_policy(self._config_dir))
+            await _seed(session, workspace_id, await asyncio.to_thread(load_first_policy, self._config_dir))
             row = await active(session, workspace_id)
         assert row is not None  # noqa: S101  # seeded just now, by us or by another
-        known = self._known.get(workspace_id)
-        return known if known and known.version == row.version else self._keep(row)
+        async with self._reading:  # a crowd that asks after an activation reads it once
+            known = self._known.get(workspace_id)
+            return known if known and known.version == row.version else await self._keep(row)
 
     async def judge(
         self, session: AsyncSession, workspace_id: str, act: Act, verdict_id: str, mission_id: str | None = None
@@ -70,10 +73,11 @@ class PolicyBook:
                 return verdict, known
             known = await self.in_force(session, workspace_id)
 
-    def _keep(self, row: PolicyVersion) -> InForce:
+    async def _keep(self, row: PolicyVersion) -> InForce:
+        """Read a version in a thread: a long one takes most of a second."""
+        found = InForce(row.version, await asyncio.to_thread(parse_policy, row.source))
         if len(self._known) >= MAX_KEPT:
             self._known.clear()
-        found = InForce(row.version, parse_policy(row.source))
         self._known[row.workspace_id] = found
         return found
 
@@ -103,10 +107,8 @@ async def require(session: AsyncSession, workspace_id: str, version: int) -> Pol
 async def create(session: AsyncSession, workspace_id: str, source: str, note: str, actor: Actor) -> PolicyVersion:
     """Keep a new version, which nothing is judged by until it is activated; of a workspace that has one in force.
 
-    Raises:
-        InvalidInput: `policy_invalid`, and on which line; nothing is kept.
+    `parse_policy` has read it before: that may take longer than a transaction should.
     """
-    parse_policy(source)
     await _lock(session, workspace_id)
     last = select(func.max(PolicyVersion.version)).where(PolicyVersion.workspace_id == workspace_id)
     made = await _insert(session, workspace_id, (await session.scalar(last) or 0) + 1, source, note, actor)

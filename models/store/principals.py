@@ -115,9 +115,10 @@ async def set_role(
 
     Raises:
         Conflict: `not_a_human`, or `last_admin`, who must stay one.
-        NotPermitted: only a platform admin has power over platform admins.
+        NotPermitted: only a platform admin has power over platform admins, and a role is more than a narrowed key has.
     """
     caller.require_power_over(role)
+    caller.require_scopes_over(())
     known = await session.get(PrincipalRow, (workspace_id, name), with_for_update=True)
     admins = await api_keys.lock_admins(session, workspace_id)
     if known is None:

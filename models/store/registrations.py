@@ -12,6 +12,7 @@ from models.domain.agents import REGISTRATION_TRANSITIONS, AgentStatus, Registra
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
+from models.domain.names import STRANGERS
 from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition
@@ -24,7 +25,7 @@ from models.tables.workspaces import ApiKey, PrincipalRow
 
 KIND = "registration"
 MAX_PENDING = 200
-"""Registrations that wait in a workspace: strangers may file them, and people must read them."""
+"""Registrations that wait, of all strangers or of one with a key: anyone may file them, and people must read them."""
 
 
 async def register(
@@ -37,7 +38,7 @@ async def register(
     Raises:
         Conflict: `agent_exists`, `principal_exists` or `too_many_pending`.
     """
-    await _require_room(session, workspace_id)
+    await _require_room(session, workspace_id, actor)
     if await session.get(PrincipalRow, (workspace_id, new.name)) is not None:
         raise Conflict("principal_exists", f"there is a principal {new.name!r} already; take another name")
     token = keys.new_secret(keys.REGISTRATION_PREFIX)
@@ -55,9 +56,14 @@ async def register(
     return agent, token
 
 
-async def _require_room(session: AsyncSession, workspace_id: str) -> None:
+async def _require_room(session: AsyncSession, workspace_id: str, actor: Actor) -> None:
+    """Bound what waits. Strangers are many and share one room, so that they take it from nobody who has a key."""
+    asked_by = col(AgentRow.requested_by)
+    is_stranger = actor.name.startswith(STRANGERS)
     pending = select(func.count()).where(
-        AgentRow.workspace_id == workspace_id, AgentRow.registration == Registration.PENDING.value
+        AgentRow.workspace_id == workspace_id,
+        AgentRow.registration == Registration.PENDING.value,
+        asked_by.startswith(STRANGERS, autoescape=True) if is_stranger else asked_by == actor.name,
     )
     if (await session.scalars(pending)).one() >= MAX_PENDING:
         raise Conflict("too_many_pending", f"{MAX_PENDING} registrations wait for an admin already; try again later")

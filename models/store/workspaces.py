@@ -28,15 +28,22 @@ async def create(
     Raises:
         Conflict: `workspace_exists` or `too_many_workspaces`.
     """
-    row = {"workspace_id": new.slug, "founder": await _founder(session, caller), **new.model_dump()}
-    made = insert(Workspace).values(**row).on_conflict_do_nothing().returning(Workspace)
-    workspace = (await session.scalars(made)).one_or_none()
+    founder = await _founder(session, caller)
+    workspace = await insert_workspace(session, new, founder)
     if workspace is None:
         raise Conflict("workspace_exists", f"there is a workspace {new.slug!r} already; take another slug")
-    await _tell(session, workspace, EventType.WORKSPACE_CREATED, actor, {"name": new.name})
+    # The audit row on the workspace names what its founder is there, which must be known by then.
     await principals.insert_principal(session, workspace.workspace_id, caller.name, Kind.HUMAN, Role.ADMIN, actor)
+    await tell(session, workspace, EventType.WORKSPACE_CREATED, actor, {"name": new.name})
     key, secret = await api_keys.insert_key(session, workspace.workspace_id, {"principal": caller.name}, actor)
     return workspace, key, secret
+
+
+async def insert_workspace(session: AsyncSession, new: WorkspaceCreate, founder: str = "") -> Workspace | None:
+    """Add the row of a workspace (system door); None where there is one of this slug."""
+    row = {"workspace_id": new.slug, "founder": founder, **new.model_dump()}
+    made = insert(Workspace).values(**row).on_conflict_do_nothing().returning(Workspace)
+    return (await session.scalars(made)).one_or_none()
 
 
 async def _founder(session: AsyncSession, caller: Principal) -> str:
@@ -73,7 +80,7 @@ async def change(session: AsyncSession, workspace_id: str, values: Mapping[str, 
     """Change how a workspace is shown."""
     statement = update(Workspace).where(col(Workspace.workspace_id) == workspace_id).values(**values)
     workspace = (await session.scalars(statement.returning(Workspace))).one()
-    await _tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, {"changed": sorted(values)})
+    await tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, {"changed": sorted(values)})
     return workspace
 
 
@@ -86,12 +93,13 @@ async def set_default(session: AsyncSession, workspace_id: str, actor: Actor) ->
     """Make a workspace the default one (system door)."""
     workspace = await require(session, workspace_id)
     await session.execute(update(Installation).values(default_workspace=workspace_id))
-    await _tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, {"changed": ["default"]})
+    await tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, {"changed": ["default"]})
     return workspace
 
 
-async def _tell(
+async def tell(
     session: AsyncSession, workspace: Workspace, kind: EventType, actor: Actor, data: Mapping[str, Any]
 ) -> None:
+    """Write an event about a workspace."""
     subject = Subject(kind="workspace", id=workspace.workspace_id)
     await events.append(session, workspace.workspace_id, kind, subject, actor, dict(data))

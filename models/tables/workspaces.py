@@ -36,7 +36,8 @@ class PrincipalRow(SQLModel, table=True):
 class ApiKey(SQLModel, table=True):
     """A principal's key; only its digest is kept, and a `hint` of its first characters to know it by.
 
-    `kind` and `role` follow the principal's: the foreign key carries each change over.
+    `kind` and `role` follow the principal's: the foreign key carries each change over. `lineage` is the key that it, or
+    the one it was rotated from, began with.
     """
 
     __tablename__ = "api_key"
@@ -50,6 +51,7 @@ class ApiKey(SQLModel, table=True):
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
     key_id: str = key()
+    lineage: str
     digest: str = Field(unique=True)
     principal: str
     kind: str

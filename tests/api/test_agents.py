@@ -9,8 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.principals import Role
-from models.store import agents, keys
+from models.store import agents
 from models.store.database import Database
+from tests.fixtures.access import make_key, make_workspace
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -107,8 +108,8 @@ class TestRegister:
 
     async def test_a_stranger_is_nobody_of_any_workspace(self, client: Caller, team: Team, db: Database) -> None:
         async with db.system() as session:
-            await keys.create_workspace(session, "unknown", "Unknown")
-            await keys.create_key(session, "unknown", "probe", role=Role.ADMIN)
+            await make_workspace(session, "unknown")
+            await make_key(session, "unknown", "probe", role=Role.ADMIN)
         await registered(client(None), team)
         async with db.workspace(team.workspace_id) as session:
             said = await session.execute(text("SELECT actor, actor_kind FROM audit WHERE action = 'agent.registered'"))
@@ -151,10 +152,16 @@ class TestRegister:
 
     async def test_so_many_wait_and_no_more(self, client: Caller, team: Team, db: Database) -> None:
         async with db.system() as session:
-            await add_many(session, team, 199, "pending", None)
+            await add_many(session, team, 199, "pending", None, "(unknown)/x")
         await registered(client(None), team)
-        more = await client(None).post("/api/v1/agents", json=PROBE | {"name": "p", "workspace": team.workspace_id})
-        assert refusal(more) == (409, "too_many_pending")
+        more = PROBE | {"name": "p", "workspace": team.workspace_id}
+        assert refusal(await client(None).post("/api/v1/agents", json=more)) == (409, "too_many_pending")
+        assert (await client(team.admin).post("/api/v1/agents", json=more)).status_code == 201, "it has its own room"
+        async with db.system() as session:
+            await session.execute(text("UPDATE agent SET requested_by = 'agent' WHERE requested_by LIKE '(%'"))
+        other = more | {"name": "q"}
+        assert refusal(await client(team.agent).post("/api/v1/agents", json=other)) == (409, "too_many_pending")
+        assert (await client(None).post("/api/v1/agents", json=other)).status_code == 201
 
     async def test_without_a_workspace_it_is_the_default_one(
         self, client: Caller, team: Team, db: Database, stranger: httpx2.AsyncClient
@@ -164,7 +171,7 @@ class TestRegister:
         unknown = await stranger.post("/api/v1/agents", json=PROBE | {"workspace": "nowhere"})
         assert refusal(unknown) == (404, "workspace_not_found")
         async with db.system() as session:
-            root = await keys.create_key(session, "default", "root", role=Role.PLATFORM_ADMIN)
+            root = await make_key(session, "default", "root", role=Role.PLATFORM_ADMIN)
         assert (await client(root).put(f"/api/v1/workspaces/{team.workspace_id}/default")).status_code == 200
         assert (await stranger.post("/api/v1/agents", json=PROBE)).status_code == 201
         listed = (await client(team.observer).get("/api/v1/agents?registration=pending")).json()["data"]["items"]
@@ -230,6 +237,21 @@ class TestHold:
         assert (await api.post(f"{place}/resume")).json()["data"]["status"] == "paused"
         assert refusal(await operator.post(f"{place}/sing")) == (422, "invalid_input")
         assert await events_of(db, team, "agent.status%") == ["agent.status_changed"] * 2
+
+    async def test_a_held_one_begins_nothing_within_a_second(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, address: str
+    ) -> None:
+        agent_id, agent = await admitted(api, client, team)
+        place = f"/api/v1/agents/{agent_id}"
+        assert (await agent.get(place)).status_code == 200
+        async with httpx2.AsyncClient(base_url=address, headers=dict(agent.headers)) as elsewhere:
+            async with elsewhere.stream("GET", "/api/v1/events") as stream:
+                assert (await client(team.operator).post(f"{place}/quarantine")).status_code == 200
+                async with asyncio.timeout(3):
+                    async for _ in stream.aiter_bytes():
+                        pass
+            assert refusal(await elsewhere.post(f"{place}/rotate-key", json={})) == (409, "agent_not_active")
+            assert (await elsewhere.post(f"{place}/heartbeat")).json()["data"]["status"] == "quarantined"
 
     async def test_a_stopped_one_has_no_keys(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
         agent_id, agent = await admitted(api, client, team)
@@ -373,14 +395,16 @@ class TestSilence:
         assert await events_of(db, team, "agent.stale") == []
 
 
-async def add_many(session: AsyncSession, team: Team, number: int, registration: str, status: str | None) -> None:
+async def add_many(
+    session: AsyncSession, team: Team, number: int, registration: str, status: str | None, by: str = "a test"
+) -> None:
     """Add so many agents that were last heard of an hour ago."""
     made = (
         "INSERT INTO agent (workspace_id, agent_id, name, registration, status, requested_by, last_heartbeat_at)"
-        " SELECT :place, 'one-of-many-' || n, 'one-of-many-' || n, :registration, :status, 'a test',"
+        " SELECT :place, 'one-of-many-' || n, 'one-of-many-' || n, :registration, :status, :by,"
         " mc_now() - interval '1 hour' FROM generate_series(1, :number) AS n"
     )
-    values = {"place": team.workspace_id, "registration": registration, "status": status, "number": number}
+    values = {"place": team.workspace_id, "registration": registration, "status": status, "number": number, "by": by}
     await session.execute(text(made), values)
 
 

@@ -12,6 +12,7 @@ from models.settings import Settings
 from models.store import keys
 from models.store.database import Database
 from models.store.first_start import ensure_first_admin
+from tests.fixtures.access import make_key, make_workspace
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.servers import PostgresServer
 
@@ -190,8 +191,8 @@ class TestFirstStart:
         settings = Settings(DATABASE_URL=postgres_server.create_database(migrated_template), data_dir=tmp_path)
         door = Database.from_settings(settings)
         async with door.system() as session:
-            await keys.create_workspace(session, "default", "Default")
-            secret = await keys.create_key(session, "default", "admin", role=Role.OBSERVER)
+            await make_workspace(session, "default")
+            secret = await make_key(session, "default", "admin", role=Role.OBSERVER)
         await ensure_first_admin(door, settings)
         async with door.system() as session:
             assert await keys.find(session, keys.digest(secret)) is None
@@ -200,6 +201,24 @@ class TestFirstStart:
         assert first.role is Role.PLATFORM_ADMIN
         types = [type for type, _ in await told(door, "default")]
         assert types == ["api_key.revoked", "principal.role_changed", "api_key.created"]
+        await door.close()
+
+    @pytest.mark.parametrize("kind", [Kind.AGENT, Kind.SERVICE])
+    async def test_the_name_may_be_taken(
+        self, kind: Kind, postgres_server: PostgresServer, migrated_template: str, tmp_path: Path
+    ) -> None:
+        settings = Settings(DATABASE_URL=postgres_server.create_database(migrated_template), data_dir=tmp_path)
+        door = Database.from_settings(settings)
+        async with door.system() as session:
+            await make_workspace(session, "default")
+            others = [await make_key(session, "default", name, kind=kind) for name in ("admin", "admin-2")]
+        await ensure_first_admin(door, settings)
+        async with door.system() as session:
+            first = await keys.find(session, keys.digest(settings.key_file.read_text().strip()))
+            kept = [await keys.find(session, keys.digest(other)) for other in others]
+        assert first is not None
+        assert (first.name, first.role) == ("admin-3", Role.PLATFORM_ADMIN)
+        assert [owner and owner.kind for owner in kept] == [kind, kind]
         await door.close()
 
     async def test_it_is_logged_without_the_key(

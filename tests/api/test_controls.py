@@ -19,9 +19,9 @@ from activities.workbench.signing import ServiceKey
 from models.domain.principals import Role
 from models.domain.stages import StageName
 from models.settings import Settings
-from models.store import keys
 from models.store.database import Database
 from models.store.policies import PolicyBook
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.instant_ports import InstantPorts
@@ -266,7 +266,7 @@ class TestSteer:
     ) -> None:
         async with db.system() as session:
             name = f"root-{uuid.uuid4().hex[:8]}"
-            root = client(await keys.create_key(session, "default", name, role=Role.PLATFORM_ADMIN))
+            root = client(await make_key(session, "default", name, role=Role.PLATFORM_ADMIN))
         root.headers["X-Workspace"] = team.workspace_id
         added = await root.post(mission["links"]["candidates"], json={"diff": DIFF})
         assert added.json()["data"]["author"] == f"default/{name}"

@@ -6,23 +6,24 @@ from typing import Annotated, Any, Literal
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from pydantic import AfterValidator, AwareDatetime, Field
 
+from api import auth
 from api.app import create_app
-from api.deps import INSIDE
 from api.registry import VERSIONS
-from api.routing import router
+from api.routing import STRANGERS_BODY_BYTES, router
 from models.domain.errors import MissionControlError, Unavailable
 from models.domain.events import EventType
+from models.domain.principals import Callers, Role
 from models.domain.states import Severity
 from models.schemas.envelope import Body, Success
 from models.settings import Settings
-from tests.fixtures.api import Caller, running
+from tests.fixtures.api import running
 from tests.fixtures.logs import Lines
 
 routes = router("trial")
-routes.dependencies.append(INSIDE)
+routes.dependencies.append(Depends(auth.Caller(Callers(Role.OBSERVER))))
 
 
 def _yes(value: str) -> str:
@@ -108,9 +109,9 @@ class TestEnvelope:
             assert error(await stranger.post("/api/v1/events"), 401)["code"] == "api_key_required"
 
     @pytest.mark.parametrize("how", ["bug", "ours"])
-    async def test_a_bug_tells_nothing(self, client: Caller, how: str, logged: Callable[[], Lines]) -> None:
+    async def test_a_bug_tells_nothing(self, api: httpx2.AsyncClient, how: str, logged: Callable[[], Lines]) -> None:
         lines = logged()
-        answer = await client(None).get(f"/api/v1/fails?how={how}", headers={"X-Request-Id": "find-me"})
+        answer = await api.get(f"/api/v1/fails?how={how}", headers={"X-Request-Id": "find-me"})
         assert "hunter2" not in answer.text
         assert error(answer, 500)["code"] == "internal_error"
         assert next(line for line in lines() if line["event"] == "request_failed")["request_id"] == "find-me"
@@ -252,6 +253,12 @@ class TestBody:
         answer = await api.post("/api/v1/trial", content=body, headers={"Content-Type": "application/json"})
         assert error(answer, 413)["code"] == "body_too_large"
         assert error(answer, 413)["details"] == {"limit_bytes": settings.max_body_bytes}
+
+    async def test_a_stranger_has_little_to_say(self, app: FastAPI) -> None:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as stranger:
+            answer = await stranger.post("/api/v1/agents", json={"name": "x" * STRANGERS_BODY_BYTES})
+        assert error(answer, 413)["code"] == "body_too_large"
 
     async def test_too_large_while_it_comes(self, api: httpx2.AsyncClient) -> None:
         sent = 0

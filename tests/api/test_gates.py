@@ -14,6 +14,7 @@ from models.store import keys
 from models.store.database import Database
 from models.store.ledger import spend
 from models.tables.agents import AgentRow
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.budgets import BOT, MONTH, cap, place, usd
 from tests.fixtures.git_repos import Repo
@@ -80,7 +81,7 @@ class TestKey:
     ) -> None:
         mission = await filed(api, repo)
         async with db.system() as session:
-            secret = await keys.create_key(session, team.workspace_id, "agent", kind=Kind.AGENT)
+            secret = await make_key(session, team.workspace_id, "agent", kind=Kind.AGENT)
             narrowed = text("UPDATE api_key SET scopes = '[\"read\"]' WHERE digest = :digest")
             await session.execute(narrowed, {"digest": keys.digest(secret)})
         assert refusal(await ask(client(secret))) == (403, "out_of_scope")

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from models.domain.principals import Role
 from models.store import keys
 from models.store.database import Database
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.missions import refusal
 
@@ -32,7 +33,7 @@ async def root(client: Caller, db: Database) -> httpx2.AsyncClient:
     """A platform admin, at home in the default workspace."""
     async with db.system() as session:
         name = f"root-{keys.new_secret()[-8:]}"
-        return client(await keys.create_key(session, "default", name, role=Role.PLATFORM_ADMIN))
+        return client(await make_key(session, "default", name, role=Role.PLATFORM_ADMIN))
 
 
 class TestMembers:
@@ -121,7 +122,7 @@ class TestPower:
         self, api: httpx2.AsyncClient, client: Caller, members: str, team: Team, db: Database
     ) -> None:
         async with db.system() as session:
-            root = client(await keys.create_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN))
+            root = client(await make_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN))
         [own] = (await root.get("/api/v1/keys?principal=root")).json()["data"]["items"]
         for answer in (
             await api.post("/api/v1/keys", json={"principal": "root"}),
@@ -144,6 +145,13 @@ class TestPower:
         [own] = (await api.get("/api/v1/keys?principal=admin")).json()["data"]["items"]
         assert refusal(await narrow.post(f"/api/v1/keys/{own['key_id']}/rotate", json={})) == (403, "out_of_scope")
 
+    async def test_a_narrowed_key_gives_no_role(self, api: httpx2.AsyncClient, client: Caller, members: str) -> None:
+        """A role is all its keys', and one of those may be without scopes."""
+        narrowed = await key_for(api, client, "admin", scopes=["workspaces"])
+        for name in ("admin", "olga", "observer"):
+            answer = await narrowed.put(f"{members}/{name}", json={"role": "admin"})
+            assert refusal(answer) == (403, "out_of_scope"), name
+
     async def test_a_principal_is_what_it_is(self, api: httpx2.AsyncClient) -> None:
         for body in ({"kind": "agent"}, {"role": "observer"}):
             answer = await api.post("/api/v1/keys", json={"principal": "operator"} | body)
@@ -153,7 +161,7 @@ class TestPower:
 
 class TestWorkspaces:
     async def test_whoever_makes_one_is_its_admin(self, client: Caller, team: Team, root: httpx2.AsyncClient) -> None:
-        founder, slug = client(team.observer), f"new-{team.workspace_id[5:].lower().strip('_-').replace('_', '-')}"
+        founder, slug = client(team.observer), f"new-{team.workspace_id}"
         body = {"slug": slug, "name": "Search", "mission_statement": "Find.", "emoji": "\U0001f50d", "color": "#12ab9f"}
         made = (await founder.post("/api/v1/workspaces", json=body)).json()["data"]
         assert {name: made[name] for name in body} == body
@@ -169,6 +177,17 @@ class TestWorkspaces:
         assert second.json()["data"] == first.json()["data"] | {"secret": None}
         every = (await root.get("/api/v1/workspaces")).json()["data"]["items"]
         assert {slug, team.workspace_id} <= {row["slug"] for row in every}
+
+    async def test_its_log_knows_who_made_it(
+        self, client: Caller, team: Team, root: httpx2.AsyncClient, db: Database
+    ) -> None:
+        for number, founder in enumerate((client(team.observer), root)):
+            slug = f"{team.workspace_id}-log-{number}"
+            assert (await founder.post("/api/v1/workspaces", json={"slug": slug, "name": "New"})).status_code == 201
+            async with db.workspace(slug) as session:
+                kinds = await session.execute(text("SELECT action, actor_kind FROM audit ORDER BY id"))
+                told = {row.action: row.actor_kind for row in kinds}
+            assert told == dict.fromkeys(("principal.created", "workspace.created", "api_key.created"), "human")
 
     @pytest.mark.parametrize(
         "change", [{"slug": "A b"}, {"slug": ""}, {"name": " "}, {"color": "red"}, {"mission_statement": "x" * 10_000}]
@@ -190,7 +209,7 @@ class TestWorkspaces:
 
     async def test_a_visitors_session_is_at_home(self, client: Caller, team: Team, db: Database) -> None:
         async with db.system() as session:
-            secret = await keys.create_key(session, "default", "admin", role=Role.PLATFORM_ADMIN)
+            secret = await make_key(session, "default", "admin", role=Role.PLATFORM_ADMIN)
         browser = client(None)
         await browser.post("/api/v1/auth/session", json={"key": secret})
         ended = await browser.delete("/api/v1/auth/session", headers={"X-Workspace": team.workspace_id})

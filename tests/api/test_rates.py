@@ -19,6 +19,7 @@ from models.domain.principals import Kind, Principal, Role
 from models.settings import Settings
 from models.store import keys
 from models.store.database import Database
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Team, running, served
 from tests.fixtures.waiting import eventually
 
@@ -74,6 +75,18 @@ async def test_keys_do_not_share_and_one_may_have_its_own_number(settings: Setti
             assert len(await until_refused(other)) == 8
 
 
+async def test_a_key_and_its_successors_share_one_number(settings: Settings, team: Team) -> None:
+    async with hurried(settings) as client, client(team.agent) as agent, client(team.admin) as admin:
+        [old] = (await admin.get("/api/v1/keys?principal=agent")).json()["data"]["items"]
+        made = (await agent.post(f"/api/v1/keys/{old['key_id']}/rotate", json={})).json()["data"]
+        async with client(made["secret"]) as second:
+            again = await second.post(f"/api/v1/keys/{made['key_id']}/rotate", json={})
+            async with client(again.json()["data"]["secret"]) as third:
+                assert len(await until_refused(third)) == LIMITS["agent_requests_per_minute"] - 2 + 1
+            for other in (agent, second):
+                assert (await other.get("/api/v1/missions")).status_code == 429
+
+
 @pytest.mark.parametrize("key", [None, "mc_unknown"])
 async def test_without_a_good_key_it_is_the_address_that_counts(
     settings: Settings, team: Team, key: str | None
@@ -117,17 +130,17 @@ async def test_postgres_is_asked_of_an_unknown_key_once_a_second(db: Database, t
     with pytest.raises(Unauthenticated):
         await ring.open(secret)
     async with db.system() as session:
-        await keys.create_key(session, team.workspace_id, "late", role=Role.OBSERVER, secret=secret)
+        await make_key(session, team.workspace_id, "late", role=Role.OBSERVER, secret=secret)
     with pytest.raises(Unauthenticated):
         await ring.open(secret)
-    assert await eventually(lambda: ring.is_good(secret), 5)
+    assert await eventually(lambda: ring.may_look(secret), 5)
 
 
 async def test_guesses_fill_no_memory(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "MAX_KEPT", 3)
     ring = KeyRing(db)
     for _ in range(5):
-        assert not await ring.is_good(keys.new_secret())
+        assert not await ring.may_look(keys.new_secret())
     assert len(ring._unknown) <= 3
 
 

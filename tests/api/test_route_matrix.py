@@ -12,6 +12,7 @@ from activities.workbench.signing import ServiceKey
 from models.domain.principals import Kind, Role
 from models.store import keys
 from models.store.database import Database
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import repo
@@ -150,6 +151,22 @@ QUERIES = {
 }
 """A stream would never end: what is wrong with its query is told once the caller is admitted."""
 
+REPORTS = {
+    "PATCH /runs/{run_id}",
+    "POST /runs/{run_id}/end",
+    "POST /runs/{run_id}/costs",
+    "POST /runs/{run_id}/reservations/{cost_id}/settle",
+    "POST /runs/{run_id}/reservations/{cost_id}/release",
+    "POST /runs/{run_id}/tool-calls",
+}
+FINISHES = {
+    "POST /runs/{run_id}/reservations",
+    "POST /missions/{mission_id}/candidates",
+    "POST /missions/{mission_id}/execute",
+}
+HELD = {"paused": REPORTS, "drained": REPORTS | FINISHES, "quarantined": set[str](), "stopped": set[str]()}
+"""What a held agent may do besides looking around, which it may not, either, in the last two states."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -209,7 +226,7 @@ async def a_key(db: Database, team: Team, letter: str) -> str:
     role, kind = ROLES.get(letter), KINDS.get(letter, Kind.HUMAN)
     async with db.system() as session:
         name = NAMES.get(letter, f"caller-{letter}")
-        return await keys.create_key(session, team.workspace_id, name, kind=kind, role=role)
+        return await make_key(session, team.workspace_id, name, kind=kind, role=role)
 
 
 async def key_id_of(db: Database, secret: str) -> str:
@@ -251,6 +268,26 @@ async def test_each_caller_in_its_own_workspace(
             assert is_own(row, status, code), (row, status, code)
         else:
             assert (status, code) == (403, "not_permitted"), row
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("status", HELD)
+async def test_a_held_agent(status: str, client: Caller, team: Team, ours: dict[str, str], db: Database) -> None:
+    """Requirements 4.6 and V-33; a stopped agent has no keys, and were there one, it would open nothing."""
+    async with db.system() as session:
+        hold = text("UPDATE agent SET status = :status WHERE name = 'agent' AND workspace_id = :here")
+        await session.execute(hold, {"status": status, "here": team.workspace_id})
+    api = client(await a_key(db, team, "A"))
+    looks = status in ("paused", "drained")
+    for row in (row for row in ROWS if row.knows("A") and row.path != "/auth/session"):
+        name, asked = f"{row.method} {row.path}", await call(api, row, ours)
+        may = name in HELD[status] or (looks and (row.method == "GET" or name == "POST /policy/explain"))
+        may |= name == "POST /agents/{agent}/heartbeat" and status != "stopped"
+        if may and name != "GET /queue/next":
+            assert asked[1] != "agent_not_active", row
+            assert is_own(row, *asked), (row, asked)
+        else:
+            assert asked == (409, "agent_not_active"), row
 
 
 @pytest.mark.timeout(120)

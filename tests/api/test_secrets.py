@@ -12,6 +12,7 @@ from models.store.database import Database
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.logs import logged
+from tests.fixtures.misplaced import misplace
 from tests.fixtures.missions import filed, repo
 
 __all__ = ["logged", "repo"]
@@ -69,24 +70,7 @@ async def use_every_kind(api: httpx2.AsyncClient, client: Caller, team: Team, re
     }
 
 
-EVENT = {"type": "subsystem.report", "subject": {"kind": "s", "id": "x"}}
 AGENT = {"name": "probe", "endpoint": "https://agents.example.org/probe"}
-
-
-async def misplace(caller: httpx2.AsyncClient, secret: str) -> list[str]:
-    """Put a secret where it does not belong; what was answered."""
-    answers = [
-        await caller.get(f"/api/v1/missions/{secret}"),
-        await caller.get(f"/api/v1/agents/{secret}"),
-        await caller.get(f"/api/v1/missions?api_key={secret}"),
-        await caller.get(f"/api/v1/missions?{secret}=1"),
-        await caller.get(f"/{secret}"),
-        await caller.post("/api/v1/auth/session", json={"key": secret, secret: 1}),
-        await caller.post("/api/v1/keys", json={"principal": "x", "role": secret}),
-        await caller.get("/api/v1/missions", headers={"X-Workspace": secret}),
-        await caller.post("/api/v1/events", json=EVENT, headers={"X-Request-Id": secret}),
-    ]
-    return [answer.text + str(answer.headers.get("x-request-id")) for answer in answers]
 
 
 async def everything(db: Database) -> str:

@@ -17,9 +17,9 @@ from api.routing import Route, router
 from models.domain.principals import Role
 from models.schemas.envelope import Success
 from models.settings import Settings
-from models.store import keys
 from models.store.database import Database
 from models.store.migrate import expected_revision
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, running
 from tests.fixtures.logs import Lines
 from tests.fixtures.servers import PostgresServer
@@ -150,7 +150,7 @@ class TestRoutes:
 
     async def test_each_refuses_unknown_parameters(self, client: Caller, team: Team, db: Database) -> None:
         async with db.system() as session:
-            root = await keys.create_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN)
+            root = await make_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN)
         for method, path, route in all_routes():
             key = team.agent if isinstance(route, Route) and route.caller and route.caller.callers.agents else root
             place = path.replace("{workspace_id}", team.workspace_id)

@@ -23,12 +23,13 @@ from models.domain.events import EventType, Subject
 from models.domain.merkle import Frontier, leaf_hash
 from models.domain.principals import Kind
 from models.settings import Settings
-from models.store import audit, audit_export, audit_tree, events, keys
+from models.store import audit, audit_export, audit_tree, events
 from models.store.audit_tree import Signer
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.migrate import migrate
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Team, make_team
 from tests.fixtures.audit import ODD, OLGA, act, emptied, exported, filled, judged, new_key
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
@@ -378,7 +379,7 @@ class TestKeys:
 
     async def test_no_secret_of_a_key_enters_the_log(self, db: Database, team: Team, database_url: str) -> None:
         async with db.system() as session:
-            secret = await keys.create_key(session, team.workspace_id, "probe", kind=Kind.AGENT)
+            secret = await make_key(session, team.workspace_id, "probe", kind=Kind.AGENT)
         await act(db, team.workspace_id)
         assert secret not in str(rows(database_url, "SELECT * FROM audit"))
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from models.domain.budgets import Key, Owner, Scope
 from models.domain.errors import MissionControlError
-from models.store import keys, ledger
+from models.store import ledger
 from models.store.database import Database
 from models.store.ledger import Place
+from tests.fixtures.access import make_workspace
 from tests.fixtures.budgets import BOT, OLGA, cap, counters, entries, start, usd
 
 RUNS = (("ann", "T-1"), ("ann", None), ("bob", "T-1"))
@@ -186,7 +187,7 @@ class Real:
 async def made(db: Database) -> Real:
     workspace = f"team-{uuid4().hex[:12]}"
     async with db.system() as session:
-        await keys.create_workspace(session, workspace, "A team")
+        await make_workspace(session, workspace)
     real = Real(db, workspace, [await start(db, workspace, agent_id=agent, ticket_id=ticket) for agent, ticket in RUNS])
     for counter in CAPPED:
         await real.cap(counter, 60)

@@ -8,9 +8,10 @@ from sqlalchemy import text
 
 from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.schemas.repositories import RepositoryCreate
-from models.store import keys, merge_slots, repositories
+from models.store import merge_slots, repositories
 from models.store.database import Database
 from models.store.events import Actor
+from tests.fixtures.access import make_workspace
 
 A, B, C = (SlotRelease(workflow_id=name, run_id="run") for name in "abc")
 
@@ -20,7 +21,7 @@ async def slot(db: Database) -> QueueRef:
     """A branch of a repository of its own."""
     workspace = f"team-{uuid4().hex[:12]}"
     async with db.system() as session:
-        await keys.create_workspace(session, workspace, "A team")
+        await make_workspace(session, workspace)
     place = RepositoryCreate(url="https://example.org/app.git")
     async with db.workspace(workspace) as session:
         made = await repositories.register(session, workspace, place, (), Actor("olga", "request-1"))

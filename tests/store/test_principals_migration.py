@@ -49,6 +49,26 @@ def test_each_key_keeps_its_rights(postgres_server: PostgresServer) -> None:
     assert rows(url, "SELECT count(*) FROM principal") == [(5,)]
 
 
+ROTATED_KEYS = """
+INSERT INTO workspace (workspace_id, slug, name) VALUES ('a', 'a', 'A'), ('b', 'b', 'B');
+INSERT INTO principal (workspace_id, name, kind, role, created_by)
+SELECT place, 'olga', 'human', 'admin', 'x' FROM unnest(ARRAY['a', 'b']) place;
+INSERT INTO api_key (workspace_id, key_id, digest, principal, kind, role, rotated_to) VALUES
+    ('a', 'k1', 'd1', 'olga', 'human', 'admin', 'k3'), ('a', 'k2', 'd2', 'olga', 'human', 'admin', NULL),
+    ('a', 'k3', 'd3', 'olga', 'human', 'admin', 'k4'), ('a', 'k4', 'd4', 'olga', 'human', 'admin', NULL),
+    ('b', 'k3', 'd5', 'olga', 'human', 'admin', NULL);
+"""
+
+
+def test_keys_know_what_they_were_rotated_from(postgres_server: PostgresServer) -> None:
+    url = postgres_server.create_database()
+    migrate(url, "0013")
+    rows(url, ROTATED_KEYS)
+    migrate(url)
+    found = rows(url, "SELECT workspace_id || key_id, lineage FROM api_key ORDER BY 1")
+    assert found == [("ak1", "k1"), ("ak2", "k2"), ("ak3", "k1"), ("ak4", "k1"), ("bk3", "k3")]
+
+
 @pytest.mark.parametrize(
     ("owners", "names"),
     [

@@ -57,36 +57,6 @@ async def test_an_answer_given_while_temporal_is_down(product: Product) -> None:
     assert (await product.ended(mission))["outcome"] == "merged"
 
 
-@pytest.mark.parametrize("what", ["resolve", "activate"])
-async def test_the_api_killed_in_the_middle_leaves_nothing_half_done(product: Product, what: str) -> None:
-    [(decision, mission)] = (await asking(product, 1)).items()
-    source = (await product.api.get("/policy")).json()["data"]["source"]
-    version = (await product.api.post("/policy/versions", json={"source": source})).json()["data"]["version"]
-    path, body, lock = {
-        "resolve": (
-            f"/decisions/{decision}/resolve",
-            {"decision": "approve", "explanation": "read it"},
-            "SELECT 1 FROM decision WHERE decision_id = %s FOR UPDATE",
-        ),
-        "activate": (f"/policy/versions/{version}/activate", {}, "SELECT %s::text FROM policy_active FOR UPDATE"),
-    }[what]
-    with psycopg.connect(product.url) as held:
-        held.execute(lock, [decision])
-        asked = asyncio.create_task(product.api.post(path, json=body))
-        await until(lambda: waits_for_a_row(product), 30)
-        await product.stack.kill("api")
-        with pytest.raises(httpx2.TransportError):
-            await asked
-    await product.stack.start("api")
-    assert product.rows("SELECT status FROM decision WHERE decision_id = %s", decision) == [{"status": "pending"}]
-    assert product.rows("SELECT 1 FROM decision_answer WHERE decision_id = %s", decision) == []
-    assert (await product.api.get("/policy")).json()["data"]["version"] == 1
-    told = "SELECT 1 FROM event WHERE type = 'policy.activated' AND data->>'version' = %s"
-    assert product.rows(told, str(version)) == []
-    await product.resolve(decision, "deny")
-    assert (await product.ended(mission))["outcome"] == "denied"
-
-
 async def test_a_thousand(product: Product) -> None:
     waiting = await asking(product, 6)
     with psycopg.connect(product.url, autocommit=True) as owner:
@@ -116,11 +86,6 @@ async def test_a_thousand(product: Product) -> None:
     for _, mission in after:
         assert (await product.ended(mission))["outcome"] == "merged"
     await until(lambda: all_answered_once(product), 10)
-
-
-def waits_for_a_row(product: Product) -> bool:
-    """Whether somebody waits for a lock that the test holds."""
-    return bool(product.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
 
 
 async def answered_by_both(product: Product, olga: httpx2.AsyncClient, decisions: list[str]) -> None:

@@ -12,6 +12,7 @@ from models.domain.states import DecisionStatus, MissionOutcome
 from models.store import policies
 from models.store.events import Actor
 from models.store.policies import PolicyBook
+from tests.fixtures.budgets import clock_moved
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.policies import SOURCE
 from tests.fixtures.runs import Run
@@ -63,6 +64,26 @@ async def test_without_an_answer_it_expires_by_the_database_clock(world: World) 
     assert [(await run.stage(StageName.GOVERNANCE)).reason, (await run.row()).reason] == [said, said]
     with pytest.raises(Conflict, match="its time is over"):
         await run.answer(decision, DecisionStatus.APPROVED)
+
+
+async def test_a_clock_that_is_behind_is_asked_ever_less_often(world: World, database_url: str) -> None:
+    """By its own clock the workflow would see the time over at once, and look again each second for a day."""
+
+    async def timers() -> list[float]:
+        history = await run.handle.fetch_history()
+        started = [event.timer_started_event_attributes for event in history.events]
+        return [timer.start_to_fire_timeout.ToTimedelta().total_seconds() for timer in started if timer.timer_id]
+
+    async def four() -> list[float] | None:
+        found = await timers()
+        return found if len(found) >= 4 else None
+
+    async with clock_moved(database_url, "-1 day"):
+        run = await asking(world, approval_timeout_minutes=1)
+        assert (await eventually(four))[:4] == [1, 2, 4, 8]
+        assert (await run.decisions())[0].status == "pending"
+    assert await run.outcome() is MissionOutcome.EXPIRED
+    assert len(await run.events("decision.expired")) == 1
 
 
 async def test_an_answer_given_while_no_worker_runs_is_heard_later(world: World) -> None:

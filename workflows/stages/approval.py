@@ -21,6 +21,8 @@ _ENDINGS = {
     DecisionStatus.CANCELED: MissionOutcome.CANCELED,
 }
 
+_SOON, _SELDOM = timedelta(seconds=1), timedelta(minutes=15)
+
 
 async def approve(mission: Pipeline) -> None:
     """Pass when policy or a human approves the merge."""
@@ -75,8 +77,10 @@ async def ask_about_rollback(mission: Pipeline, conflict: str, tries: int) -> bo
 
 
 async def _final(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) -> GovernanceAnswer:
+    at_least = _SOON
     while answer.status is DecisionStatus.PENDING:
-        await _hear(mission, answer)
+        await _hear(mission, answer, at_least)
+        at_least = min(2 * at_least, _SELDOM)
         mission.leave_if_canceled()
         mission.answered.discard(answer.decision_id)
         asked = DecisionRef(ref=mission.ref(stage), decision_id=answer.decision_id)
@@ -85,11 +89,14 @@ async def _final(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) 
     return answer
 
 
-async def _hear(mission: Pipeline, answer: GovernanceAnswer) -> None:
-    """Wait for news. Whether the time is over is for the database's clock to say: the timer only wakes us."""
+async def _hear(mission: Pipeline, answer: GovernanceAnswer, at_least: timedelta) -> None:
+    """Wait for news. Whether the time is over is for the database's clock to say: the timer only wakes us.
+
+    Where that clock is far behind we look ever less often: a history is finite, and the reconciler tells us, too.
+    """
     timeout = None
     if answer.expires_at is not None:
-        timeout = max(answer.expires_at - workflow.now(), timedelta(seconds=1))
+        timeout = max(answer.expires_at - workflow.now(), at_least)
     try:
         await mission.wait_until(lambda: answer.decision_id in mission.answered or mission.wants_out, timeout)
     except TimeoutError:

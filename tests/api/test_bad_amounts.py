@@ -1,0 +1,93 @@
+"""Amounts and explanations that make no sense: refused with the field's name, and nothing is kept of them."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from activities.workbench.signing import ServiceKey
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import repo
+from tests.fixtures.one_of_each import one_of_each
+from tests.fixtures.stages import service_key
+
+__all__ = ["repo", "service_key"]
+
+LIMIT = '{"scope": "run", "owner": "level", "name": "lead", "cap_usd": "1", "cap_tokens": 1, '
+ACT = '{"action": "mission.merge", "as": {"kind": "service"}, '
+AMOUNTS = {
+    ("PUT", "/budgets", LIMIT): ("cap_usd", "cap_tokens"),
+    ("POST", "/runs/{run_id}/costs", "{"): ("usd", "tokens_in", "tokens_out", "calls"),
+    ("POST", "/runs/{run_id}/reservations", "{"): ("usd", "tokens_in", "tokens_out", "calls", "hold_seconds"),
+    ("POST", "/runs/{run_id}/reservations/{cost_id}/settle", "{"): ("usd", "tokens_in", "tokens_out", "calls"),
+    ("POST", "/runs/{run_id}/adjustments", '{"reason": "x", '): ("usd",),
+    ("POST", "/policy/explain", ACT): ("usd", "usd_left"),
+    ("POST", "/keys", '{"principal": "olga", "role": "observer", '): ("expires_in_days", "rate_per_minute"),
+    ("POST", "/keys/{key_id}/rotate", "{"): ("grace_hours",),
+}
+"""Where an amount comes in: a route, the beginning of a good body, and its fields."""
+NO_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e400", '"NaN"', '"Infinity"', '"-inf"', '"much"')
+DIGITS = "123456789012345678901234567890"
+THIRTY_DIGITS = (DIGITS, f'"{DIGITS}"', f'"0.{DIGITS}"')
+NEGATIVE = ("-1", '"-1"', '"-0.000000001"')
+MAY_BE_NEGATIVE = {"/runs/{run_id}/adjustments": "usd", "/policy/explain": "usd_left"}
+
+EXPLANATIONS = {
+    ("POST", "/decisions/{decision_id}/resolve", "explanation"): {"decision": "approve"},
+    ("POST", "/agents/{agent}/approve", "explanation"): {},
+    ("POST", "/agents/{agent}/reject", "explanation"): {},
+    ("POST", "/audit/{row_id}/redact", "reason"): {},
+    ("POST", "/policy/versions", "note"): {"source": "rules: []"},
+    ("PATCH", "/workspaces/{workspace_id}", "mission_statement"): {},
+}
+
+
+@pytest.fixture
+async def ids(api: httpx2.AsyncClient, team: Team, db: Database, repo: Repo, service_key: ServiceKey) -> dict[str, str]:
+    """One of everything."""
+    return (await one_of_each(api, team, db, repo, service_key)).ids
+
+
+async def kept(db: Database, team: Team) -> list[dict[str, Any]]:
+    """How much there is: every act is an event, and each payment a row of the ledger."""
+    counts = "SELECT (SELECT count(*) FROM event) AS events, (SELECT count(*) FROM ledger) AS paid"
+    return await db.alone(team.workspace_id, counts, {})
+
+
+async def refused(api: httpx2.AsyncClient, method: str, path: str, body: str, field: str) -> None:
+    """Send what must be refused, with the name of the field or of the number that is none."""
+    headers = {"Content-Type": "application/json"}
+    answer = await api.request(method, f"/api/v1{path}", content=body.encode(), headers=headers)
+    assert answer.status_code == 422, (path, body[-100:], answer.text)
+    error = answer.json()["error"]
+    assert error["code"] in ("invalid_input", "malformed_json"), (path, body[-100:], error)
+    told = (field, "is no number in JSON", "larger than any number")
+    assert any(words in error["message"] for words in told), (path, body[-100:], error)
+
+
+@pytest.mark.parametrize("what", ["no numbers", "too many digits", "negative ones"])
+async def test_amounts(api: httpx2.AsyncClient, ids: dict[str, str], team: Team, db: Database, what: str) -> None:
+    values = {"no numbers": NO_NUMBERS, "too many digits": THIRTY_DIGITS, "negative ones": NEGATIVE}[what]
+    before = await kept(db, team)
+    for (method, path, begun), fields in AMOUNTS.items():
+        for field in fields:
+            if what == "negative ones" and MAY_BE_NEGATIVE.get(path) == field:
+                continue
+            for value in values:
+                body = f'{begun}"{field}": {value}}}'.replace(f'"{field}": 1, ', "").replace(f'"{field}": "1", ', "")
+                await refused(api, method, path.format(**ids), body, field)
+    assert await kept(db, team) == before
+
+
+async def test_explanations(
+    api: httpx2.AsyncClient, client: Caller, ids: dict[str, str], team: Team, db: Database
+) -> None:
+    before = await kept(db, team)
+    for (method, path, field), body in EXPLANATIONS.items():
+        answer = await api.request(method, f"/api/v1{path.format(**ids)}", json=body | {field: "x" * 10_000})
+        assert answer.status_code == 422, (path, answer.text)
+        assert f"body.{field}: " in answer.json()["error"]["message"], answer.text
+        assert "2000" in answer.json()["error"]["message"], answer.text
+    assert await kept(db, team) == before
