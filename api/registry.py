@@ -5,6 +5,7 @@ from types import ModuleType
 from fastapi import APIRouter
 
 from api.routes import (
+    activity,
     agents,
     audit,
     budgets,
@@ -49,6 +50,7 @@ NOUNS: tuple[ModuleType, ...] = (
     workspaces,
     agents,
     audit,
+    activity,
     trust,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""

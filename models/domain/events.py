@@ -66,6 +66,7 @@ class EventType(StrEnum):
     AGENT_LOST = "agent.lost"
     AGENT_RETURNED = "agent.returned"
     AGENT_TRUST_CHANGED = "agent.trust_changed"
+    AGENT_DECIDED = "agent.decided"
     API_KEY_CREATED = "api_key.created"
     API_KEY_ROTATED = "api_key.rotated"
     API_KEY_REVOKED = "api_key.revoked"

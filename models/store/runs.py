@@ -52,14 +52,15 @@ async def end(
     """
     await ledger.release_all(session, workspace_id, run_id, actor)
     values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
-    if not await within(session)(_END, values):
+    if not (ended := await within(session)(_END, values)):
         raise Conflict("run_ended", "the run has ended already")
-    await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, {"status": status.value, "reason": reason})
+    data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
+    await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
 
 
 _END = """
     UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = now()
-    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL RETURNING 1
+    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL RETURNING agent_id
 """
 
 
@@ -130,7 +131,7 @@ async def _block_loop(session: AsyncSession, run: Run, call: ToolCallCreate, act
     said = f"{call.tool} was tried again more than {MAX_SAME_RETRIES} times with the same error"
     values = {"workspace_id": run.workspace_id, "run_id": run.run_id, "reason": said, "by": LOOP}
     await within(session)(_BLOCK, values)
-    data = {"reason": said, "by": LOOP, "mission_id": run.mission_id}
+    data = {"reason": said, "by": LOOP, "mission_id": run.mission_id, "agent_id": run.agent_id}
     await _tell(session, run.workspace_id, run.run_id, EventType.RUN_BLOCKED, actor, data)
 
 

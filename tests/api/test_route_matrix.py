@@ -73,6 +73,8 @@ GET    /audit/consistency                           B M O D
 GET    /audit/{row_id}                              B M O D
 GET    /audit/{row_id}/proof                        B M O D
 POST   /audit/{row_id}/redact                       D
+GET    /activity                                    A B M O D
+POST   /activity                                    A S
 GET    /runs                                        A B M O D
 GET    /runs/{run_id}                               A B M O D
 POST   /runs                                        A D S
@@ -133,6 +135,7 @@ WITHOUT_NAMES: dict[str, dict[str, Any]] = {
     "POST /policy/versions": {"source": SOURCE},
     "POST /policy/try": {"source": SOURCE},
     "POST /policy/explain": {"action": "mission.merge", "as": {"kind": "service"}},
+    "POST /activity": {"agent_id": "agent", "input": "i", "reasoning": "r", "output": "o"},
     "POST /runs": {"agent_id": "agent"},
     "PUT /budgets": {"scope": "run", "owner": "level", "name": "lead", "cap_usd": "2", "cap_tokens": None},
     "POST /capa": {"title": "t", "cause": "c", "severity": "low"},
