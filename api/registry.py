@@ -25,6 +25,7 @@ from api.routes import (
     session,
     stages,
     status,
+    tool_calls,
     trust,
     workspaces,
 )
@@ -44,6 +45,7 @@ NOUNS: tuple[ModuleType, ...] = (
     capa,
     keys,
     runs,
+    tool_calls,
     budgets,
     session,
     principals,

@@ -87,6 +87,8 @@ POST   /runs/{run_id}/reservations/{cost_id}/release A D S
 POST   /runs/{run_id}/adjustments                   D
 POST   /runs/{run_id}/tool-calls                    A D S
 GET    /runs/{run_id}/tool-calls                    A B M O D
+GET    /runs/{run_id}/tool-calls/{number}           A B M O D
+POST   /runs/{run_id}/tool-calls/{number}/end       A D S
 GET    /budgets                                     A B M O D
 PUT    /budgets                                     D
 GET    /budgets/spending                            A B M O D
