@@ -16,6 +16,7 @@ from models.domain.policy import Outcome, Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
+from models.domain.system_acts import require_may_set
 from models.store import events
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -248,6 +249,7 @@ async def _close(
     actor: Actor,
     *conditions: ColumnElement[bool],
 ) -> Decision | None:
+    require_may_set(actor.name, to)
     statement = (
         update(Decision)
         .where(

@@ -13,6 +13,7 @@ from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.policy import Level
+from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate
@@ -51,6 +52,7 @@ async def end(
     Raises:
         Conflict: `run_ended`.
     """
+    require_may_set(actor.name, status)
     await ledger.release_all(session, workspace_id, run_id, actor)
     values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
     if not (ended := await within(session)(_END, values)):
