@@ -82,6 +82,29 @@ def reject(client: Client, agent: AgentName, reason: Why) -> None:
     _answer(client, agent, "reject", {"explanation": reason})
 
 
+@client_command(app, "change")
+def change(
+    client: Client,
+    agent: AgentName,
+    level: Annotated[str | None, typer.Option(help="intern, specialist or lead.", show_default=False)] = None,
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A pattern of tools that it may call; may be repeated, and replaces all.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Say how far an agent is trusted to act alone, and which tools it may call at all.
+
+    \b
+    Example:
+      mission-control agent change coder --level specialist --tool "git_*" --tool shell
+    """
+    wanted = {"level": level, "tools": tool}
+    changed = client.api.patch(_place(agent), {name: value for name, value in wanted.items() if value})
+    client.answer(changed, lambda: described(changed))
+
+
 @client_command(app, "pause")
 def pause(client: Client, agent: AgentName) -> None:
     """Offer an agent no work until it is resumed."""
@@ -172,6 +195,7 @@ def described(agent: dict[str, Any]) -> "RenderableType":
             ("level", agent["level"]),
             ("endpoint", agent["endpoint"]),
             ("can", ", ".join(agent["capabilities"])),
+            ("tools", ", ".join(agent["tools"]) or "none"),
             ("registered", f"{moment(agent['created_at'])}, by {agent['requested_by']}"),
             ("decided", agent["decided_at"] and f"{moment(agent['decided_at'])}, by {agent['decided_by']}"),
             ("last heard of", moment(agent["last_heartbeat_at"])),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.contracts.missions import Name, Text
+from models.domain.budgets import Usd
 from models.domain.canonical import canonical_json
 from models.domain.policy import Risk
 from models.domain.tool_calls import MAX_ARGUMENTS, CallStatus
@@ -30,6 +31,7 @@ class ToolCallCreate(Body):
     tool: Annotated[Name, Field(description="The action, as policies name it.")]
     arguments: Annotated[Arguments, Field(default_factory=dict)]
     env: Annotated[Name | None, Field(description="What it reaches; that of its mission where nothing is said.")] = None
+    usd: Annotated[Usd | None, Field(description="The most that it is expected to cost.")] = None
     error: Text | None = None
     duration_ms: Milliseconds | None = None
     cost_id: CostId | None = None

@@ -59,7 +59,8 @@ async def end(
         raise Conflict("run_ended", "the run has ended already")
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
-    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": run_id}, actor)
+    policy = Actor(governance.POLICY, actor.correlation_id)
+    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": run_id}, policy)
 
 
 _END = """

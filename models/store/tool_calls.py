@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import func
@@ -30,7 +31,7 @@ from models.domain.tool_calls import (
 )
 from models.schemas.pagination import PageRequest
 from models.schemas.tool_calls import ToolCallCreate, ToolCallEnd
-from models.store import events, governance, lists, pagination, runs
+from models.store import budgets, events, governance, lists, pagination, runs
 from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
@@ -61,6 +62,8 @@ async def log(
     Raises:
         Conflict: `run_ended`, `run_blocked`.
     """
+    if call.usd is not None:  # before the run is locked: whoever sets a cap locks them the other way round
+        await budgets.prepare(session, asking.caller.workspace_id, run_id)
     run = await runs.lock_open(session, asking.caller.workspace_id, run_id)
     number = await _last_number(session, run) + 1
     who, tools = await _caller(session, run, asking.caller)
@@ -158,7 +161,8 @@ async def _judge(
     """Let the policy in force judge a call, and ask where it says so; the ids of both."""
     mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
     name = f"{run.run_id}.{number}"
-    act = _act(call, who, run, mission, asking.env)
+    left = await budgets.left(session, run.workspace_id, run.run_id) if call.usd is not None else None
+    act = _act(call, who, run, mission, asking.env, left)
     verdict, law = await book.judge(session, run.workspace_id, act, name, run.mission_id)
     if not verdict.asks:
         return {"verdict_id": name}
@@ -166,7 +170,9 @@ async def _judge(
     return {"verdict_id": name, "decision_id": decision.decision_id}
 
 
-def _act(call: ToolCallCreate, who: Who, run: Run, mission: Mission | None, env: str) -> Callable[[Policy], Act]:
+def _act(
+    call: ToolCallCreate, who: Who, run: Run, mission: Mission | None, env: str, left: Decimal | None
+) -> Callable[[Policy], Act]:
     """Say what a policy judges; of the arguments it keeps the names of secrets only, and which these are it says."""
 
     def act(policy: Policy) -> Act:
@@ -174,6 +180,8 @@ def _act(call: ToolCallCreate, who: Who, run: Run, mission: Mission | None, env:
             env=where(call.env, mission.env if mission else env),
             protected=mission.protected if mission else False,
             paths=secrets_among(call.arguments, policy.secrets),
+            usd=call.usd,
+            usd_left=left,
             facts={"run_id": run.run_id},
         )
         return Act(action=call.tool, principal=who, context=context)
@@ -198,6 +206,7 @@ async def _ask(
         "tool": call.tool,
         "arguments": call.arguments,
         "env": call.env,
+        "usd": call.usd and str(call.usd),
         "mission_id": run.mission_id,
         "settled_usd": str(spent["usd"]),
         "settled_tokens": int(spent["tokens"]),

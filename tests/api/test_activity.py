@@ -64,6 +64,9 @@ class TestRecording:
             await done(agent, "/agents/agent", {"capabilities": ["coding"]}, "PATCH"),
             await done(agent, "/activity", THOUGHT),
             run := await done(agent, "/runs", {}),
+            await done(agent, f"/runs/{run['run_id']}/tool-calls", {"tool": "read_db"}),
+            await done(agent, f"/runs/{run['run_id']}/tool-calls/1/end", {}),
+            await done(agent, f"/runs/{run['run_id']}/tool-calls", {"tool": "shell"}),
             await done(agent, f"/runs/{run['run_id']}/end", {"status": "success"}),
         ]
         rows = [row for act in acts for row in act["rows"]]
@@ -75,6 +78,9 @@ class TestRecording:
             "agent.changed",
             "agent.decided",
             "run.started",
+            "tool_call.allowed",
+            "tool_call.success",
+            "tool_call.pending",
             "run.ended",
         ]
         for row in rows:

@@ -1,6 +1,9 @@
 """Tool calls over HTTP: on the list or refused, judged by the policy, asked about, told of, and stopped in a loop."""
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -117,6 +120,18 @@ class TestTheList:
         assert refusal(off) == (403, "tool_not_permitted")
         assert (await call(service, own, "ls"))["status"] == "allowed"
 
+    async def test_the_command_line_sets_level_and_tools(
+        self, api: httpx2.AsyncClient, team: Team, address: str
+    ) -> None:
+        where = ("--url", address, "--api-key", team.admin)
+        program = str(Path(sys.executable).with_name("mission-control"))
+        words = ("agent", "change", "agent", "--level", "lead", "--tool", "git_*", "--tool", "shell")
+        command = await asyncio.create_subprocess_exec(program, *words, *where, stdout=PIPE)
+        shown, _ = await command.communicate()
+        assert (command.returncode, b"git_*, shell" in shown) == (0, True)
+        changed = (await api.get("/api/v1/agents/agent")).json()["data"]
+        assert (changed["level"], changed["tools"]) == ("lead", ["git_*", "shell"])
+
     @pytest.mark.parametrize("tools", [["x" * 201], ["x"] * 501, [""], "shell", [1], None])
     async def test_bad_lists_are_told(self, api: httpx2.AsyncClient, tools: Any) -> None:
         assert (await api.patch("/api/v1/agents/agent", json={"tools": tools})).status_code == 422
@@ -175,6 +190,20 @@ class TestTheVerdict:
         there = (await agent.post(RUNS, json={"mission_id": mission["mission_id"]})).json()["data"]["run_id"]
         for said in ({}, {"env": "dev"}):
             assert (await call(agent, f"{RUNS}/{there}", "shell", **said))["status"] == "pending"
+
+    async def test_more_than_its_caps_leave_asks_an_admin(
+        self, agent: httpx2.AsyncClient, client: Caller, team: Team, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        """POL-06. The run's cap is 0.25 USD, of which 0.05 are spent and 0.10 promised."""
+        await set_level(api, "lead")
+        await agent.post(f"{run}/costs", json={"usd": "0.05"})
+        await agent.post(f"{run}/reservations", json={"usd": "0.10"})
+        assert (await call(agent, run, "shell", usd="0.10"))["status"] == "allowed"
+        asked = await call(agent, run, "shell", usd="0.11")
+        assert (asked["status"], asked["reasons"]) == ("pending", ["it would cost more than its caps leave"])
+        assert refusal(await answer(client(team.operator), asked, YES)) == (403, "not_permitted")
+        assert (await answer(api, asked, YES)).status_code == 200
+        assert (await now(agent, run, asked))["status"] == "allowed"
 
     async def test_denied_is_recorded_and_says_why(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database, team: Team
@@ -282,7 +311,7 @@ class TestAsking:
         asked = await call(agent, run, "shell")
         await agent.post(f"{run}/end", json={"status": "success"})
         decision = (await api.get(f"/api/v1/decisions/{asked['decision_id']}")).json()["data"]
-        assert decision["status"] == "canceled"
+        assert (decision["status"], decision["resolved_by"]) == ("canceled", "policy")
         assert (await now(agent, run, asked))["reason"] == "denied: its run ended before anybody answered"
         assert refusal(await end(agent, run, asked)) == (409, "run_ended")
 
@@ -393,6 +422,9 @@ class TestTheLog:
             {"tool": "x", "duration_ms": -1},
             {"tool": "x", "error": ""},
             {"tool": "x", "env": 1},
+            {"tool": "x", "usd": "-1"},
+            {"tool": "x", "usd": "NaN"},
+            {"tool": "x", "usd": "0.123456789012345678901234567890"},
             {"tool": "x", "action": "read_db"},
         ],
     )
