@@ -1,6 +1,6 @@
 """Tool calls of runs: judged before they are made, asked about where the policy says so, and told of when over."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -67,9 +67,12 @@ async def log(
     run = await runs.lock_open(session, asking.caller.workspace_id, run_id)
     number = await _last_number(session, run) + 1
     who, tools = await _caller(session, run, asking.caller)
-    row: dict[str, Any] = {"refused": None if is_listed(call.tool, tools) else UNLISTED}
-    if row["refused"] is None:
-        row |= await _judge(session, book, asking, run, number, who, call)
+    if is_listed(call.tool, tools):
+        mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
+        left = await budgets.left(session, run.workspace_id, run_id) if call.usd is not None else None
+        row = await _judge(session, book, _Wanted(call, run, number, who, mission, asking, left))
+    else:
+        row = {"refused": UNLISTED}
     row |= {"digest": digest(call.tool, call.arguments), "ended_at": func.now() if call.was_made else None}
     row |= call.model_dump(include={"tool", "error", "duration_ms", "cost_id"})
     await session.execute(insert(ToolCall).values(**_key(run, number), **row))
@@ -155,79 +158,79 @@ async def _caller(session: AsyncSession, run: Run, caller: Principal) -> tuple[W
     return Who(name=run.agent_id, kind=Kind.AGENT, level=level), tuple(agent.tools) if agent else ("*",)
 
 
-async def _judge(
-    session: AsyncSession, book: PolicyBook, asking: Asking, run: Run, number: int, who: Who, call: ToolCallCreate
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Wanted:
+    """A call that is to be judged, and all that is known of it."""
+
+    call: ToolCallCreate
+    run: Run
+    number: int
+    who: Who
+    mission: Mission | None
+    asking: Asking
+    left: Decimal | None
+
+    @property
+    def env(self) -> str:
+        """What it reaches."""
+        return where(self.call.env, self.mission.env if self.mission else self.asking.env)
+
+    def act(self, policy: Policy) -> Act:
+        """Say what a policy judges; of the arguments only the words that it says are secrets."""
+        context = Context(
+            env=self.env,
+            protected=self.mission.protected if self.mission else False,
+            paths=secrets_among(self.call.arguments, policy.secrets),
+            usd=self.call.usd,
+            usd_left=self.left,
+            facts={"run_id": self.run.run_id},
+        )
+        return Act(action=self.call.tool, principal=self.who, context=context)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """Say what whoever is asked is shown."""
+        shown = {"tool": self.call.tool, "arguments": self.call.arguments, "env": self.env}
+        return shown | {"usd": self.call.usd and str(self.call.usd), "mission_id": self.run.mission_id}
+
+    @property
+    def requesters(self) -> tuple[str, ...]:
+        """Name those who ask for it, the agent before those who started or report its run."""
+        return tuple(filter(None, (self.run.agent_id, self.asking.actor.name, self.run.created_by)))
+
+
+async def _judge(session: AsyncSession, book: PolicyBook, wanted: _Wanted) -> dict[str, Any]:
     """Let the policy in force judge a call, and ask where it says so; the ids of both."""
-    mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
-    name = f"{run.run_id}.{number}"
-    left = await budgets.left(session, run.workspace_id, run.run_id) if call.usd is not None else None
-    act = _act(call, who, run, mission, asking.env, left)
-    verdict, law = await book.judge(session, run.workspace_id, act, name, run.mission_id)
+    run, name = wanted.run, f"{wanted.run.run_id}.{wanted.number}"
+    verdict, law = await book.judge(session, run.workspace_id, wanted.act, name, run.mission_id)
     if not verdict.asks:
         return {"verdict_id": name}
-    decision = await _ask(session, asking, run, number, call, verdict, law)
+    decision = await _ask(session, wanted, verdict, law)
     return {"verdict_id": name, "decision_id": decision.decision_id}
 
 
-def _act(
-    call: ToolCallCreate, who: Who, run: Run, mission: Mission | None, env: str, left: Decimal | None
-) -> Callable[[Policy], Act]:
-    """Say what a policy judges; of the arguments it keeps the names of secrets only, and which these are it says."""
-
-    def act(policy: Policy) -> Act:
-        context = Context(
-            env=where(call.env, mission.env if mission else env),
-            protected=mission.protected if mission else False,
-            paths=secrets_among(call.arguments, policy.secrets),
-            usd=call.usd,
-            usd_left=left,
-            facts={"run_id": run.run_id},
-        )
-        return Act(action=call.tool, principal=who, context=context)
-
-    return act
-
-
-async def _ask(
-    session: AsyncSession, asking: Asking, run: Run, number: int, call: ToolCallCreate, verdict: Verdict, law: InForce
-) -> Decision:
+async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: InForce) -> Decision:
     """Put the question whether a call may be made. The policy puts it, in the name of whoever wants to call."""
+    run, requesters = wanted.run, wanted.requesters
     spent = await runs.find(session, run.workspace_id, run.run_id)
-    bound = {"run_id": run.run_id, "number": number, "digest": digest(call.tool, call.arguments)}
-    requester = run.agent_id or asking.actor.name
-    terms = Terms.of(
-        verdict.ask,
-        law.policy.resolvers(TOOL_ACTION),
-        verdict.risk,
-        (requester, run.created_by, asking.actor.name),
-    )
-    question = {
-        "tool": call.tool,
-        "arguments": call.arguments,
-        "env": call.env,
-        "usd": call.usd and str(call.usd),
-        "mission_id": run.mission_id,
-        "settled_usd": str(spent["usd"]),
-        "settled_tokens": int(spent["tokens"]),
-    }
+    terms = Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters)
     values = {
         "workspace_id": run.workspace_id,
-        "decision_id": f"{run.run_id}.{TOOL_ACTION}.{number}",
+        "decision_id": f"{run.run_id}.{TOOL_ACTION}.{wanted.number}",
         "kind": TOOL_ACTION,
         "round": 0,
         "candidate": 0,
         "status": DecisionStatus.PENDING.value,
         "risk": verdict.risk.value,
         "reasons": list(verdict.reasons),
-        "question": question,
-        "binding": bound,
-        "requested_by": requester,
+        "question": wanted.question | {"settled_usd": str(spent["usd"]), "settled_tokens": int(spent["tokens"])},
+        "binding": {**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
+        "requested_by": requesters[0],
         "expires_at": func.mc_now() + EXPIRES_IN,
         "terms": terms.model_dump(mode="json"),
     }
     decision = (await session.scalars(insert(Decision).values(**values).returning(Decision))).one()
-    policy = Actor(governance.POLICY, asking.actor.correlation_id)
+    policy = Actor(governance.POLICY, wanted.asking.actor.correlation_id)
     await governance.tell(session, decision, EventType.DECISION_REQUESTED, policy)
     return decision
 
@@ -275,5 +278,9 @@ def _not_to_be_ended(call: Mapping[str, Any]) -> Conflict:
     return Conflict("tool_call_ended", "how it went was told already")
 
 
+def _place(run: Run, number: int) -> dict[str, Any]:
+    return {"run_id": run.run_id, "number": number}
+
+
 def _key(run: Run, number: int) -> dict[str, Any]:
-    return {"workspace_id": run.workspace_id, "run_id": run.run_id, "number": number}
+    return {"workspace_id": run.workspace_id, **_place(run, number)}

@@ -253,6 +253,7 @@ class TestAsking:
         assert [decision["decision_id"] for decision in shown] == [asked["decision_id"]]
         [decision] = shown
         assert decision["question"]["arguments"] == {"command": "make deploy"}
+        assert decision["question"]["env"] == "dev"
         assert decision["binding"]["digest"] == asked["digest"]
         assert (decision["requested_by"], decision["risk"]) == ("agent", "YELLOW")
         assert decision["reasons"] == ["an intern asks before whatever may do harm"]
