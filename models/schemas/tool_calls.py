@@ -3,6 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -21,6 +22,14 @@ def _bounded(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _spelt(tool: str) -> str:
+    """Give the one spelling of a tool's name, by which lists and policies know it."""
+    if not (name := normalize("NFKC", tool)).isprintable():
+        raise ValueError("a tool's name holds no control or format characters")
+    return name
+
+
+Tool = Annotated[Name, AfterValidator(_spelt)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_bounded)]
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 
@@ -28,7 +37,7 @@ Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 class ToolCallCreate(Body):
     """A call that is to be made. `error` or `duration_ms` say that it was made already, and how it went."""
 
-    tool: Annotated[Name, Field(description="The action, as policies name it.")]
+    tool: Annotated[Tool, Field(description="The action, as policies name it.")]
     arguments: Annotated[Arguments, Field(default_factory=dict)]
     env: Annotated[Name | None, Field(description="What it reaches; that of its mission where nothing is said.")] = None
     usd: Annotated[Usd | None, Field(description="The most that it is expected to cost.")] = None

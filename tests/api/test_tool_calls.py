@@ -158,6 +158,10 @@ class TestTheVerdict:
         await set_level(api, level)
         assert (await call(agent, run, tool))["status"] == status
 
+    async def test_no_other_spelling_hides_a_tool(self, agent: httpx2.AsyncClient, run: str) -> None:
+        made = await call(agent, run, "\uff45mail")
+        assert (made["tool"], made["risk"]) == ("email", "RED")
+
     @pytest.mark.parametrize(
         "arguments",
         [
@@ -418,6 +422,8 @@ class TestTheLog:
         [
             {"tool": ""},
             {"tool": "x" * 257},
+            {"tool": "e\u200bmail"},
+            {"tool": "shell\n"},
             {"tool": "x", "arguments": []},
             {"tool": "x", "arguments": {"a": "y" * 16_400}},
             {"tool": "x", "duration_ms": -1},
