@@ -82,29 +82,6 @@ def reject(client: Client, agent: AgentName, reason: Why) -> None:
     _answer(client, agent, "reject", {"explanation": reason})
 
 
-@client_command(app, "change")
-def change(
-    client: Client,
-    agent: AgentName,
-    level: Annotated[str | None, typer.Option(help="intern, specialist or lead.", show_default=False)] = None,
-    tool: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A pattern of tools that it may call; may be repeated, and replaces all.", show_default=False
-        ),
-    ] = None,
-) -> None:
-    """Say how far an agent is trusted to act alone, and which tools it may call at all.
-
-    \b
-    Example:
-      mission-control agent change coder --level specialist --tool "git_*" --tool shell
-    """
-    wanted = {"level": level, "tools": tool}
-    changed = client.api.patch(_place(agent), {name: value for name, value in wanted.items() if value})
-    client.answer(changed, lambda: described(changed))
-
-
 @client_command(app, "pause")
 def pause(client: Client, agent: AgentName) -> None:
     """Offer an agent no work until it is resumed."""
@@ -156,6 +133,22 @@ def level(
       mission-control agent level probe specialist
     """
     changed = client.api.patch(_place(agent), {"level": level})
+    client.answer(changed, lambda: described(changed))
+
+
+@client_command(app, "tools")
+def tools(
+    client: Client,
+    agent: AgentName,
+    pattern: Annotated[list[str], typer.Argument(help="Of the tools, as in git_*.", show_default=False)],
+) -> None:
+    """Say which tools an agent may call at all; what is on no pattern is refused.
+
+    \b
+    Example:
+      mission-control agent tools probe "git_*" shell
+    """
+    changed = client.api.patch(_place(agent), {"tools": pattern})
     client.answer(changed, lambda: described(changed))
 
 

@@ -120,17 +120,14 @@ class TestTheList:
         assert refusal(off) == (403, "tool_not_permitted")
         assert (await call(service, own, "ls"))["status"] == "allowed"
 
-    async def test_the_command_line_sets_level_and_tools(
-        self, api: httpx2.AsyncClient, team: Team, address: str
-    ) -> None:
+    async def test_the_command_line_sets_it(self, api: httpx2.AsyncClient, team: Team, address: str) -> None:
         where = ("--url", address, "--api-key", team.admin)
         program = str(Path(sys.executable).with_name("mission-control"))
-        words = ("agent", "change", "agent", "--level", "lead", "--tool", "git_*", "--tool", "shell")
+        words = ("agent", "tools", "agent", "git_*", "shell")
         command = await asyncio.create_subprocess_exec(program, *words, *where, stdout=PIPE)
         shown, _ = await command.communicate()
         assert (command.returncode, b"git_*, shell" in shown) == (0, True)
-        changed = (await api.get("/api/v1/agents/agent")).json()["data"]
-        assert (changed["level"], changed["tools"]) == ("lead", ["git_*", "shell"])
+        assert (await api.get("/api/v1/agents/agent")).json()["data"]["tools"] == ["git_*", "shell"]
 
     @pytest.mark.parametrize("tools", [["x" * 201], ["x"] * 501, [""], "shell", [1], None])
     async def test_bad_lists_are_told(self, api: httpx2.AsyncClient, tools: Any) -> None:
