@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0016"
-down_revision = "0013"
+down_revision = "0014"
 
 # Both follow from what a leaf commits to, so nobody can change them alone. An agent's acts are its own, and what a
 # service or a human reports of its runs and decisions.
