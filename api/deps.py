@@ -30,6 +30,10 @@ Human = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER)))]
 """B, M, O, D."""
 LivingAgent = Annotated[Call, Depends(Caller(Callers(agents=True), Latitude.LIVE))]
 """A, whatever holds it."""
+Agent = Annotated[Call, Depends(Caller(Callers(agents=True)))]
+"""A."""
+AgentOrService = Annotated[Call, Depends(Caller(Callers(agents=True, services=True)))]
+"""A, S."""
 AgentOrAdmin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN, agents=True)))]
 """A, D."""
 Registrar = Annotated[Call | None, Depends(CallerOrStranger(Callers(Role.ADMIN, agents=True)))]

@@ -11,8 +11,10 @@ from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
+from api.errors import failure
 from api.services import services
 from models.domain.canonical import digest_of
+from models.domain.errors import MissionControlError
 from models.store import idempotency
 from models.store.idempotency import Answer
 
@@ -35,8 +37,8 @@ Door = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 class Once:
     """One changing request. Refusals are not kept: they changed nothing, and may be tried again."""
 
-    def __init__(self, door: Door, status: int, request: idempotency.Request | None) -> None:
-        self._door, self._status, self._request = door, status, request
+    def __init__(self, door: Door, status: int, request: idempotency.Request | None, request_id: str) -> None:
+        self._door, self._status, self._request, self._request_id = door, status, request, request_id
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
@@ -46,12 +48,17 @@ class Once:
         """Make a change of rows; `change` gets the session and returns the answer's `data`.
 
         Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer. The field
-        `shown_once` is a secret: it is in this answer, and not in the one that is kept for repetitions.
+        `shown_once` is a secret: it is in this answer, and not in the one that is kept for repetitions. A refusal that
+        `change` returns, where it would raise others, is kept with what it wrote.
         """
         async with self._door() as session:
             if known := await self._claim(session):
                 return replay(known)
             data = await change(session)
+            if isinstance(data, MissionControlError):
+                refused = failure(self._request_id, data.status, data.code, data.message, data.details)
+                await self._settle(session, Answer(data.status, bytes(refused.body)))
+                return refused
             kept = data.model_copy(update={shown_once: None}) if shown_once else data
             await self._settle(session, Answer(self._status, envelope(kept)))
         return _response(Answer(self._status, envelope(data)))
@@ -99,10 +106,10 @@ def once_in(request: Request, workspace_id: str, key: str | None) -> Once:
     return Once(lambda: db.workspace(workspace_id), *_asked(request, workspace_id, key))
 
 
-def _asked(request: Request, workspace_id: str, key: str | None) -> tuple[int, idempotency.Request | None]:
-    """Find the status of the route's answer, and what a repetition must be equal to."""
+def _asked(request: Request, workspace_id: str, key: str | None) -> tuple[int, idempotency.Request | None, str]:
+    """Find the status of the route's answer, what a repetition must be equal to, and the request's id."""
     status: int = request.scope["route"].status_code or 200
-    return status, identified_by(request, workspace_id, key) if key else None
+    return status, identified_by(request, workspace_id, key) if key else None, request.state.request_id
 
 
 def identified_by(request: Request, workspace_id: str, key: str) -> idempotency.Request:

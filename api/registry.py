@@ -5,6 +5,7 @@ from types import ModuleType
 from fastapi import APIRouter
 
 from api.routes import (
+    activity,
     agents,
     audit,
     budgets,
@@ -24,6 +25,7 @@ from api.routes import (
     session,
     stages,
     status,
+    tool_calls,
     trust,
     workspaces,
 )
@@ -43,12 +45,14 @@ NOUNS: tuple[ModuleType, ...] = (
     capa,
     keys,
     runs,
+    tool_calls,
     budgets,
     session,
     principals,
     workspaces,
     agents,
     audit,
+    activity,
     trust,
 )
 """Modules of `api/routes`; each has `routes`, with paths relative to `/api/v1`. Requests are matched in this order."""

@@ -136,6 +136,22 @@ def level(
     client.answer(changed, lambda: described(changed))
 
 
+@client_command(app, "tools")
+def tools(
+    client: Client,
+    agent: AgentName,
+    pattern: Annotated[list[str], typer.Argument(help="Of the tools, as in git_*.", show_default=False)],
+) -> None:
+    """Say which tools an agent may call at all; what is on no pattern is refused.
+
+    \b
+    Example:
+      mission-control agent tools probe "git_*" shell
+    """
+    changed = client.api.patch(_place(agent), {"tools": pattern})
+    client.answer(changed, lambda: described(changed))
+
+
 @client_command(app, "rotate-key")
 def rotate_key(
     client: Client,
@@ -172,6 +188,7 @@ def described(agent: dict[str, Any]) -> "RenderableType":
             ("level", agent["level"]),
             ("endpoint", agent["endpoint"]),
             ("can", ", ".join(agent["capabilities"])),
+            ("tools", ", ".join(agent["tools"]) or "none"),
             ("registered", f"{moment(agent['created_at'])}, by {agent['requested_by']}"),
             ("decided", agent["decided_at"] and f"{moment(agent['decided_at'])}, by {agent['decided_by']}"),
             ("last heard of", moment(agent["last_heartbeat_at"])),

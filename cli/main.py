@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from cli import agents, audit, budgets, decisions, keys, missions, policy, principals, repositories, servers, workspaces
+from cli import (
+    activity,
+    agents,
+    audit,
+    budgets,
+    decisions,
+    keys,
+    missions,
+    policy,
+    principals,
+    repositories,
+    servers,
+    workspaces,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,5 +55,6 @@ app.add_typer(workspaces.members, name="member")
 app.add_typer(workspaces.app, name="workspace")
 app.add_typer(agents.app, name="agent")
 app.add_typer(audit.app, name="audit")
+app.add_typer(activity.app, name="activity")
 app.add_typer(budgets.app, name="budget")
 budgets.add_cost_to(app)

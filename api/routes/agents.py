@@ -96,14 +96,14 @@ async def get_agent(agent: Named, call: ReaderOrRegistrant, db: Db) -> Success[A
 
 @routes.patch("/agents/{agent}", response_model=Success[AgentView])
 async def change_agent(agent: Named, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce) -> Response:
-    """Change an agent's endpoint or capabilities; its level is for admins."""
+    """Change an agent's endpoint or capabilities; its level and its tools are for admins."""
 
     async def apply(session: AsyncSession) -> AgentView:
         known = await _own(session, call, agent)
-        if change.level and not call.principal.is_admin:
-            raise NotPermitted("admins_only", "an agent does not set its own level: ask an admin")
+        if (change.level or change.tools is not None) and not call.principal.is_admin:
+            raise NotPermitted("admins_only", "an agent sets neither its own level nor its tools: ask an admin")
         if not (values := change.model_dump(exclude_none=True, mode="json")):
-            raise InvalidInput("nothing_to_change", "say what to change: endpoint, capabilities or level")
+            raise InvalidInput("nothing_to_change", "say what to change: endpoint, capabilities, level or tools")
         return AgentView.model_validate(await agents.change(session, known, values, call.actor))
 
     return await once.commit(apply)

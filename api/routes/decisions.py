@@ -17,6 +17,7 @@ from models.domain.errors import MissionControlError
 from models.domain.policy import Risk
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
+from models.domain.tool_calls import TOOL_ACTION
 from models.schemas import links
 from models.schemas.decisions import AnswerView, CostSoFar, DecisionCounts, DecisionResolve, DecisionView
 from models.schemas.envelope import Page, Success
@@ -124,10 +125,12 @@ async def _views(session: AsyncSession, workspace_id: str, found: Sequence[Decis
 def _view(decision: Decision, spent: Mapping[str, Any]) -> DecisionView:
     view = DecisionView.model_validate(decision)
     view.digest = digest_of({"question": decision.question, "binding": decision.binding})
-    if decision.kind == budgets.KIND:
+    if decision.kind in (budgets.KIND, TOOL_ACTION):
         spent = {name: decision.question[f"settled_{name}"] for name in CostSoFar.model_fields}
     view.cost_so_far = CostSoFar.model_validate(spent)
     view.links["self"] = links.decision(decision.decision_id)
+    if decision.kind == TOOL_ACTION:
+        view.links["tool_call"] = links.tool_call(decision.binding["run_id"], decision.binding["number"])
     if decision.mission_id:
         view.links["mission"] = links.mission(decision.mission_id)
         view.links["diff"] = (

@@ -1,4 +1,4 @@
-"""Runs: executions that cost something, what they reserve and pay, and the tools they call (BUDG-10, ACTIVITY-02)."""
+"""Runs: executions that cost something, what they reserve and what they pay (BUDG-10, ACTIVITY-02)."""
 
 from typing import Annotated
 
@@ -25,8 +25,6 @@ from models.schemas.runs import (
     RunCreate,
     RunEnd,
     RunView,
-    ToolCallCreate,
-    ToolCallView,
 )
 from models.settings import Settings
 from models.store import ledger, runs
@@ -35,7 +33,6 @@ from models.store.ledger import Place
 
 routes = router("runs")
 Newest = Annotated[PageRequest, Depends(Pagination("started_at", default="-started_at"))]
-InOrder = Annotated[PageRequest, Depends(Pagination("number", default="number"))]
 
 
 @routes.post("/runs", status_code=201, response_model=Success[RunView])
@@ -79,7 +76,7 @@ async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce) -> Re
     """End an execution. What it reserved and did not settle is given back."""
 
     async def finish(session: AsyncSession) -> RunView:
-        await runs.find(session, call.workspace_id, run_id, _agent(call))
+        await runs.find(session, call.workspace_id, run_id, own_agent(call))
         await runs.end(session, call.workspace_id, run_id, end.status, end.reason, call.actor)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
@@ -154,33 +151,14 @@ async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOn
     return await once.command(adjust)
 
 
-@routes.post("/runs/{run_id}/tool-calls", status_code=201, response_model=Success[ToolCallView])
-async def log_tool_call(run_id: str, made: ToolCallCreate, call: Settler, once: OnlyOnce) -> Response:
-    """Log a tool call. The fourth retry in a row with the same error blocks the run."""
-
-    async def log(session: AsyncSession) -> ToolCallView:
-        await runs.find(session, call.workspace_id, run_id, _agent(call))
-        return ToolCallView.model_validate(await runs.log_call(session, call.workspace_id, run_id, made, call.actor))
-
-    return await once.commit(log)
-
-
-@routes.get("/runs/{run_id}/tool-calls")
-async def list_tool_calls(run_id: str, call: Reader, db: Db, page: InOrder) -> Success[Page[ToolCallView]]:
-    """List a run's tool calls in their order, each with the cost that it names."""
-    async with db.workspace(call.workspace_id) as session:
-        await runs.find(session, call.workspace_id, run_id)
-        return page_of(ToolCallView, await runs.list_calls(session, call.workspace_id, run_id, page))
-
-
-def _agent(call: Call) -> str | None:
+def own_agent(call: Call) -> str | None:
     """An agent sees to its own runs only."""
     return call.principal.name if call.principal.kind is Kind.AGENT else None
 
 
 def _own(new: RunCreate, call: Call) -> RunCreate:
     """Whose run it is: an agent starts its own, and no agent says itself how far it is trusted."""
-    agent = _agent(call)
+    agent = own_agent(call)
     if agent is None:
         return new
     if new.agent_id not in (None, agent) or new.level is not None:
@@ -190,13 +168,13 @@ def _own(new: RunCreate, call: Call) -> RunCreate:
 
 async def _find(db: Database, call: Call, run_id: str) -> RunView:
     async with db.workspace(call.workspace_id) as session:
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, _agent(call)))
+        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, own_agent(call)))
 
 
 async def _priced(db: Database, call: Call, run_id: str, report: CostReport, settings: Settings) -> Charge:
     """Price a call of the caller's run by the day that the database has."""
     async with db.workspace(call.workspace_id) as session:
-        run = await runs.find(session, call.workspace_id, run_id, _agent(call))
+        run = await runs.find(session, call.workspace_id, run_id, own_agent(call))
     return charge(load_prices(settings.config_dir), report.usage, run["now"].date())
 
 

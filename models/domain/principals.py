@@ -33,6 +33,7 @@ class Role(StrEnum):
 ADMINS = (Role.ADMIN, Role.PLATFORM_ADMIN)
 
 NOUNS = (
+    "activity",
     "agents",
     "audit",
     "auth",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.domain.agents import STALE_SECONDS, AgentStatus, Registration, Silence
-from models.domain.policy import Level
+from models.domain.policy import Globs, Level
 from models.schemas.envelope import Body
 from models.schemas.names import CleanName
 
@@ -28,6 +28,7 @@ def _endpoint(url: str) -> str:
 
 Endpoint = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_endpoint)]
 Capabilities = Annotated[tuple[CleanName, ...], Field(max_length=100)]
+Tools = Annotated[Globs, Field(description="The tools it may call, as patterns such as `git_*`; [] is none.")]
 Explanation = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -47,11 +48,12 @@ class AgentDecide(Body):
 
 
 class AgentChange(Body):
-    """Changes what is known of an agent; what is left out stays. `level` is for admins."""
+    """Changes what is known of an agent; what is left out stays. `level` and `tools` are for admins."""
 
     endpoint: Endpoint | None = None
     capabilities: Capabilities | None = None
     level: Level | None = None
+    tools: Tools | None = None
 
 
 class AgentView(BaseModel):
@@ -66,6 +68,7 @@ class AgentView(BaseModel):
     level: Level
     endpoint: str | None
     capabilities: tuple[str, ...]
+    tools: tuple[str, ...]
     requested_by: str
     created_at: datetime
     decided_by: str | None

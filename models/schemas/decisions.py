@@ -27,7 +27,7 @@ class DecisionResolve(Body):
 
 
 class CostSoFar(BaseModel):
-    """What the subject of a decision has spent by now; a budget's, when it was asked about."""
+    """What the subject of a decision has spent by now; a budget's and a tool call's, when it was asked about."""
 
     usd: Decimal = Decimal(0)
     tokens: int = 0

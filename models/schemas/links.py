@@ -18,6 +18,11 @@ def decision(decision_id: str) -> str:
     return f"{API}/decisions/{quote(decision_id, safe='')}"
 
 
+def tool_call(run_id: str, number: int) -> str:
+    """The address of a tool call."""
+    return f"{API}/runs/{run_id}/tool-calls/{number}"
+
+
 def blob(mission_id: str, digest: str) -> str:
     """The address of something stored for a mission."""
     return f"{mission(mission_id)}/blobs/{digest}"

@@ -1,4 +1,4 @@
-"""Bodies of the run routes: executions, their tool calls, and what they cost."""
+"""Bodies of the run routes: executions, and what they cost."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -66,35 +66,6 @@ class Adjustment(Body):
     reason: Text
 
 
-class ToolCallCreate(Body):
-    """A tool that was called, and its error where it failed: a code, or what it said."""
-
-    tool: Name
-    error: Text | None = None
-    duration_ms: Annotated[int | None, Field(ge=0, le=86_400_000)] = None
-    cost_id: CostId | None = None
-
-
-class ToolCallView(BaseModel):
-    """A call in the order of its run, with its cost where it names one."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    number: int
-    tool: str
-    error: str | None
-    duration_ms: int | None
-    cost_id: str | None
-    usd: Decimal | None = None
-    at: datetime
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def status(self) -> str:
-        """Whether it worked."""
-        return "failed" if self.error else "success"
-
-
 class RunView(BaseModel):
     """An execution with its resources (ACTIVITY-02, ACTIVITY-03). It runs while it has no `status`."""
 
@@ -119,7 +90,7 @@ class RunView(BaseModel):
     cap_usd: Decimal | None
     cap_tokens: int | None
 
-    @computed_field  # type: ignore[prop-decorator]  # as above
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
     def duration_seconds(self) -> float | None:
         """Its end less its start."""

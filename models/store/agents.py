@@ -15,7 +15,7 @@ from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.schemas.pagination import PageRequest
 from models.store import api_keys, events, lists, rows
-from models.store.events import Actor, NewEvent
+from models.store.events import Actor, NewEvent, Place
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
 
@@ -151,7 +151,7 @@ _SILENT = text(
 
 async def tell(
     session: AsyncSession, agent: AgentRow, kind: EventType, actor: Actor, data: Mapping[str, Any] | None = None
-) -> None:
-    """Write an event about an agent."""
+) -> Place:
+    """Write an event about an agent; its place in the stream."""
     about = Subject(kind="agent", id=agent.agent_id)
-    await events.append(session, agent.workspace_id, kind, about, actor, {"name": agent.name, **(data or {})})
+    return await events.append(session, agent.workspace_id, kind, about, actor, {"name": agent.name, **(data or {})})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -25,9 +25,10 @@ async def list_page(
     page: PageRequest,
     since: datetime | None = None,
     until: datetime | None = None,
+    *only: ColumnElement[bool],
 ) -> Rows[AuditRow]:
     """Read one page of rows, of those from `since` on and before `until`."""
-    statement = lists.matching(AuditRow, workspace_id, filters)
+    statement = lists.matching(AuditRow, workspace_id, filters).where(*only)
     if since is not None:
         statement = statement.where(col(AuditRow.created_at) >= since)
     if until is not None:

@@ -23,7 +23,7 @@ from models.schemas.pagination import PageRequest
 from models.store import events, governance, lists, policies
 from models.store.database import mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import CONTAIN, SPENT_UP, WANTED
+from models.store.ledger_statements import CONTAIN, LEFT, SPENT_UP, WANTED
 from models.store.pagination import Rows
 from models.tables.budgets import Budget, BudgetLimit
 from models.tables.missions import Decision
@@ -101,6 +101,13 @@ async def spent_up(session: AsyncSession, workspace_id: str, run_id: str) -> dic
     """Find a limit that leaves a run nothing at all (BUDG-09)."""
     found = await within(session)(SPENT_UP, {"workspace_id": workspace_id, "run_id": run_id})
     return found[0] if found else None
+
+
+async def left(session: AsyncSession, workspace_id: str, run_id: str) -> Decimal | None:
+    """Tell what a run, whose counters are there, may still promise; None where it has no limit."""
+    [found] = await within(session)(LEFT, {"workspace_id": workspace_id, "run_id": run_id})
+    usd: Decimal | None = found["usd"]
+    return usd
 
 
 async def contain(

@@ -16,6 +16,7 @@ from models.domain.policy import Outcome, Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
+from models.domain.system_acts import require_may_set
 from models.store import events
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -164,6 +165,20 @@ async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: A
     return await _close(session, DecisionStatus.CANCELED, workspace_id, name, actor)
 
 
+async def withdraw_about(
+    session: AsyncSession, workspace_id: str, kind: str, bound: dict[str, Any], actor: Actor
+) -> None:
+    """Cancel the open questions of a kind that bind this; one that is being answered now is left to its answer."""
+    asked = (
+        select(Decision.decision_id)
+        .where(Decision.workspace_id == workspace_id, Decision.kind == kind)
+        .where(Decision.status == DecisionStatus.PENDING.value, col(Decision.binding).contains(bound))
+        .with_for_update(skip_locked=True)
+    )
+    for name in list(await session.scalars(asked)):
+        await withdraw(session, workspace_id, name, actor)
+
+
 async def expire_overdue(session: AsyncSession, actor: Actor, limit: int) -> int:
     """Expire what is over and was not looked at by its workflow (system door), which is told like of any answer."""
     due = col(Decision.expires_at) <= func.mc_now()
@@ -198,7 +213,7 @@ async def _mark(
     changed = update(Decision).where(name.in_(chosen)).values(**values).returning(Decision)
     decisions = list(await session.scalars(changed))
     for decision in decisions:
-        await _tell(session, decision, kind, actor)
+        await tell(session, decision, kind, actor)
     return len(decisions)
 
 
@@ -234,6 +249,7 @@ async def _close(
     actor: Actor,
     *conditions: ColumnElement[bool],
 ) -> Decision | None:
+    require_may_set(actor.name, to)
     statement = (
         update(Decision)
         .where(
@@ -247,7 +263,7 @@ async def _close(
     closed = await session.execute(statement)
     decision = await session.get(Decision, (workspace_id, name), populate_existing=True)
     if closed.rowcount and decision is not None:  # type: ignore[attr-defined]  # an UPDATE's result has it
-        await _tell(session, decision, _TOLD[to], actor)
+        await tell(session, decision, _TOLD[to], actor)
     return decision
 
 
@@ -265,7 +281,8 @@ _TOLD = {
 }
 
 
-async def _tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
+async def tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
+    """Write an event about a decision."""
     data = {
         "mission_id": decision.mission_id,
         "kind": decision.kind,

@@ -53,6 +53,11 @@ SPENT_UP = f"""
 """  # as above
 """The limit that leaves a new run nothing at all."""
 
+LEFT = f"""
+    SELECT min(b.cap_usd - b.settled_usd - b.reserved_usd) AS usd {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
+"""  # as above
+"""What the tightest of a run's limits leaves; nothing where none has a cap."""
+
 # A young table has no statistics, and the planner would rather read all counters of a workspace than look four up.
 _FOUND = f"LATERAL (SELECT * FROM budget b WHERE {_COUNTER} OFFSET 0) b"  # noqa: S608  # as above
 

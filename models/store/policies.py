@@ -1,7 +1,7 @@
 """A workspace's policy: its versions, which is in force, and what was judged by it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,21 @@ class PolicyBook:
             return known if known and known.version == row.version else await self._keep(row)
 
     async def judge(
-        self, session: AsyncSession, workspace_id: str, act: Act, verdict_id: str, mission_id: str | None = None
+        self,
+        session: AsyncSession,
+        workspace_id: str,
+        wanted: Act | Callable[[Policy], Act],
+        verdict_id: str,
+        mission_id: str | None = None,
     ) -> tuple[Verdict, InForce]:
         """Judge an act by the policy in force and keep the verdict, once under its id.
 
-        The statement that keeps it finds out whether what this process knows is still in force.
+        The statement that keeps it finds out whether what this process knows is still in force. An act that a policy
+        must look at to know what of it may be kept is given as a function.
         """
         known = self._known.get(workspace_id) or await self.in_force(session, workspace_id)
         while True:
+            act = wanted(known.policy) if callable(wanted) else wanted
             verdict = assess(act.action, act.principal, act.context, known.policy)
             if await _keep_verdict(session, workspace_id, act, verdict, known.version, verdict_id, mission_id):
                 return verdict, known

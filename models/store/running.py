@@ -13,6 +13,7 @@ from models.domain.canonical import canonical_json
 from models.domain.events import EventType, Subject
 from models.domain.stages import StageName
 from models.domain.states import MISSION_TRANSITIONS, MissionOutcome, MissionStatus, Severity, sources
+from models.domain.system_acts import require_may_set
 from models.store import events
 from models.store.database import Database, mark_events, within
 from models.store.events import Actor
@@ -114,6 +115,7 @@ async def conclude(session: AsyncSession, end: Conclusion, closer: str) -> bool:
     """Close the mission: status, outcome, CAPA and event; False when it was closed before."""
     ref, resolved = end.ref, end.outcome is MissionOutcome.MERGED
     to = MissionStatus.RESOLVED if resolved else MissionStatus.ESCALATED
+    require_may_set(closer, to)
     kind = EventType.MISSION_RESOLVED if resolved else EventType.MISSION_ESCALATED
     data = {
         "outcome": end.outcome.value,

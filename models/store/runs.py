@@ -1,4 +1,4 @@
-"""Runs: executions with a start, an end and what they took; the log of their tool calls, and its loop counter."""
+"""Runs: executions with a start, an end and what they took."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -7,20 +7,22 @@ from uuid import uuid4
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
+from sqlmodel import col
 
-from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus, is_loop
+from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.policy import Level
+from models.domain.system_acts import require_may_set
+from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
-from models.schemas.runs import RunCreate, ToolCallCreate
-from models.store import budgets, events, ledger, lists, pagination
+from models.schemas.runs import RunCreate
+from models.store import budgets, events, governance, ledger, lists, pagination
 from models.store.database import within
 from models.store.events import Actor
 from models.store.ledger_statements import LOCK
 from models.store.pagination import Rows
-from models.tables.budgets import Run, ToolCall
+from models.tables.budgets import Run
 from models.tables.missions import Mission
 
 
@@ -50,16 +52,20 @@ async def end(
     Raises:
         Conflict: `run_ended`.
     """
+    require_may_set(actor.name, status)
     await ledger.release_all(session, workspace_id, run_id, actor)
     values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
-    if not await within(session)(_END, values):
+    if not (ended := await within(session)(_END, values)):
         raise Conflict("run_ended", "the run has ended already")
-    await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, {"status": status.value, "reason": reason})
+    data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
+    await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
+    policy = Actor(governance.POLICY, actor.correlation_id)
+    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": run_id}, policy)
 
 
 _END = """
     UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = now()
-    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL RETURNING 1
+    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL RETURNING agent_id
 """
 
 
@@ -92,45 +98,12 @@ async def list_page(
     return pagination.Rows([rows[run_id] for run_id in ids], found.next_cursor)
 
 
-async def log_call(
-    session: AsyncSession, workspace_id: str, run_id: str, call: ToolCallCreate, actor: Actor
-) -> dict[str, Any]:
-    """Log a tool call of a run that goes on; the fourth retry with the same error blocks the run (LOOP-04).
-
-    Raises:
-        Conflict: `run_ended`, `run_blocked`.
-    """
-    run = await session.get(Run, (workspace_id, run_id), with_for_update=True, populate_existing=True)
-    if run is None or run.status is not None:
-        raise _closed(run)
-    number = await _last_number(session, workspace_id, run_id) + 1
-    values = {**_names(workspace_id, run_id), "number": number, **call.model_dump()}
-    made = (await session.scalars(insert(ToolCall).values(**values).returning(ToolCall))).one()
-    if call.error is not None and is_loop(await _errors(session, workspace_id, run_id, call.tool)):
-        await _block_loop(session, run, call, actor)
-    return made.model_dump()
-
-
-async def list_calls(session: AsyncSession, workspace_id: str, run_id: str, page: PageRequest) -> Rows[dict[str, Any]]:
-    """Read one page of a run's tool calls, each with the cost that it names."""
-    found = await lists.fetch(session, ToolCall, workspace_id, {"run_id": run_id}, (col(ToolCall.number),), page)
-    named = {"cost_ids": [call.cost_id for call in found.rows if call.cost_id]}
-    costs = {row["cost_id"]: row["usd"] for row in await within(session)(_COSTS, _names(workspace_id, run_id) | named)}
-    rows = [call.model_dump() | {"usd": costs.get(call.cost_id)} for call in found.rows]
-    return pagination.Rows(rows, found.next_cursor)
-
-
-_COSTS = """
-    SELECT cost_id, usd FROM ledger WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
-    AND cost_id = ANY(%(cost_ids)s) AND kind = 'settle'
-"""
-
-
-async def _block_loop(session: AsyncSession, run: Run, call: ToolCallCreate, actor: Actor) -> None:
-    said = f"{call.tool} was tried again more than {MAX_SAME_RETRIES} times with the same error"
+async def block_loop(session: AsyncSession, run: Run, tool: str, actor: Actor) -> None:
+    """Stop a run that goes on making the same failing call."""
+    said = f"{tool} was tried again more than {MAX_SAME_RETRIES} times with the same error"
     values = {"workspace_id": run.workspace_id, "run_id": run.run_id, "reason": said, "by": LOOP}
     await within(session)(_BLOCK, values)
-    data = {"reason": said, "by": LOOP, "mission_id": run.mission_id}
+    data = {"reason": said, "by": LOOP, "mission_id": run.mission_id, "agent_id": run.agent_id}
     await _tell(session, run.workspace_id, run.run_id, EventType.RUN_BLOCKED, actor, data)
 
 
@@ -140,33 +113,21 @@ _BLOCK = """
 """
 
 
-async def _last_number(session: AsyncSession, workspace_id: str, run_id: str) -> int:
-    [row] = await within(session)(_LAST, _names(workspace_id, run_id))
-    return int(row["last"])
+async def lock_open(session: AsyncSession, workspace_id: str, run_id: str, *, also_blocked: bool = False) -> Run:
+    """Take a run that goes on, so that nothing else happens to it until the transaction ends.
 
-
-_LAST = """
-    SELECT COALESCE(max(number), 0) AS last FROM tool_call WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
-"""
-
-
-async def _errors(session: AsyncSession, workspace_id: str, run_id: str, tool: str) -> list[str | None]:
-    """Read how a tool's latest calls went, the newest first."""
-    statement = (
-        select(ToolCall.error)
-        .where(ToolCall.workspace_id == workspace_id, ToolCall.run_id == run_id, ToolCall.tool == tool)
-        .order_by(col(ToolCall.number).desc())
-        .limit(MAX_SAME_RETRIES + 2)
-    )
-    return list(await session.scalars(statement))
-
-
-def _closed(run: Run | None) -> Conflict | NotFound:
+    Raises:
+        NotFound: `run_not_found`.
+        Conflict: `run_ended`, `run_blocked`.
+    """
+    run = await session.get(Run, (workspace_id, run_id), with_for_update=True, populate_existing=True)
     if run is None:
-        return NotFound("run_not_found", "there is no such run")
+        raise NotFound("run_not_found", f"there is no run {run_id!r}")
     if run.ended_at is not None:
-        return Conflict("run_ended", "the run has ended; start another one")
-    return Conflict("run_blocked", f"the run is blocked: {run.reason}", blocked_by=run.blocked_by)
+        raise Conflict("run_ended", "the run has ended; start another one")
+    if run.status is not None and not also_blocked:
+        raise Conflict("run_blocked", f"the run is blocked: {run.reason}", blocked_by=run.blocked_by)
+    return run
 
 
 def _names(workspace_id: str, run_id: str) -> dict[str, Any]:

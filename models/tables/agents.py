@@ -18,6 +18,7 @@ class AgentRow(SQLModel, table=True):
     level: str = words("intern")
     endpoint: str | None = None
     capabilities: JsonList = json("[]")
+    tools: JsonList = json('["*"]')
     token_digest: str | None = None
     requested_by: str
     created_at: Time = now()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, FetchedValue
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field
 
@@ -19,8 +19,16 @@ class Xid8(UserDefinedType[str]):
         return "xid8"
 
 
+def _follows() -> Any:
+    """Declare a column that Postgres makes of the others."""
+    return Field(default=None, sa_column_kwargs={"server_default": FetchedValue()})
+
+
 class AuditRow(SQLModel, table=True):
-    """One act. A trigger writes it with the act's event; `digest` commits to `content` and `salt`."""
+    """One act. A trigger writes it with the act's event; `digest` commits to `content` and `salt`.
+
+    `agent_id` and `status` follow from the others: whose activity it is, and how what it tells of went.
+    """
 
     __tablename__ = "audit"
 
@@ -40,6 +48,8 @@ class AuditRow(SQLModel, table=True):
     digest: bytes = binary()
     salt: bytes | None = None
     content: str | None = None
+    agent_id: str | None = _follows()
+    status: str | None = _follows()
 
 
 class AuditLeaf(SQLModel, table=True):

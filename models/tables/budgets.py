@@ -3,10 +3,10 @@
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Numeric, text
+from sqlalchemy import BigInteger, Numeric, text
 from sqlmodel import Field
 
-from models.tables.base import SQLModel, Time, big, key, no, now, time
+from models.tables.base import SQLModel, Time, big, key, names, no, now, time
 
 
 def _usd(*, nullable: bool = False) -> Any:
@@ -39,19 +39,27 @@ class Run(SQLModel, table=True):
 
 
 class ToolCall(SQLModel, table=True):
-    """A tool that a run called, and the error where it failed."""
+    """A tool that a run wants to call or has called, what was said of that, and the error where it failed.
+
+    `refused` says why it was not even judged; `digest` names the tool and its arguments.
+    """
 
     __tablename__ = "tool_call"
-    __table_args__ = (ForeignKeyConstraint(["workspace_id", "run_id"], ["run.workspace_id", "run.run_id"]),)
+    __table_args__ = (*names("run", "run_id"), *names("verdict", "verdict_id"), *names("decision", "decision_id"))
 
     workspace_id: str = key()
     run_id: str = key()
     number: int = key()
     tool: str
+    digest: str | None = None
+    refused: str | None = None
+    verdict_id: str | None = None
+    decision_id: str | None = None
     error: str | None = None
     duration_ms: int | None = None
     cost_id: str | None = None
     at: Time = now()
+    ended_at: Time | None = time()
 
 
 class BudgetLimit(SQLModel, table=True):

@@ -328,6 +328,7 @@ class TestSelf:
         assert refusal(await agent.patch(place, json={"level": "lead"})) == (403, "admins_only")
         assert refusal(await agent.patch(place, json={})) == (422, "nothing_to_change")
         assert (await api.patch(place, json={"level": "lead"})).json()["data"]["level"] == "lead"
+        assert refusal(await api.patch(place, json={"level": "boss"})) == (422, "invalid_input")
         for path, body in [("", {"endpoint": "http://x"}), ("/heartbeat", None), ("/rotate-key", {})]:
             asked = client(team.agent).request("POST" if path else "PATCH", f"{place}{path}", json=body)
             assert refusal(await asked) == (403, "not_your_agent")

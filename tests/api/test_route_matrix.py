@@ -74,6 +74,8 @@ GET    /audit/consistency                           B M O D
 GET    /audit/{row_id}                              B M O D
 GET    /audit/{row_id}/proof                        B M O D
 POST   /audit/{row_id}/redact                       D
+GET    /activity                                    A B M O D
+POST   /activity                                    A S
 GET    /runs                                        A B M O D
 GET    /runs/{run_id}                               A B M O D
 POST   /runs                                        A D S
@@ -86,6 +88,8 @@ POST   /runs/{run_id}/reservations/{cost_id}/release A D S
 POST   /runs/{run_id}/adjustments                   D
 POST   /runs/{run_id}/tool-calls                    A D S
 GET    /runs/{run_id}/tool-calls                    A B M O D
+GET    /runs/{run_id}/tool-calls/{number}           A B M O D
+POST   /runs/{run_id}/tool-calls/{number}/end       A D S
 GET    /budgets                                     A B M O D
 PUT    /budgets                                     D
 GET    /budgets/spending                            A B M O D
@@ -134,6 +138,7 @@ WITHOUT_NAMES: dict[str, dict[str, Any]] = {
     "POST /policy/versions": {"source": SOURCE},
     "POST /policy/try": {"source": SOURCE},
     "POST /policy/explain": {"action": "mission.merge", "as": {"kind": "service"}},
+    "POST /activity": {"agent_id": "agent", "input": "i", "reasoning": "r", "output": "o"},
     "POST /runs": {"agent_id": "agent"},
     "PUT /budgets": {"scope": "run", "owner": "level", "name": "lead", "cap_usd": "2", "cap_tokens": None},
     "POST /capa": {"title": "t", "cause": "c", "severity": "low"},
@@ -157,9 +162,10 @@ REPORTS = {
     "POST /runs/{run_id}/costs",
     "POST /runs/{run_id}/reservations/{cost_id}/settle",
     "POST /runs/{run_id}/reservations/{cost_id}/release",
-    "POST /runs/{run_id}/tool-calls",
+    "POST /runs/{run_id}/tool-calls/{number}/end",
 }
 FINISHES = {
+    "POST /runs/{run_id}/tool-calls",
     "POST /runs/{run_id}/reservations",
     "POST /missions/{mission_id}/candidates",
     "POST /missions/{mission_id}/execute",

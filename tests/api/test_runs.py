@@ -7,7 +7,7 @@ import pytest
 
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.budgets import entries, told
+from tests.fixtures.budgets import entries
 from tests.fixtures.missions import refusal
 
 RUNS = "/api/v1/runs"
@@ -154,36 +154,3 @@ class TestCosts:
         assert answer.status_code == 422
         assert next(iter(cost)) in answer.text
         assert await entries(db, team.workspace_id) == []
-
-
-class TestToolCalls:
-    async def test_the_fourth_retry_with_the_same_error_blocks(
-        self, agent: httpx2.AsyncClient, db: Database, team: Team
-    ) -> None:
-        run = await started(agent)
-        for number in range(5):
-            assert (await agent.get(run)).json()["data"]["status"] is None, number
-            answer = await agent.post(f"{run}/tool-calls", json={"tool": "grep", "error": "E1"})
-            assert answer.json()["data"]["number"] == number + 1
-        found = (await agent.get(run)).json()["data"]
-        assert (found["status"], found["blocked_by"]) == ("blocked", "loop")
-        assert refusal(await agent.post(f"{run}/tool-calls", json={"tool": "ls"})) == (409, "run_blocked")
-        assert refusal(await paid(agent, run, usd="0.01")) == (409, "run_blocked")
-        assert [row["data"]["by"] for row in await told(db, team.workspace_id, "run.blocked")] == ["loop"]
-
-    async def test_what_is_no_loop(self, agent: httpx2.AsyncClient) -> None:
-        run = await started(agent)
-        for error in ("E1", "E1", "E1", "E1", None, "E1", "E2", "E1", "E1", "E1"):
-            await agent.post(f"{run}/tool-calls", json={"tool": "grep", "error": error})
-        assert (await agent.get(run)).json()["data"]["status"] is None
-
-    async def test_they_are_listed_with_their_costs(self, agent: httpx2.AsyncClient) -> None:
-        run = await started(agent)
-        cost = (await paid(agent, run, usd="0.02")).json()["data"]["cost_id"]
-        await agent.post(f"{run}/tool-calls", json={"tool": "grep", "duration_ms": 5, "cost_id": cost})
-        await agent.post(f"{run}/tool-calls", json={"tool": "sh", "error": "exit 1"})
-        items = (await agent.get(f"{run}/tool-calls")).json()["data"]["items"]
-        assert [(row["tool"], row["status"], row["usd"]) for row in items] == [
-            ("grep", "success", "0.02"),
-            ("sh", "failed", None),
-        ]

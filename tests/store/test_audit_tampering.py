@@ -285,6 +285,8 @@ STATEMENTS: dict[str, tuple[bool, list[str]]] = {
 }
 """What is done to a row of which table, and whether its leaf survives."""
 SAVE = "CREATE TABLE kept_{table} AS TABLE {table}"
+GIVEN = "ALTER TABLE kept_audit DROP COLUMN agent_id, DROP COLUMN status"
+"""What Postgres makes of the other columns cannot be put back."""
 RESTORE = "DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept_{table}; DROP TABLE kept_{table}"
 TABLES = ("audit", "audit_leaf", "audit_node", "audit_checkpoint")
 
@@ -295,6 +297,7 @@ def superuser(log: Log) -> Iterator[Connection]:
     with psycopg.connect(plain(log.url), autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         for_all(connection, SAVE)
+        connection.execute(GIVEN)
         try:
             yield connection
         finally:

@@ -18,7 +18,7 @@ __all__ = ["agents", "audit", "budgets", "events", "missions", "policies", "work
 TABLES = SQLModel.metadata.tables
 WITHOUT_CLASS = {"alembic_version", "event"}
 POLICY = ("policy_version", "verdict", "decision_answer")
-MONEY = ("ledger", "tool_call")
+MONEY = ("ledger",)
 NEVER_CHANGED = (
     *("event", "evidence", "test_result", "metric_observation", "remediation_event", "blob"),
     *POLICY,

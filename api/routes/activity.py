@@ -1,0 +1,67 @@
+"""What agents did and decided, searchable for good (ACTIVITY-01..08). The rows are those of the audit log."""
+
+import json
+from typing import Annotated
+
+from fastapi import Depends, Query, Response
+from pydantic import AwareDatetime
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.deps import AgentOrService, Db, OnlyOnce, Pagination, Reader
+from api.routing import router
+from models.domain.events import Subject
+from models.domain.principals import Kind
+from models.schemas.activity import ActivityStatus, ActivityView, AgentDecision
+from models.schemas.envelope import Page, Success
+from models.schemas.pagination import PageRequest
+from models.store import activity
+from models.tables.audit import AuditRow
+
+routes = router("activity")
+Newest = Annotated[PageRequest, Depends(Pagination("timestamp", default="-timestamp"))]
+
+
+@routes.get("/activity")
+async def list_activity(
+    call: Reader,
+    db: Db,
+    page: Newest,
+    agent_id: Annotated[str | None, Query(description="By name or id.")] = None,
+    workspace_id: str | None = None,
+    status: ActivityStatus | None = None,
+    action: str | None = None,
+    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+    until: Annotated[AwareDatetime | None, Query(alias="to", description="Before this moment.")] = None,
+) -> Success[Page[ActivityView]]:
+    """List what agents did, the newest first."""
+    filters = {"agent_id": agent_id, "status": status, "action": action}
+    if workspace_id not in (None, call.workspace_id):  # what a key does not open is empty for it
+        return Success(data=Page(items=[]))
+    async with db.workspace(call.workspace_id) as session:
+        found = await activity.list_page(session, call.workspace_id, filters, page, since, until)
+    return Success(data=Page(items=[_view(row) for row in found.rows], next_cursor=found.next_cursor))
+
+
+@routes.post("/activity", status_code=201, response_model=Success[ActivityView])
+async def record_decision(made: AgentDecision, call: AgentOrService, once: OnlyOnce) -> Response:
+    """Record what an agent decided: input, reasoning and output. An agent tells of itself, a service of any agent."""
+    own = call.principal.name if call.principal.kind is Kind.AGENT else None
+
+    async def record(session: AsyncSession) -> ActivityView:
+        return _view(await activity.record(session, call.workspace_id, made, own, call.actor))
+
+    return await once.commit(record)
+
+
+def _view(row: AuditRow) -> ActivityView:
+    return ActivityView(
+        id=row.id,
+        timestamp=row.created_at,
+        agent_id=row.agent_id or "",
+        workspace_id=row.workspace_id,
+        action=row.action,
+        status=ActivityStatus(row.status) if row.status else None,
+        metadata=None if row.content is None else json.loads(row.content),
+        subject=Subject(kind=row.subject_kind, id=row.subject_id),
+        correlation_id=row.correlation_id,
+    )

@@ -1,0 +1,107 @@
+"""Tool calls: which an agent may make at all, what a policy is told of them, and how they stand (POL-11, V-31)."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from models.domain.canonical import digest_of
+from models.domain.policy import Outcome
+from models.domain.states import DecisionStatus
+
+TOOL_ACTION = "tool_action"
+"""The kind of the decision that asks whether a call may be made."""
+EXPIRES_IN = timedelta(hours=24)
+PRODUCTION = "prod"
+MAX_ARGUMENTS = 16_384
+"""Bytes of JSON: people read them, and every pattern of `secret_paths` is held against them."""
+
+_WORDS = (re.compile(r"[^\s\"'`]+"), re.compile(r"[^\s\"'`=:;|<>()\[\]{},&]+"))
+"""What stands between spaces and quotes, and what is left of it without a shell's signs."""
+
+
+class CallStatus(StrEnum):
+    """How a tool call stands. It is `allowed` until its caller has told how it went."""
+
+    PENDING = "pending"
+    DENIED = "denied"
+    ALLOWED = "allowed"
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said of a call: by the list of tools (`refused`), the policy, and whoever was asked."""
+
+    refused: str | None = None
+    outcome: Outcome | None = None
+    reasons: tuple[str, ...] = ()
+    answer: DecisionStatus | None = None
+    words: str = ""
+
+
+def is_listed(tool: str, tools: Iterable[str]) -> bool:
+    """Whether a tool is among those that an agent may call."""
+    return any(fnmatchcase(tool, pattern) for pattern in tools)
+
+
+def digest(tool: str, arguments: dict[str, Any]) -> str:
+    """Name what exactly is to be called."""
+    return digest_of({"tool": tool, "arguments": arguments})
+
+
+def where(declared: str | None, known: str) -> str:
+    """Tell the environment that a call reaches. Its caller may say that it is production, never that it is not."""
+    return PRODUCTION if PRODUCTION in (declared, known) else declared or known
+
+
+def secrets_among(arguments: dict[str, Any], patterns: re.Pattern[str]) -> tuple[str, ...]:
+    """Find the words of the arguments that name secrets. Nothing else of the arguments is kept with a verdict."""
+    words = {word for text in _texts(arguments) for form in _WORDS for word in form.findall(text)}
+    return tuple(sorted(word for word in words if patterns.fullmatch(word)))
+
+
+def standing(said: Said, *, ended: bool, error: str | None) -> tuple[CallStatus, str | None]:
+    """Tell how a call stands and, where it may not be made, why."""
+    if (why := _denial(said)) is not None:
+        return CallStatus.DENIED, f"denied: {why}"
+    if said.outcome is Outcome.ASK and said.answer is not DecisionStatus.APPROVED:
+        return CallStatus.PENDING, f"pending: {'; '.join(said.reasons)}"
+    if not ended:
+        return CallStatus.ALLOWED, None
+    return (CallStatus.FAILED if error else CallStatus.SUCCESS), None
+
+
+def _denial(said: Said) -> str | None:
+    if said.refused:
+        return said.refused
+    if said.outcome is Outcome.DENY:
+        return "; ".join(said.reasons)
+    return _ANSWERS[said.answer].format(said.words) if said.answer in _ANSWERS else None
+
+
+_ANSWERS = {
+    DecisionStatus.DENIED: "{}",
+    DecisionStatus.EXPIRED: "nobody answered in time",
+    DecisionStatus.CANCELED: "its run ended before anybody answered",
+}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Give all texts of JSON data, also the keys of objects: a tool may be given files by name."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from _all(value.values())
+    elif isinstance(value, list):
+        yield from _all(value)
+
+
+def _all(values: Collection[Any]) -> Iterator[str]:
+    for value in values:
+        yield from _texts(value)

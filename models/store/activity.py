@@ -1,0 +1,62 @@
+"""The activity of agents: the rows of the audit log that are theirs, and the decisions that they record."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from models.domain.errors import InvalidInput, NotPermitted
+from models.domain.events import EventType
+from models.domain.names import is_agent_id
+from models.schemas.activity import AgentDecision
+from models.schemas.pagination import PageRequest
+from models.store import agents, audit, runs
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.agents import AgentRow
+from models.tables.audit import AuditRow
+
+
+async def list_page(
+    session: AsyncSession,
+    workspace_id: str,
+    filters: Mapping[str, object],
+    page: PageRequest,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Rows[AuditRow]:
+    """Read one page of what agents did, from `since` on and before `until`."""
+    of_agents = col(AuditRow.agent_id).is_not(None)
+    filters = {**filters, "agent_id": await _name(session, workspace_id, filters.get("agent_id"))}
+    return await audit.list_page(session, workspace_id, filters, page, since, until, of_agents)
+
+
+async def record(
+    session: AsyncSession, workspace_id: str, made: AgentDecision, own: str | None, actor: Actor
+) -> AuditRow:
+    """Keep what an agent decided. The agent `own` records its own decisions only, also as far as runs go.
+
+    Raises:
+        InvalidInput: `agent_required`.
+        NotFound: `agent_not_found`, `run_not_found`.
+        NotPermitted: `own_activity_only`.
+    """
+    if (agent := made.agent_id or own) is None:
+        raise InvalidInput("agent_required", "say which agent decided: `agent_id`")
+    known = await agents.require(session, workspace_id, agent)
+    if own not in (None, known.name):
+        raise NotPermitted("own_activity_only", "an agent records its own decisions; leave `agent_id` out")
+    if made.run_id:
+        await runs.find(session, workspace_id, made.run_id, own)
+    data = made.model_dump(exclude_none=True) | {"agent_id": known.name}
+    place = await agents.tell(session, known, EventType.AGENT_DECIDED, actor, data)
+    return await audit.require(session, workspace_id, place.id)
+
+
+async def _name(session: AsyncSession, workspace_id: str, agent: object) -> object:
+    """Find the name, by which facts know an agent, where its id is given; no name is spelt like one."""
+    if isinstance(agent, str) and is_agent_id(agent):
+        known = await session.get(AgentRow, (workspace_id, agent))
+        return known.name if known else agent
+    return agent

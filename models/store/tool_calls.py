@@ -1,0 +1,286 @@
+"""Tool calls of runs: judged before they are made, asked about where the policy says so, and told of when over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.agents import Registration
+from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop
+from models.domain.decisions import Terms
+from models.domain.errors import Conflict, NotFound
+from models.domain.events import EventType, Subject
+from models.domain.policy import Act, Context, Level, Outcome, Policy, Verdict, Who
+from models.domain.principals import Kind, Principal
+from models.domain.states import DecisionStatus
+from models.domain.tool_calls import (
+    EXPIRES_IN,
+    TOOL_ACTION,
+    CallStatus,
+    Said,
+    digest,
+    is_listed,
+    secrets_among,
+    standing,
+    where,
+)
+from models.schemas.pagination import PageRequest
+from models.schemas.tool_calls import ToolCallCreate, ToolCallEnd
+from models.store import budgets, events, governance, lists, pagination, runs
+from models.store.database import within
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.store.policies import InForce, PolicyBook
+from models.tables.agents import AgentRow
+from models.tables.budgets import Run, ToolCall
+from models.tables.missions import Decision, Mission
+
+UNLISTED = "the tool is not on the list of those that the agent may call; an admin may add it"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who wants to call tools, in which request, and where they act unless something else is known."""
+
+    caller: Principal
+    actor: Actor
+    env: str
+
+
+async def log(
+    session: AsyncSession, book: PolicyBook, asking: Asking, run_id: str, call: ToolCallCreate
+) -> dict[str, Any]:
+    """Judge a call of a run that goes on, and keep it with what was said of it, whatever that is.
+
+    The fourth retry with the same error blocks the run (LOOP-04).
+
+    Raises:
+        Conflict: `run_ended`, `run_blocked`.
+    """
+    if call.usd is not None:  # before the run is locked: whoever sets a cap locks them the other way round
+        await budgets.prepare(session, asking.caller.workspace_id, run_id)
+    run = await runs.lock_open(session, asking.caller.workspace_id, run_id)
+    number = await _last_number(session, run) + 1
+    who, tools = await _caller(session, run, asking.caller)
+    if is_listed(call.tool, tools):
+        mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
+        left = await budgets.left(session, run.workspace_id, run_id) if call.usd is not None else None
+        row = await _judge(session, book, _Wanted(call, run, number, who, mission, asking, left))
+    else:
+        row = {"refused": UNLISTED}
+    row |= {"digest": digest(call.tool, call.arguments), "ended_at": func.now() if call.was_made else None}
+    row |= call.model_dump(include={"tool", "error", "duration_ms", "cost_id"})
+    await session.execute(insert(ToolCall).values(**_key(run, number), **row))
+    return await _told(session, run, number, asking.actor)
+
+
+async def end(
+    session: AsyncSession, workspace_id: str, run_id: str, number: int, told: ToolCallEnd, actor: Actor
+) -> dict[str, Any]:
+    """Note, once, how a call went that might be made.
+
+    Raises:
+        NotFound: `tool_call_not_found`.
+        Conflict: `run_ended`, or `tool_call_pending`, `tool_call_denied`, `tool_call_ended`.
+    """
+    run = await runs.lock_open(session, workspace_id, run_id, also_blocked=True)
+    call = await find(session, workspace_id, run_id, number)
+    if call["status"] != CallStatus.ALLOWED:
+        raise _not_to_be_ended(call)
+    await within(session)(_END, _key(run, number) | told.model_dump())
+    return await _told(session, run, number, actor)
+
+
+_END = """
+    UPDATE tool_call SET error = %(error)s, duration_ms = %(duration_ms)s, cost_id = COALESCE(%(cost_id)s, cost_id),
+    ended_at = now() WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND number = %(number)s
+"""
+
+
+async def find(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
+    """Read a call as it stands now: with the verdict, the answer where somebody was asked, and its cost."""
+    values = {"workspace_id": workspace_id, "run_id": run_id, "numbers": [number]}
+    if not (found := await within(session)(_FIND, values)):
+        raise NotFound("tool_call_not_found", f"the run has no tool call {number}")
+    return _shown(found[0])
+
+
+async def list_page(session: AsyncSession, workspace_id: str, run_id: str, page: PageRequest) -> Rows[dict[str, Any]]:
+    """Read one page of a run's calls, each as it stands now."""
+    found = await lists.fetch(session, ToolCall, workspace_id, {"run_id": run_id}, (col(ToolCall.number),), page)
+    numbers = [call.number for call in found.rows]
+    values = {"workspace_id": workspace_id, "run_id": run_id, "numbers": numbers}
+    rows = {row["number"]: _shown(row) for row in await within(session)(_FIND, values)}
+    return pagination.Rows([rows[number] for number in numbers], found.next_cursor)
+
+
+# An answer that did not come in time is none, also where nobody has looked yet.
+_FIND = """
+    SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd,
+    CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer
+    FROM tool_call c
+    LEFT JOIN verdict v ON v.workspace_id = c.workspace_id AND v.verdict_id = c.verdict_id
+    LEFT JOIN decision d ON d.workspace_id = c.workspace_id AND d.decision_id = c.decision_id
+    LEFT JOIN ledger l ON l.workspace_id = c.workspace_id AND l.run_id = c.run_id AND l.cost_id = c.cost_id
+    AND l.kind = 'settle'
+    WHERE c.workspace_id = %(workspace_id)s AND c.run_id = %(run_id)s AND c.number = ANY(%(numbers)s)
+"""
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    said = Said(
+        refused=row["refused"],
+        outcome=row["outcome"] and Outcome(row["outcome"]),
+        reasons=tuple(row["reasons"] or ()),
+        answer=row["answer"] and DecisionStatus(row["answer"]),
+        words=f"{row['resolved_by']}: {row['explanation']}",
+    )
+    status, reason = standing(said, ended=row["ended_at"] is not None, error=row["error"])
+    return {**row, "status": status, "reason": reason, "reasons": said.reasons}
+
+
+async def _caller(session: AsyncSession, run: Run, caller: Principal) -> tuple[Who, tuple[str, ...]]:
+    """Name who makes a run's calls, and the tools that it may call."""
+    if run.agent_id is None:
+        return Who(name=caller.known_as, kind=caller.kind, role=caller.role), ("*",)
+    statement = select(AgentRow).where(
+        AgentRow.workspace_id == run.workspace_id,
+        AgentRow.name == run.agent_id,
+        col(AgentRow.registration).in_((Registration.APPROVED.value, Registration.DEACTIVATED.value)),
+    )
+    agent = (await session.scalars(statement)).one_or_none()
+    level = Level(agent.level) if agent else Level.INTERN
+    return Who(name=run.agent_id, kind=Kind.AGENT, level=level), tuple(agent.tools) if agent else ("*",)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A call that is to be judged, and all that is known of it."""
+
+    call: ToolCallCreate
+    run: Run
+    number: int
+    who: Who
+    mission: Mission | None
+    asking: Asking
+    left: Decimal | None
+
+    @property
+    def env(self) -> str:
+        """What it reaches."""
+        return where(self.call.env, self.mission.env if self.mission else self.asking.env)
+
+    def act(self, policy: Policy) -> Act:
+        """Say what a policy judges; of the arguments only the words that it says are secrets."""
+        context = Context(
+            env=self.env,
+            protected=self.mission.protected if self.mission else False,
+            paths=secrets_among(self.call.arguments, policy.secrets),
+            usd=self.call.usd,
+            usd_left=self.left,
+            facts={"run_id": self.run.run_id},
+        )
+        return Act(action=self.call.tool, principal=self.who, context=context)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """Say what whoever is asked is shown."""
+        shown = {"tool": self.call.tool, "arguments": self.call.arguments, "env": self.env}
+        return shown | {"usd": self.call.usd and str(self.call.usd), "mission_id": self.run.mission_id}
+
+    @property
+    def requesters(self) -> tuple[str, ...]:
+        """Name those who ask for it, the agent before those who started or report its run."""
+        return tuple(filter(None, (self.run.agent_id, self.asking.actor.name, self.run.created_by)))
+
+
+async def _judge(session: AsyncSession, book: PolicyBook, wanted: _Wanted) -> dict[str, Any]:
+    """Let the policy in force judge a call, and ask where it says so; the ids of both."""
+    run, name = wanted.run, f"{wanted.run.run_id}.{wanted.number}"
+    verdict, law = await book.judge(session, run.workspace_id, wanted.act, name, run.mission_id)
+    if not verdict.asks:
+        return {"verdict_id": name}
+    decision = await _ask(session, wanted, verdict, law)
+    return {"verdict_id": name, "decision_id": decision.decision_id}
+
+
+async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: InForce) -> Decision:
+    """Put the question whether a call may be made. The policy puts it, in the name of whoever wants to call."""
+    run, requesters = wanted.run, wanted.requesters
+    spent = await runs.find(session, run.workspace_id, run.run_id)
+    terms = Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters)
+    values = {
+        "workspace_id": run.workspace_id,
+        "decision_id": f"{run.run_id}.{TOOL_ACTION}.{wanted.number}",
+        "kind": TOOL_ACTION,
+        "round": 0,
+        "candidate": 0,
+        "status": DecisionStatus.PENDING.value,
+        "risk": verdict.risk.value,
+        "reasons": list(verdict.reasons),
+        "question": wanted.question | {"settled_usd": str(spent["usd"]), "settled_tokens": int(spent["tokens"])},
+        "binding": {**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
+        "requested_by": requesters[0],
+        "expires_at": func.mc_now() + EXPIRES_IN,
+        "terms": terms.model_dump(mode="json"),
+    }
+    decision = (await session.scalars(insert(Decision).values(**values).returning(Decision))).one()
+    policy = Actor(governance.POLICY, wanted.asking.actor.correlation_id)
+    await governance.tell(session, decision, EventType.DECISION_REQUESTED, policy)
+    return decision
+
+
+async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> dict[str, Any]:
+    """Tell of a call as it stands now, and block a run that makes the same failing call over and over."""
+    call = await find(session, run.workspace_id, run.run_id, number)
+    data = {name: call[name] for name in ("number", "tool", "digest", "risk", "reason", "decision_id", "duration_ms")}
+    data |= {"agent_id": run.agent_id, "mission_id": run.mission_id, "error": (call["error"] or "")[:SAME_ERROR_CHARS]}
+    about = Subject(kind="run", id=run.run_id)
+    await events.append(session, run.workspace_id, EventType(f"tool_call.{call['status']}"), about, actor, data)
+    if call["error"] and run.status is None and is_loop(await _errors(session, run, call["tool"])):
+        await runs.block_loop(session, run, call["tool"], actor)
+    return call
+
+
+async def _errors(session: AsyncSession, run: Run, tool: str) -> list[str | None]:
+    """Read how a tool's latest calls went, the newest first; those that were not made are none."""
+    statement = (
+        select(ToolCall.error)
+        .where(ToolCall.workspace_id == run.workspace_id, ToolCall.run_id == run.run_id, ToolCall.tool == tool)
+        .where(col(ToolCall.ended_at).is_not(None))
+        .order_by(col(ToolCall.number).desc())
+        .limit(MAX_SAME_RETRIES + 2)
+    )
+    return list(await session.scalars(statement))
+
+
+async def _last_number(session: AsyncSession, run: Run) -> int:
+    [row] = await within(session)(_LAST, {"workspace_id": run.workspace_id, "run_id": run.run_id})
+    return int(row["last"])
+
+
+_LAST = """
+    SELECT COALESCE(max(number), 0) AS last FROM tool_call WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
+"""
+
+
+def _not_to_be_ended(call: Mapping[str, Any]) -> Conflict:
+    """Say why nothing can be told of a call."""
+    if call["status"] == CallStatus.PENDING:
+        return Conflict("tool_call_pending", "somebody must approve it first", decision_id=call["decision_id"])
+    if call["status"] == CallStatus.DENIED:
+        return Conflict("tool_call_denied", f"it may not be made; {call['reason']}")
+    return Conflict("tool_call_ended", "how it went was told already")
+
+
+def _place(run: Run, number: int) -> dict[str, Any]:
+    return {"run_id": run.run_id, "number": number}
+
+
+def _key(run: Run, number: int) -> dict[str, Any]:
+    return {"workspace_id": run.workspace_id, **_place(run, number)}
