@@ -30,8 +30,6 @@ Human = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER)))]
 """B, M, O, D."""
 LivingAgent = Annotated[Call, Depends(Caller(Callers(agents=True), Latitude.LIVE))]
 """A, whatever holds it."""
-Agent = Annotated[Call, Depends(Caller(Callers(agents=True)))]
-"""A."""
 AgentOrService = Annotated[Call, Depends(Caller(Callers(agents=True, services=True)))]
 """A, S."""
 AgentOrAdmin = Annotated[Call, Depends(Caller(Callers(Role.ADMIN, agents=True)))]
