@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from api.routes import (
     agents,
+    alerts,
     audit,
     budgets,
     candidates,
@@ -44,6 +45,7 @@ NOUNS: tuple[ModuleType, ...] = (
     keys,
     runs,
     budgets,
+    alerts,
     session,
     principals,
     workspaces,

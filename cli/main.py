@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from cli import agents, audit, budgets, decisions, keys, missions, policy, principals, repositories, servers, workspaces
+from cli import (
+    agents,
+    alerts,
+    audit,
+    budgets,
+    decisions,
+    keys,
+    missions,
+    policy,
+    principals,
+    repositories,
+    servers,
+    workspaces,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +54,7 @@ app.add_typer(principals.app, name="principal")
 app.add_typer(workspaces.members, name="member")
 app.add_typer(workspaces.app, name="workspace")
 app.add_typer(agents.app, name="agent")
+app.add_typer(alerts.app, name="alert")
 app.add_typer(audit.app, name="audit")
 app.add_typer(budgets.app, name="budget")
 budgets.add_cost_to(app)

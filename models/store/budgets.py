@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.alerts import AlertKind
 from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
@@ -19,7 +20,8 @@ from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import events, governance, lists, policies
+from models.store import alerts, events, governance, lists, policies
+from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import CONTAIN, SPENT_UP, WANTED
@@ -128,6 +130,7 @@ async def contain(
         "run_id": run_id,
     }
     binding = {"scope": scope.value, "subject": crossed["subject"], **_shown(more)}
+    about = Subject(kind="budget", id=_named(crossed["workspace_id"], scope, crossed["subject"]))
     values = {
         **{name: crossed[name] for name in ("workspace_id", "scope", "subject", "period")},
         "run_id": run_id,
@@ -139,11 +142,13 @@ async def contain(
         "question": canonical_json({**told, "proposed": _shown(more)}).decode(),
         "binding": canonical_json(binding).decode(),
         "told": canonical_json(told).decode(),
-        "named": f"{scope.value}/{crossed['subject'] or crossed['workspace_id']}",
+        "named": about.id,
         "actor": actor.name,
         "correlation_id": actor.correlation_id,
     }
-    await within(session)(CONTAIN, values)
+    if await within(session)(CONTAIN, values):
+        spike = NewAlert(AlertKind.COST_SPIKE, about, reason(crossed), told)
+        await alerts.sound(session, crossed["workspace_id"], actor, spike)
     mark_events(session)
 
 
@@ -230,6 +235,8 @@ async def _apply(
         await ask(_GO_ON, known | {"actor": actor.name, "correlation_id": actor.correlation_id})
         mark_events(session)
         await _withdraw(session, workspace_id, scope, opened, actor)
+        named = [_named(workspace_id, scope, subject) for subject in opened]
+        await alerts.is_over(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 
 
 def recapped(counter: Mapping[str, Any], cap: Cap) -> tuple[Cap, bool]:
@@ -303,6 +310,11 @@ def _owners(counter: Mapping[str, Any]) -> dict[Owner, str | None]:
         Owner.CATEGORY: counter["kind"],
         Owner.WORKSPACE: "",
     }
+
+
+def _named(workspace_id: str, scope: Scope, subject: str) -> str:
+    """Name a limit as events and alerts do."""
+    return f"{scope.value}/{subject or workspace_id}"
 
 
 def _key(row: BudgetLimit) -> Key:

@@ -196,11 +196,10 @@ CONTAIN = f"""
         SELECT %(workspace_id)s, type, kind, id, %(actor)s, %(correlation_id)s, data FROM (
             SELECT 1 AS number, 'budget.exceeded' AS type, 'budget' AS kind, %(named)s AS id,
             CAST(%(told)s AS jsonb) AS data FROM closed
-            UNION ALL SELECT 2, 'budget.cost_spike', 'run', %(run_id)s, CAST(%(told)s AS jsonb) FROM closed
-            UNION ALL SELECT 3, 'run.blocked', 'run', %(run_id)s,
+            UNION ALL SELECT 2, 'run.blocked', 'run', %(run_id)s,
             jsonb_build_object('reason', CAST(%(reason)s AS text), 'by', CAST(%(scope)s AS text), 'mission_id',
             mission_id) FROM stopped
-            UNION ALL SELECT 4, 'decision.requested', 'decision', decision_id,
+            UNION ALL SELECT 3, 'decision.requested', 'decision', decision_id,
             jsonb_build_object('kind', kind, 'risk', risk, 'reasons', reasons, 'mission_id', NULL) FROM asked
         ) t ORDER BY number
     )

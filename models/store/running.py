@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -95,7 +95,7 @@ async def record_control(session: AsyncSession, change: ControlRecord) -> None:
         return
     values: dict[str, Any] = {"control_version": change.version}
     if change.action in ("pause", "resume"):
-        values["paused"] = change.action == "pause"
+        values["paused"] = true() if change.action == "pause" else col(Mission.blocked).is_not(None)
     await session.execute(
         update(Mission)
         .where(

@@ -9,13 +9,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.alerts import AlertKind
 from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus, is_loop
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.policy import Level
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate, ToolCallCreate
-from models.store import budgets, events, ledger, lists, pagination
+from models.store import alerts, budgets, events, ledger, lists, pagination
+from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
 from models.store.ledger_statements import LOCK
@@ -55,6 +57,7 @@ async def end(
     if not await within(session)(_END, values):
         raise Conflict("run_ended", "the run has ended already")
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, {"status": status.value, "reason": reason})
+    await alerts.is_over(session, workspace_id, AlertKind.LOOP, [run_id], actor)
 
 
 _END = """
@@ -132,6 +135,9 @@ async def _block_loop(session: AsyncSession, run: Run, call: ToolCallCreate, act
     await within(session)(_BLOCK, values)
     data = {"reason": said, "by": LOOP, "mission_id": run.mission_id}
     await _tell(session, run.workspace_id, run.run_id, EventType.RUN_BLOCKED, actor, data)
+    about = Subject(kind="run", id=run.run_id)
+    loop = NewAlert(AlertKind.LOOP, about, said, {"tool": call.tool, **data})
+    await alerts.sound(session, run.workspace_id, actor, loop)
 
 
 _BLOCK = """

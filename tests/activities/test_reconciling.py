@@ -18,16 +18,16 @@ from models.tables.missions import Capa, Decision
 from tests.fixtures.runs import human
 from tests.fixtures.servers import TemporalServer
 from tests.fixtures.stage_hosts import OPERATOR, Shop, do
+from worker.registry import MISSION_SIGNALS
 from workflows.client import connect
-from workflows.coding_pipeline import CodingPipelineWorkflow
 
 
 @pytest.fixture
 async def reconciler(shop: Shop, temporal_server: TemporalServer) -> ReconcileActivities:
     """The reconciler of an installation."""
     settings = Settings(TEMPORAL_ADDRESS=temporal_server.address)
-    answered = CodingPipelineWorkflow.decision_resolved
-    return ReconcileActivities(shop.host().recorder, await connect(settings), answered, settings.config_dir)
+    client = await connect(settings)
+    return ReconcileActivities(shop.host().recorder, client, MISSION_SIGNALS, settings.config_dir)
 
 
 async def closed(reconciler: ReconcileActivities) -> int:

@@ -89,6 +89,10 @@ GET    /budgets                                     A B M O D
 PUT    /budgets                                     D
 GET    /budgets/spending                            A B M O D
 GET    /costs                                       A B M O D
+GET    /alerts                                      A B M O D
+GET    /alerts/{alert_id}                           A B M O D
+POST   /alerts/{alert_id}/ack                       O D
+POST   /alerts/{alert_id}/resolve                   O D
 GET    /keys                                        D
 GET    /keys/{key_id}                               D
 POST   /keys                                        D
