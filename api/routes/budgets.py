@@ -35,7 +35,7 @@ async def set_budget(new: LimitSet, call: Admin, once: OnlyOnce, missions: ToMis
 
     async def set_limit(session: AsyncSession) -> LimitView:
         await budgets.set_limit(session, call.workspace_id, new.key, new.cap, call.actor)
-        return next(view for view in await budgets.views(session, call.workspace_id) if budgets.is_of(view, new.key))
+        return await budgets.view(session, call.workspace_id, new.key)
 
     return told(await once.commit(set_limit), missions)
 

@@ -79,7 +79,7 @@ async def end_run(run_id: str, end: RunEnd, call: Reporter, once: OnlyOnce, miss
     """End an execution. What it reserved and did not settle is given back."""
 
     async def finish(session: AsyncSession) -> RunView:
-        await runs.find(session, call.workspace_id, run_id, _agent(call))
+        await runs.require_open_to(session, call.workspace_id, run_id, _agent(call))
         await runs.end(session, call.workspace_id, run_id, end.status, end.reason, call.actor)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
@@ -148,7 +148,8 @@ async def release_cost(run_id: str, cost_id: str, call: Reporter, db: Db, once: 
     """Give back what was reserved for a call that was not made."""
 
     async def give_back(_: str) -> RunView:
-        await _find(db, call, run_id)
+        async with db.workspace(call.workspace_id) as session:
+            await runs.require_open_to(session, call.workspace_id, run_id, _agent(call))
         await ledger.release(db, Place(call.workspace_id, run_id, cost_id), call.actor)
         return await _find(db, call, run_id)
 
@@ -174,7 +175,7 @@ async def log_tool_call(run_id: str, made: ToolCallCreate, call: Reporter, once:
     """Log a tool call. The fourth retry in a row with the same error blocks the run."""
 
     async def log(session: AsyncSession) -> ToolCallView:
-        await runs.find(session, call.workspace_id, run_id, _agent(call))
+        await runs.require_open_to(session, call.workspace_id, run_id, _agent(call))
         return ToolCallView.model_validate(await runs.log_call(session, call.workspace_id, run_id, made, call.actor))
 
     return await once.commit(log)
@@ -211,7 +212,7 @@ async def _find(db: Database, call: Call, run_id: str) -> RunView:
 async def _priced(db: Database, call: Call, run_id: str, report: CostReport, settings: Settings) -> Charge:
     """Price a call of the caller's run by the day that the database has."""
     async with db.workspace(call.workspace_id) as session:
-        run = await runs.find(session, call.workspace_id, run_id, _agent(call))
+        run = await runs.require_open_to(session, call.workspace_id, run_id, _agent(call))
     return charge(load_prices(settings.config_dir), report.usage, run["now"].date())
 
 

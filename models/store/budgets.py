@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, text
+from sqlalchemy import delete, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -59,9 +59,10 @@ async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
     ]
 
 
-def is_of(view: LimitView, key: Key) -> bool:
-    """Whether a cap is the one that is named."""
-    return Key(view.scope, view.owner, view.name) == key
+async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
+    """Show one of them."""
+    shown = await views(session, workspace_id)
+    return next(each for each in shown if Key(each.scope, each.owner, each.name) == key)
 
 
 async def list_page(
@@ -72,20 +73,31 @@ async def list_page(
     return await lists.fetch(session, Budget, workspace_id, filters, keys, page)
 
 
-async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap, actor: Actor) -> None:
-    """Give a limit a cap. A higher one lets go on what a lower one blocked; a lower one takes back no promise."""
+async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap | None, actor: Actor) -> None:
+    """Give a limit a cap, or None: the one that it has where nobody sets any.
+
+    A higher one lets go on what a lower one blocked; a lower one takes back no promise.
+    """
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     known = await limits(session, workspace_id)
-    before = known.get(key, Cap())
+    await _keep_limit(session, workspace_id, key, cap, actor)
+    after = await limits(session, workspace_id)
+    shown = {"before": _shown(known.get(key, Cap())), "after": _shown(after.get(key, Cap()))}
+    data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
+    about = Subject(kind="budget", id=key.scope.value)
+    await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
+    await _apply(session, workspace_id, key.scope, known, after, actor)
+
+
+async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap | None, actor: Actor) -> None:
     row = {"workspace_id": workspace_id, "scope": key.scope.value, "owner": key.owner.value, "name": key.name}
+    if cap is None:
+        await session.execute(delete(BudgetLimit).where(*lists.conditions(BudgetLimit, workspace_id, row)))
+        return
     values = {"cap_usd": cap.usd, "cap_tokens": cap.tokens, "set_by": actor.name}
     statement = insert(BudgetLimit).values(**row, **values)
     changed = {**values, "set_at": func.mc_now()}
     await session.execute(statement.on_conflict_do_update(index_elements=list(row), set_=changed))
-    data = {"owner": key.owner.value, "name": key.name, "before": _shown(before), "after": _shown(cap)}
-    about = Subject(kind="budget", id=key.scope.value)
-    await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
-    await _apply(session, workspace_id, key.scope, known, {**known, key: cap}, actor)
 
 
 async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None:

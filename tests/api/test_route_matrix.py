@@ -106,6 +106,7 @@ GET    /workspaces/{workspace_id}/members           A B M O D
 POST   /workspaces                                  B M O D
 PATCH  /workspaces/{workspace_id}                   D
 PUT    /workspaces/{workspace_id}/default           P
+PUT    /workspaces/{workspace_id}/budget            D
 PUT    /workspaces/{workspace_id}/members/{name}    D
 DELETE /workspaces/{workspace_id}/members/{name}    D
 GET    /trust-scores                                A B M O D

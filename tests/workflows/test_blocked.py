@@ -3,18 +3,15 @@
 import asyncio
 from decimal import Decimal
 
-import pytest
-
 from models.domain.budgets import Cap, Key, Owner, RunStatus, Scope
-from models.domain.errors import Conflict
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionOutcome
-from models.store import budgets, ledger, runs
-from models.store.ledger import Place
-from tests.fixtures.budgets import BOT, OLGA, clock_moved, start, usd
+from models.store import runs
+from tests.fixtures.blocks import capped, crossed, held
+from tests.fixtures.budgets import BOT, MONTH, clock_moved
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import eventually, until
 from tests.fixtures.workers import World
 from workflows.coding_pipeline import CodingPipelineWorkflow
 
@@ -25,19 +22,6 @@ async def in_tests(world: World) -> tuple[Run, asyncio.Event]:
     run = await world.start(Script(blocks={StageName.RUN_TESTS: gate}))
     await run.working_on(StageName.RUN_TESTS)
     return run, gate
-
-
-async def crossed(world: World, mission: Run, amount: str = "0.26", agent: str = "bot") -> str:
-    """Let a run of the mission ask for too much; its id."""
-    run_id = await start(world.db, world.workspace_id, agent_id=agent, mission_id=mission.mission_id)
-    with pytest.raises(Conflict, match="is crossed"):
-        await ledger.reserve(world.db, Place(world.workspace_id, run_id, "1"), usd(amount), BOT)
-    return run_id
-
-
-async def capped(world: World, key: Key, amount: str) -> None:
-    async with world.db.workspace(world.workspace_id) as session:
-        await budgets.set_limit(session, world.workspace_id, key, Cap(Decimal(amount)), OLGA)
 
 
 async def told(run: Run) -> list[str]:
@@ -55,7 +39,7 @@ async def test_it_holds_the_mission_and_a_raised_cap_lets_it_go_on(world: World)
     for _ in range(2):
         await world.crew.reconcile()
     gate.set()
-    await capped(world, Key(Scope.RUN, Owner.RUN, run_id), "1")
+    await capped(world, Key(Scope.RUN, Owner.RUN, run_id), Cap(Decimal("1")))
     await world.crew.reconcile()
     assert await run.outcome() is MissionOutcome.MERGED
     assert await told(run) == ["mission.blocked", "mission.unblocked"]
@@ -65,7 +49,7 @@ async def test_it_holds_the_mission_and_a_raised_cap_lets_it_go_on(world: World)
 
 async def test_the_next_day_lets_it_go_on(world: World) -> None:
     run, gate = await in_tests(world)
-    await capped(world, Key(Scope.AGENT_DAY, Owner.AGENT, "bert"), "0.1")
+    await capped(world, Key(Scope.AGENT_DAY, Owner.AGENT, "bert"), Cap(Decimal("0.1")))
     await crossed(world, run, "0.11", "bert")
     await world.crew.reconcile()
     await until(lambda: run.script.stopped == [StageName.RUN_TESTS])
@@ -81,12 +65,26 @@ async def test_the_next_day_lets_it_go_on(world: World) -> None:
     assert await world.db.alone(world.workspace_id, unresolved, {}) == []
 
 
+async def test_a_mission_that_a_limit_leaves_nothing_begins_no_work(world: World) -> None:
+    await capped(world, MONTH, Cap(tokens=0))
+    run = await world.start()
+    row = await eventually(lambda: held(run))
+    assert (row.status, row.stage, run.script.asked) == ("in_progress", None, [])
+    assert (row.blocked or "").endswith("of 0 tokens is crossed; wait until its window turns, or let an admin raise it")
+    assert await told(run) == ["mission.blocked"]
+    await world.crew.reconcile()
+    await capped(world, MONTH, Cap())
+    await world.crew.reconcile()
+    assert await run.outcome() is MissionOutcome.MERGED
+    assert await told(run) == ["mission.blocked", "mission.unblocked"]
+
+
 async def test_an_operators_pause_stays(world: World) -> None:
     run, gate = await in_tests(world)
     run_id = await crossed(world, run)
     await world.crew.reconcile()
     await run.pause()
-    await capped(world, Key(Scope.RUN, Owner.RUN, run_id), "1")
+    await capped(world, Key(Scope.RUN, Owner.RUN, run_id), Cap(Decimal("1")))
     await world.crew.reconcile()
     gate.set()
     row = await run.row()
@@ -132,11 +130,11 @@ async def test_a_rollback_is_held_by_none_and_nobody_is_told_for_ever(world: Wor
 
 async def test_two_blocked_runs_hold_until_both_go_on(world: World) -> None:
     run, gate = await in_tests(world)
-    gate.set()
-    held = [await crossed(world, run) for _ in range(2)]
+    both = [await crossed(world, run) for _ in range(2)]
     await world.crew.reconcile()
-    for run_id in held:
+    gate.set()
+    for run_id in both:
         assert (await run.snapshot()).paused
-        await capped(world, Key(Scope.RUN, Owner.RUN, run_id), "1")
+        await capped(world, Key(Scope.RUN, Owner.RUN, run_id), Cap(Decimal("1")))
         await world.crew.reconcile()
     assert await run.outcome() is MissionOutcome.MERGED

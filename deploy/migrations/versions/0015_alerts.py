@@ -38,6 +38,8 @@ CREATE POLICY one_workspace ON alert TO mission_control_app
 CREATE POLICY all_workspaces ON alert TO mission_control_system, mission_control_owner USING (true) WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE ON alert TO mission_control_app, mission_control_system;
 
+GRANT DELETE ON budget_limit TO mission_control_app, mission_control_system;
+
 ALTER TABLE mission ADD COLUMN blocked text;
 CREATE INDEX mission_blocked ON mission (workspace_id, mission_id) WHERE blocked IS NOT NULL;
 CREATE INDEX run_blocked ON run (workspace_id, mission_id) WHERE status = 'blocked' AND ended_at IS NULL;
@@ -53,5 +55,6 @@ def downgrade() -> None:
     """Forget them."""
     op.execute(
         "SET ROLE mission_control_owner; DROP TABLE alert; DROP INDEX run_blocked;"
+        " REVOKE DELETE ON budget_limit FROM mission_control_app, mission_control_system;"
         " ALTER TABLE mission DROP COLUMN blocked; RESET ROLE"
     )
