@@ -1,7 +1,6 @@
 """What every mission's workflow shares: an operator's commands, pausing, and doing a step that may be stopped.
 
-Ids: `mission/<workspace>/<mission>`. Updates: pause, resume, note, cancel. Signals: decision_resolved, runs_changed,
-slot_granted.
+Id: `mission/<workspace>/<id>`. It takes updates (pause, resume, note, cancel) and signals, each a handler below.
 """
 
 import asyncio
@@ -40,10 +39,7 @@ class SlotYielded(Exception):
 
 
 class Mission:
-    """The controls of a mission. A subclass tells the story; it calls `step` for whatever may be paused or canceled.
-
-    An operator's pause and a limit that blocks one of its runs hold it alike, and neither lifts the other.
-    """
+    """The controls of a mission. A subclass tells the story; it calls `step` for what may be paused or canceled."""
 
     def __init__(self, start: PipelineInput) -> None:
         self.start = start
@@ -123,7 +119,7 @@ class Mission:
 
     @property
     def is_held(self) -> bool:
-        """Whether it begins nothing new now."""
+        """Whether it begins nothing new: by an operator's pause, by a blocked run, or by both, of which each stays."""
         return self.is_paused or self.is_blocked
 
     @property
