@@ -11,7 +11,7 @@ from models.domain.budgets import RunStatus
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import blobs, candidates, governance, ledger, merge_slots, running, stages, trust
+from models.store import blobs, candidates, compute, governance, merge_slots, running, stages, trust
 from models.store.database import clock
 from models.store.events import Actor
 from models.store.stages import NewEvidence
@@ -37,7 +37,7 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
     is_closed = await running.conclude(session, end, closer)
     status = RunStatus.SUCCESS if end.outcome is MissionOutcome.MERGED else RunStatus.FAILED
     price = recorder.second(clock(session).now.date())
-    await ledger.pay_compute(session, ref.workspace_id, ref.mission_id, status, price)  # last: others wait for its row
+    await compute.pay(session, ref.workspace_id, ref.mission_id, status, price)  # last: others wait for its row
     return is_closed
 
 

@@ -1,6 +1,7 @@
 """Stage 8: puts the question whether to merge, and reads the answer. Local activities: Postgres only."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +13,7 @@ from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
 from models.domain.actions import FORCE_ROLLBACK, MERGE
 from models.domain.approval import Binding
+from models.domain.budgets import SCALE
 from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
 from models.domain.patches import TouchedLaw
@@ -21,7 +23,9 @@ from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import governance, merge_slots, running, stages
+from models.store.database import clock
 from models.store.events import Actor
+from models.store.governance import Grounds
 from models.store.policies import InForce, PolicyBook
 from models.tables.missions import Decision, Mission
 
@@ -82,9 +86,9 @@ class GovernanceActivities:
             record = await stages.begin(session, ref, activity.info().attempt)
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             actor = Actor(stages.WORKER, mission.correlation_id)
-            _, agent = await governance.grounds(session, ref, mission)
-            context = _place(mission, {"conflict": asked.detail})
-            act = Act(action=FORCE_ROLLBACK, principal=agent or _WORKER, context=context)
+            known = await governance.grounds(session, ref, mission)
+            context = self._place(session, mission, known, {"conflict": asked.detail})
+            act = Act(action=FORCE_ROLLBACK, principal=known.agent or _WORKER, context=context)
             name = governance.decision_id(ref, ROLLBACK, asked.repeat)
             judged, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
             # Whatever the policy says, only a human knows what is to become of such a merge.
@@ -113,7 +117,7 @@ class GovernanceActivities:
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is not None:
             return GovernanceAnswer.model_validate(record.result["answer"])
-        act, shown = await _act(session, question, mission)
+        act, shown = await self._act(session, question, mission)
         name = governance.decision_id(ref, GOVERNANCE)
         found, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
         judged = _proposed(found, mission)
@@ -145,6 +149,55 @@ class GovernanceActivities:
         if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
             await self._recorder.close_in(session, record, _verdict(decision, answer), None)
 
+    async def _act(
+        self, session: AsyncSession, question: GovernanceInput, mission: Mission
+    ) -> tuple[Act, dict[str, Any]]:
+        """Gather what the verdict depends on, and what a human is shown, from the records of the earlier stages."""
+        known = await governance.grounds(session, question.ref, mission, *_TELLING)
+        details, tests, scan = known.found
+        touched = TouchedLaw.model_validate(details.get("touched", {}))
+        trust, files = mission.trust_requirements, details.get("files", [])
+        facts: dict[str, Fact] = {
+            "requires_governance_approval": bool(trust.get("requires_governance_approval"))
+            or trust.get("memory_write_scope") == "propose",
+            "touches_config": touched.config,
+            "ci_files": touched.ci,
+            "existing_tests": touched.existing_tests,
+            "gone_tests": tuple(tests.get("excused", ())),
+            "medium_findings": int(scan.get("medium", 0)),
+            "overrides": tuple(sorted(mission.overrides)),
+        }
+        context = self._place(session, mission, known, facts, tuple(file["path"] for file in files))
+        act = Act(action=MERGE, principal=known.agent or _WORKER, context=context)
+        shown = {
+            "base_sha": question.base_sha,
+            "head_sha": question.head_sha,
+            "diff": details.get("diff"),
+            "files": files,
+            "overrides": mission.overrides,
+            "facts": facts | {"protected": mission.protected, "env": mission.env},
+        }
+        return act, shown
+
+    def _place(
+        self,
+        session: AsyncSession,
+        mission: Mission,
+        known: Grounds,
+        facts: dict[str, Fact],
+        paths: tuple[str, ...] = (),
+    ) -> Context:
+        """Say where it is done, and what the mission has cost by now of what its caps leave (POL-06)."""
+        price = self._recorder.second(clock(session).now.date()) or Decimal(0)
+        return Context(
+            env=mission.env,
+            protected=mission.protected,
+            paths=paths,
+            usd=round(known.seconds * price, SCALE),
+            usd_left=known.usd_left,
+            facts=facts | {"mission_id": mission.mission_id, "filed_by": mission.created_by},
+        )
+
 
 async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
     """Take the merge slot where it is free and nobody waits; else the mission asks the branch's queue."""
@@ -152,34 +205,6 @@ async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
     queue = QueueRef(workspace_id=mission.workspace_id, repository_id=mission.repository_id, branch=mission.branch)
     run = SlotRelease(workflow_id=info.workflow_id or "", run_id=info.workflow_run_id or "")
     return await merge_slots.claim(session, queue, run)
-
-
-async def _act(session: AsyncSession, question: GovernanceInput, mission: Mission) -> tuple[Act, dict[str, Any]]:
-    """Gather what the verdict depends on, and what a human is shown, from the records of the earlier stages."""
-    (details, tests, scan), agent = await governance.grounds(session, question.ref, mission, *_TELLING)
-    touched = TouchedLaw.model_validate(details.get("touched", {}))
-    trust, files = mission.trust_requirements, details.get("files", [])
-    facts: dict[str, Fact] = {
-        "requires_governance_approval": bool(trust.get("requires_governance_approval"))
-        or trust.get("memory_write_scope") == "propose",
-        "touches_config": touched.config,
-        "ci_files": touched.ci,
-        "existing_tests": touched.existing_tests,
-        "gone_tests": tuple(tests.get("excused", ())),
-        "medium_findings": int(scan.get("medium", 0)),
-        "overrides": tuple(sorted(mission.overrides)),
-    }
-    context = _place(mission, facts, tuple(file["path"] for file in files))
-    act = Act(action=MERGE, principal=agent or _WORKER, context=context)
-    shown = {
-        "base_sha": question.base_sha,
-        "head_sha": question.head_sha,
-        "diff": details.get("diff"),
-        "files": files,
-        "overrides": mission.overrides,
-        "facts": facts | {"protected": mission.protected, "env": mission.env},
-    }
-    return act, shown
 
 
 def _proposed(judged: Judged, mission: Mission) -> Judged:
@@ -217,11 +242,6 @@ async def _terms(
     asking = [mission.created_by, question.started_by]
     asking += await governance.givers(session, question.ref) if verdict.asks else []
     return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, asking)
-
-
-def _place(mission: Mission, facts: dict[str, Fact], paths: tuple[str, ...] = ()) -> Context:
-    filed = {"mission_id": mission.mission_id, "filed_by": mission.created_by}
-    return Context(env=mission.env, protected=mission.protected, paths=paths, facts=facts | filed)
 
 
 def _facts(question: GovernanceInput) -> list[StageInput]:

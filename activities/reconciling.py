@@ -1,6 +1,7 @@
 """What the reconciler does: it compares Postgres with Temporal, and Postgres says in the end what is true."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from models.domain.errors import MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import agents, configuration, governance, ledger, reconciling, running, signing_keys, stages
+from models.store import agents, blocks, configuration, governance, ledger, reconciling, running, signing_keys, stages
 from models.store.events import Actor
 from models.tables.missions import Mission
 
@@ -33,28 +34,40 @@ EVENT_RETENTION_DAYS = 30
 AT_ONCE = 200
 """Decisions that one pass reminds of, or expires: their events must fit into one short transaction."""
 
-Signal = Callable[[Any, DecisionRef], Awaitable[None] | None]
-"""The pipeline's `decision_resolved`, handed in: activities sit below workflows."""
+
+@dataclass(frozen=True)
+class Signals:
+    """A mission's, handed in: activities sit below workflows."""
+
+    decision_resolved: Callable[[Any, DecisionRef], Awaitable[None] | None]
+    runs_changed: Callable[[Any], Awaitable[None]]
 
 
 class ReconcileActivities:
     """One method per thing that can be left undone."""
 
-    def __init__(self, recorder: StageRecorder, client: Client, decision_resolved: Signal, config_dir: Path) -> None:
+    def __init__(self, recorder: StageRecorder, client: Client, signals: Signals, config_dir: Path) -> None:
         self._recorder, self._db = recorder, recorder.db
-        self._client, self._decision_resolved = client, decision_resolved
+        self._client, self._signals = client, signals
         self._config_dir = config_dir
 
     @activity.defn
     async def repeat_answers(self) -> int:
-        """Expire what nobody answered in time, and tell workflows of all they have not acknowledged; how many."""
+        """Expire what nobody answered in time, and tell workflows of all they have not acknowledged; how many.
+
+        Before, what a limit blocked goes on where its window has turned.
+        """
         async with heartbeating():
+            async with self._db.system() as session:
+                await blocks.turn_windows(session, _this_pass())
             async with self._db.system() as session:
                 await governance.tell_half_time(session, _this_pass(), AT_ONCE)
                 await governance.expire_overdue(session, _this_pass(), AT_ONCE)
             async with self._db.system() as session:
                 unheard = await reconciling.unacknowledged(session)
-            return sum([await self._tell(workspace_id, ref) for workspace_id, ref in unheard])
+                unheeded = await blocks.unheeded(session)
+            told = [await self._tell(workspace_id, ref) for workspace_id, ref in unheard]
+            return sum(told) + sum([await self._tell_of_runs(*mission) for mission in unheeded])
 
     @activity.defn
     async def close_ended(self) -> int:
@@ -104,13 +117,22 @@ class ReconcileActivities:
     async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:
         name = mission_workflow_id(workspace_id, decision.ref.mission_id)
         try:
-            await self._client.get_workflow_handle(name).signal(self._decision_resolved, decision)
+            await self._client.get_workflow_handle(name).signal(self._signals.decision_resolved, decision)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 log.warning("answer_not_told", decision=decision.decision_id, error=error.message)
                 return 0
             async with self._db.workspace(workspace_id) as session:
                 await governance.acknowledge(session, workspace_id, decision.decision_id)
+            return 0
+        return 1
+
+    async def _tell_of_runs(self, workspace_id: str, mission_id: str) -> int:
+        handle = self._client.get_workflow_handle(mission_workflow_id(workspace_id, mission_id))
+        try:
+            await handle.signal(self._signals.runs_changed)
+        except RPCError as error:  # a workflow that has ended is closed in this pass, and then needs to know nothing
+            log.warning("block_not_told", mission_id=mission_id, error=error.message)
             return 0
         return 1
 

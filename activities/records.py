@@ -9,12 +9,20 @@ from temporalio import activity
 from activities.concluding import conclude
 from activities.recording import StageRecorder, Verdict
 from models.contracts.missions import AcceptanceCriteria, MetricTarget
-from models.contracts.pipeline import Conclusion, ControlRecord, StageInput, StageRef, StageResult
+from models.contracts.pipeline import (
+    Conclusion,
+    ControlRecord,
+    RunsCheck,
+    RunsKnown,
+    StageInput,
+    StageRef,
+    StageResult,
+)
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
 from models.domain.metrics import Sample, Shortfall, met_in_words, unmet_targets
 from models.domain.stages import StageName, StageStatus
-from models.store import blobs, metric_windows, probes, running, stages
+from models.store import blobs, blocks, metric_windows, probes, running, stages
 from models.store.probes import Probed
 from models.store.stages import NewEvidence
 from models.tables.missions import Mission
@@ -33,6 +41,13 @@ class RecordActivities:
         """Write an operator's command down."""
         async with self._db.workspace(change.workspace_id) as session:
             await running.record_control(session, change)
+
+    @activity.defn
+    async def heed_runs(self, asked: RunsCheck) -> RunsKnown:
+        """Write down whether a limit blocks one of a mission's runs now, for its workflow knows with the answer."""
+        key = (asked.workspace_id, asked.mission_id)
+        async with self._db.workspace(asked.workspace_id) as session:
+            return RunsKnown(is_blocked=await blocks.heed(session, *key, is_paused=asked.is_paused))
 
     @activity.defn
     async def conclude(self, end: Conclusion) -> None:

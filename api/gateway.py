@@ -121,6 +121,13 @@ class Gateway:
         async with _translated():
             await handle.signal(CodingPipelineWorkflow.decision_resolved, decision, rpc_timeout=RPC_TIMEOUT)
 
+    async def runs_changed(self, workspace_id: str, mission_id: str) -> None:
+        """Tell a mission that one of its runs was blocked, or goes on; the reconciler repeats it until it is heeded."""
+        name = mission_workflow_id(workspace_id, mission_id)
+        async with _translated():
+            handle = self.client.get_workflow_handle(name)
+            await handle.signal(CodingPipelineWorkflow.runs_changed, rpc_timeout=RPC_TIMEOUT)
+
     async def answers(self) -> bool:
         """Whether the server answers now."""
         try:

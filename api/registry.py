@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from api.routes import (
     activity,
     agents,
+    alerts,
     audit,
     budgets,
     candidates,
@@ -47,6 +48,7 @@ NOUNS: tuple[ModuleType, ...] = (
     runs,
     tool_calls,
     budgets,
+    alerts,
     session,
     principals,
     workspaces,

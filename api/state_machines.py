@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from models.domain.agents import AGENT_TRANSITIONS, REGISTRATION_TRANSITIONS
+from models.domain.alerts import ALERT_TRANSITIONS
 from models.domain.states import CAPA_TRANSITIONS, DECISION_TRANSITIONS, MISSION_TRANSITIONS
 
 State = TypeVar("State", bound=StrEnum)
@@ -23,6 +24,7 @@ def page() -> str:
         _section("Corrective actions (CAPA)", CAPA_TRANSITIONS),
         _section("Registrations of agents", REGISTRATION_TRANSITIONS),
         _section("Agents", AGENT_TRANSITIONS),
+        _section("Alerts", ALERT_TRANSITIONS),
     )
     return "\n".join([_HEAD, *sections])
 

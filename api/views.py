@@ -1,18 +1,21 @@
-"""How stored things are shown: a page of rows, and a mission with the addresses that belong to it."""
+"""How stored things are shown: a page of rows, an agent with its caps, a mission with the addresses of its things."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.domain.budgets import Owner, cap_of
 from models.schemas import links
+from models.schemas.agents import CAPS, AgentView
 from models.schemas.envelope import Page, Success
 from models.schemas.missions import MissionView
 from models.settings import Settings
-from models.store import packages
+from models.store import budgets, packages
 from models.store.pagination import Rows
+from models.tables.agents import AgentRow
 from models.tables.missions import Mission
 
 View = TypeVar("View", bound=BaseModel)
@@ -27,6 +30,23 @@ def page_of(view: type[View], found: Rows[Any]) -> Success[Page[View]]:
 @cache
 def _items(view: type[View]) -> TypeAdapter[list[View]]:
     return TypeAdapter(list[view])  # type: ignore[valid-type]  # a type that is known at run time
+
+
+async def agent_views(session: AsyncSession, workspace_id: str, found: Sequence[AgentRow]) -> list[AgentView]:
+    """Show agents with the caps that hold for each."""
+    caps = await budgets.limits(session, workspace_id)
+    views = [AgentView.model_validate(agent) for agent in found]
+    for view in views:
+        for scope, name in CAPS.items():
+            owners = {Owner.AGENT: view.name, Owner.LEVEL: view.level.value}
+            setattr(view, name, cap_of(caps, scope, owners).usd)
+    return views
+
+
+async def agent_view(session: AsyncSession, agent: AgentRow) -> AgentView:
+    """Show one."""
+    [view] = await agent_views(session, agent.workspace_id, [agent])
+    return view
 
 
 async def mission_view(session: AsyncSession, mission: Mission, settings: Settings) -> MissionView:

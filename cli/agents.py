@@ -186,6 +186,7 @@ def described(agent: dict[str, Any]) -> "RenderableType":
             ("registration", agent["registration"]),
             ("status", agent["status"]),
             ("level", agent["level"]),
+            ("may spend", f"{agent['run_cap_usd']} USD a run, {agent['daily_cap_usd']} USD a day"),
             ("endpoint", agent["endpoint"]),
             ("can", ", ".join(agent["capabilities"])),
             ("tools", ", ".join(agent["tools"]) or "none"),

@@ -7,6 +7,7 @@ import typer
 from cli import (
     activity,
     agents,
+    alerts,
     audit,
     budgets,
     decisions,
@@ -54,6 +55,7 @@ app.add_typer(principals.app, name="principal")
 app.add_typer(workspaces.members, name="member")
 app.add_typer(workspaces.app, name="workspace")
 app.add_typer(agents.app, name="agent")
+app.add_typer(alerts.app, name="alert")
 app.add_typer(audit.app, name="audit")
 app.add_typer(activity.app, name="activity")
 app.add_typer(budgets.app, name="budget")

@@ -81,7 +81,7 @@ def list_missions(
             m["severity"],
             word(m["status"]),
             word(m.get("outcome") or ""),
-            "paused" if m.get("paused") else m.get("stage"),
+            "blocked" if m.get("blocked") else "paused" if m.get("paused") else m.get("stage"),
             moment(m.get("created_at")),
             m["subsystem_id"],
         )
@@ -240,6 +240,13 @@ def _said(client: Client, path: str, body: dict[str, Any]) -> Any:
     return client.api.post(path, body, key=key)
 
 
+def _held(mission: dict[str, Any]) -> str | None:
+    """Say what holds the mission, and what helps."""
+    if not mission["paused"]:
+        return None
+    return mission["blocked"] or "yes; `mission resume` lets it go on"
+
+
 def _described(mission: dict[str, Any]) -> "RenderableType":
     from cli.text import facts, moment, word
 
@@ -249,7 +256,7 @@ def _described(mission: dict[str, Any]) -> "RenderableType":
         [
             ("mission", mission["mission_id"]),
             ("status", word(mission["status"])),
-            ("paused", "yes; `mission resume` lets it go on" if mission["paused"] else None),
+            ("paused", _held(mission)),
             ("outcome", word(mission["outcome"]) if mission.get("outcome") else None),
             ("reason", mission.get("reason")),
             ("severity", mission["severity"]),

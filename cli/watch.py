@@ -182,7 +182,7 @@ class _Since:
 
 def _doing(mission: Json, stage: Json | None) -> str:
     if mission.get("paused"):
-        return "paused"
+        return line(f"blocked: {mission['blocked']}") if mission.get("blocked") else "paused"
     if stage is None:
         return "observing" if mission["status"] == "observing" else "going on"
     return f"{line(stage['number'])} {line(stage['stage'])}"

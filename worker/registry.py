@@ -16,7 +16,7 @@ from activities.merging import MergeActivities
 from activities.observing import ObservationActivities
 from activities.probing import ProbeActivities
 from activities.proving import ProofActivities
-from activities.reconciling import ReconcileActivities
+from activities.reconciling import ReconcileActivities, Signals
 from activities.recording import StageRecorder
 from activities.records import RecordActivities
 from activities.scanning import ScanActivities
@@ -40,6 +40,8 @@ MERGE_DOORS = Doors(
     MergeQueueWorkflow.release_slot,
     CodingPipelineWorkflow.slot_granted,
 )
+
+MISSION_SIGNALS = Signals(CodingPipelineWorkflow.decision_resolved, CodingPipelineWorkflow.runs_changed)
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,11 @@ def control_activities(tools: Tools, control: str) -> Activities:
     records = RecordActivities(tools.recorder)
     governance = GovernanceActivities(tools.recorder, PolicyBook(tools.settings.config_dir))
     queue = MergeQueueActivities(tools.recorder.db, tools.client, MERGE_DOORS, control)
-    reconcile = ReconcileActivities(
-        tools.recorder, tools.client, CodingPipelineWorkflow.decision_resolved, tools.settings.config_dir
-    )
+    reconcile = ReconcileActivities(tools.recorder, tools.client, MISSION_SIGNALS, tools.settings.config_dir)
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
         records.record_control,
+        records.heed_runs,
         records.conclude,
         governance.settle_round,
         governance.settle,

@@ -1,6 +1,6 @@
 """What every mission's workflow shares: an operator's commands, pausing, and doing a step that may be stopped.
 
-Ids: `mission/<workspace>/<mission>`. Updates: pause, resume, note, cancel. Signals: decision_resolved, slot_granted.
+Id: `mission/<workspace>/<id>`. It takes updates (pause, resume, note, cancel) and signals, each a handler below.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.records import RecordActivities
     from models.contracts.controls import CancelCommand, Command, ControlAnswer, Effect, Note
     from models.contracts.merge_queue import SlotGrant
-    from models.contracts.pipeline import ControlRecord, DecisionRef, PipelineInput
+    from models.contracts.pipeline import ControlRecord, DecisionRef, PipelineInput, RunsCheck
     from models.domain.stages import StageName
     from models.domain.states import MissionOutcome
     from workflows.policies import RECORD
@@ -39,7 +39,7 @@ class SlotYielded(Exception):
 
 
 class Mission:
-    """The controls of a mission. A subclass tells the story; it calls `step` for whatever may be paused or canceled."""
+    """The controls of a mission. A subclass tells the story; it calls `step` for what may be paused or canceled."""
 
     def __init__(self, start: PipelineInput) -> None:
         self.start = start
@@ -52,7 +52,7 @@ class Mission:
         self.in_slot = False
         self.is_merging = False
         self.closing = False
-        self.is_paused = False
+        self.is_paused = self.is_blocked = False
         self.canceled: CancelCommand | None = None
         self.notes = 0
         self.commands = 0
@@ -90,10 +90,10 @@ class Mission:
                 self._running = None
 
     async def hold(self) -> None:
-        """Wait while paused; leave when the mission was canceled."""
-        if self.in_slot and self.is_paused:
+        """Wait while paused or blocked; leave when the mission was canceled."""
+        if self.in_slot and self.is_held:
             raise SlotYielded
-        await self.wait_until(lambda: not self.is_paused or self.wants_out)
+        await self.wait_until(lambda: not self.is_held or self.wants_out)
         self.leave_if_canceled()
 
     async def wait_until(self, holds: Callable[[], bool], timeout: timedelta | None = None) -> None:
@@ -118,6 +118,11 @@ class Mission:
                 raise
 
     @property
+    def is_held(self) -> bool:
+        """Whether it begins nothing new: by an operator's pause, by a blocked run, or by both, of which each stays."""
+        return self.is_paused or self.is_blocked
+
+    @property
     def wants_out(self) -> bool:
         """Whether the mission was canceled, and is not yet ending."""
         return self.canceled is not None and not self.closing
@@ -133,7 +138,7 @@ class Mission:
 
     async def begin_ending(self) -> None:
         """Take no more commands: the mission is on its way out, and a pause holds it no longer."""
-        self.closing = True
+        self.closing, self.is_blocked = True, False
         if self.is_paused:
             self.is_paused = False
             await self._record("resume", Command(actor="worker", reason="the mission is ending"), key="ending")
@@ -163,7 +168,7 @@ class Mission:
             return self._answer("already")
         self.is_paused = False
         await self._record("resume", command)
-        return self._answer("resumed")
+        return self._answer("still_blocked" if self.is_blocked else "resumed")
 
     @workflow.update
     async def note(self, command: Note) -> ControlAnswer:
@@ -217,6 +222,22 @@ class Mission:
         self.answered.add(decision.decision_id)
 
     @workflow.signal
+    async def runs_changed(self) -> None:
+        """Hear that one of the mission's runs was blocked, or goes on; which of the two stands in Postgres."""
+        if not self.closing:
+            await self.heed_runs()
+
+    async def heed_runs(self) -> None:
+        """Hold while a limit blocks one of the mission's runs, and say that we know."""
+        key = {"workspace_id": self.start.workspace_id, "mission_id": self.start.mission_id}
+        async with self._records:
+            asked = RunsCheck(**key, is_paused=self.is_paused)
+            known = await workflow.execute_local_activity_method(RecordActivities.heed_runs, asked, **RECORD)
+            self.is_blocked = known.is_blocked and not self.closing
+        if self.is_blocked:
+            self._stop_running()
+
+    @workflow.signal
     def slot_granted(self, grant: SlotGrant) -> None:
         """Hear that the merge slot is ours; a grant that answers an earlier request was given back already."""
         if grant.number == self.slot_number:
@@ -255,7 +276,7 @@ class Mission:
             )
 
     def _answer(self, effect: Effect) -> ControlAnswer:
-        return ControlAnswer(effect=effect, stage=self.stage, paused=self.is_paused)
+        return ControlAnswer(effect=effect, stage=self.stage, paused=self.is_held)
 
     async def _record(self, action: str, command: Command, detail: str = "", *, key: str = "") -> None:
         """Write the command down before it is answered. The lock keeps versions in the order of the commands."""

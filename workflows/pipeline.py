@@ -105,7 +105,7 @@ class Pipeline(Mission):
             stage=self.stage,
             round=self.round,
             candidate=self.candidate,
-            paused=self.is_paused,
+            paused=self.is_held,
             canceling=self.canceled is not None,
             merge_sha=self.merge_sha,
             decision_id=self.decision_id,

@@ -7,6 +7,7 @@ from fastapi import Depends, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
+from api.blocks import ToMissions, told
 from api.deps import (
     Admin,
     AgentOrAdmin,
@@ -23,14 +24,16 @@ from api.deps import (
 from api.idempotency import KeyHeader, once_in
 from api.routing import router
 from api.services import services
-from api.views import page_of
+from api.views import agent_view, agent_views
 from models.contracts.missions import Named
 from models.domain.agents import AgentStatus, Registration, Verb
+from models.domain.budgets import Cap, Key, Owner
 from models.domain.errors import InvalidInput, NotFound, NotPermitted
 from models.domain.names import STRANGERS
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
 from models.schemas.agents import (
+    CAPS,
     AgentChange,
     AgentDecide,
     AgentRegister,
@@ -42,7 +45,7 @@ from models.schemas.agents import (
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyRotate
 from models.schemas.pagination import PageRequest
-from models.store import agents, registrations, workspaces
+from models.store import agents, budgets, registrations, workspaces
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 
@@ -68,7 +71,7 @@ async def register_agent(
     async def register(session: AsyncSession) -> AgentRegistered:
         resolvers = (await book.in_force(session, workspace_id)).policy.resolvers(registrations.KIND)
         agent, token = await registrations.register(session, workspace_id, new, resolvers, actor)
-        return AgentRegistered(**AgentView.model_validate(agent).model_dump(), registration_token=token)
+        return AgentRegistered(**(await agent_view(session, agent)).model_dump(), registration_token=token)
 
     return await once_in(request, workspace_id, key).commit(register, shown_once="registration_token")
 
@@ -80,7 +83,9 @@ async def list_agents(
     """List the workspace's agents, the newest first; those that were rejected or deactivated, too."""
     filters = {"registration": registration, "status": status}
     async with db.workspace(call.workspace_id) as session:
-        return page_of(AgentView, await agents.list_page(session, call.workspace_id, filters, page))
+        found = await agents.list_page(session, call.workspace_id, filters, page)
+        items = await agent_views(session, call.workspace_id, found.rows)
+    return Success(data=Page(items=items, next_cursor=found.next_cursor))
 
 
 @routes.get("/agents/{agent}")
@@ -91,22 +96,30 @@ async def get_agent(agent: Named, call: ReaderOrRegistrant, db: Db) -> Success[A
         if call.agent_id not in (None, found.agent_id):
             raise NotFound("agent_not_found", f"this token is not that of {agent!r}")
         key = await registrations.fetch_key(session, found, call.actor) if call.agent_id else None
-    return Success(data=AgentShown(**AgentView.model_validate(found).model_dump(), key=key))
+        view = await agent_view(session, found)
+    return Success(data=AgentShown(**view.model_dump(), key=key))
 
 
 @routes.patch("/agents/{agent}", response_model=Success[AgentView])
-async def change_agent(agent: Named, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce) -> Response:
-    """Change an agent's endpoint or capabilities; its level and its tools are for admins."""
+async def change_agent(
+    agent: Named, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce, missions: ToMissions
+) -> Response:
+    """Change an agent's endpoint or capabilities; its level, its tools and its caps are for admins."""
 
     async def apply(session: AsyncSession) -> AgentView:
         known = await _own(session, call, agent)
-        if (change.level or change.tools is not None) and not call.principal.is_admin:
-            raise NotPermitted("admins_only", "an agent sets neither its own level nor its tools: ask an admin")
-        if not (values := change.model_dump(exclude_none=True, mode="json")):
-            raise InvalidInput("nothing_to_change", "say what to change: endpoint, capabilities, level or tools")
-        return AgentView.model_validate(await agents.change(session, known, values, call.actor))
+        caps, values = change.caps, change.model_dump(exclude_none=True, exclude=set(CAPS.values()), mode="json")
+        if (change.level or caps or change.tools is not None) and not call.principal.is_admin:
+            raise NotPermitted("admins_only", "an agent sets neither its own level, tools nor caps: ask an admin")
+        if not values and not caps:
+            raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(AgentChange.model_fields)}")
+        for scope, usd in caps.items():
+            cap = None if usd is None else Cap(usd)
+            await budgets.set_limit(session, call.workspace_id, Key(scope, Owner.AGENT, known.name), cap, call.actor)
+        changed = await agents.change(session, known, values, call.actor) if values else known
+        return await agent_view(session, changed)
 
-    return await once.commit(apply)
+    return told(await once.commit(apply), missions)
 
 
 @routes.delete("/agents/{agent}", response_model=Success[AgentView])
@@ -115,7 +128,7 @@ async def deactivate_agent(agent: Named, call: Admin, once: OnlyOnce) -> Respons
 
     async def deactivate(session: AsyncSession) -> AgentView:
         ended = await registrations.deactivate(session, call.workspace_id, agent, call.principal, call.actor)
-        return AgentView.model_validate(ended)
+        return await agent_view(session, ended)
 
     return await once.commit(deactivate)
 
@@ -161,8 +174,8 @@ async def command_agent(agent: Named, verb: Verb, call: Operator, once: OnlyOnce
 
     async def obey(session: AsyncSession) -> AgentView:
         by_admin = call.principal.is_admin
-        told = await agents.command(session, call.workspace_id, agent, verb, call.actor, by_admin=by_admin)
-        return AgentView.model_validate(told)
+        obeyed = await agents.command(session, call.workspace_id, agent, verb, call.actor, by_admin=by_admin)
+        return await agent_view(session, obeyed)
 
     return await once.commit(obey)
 
@@ -170,7 +183,7 @@ async def command_agent(agent: Named, verb: Verb, call: Operator, once: OnlyOnce
 async def _decide(agent: str, answer: DecisionStatus, body: AgentDecide, call: Call, once: OnlyOnce) -> Response:
     async def decide(session: AsyncSession) -> AgentView:
         decided = await registrations.decide(session, agent, answer, body.explanation, call.principal, call.actor)
-        return AgentView.model_validate(decided)
+        return await agent_view(session, decided)
 
     return await once.commit(decide)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.blocks import ToMissions, told
 from api.deps import Admin, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from api.views import page_of
@@ -30,14 +31,14 @@ async def list_budgets(call: Reader, db: Db) -> Success[Page[LimitView]]:
 
 
 @routes.put("/budgets", response_model=Success[LimitView])
-async def set_budget(new: LimitSet, call: Admin, once: OnlyOnce) -> Response:
+async def set_budget(new: LimitSet, call: Admin, once: OnlyOnce, missions: ToMissions) -> Response:
     """Set a cap. A higher one lets blocked runs go on at once; a lower one takes back nothing that was promised."""
 
     async def set_limit(session: AsyncSession) -> LimitView:
         await budgets.set_limit(session, call.workspace_id, new.key, new.cap, call.actor)
-        return next(view for view in await budgets.views(session, call.workspace_id) if budgets.is_of(view, new.key))
+        return await budgets.view(session, call.workspace_id, new.key)
 
-    return await once.commit(set_limit)
+    return told(await once.commit(set_limit), missions)
 
 
 @routes.get("/budgets/spending")

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
 
 from api.auth import Call
+from api.blocks import ToMissions, told
 from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader, Workflows
 from api.gateway import Gateway
 from api.routing import router
@@ -72,7 +73,12 @@ async def get_decision(decision_id: str, call: Reader, db: Db) -> Success[Decisi
 
 @routes.post("/decisions/{decision_id}/resolve", response_model=Success[DecisionView])
 async def resolve_decision(
-    decision_id: str, answer: DecisionResolve, call: AgentOrOperator, once: OnlyOnce, gateway: Workflows
+    decision_id: str,
+    answer: DecisionResolve,
+    call: AgentOrOperator,
+    once: OnlyOnce,
+    gateway: Workflows,
+    missions: ToMissions,
 ) -> Response:
     """Approve or deny, with an explanation. The answer stands once this returns, also while Temporal is away.
 
@@ -98,6 +104,8 @@ async def resolve_decision(
     response = await once.commit(resolve)
     if resolved and resolved[0].mission_id:
         response.background = BackgroundTask(_tell, gateway, resolved[0])
+    elif resolved and resolved[0].kind == budgets.KIND:
+        told(response, missions)
     return response
 
 

@@ -6,6 +6,7 @@ from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
+from api.blocks import ToMissions, told
 from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Reporter, Settler, Spender
 from api.routing import router
 from api.views import page_of
@@ -36,7 +37,7 @@ Newest = Annotated[PageRequest, Depends(Pagination("started_at", default="-start
 
 
 @routes.post("/runs", status_code=201, response_model=Success[RunView])
-async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce) -> Response:
+async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: ToMissions) -> Response:
     """Start an execution. Where a limit leaves it nothing, it is blocked from its start."""
     own = _own(new, call)
 
@@ -44,7 +45,7 @@ async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce) -> Response:
         run_id = await runs.start(session, call.workspace_id, own, call.actor)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
-    return await once.commit(start)
+    return told(await once.commit(start), missions)
 
 
 @routes.get("/runs")
@@ -72,48 +73,63 @@ async def get_run(run_id: str, call: Reader, db: Db) -> Success[RunView]:
 
 @routes.post("/runs/{run_id}/end", response_model=Success[RunView])
 @routes.patch("/runs/{run_id}", response_model=Success[RunView], name="patch_run")
-async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce) -> Response:
+async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce, missions: ToMissions) -> Response:
     """End an execution. What it reserved and did not settle is given back."""
 
     async def finish(session: AsyncSession) -> RunView:
-        await runs.find(session, call.workspace_id, run_id, own_agent(call))
+        await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
         await runs.end(session, call.workspace_id, run_id, end.status, end.reason, call.actor)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
-    return await once.commit(finish)
+    return told(await once.commit(finish), missions)
 
 
 @routes.post("/runs/{run_id}/costs", status_code=201, response_model=Success[CostView])
 async def report_cost(
-    run_id: str, report: CostReport, call: Settler, db: Db, once: OnlyOnce, settings: AppSettings
+    run_id: str, report: CostReport, call: Settler, db: Db, once: OnlyOnce, settings: AppSettings, missions: ToMissions
 ) -> Response:
     """Pay for a call that was made. Where that goes beyond a limit, nothing is paid and the run is blocked."""
 
     async def pay(key: str) -> CostView:
         priced = await _priced(db, call, run_id, report, settings)
-        await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
+        async with missions.hear_of_refusal():
+            await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
         return await _cost(db, call, run_id, key, priced)
 
-    return await once.command(pay)
+    return told(await once.command(pay), missions)
 
 
 @routes.post("/runs/{run_id}/reservations", status_code=201, response_model=Success[CostView])
 async def reserve_cost(
-    run_id: str, wanted: Reservation, call: Spender, db: Db, once: OnlyOnce, settings: AppSettings
+    run_id: str,
+    wanted: Reservation,
+    call: Spender,
+    db: Db,
+    once: OnlyOnce,
+    settings: AppSettings,
+    missions: ToMissions,
 ) -> Response:
     """Reserve what a call may cost before it is made; settle or release it by its `cost_id`."""
 
     async def hold(key: str) -> CostView:
         priced = await _priced(db, call, run_id, wanted, settings)
-        await ledger.reserve(db, Place(call.workspace_id, run_id, key), priced, call.actor, wanted.lasts)
+        async with missions.hear_of_refusal():
+            await ledger.reserve(db, Place(call.workspace_id, run_id, key), priced, call.actor, wanted.lasts)
         return await _cost(db, call, run_id, key, priced)
 
-    return await once.command(hold)
+    return told(await once.command(hold), missions)
 
 
 @routes.post("/runs/{run_id}/reservations/{cost_id}/settle", response_model=Success[CostView])
 async def settle_cost(
-    run_id: str, cost_id: str, report: CostReport, call: Settler, db: Db, once: OnlyOnce, settings: AppSettings
+    run_id: str,
+    cost_id: str,
+    report: CostReport,
+    call: Settler,
+    db: Db,
+    once: OnlyOnce,
+    settings: AppSettings,
+    missions: ToMissions,
 ) -> Response:
     """Pay what a reserved call did cost, also where it is more than was reserved."""
 
@@ -122,7 +138,7 @@ async def settle_cost(
         await ledger.settle(db, Place(call.workspace_id, run_id, cost_id), priced, call.actor)
         return await _cost(db, call, run_id, cost_id, priced)
 
-    return await once.command(pay)
+    return told(await once.command(pay), missions)
 
 
 @routes.post("/runs/{run_id}/reservations/{cost_id}/release", response_model=Success[RunView])
@@ -130,7 +146,8 @@ async def release_cost(run_id: str, cost_id: str, call: Settler, db: Db, once: O
     """Give back what was reserved for a call that was not made."""
 
     async def give_back(_: str) -> RunView:
-        await _find(db, call, run_id)
+        async with db.workspace(call.workspace_id) as session:
+            await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
         await ledger.release(db, Place(call.workspace_id, run_id, cost_id), call.actor)
         return await _find(db, call, run_id)
 
@@ -174,7 +191,7 @@ async def _find(db: Database, call: Call, run_id: str) -> RunView:
 async def _priced(db: Database, call: Call, run_id: str, report: CostReport, settings: Settings) -> Charge:
     """Price a call of the caller's run by the day that the database has."""
     async with db.workspace(call.workspace_id) as session:
-        run = await runs.find(session, call.workspace_id, run_id, own_agent(call))
+        run = await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
     return charge(load_prices(settings.config_dir), report.usage, run["now"].date())
 
 

@@ -32,7 +32,7 @@ async def log_tool_call(
     asking = Asking(call.principal, call.actor, settings.env)
 
     async def log(session: AsyncSession) -> ToolCallView | NotPermitted:
-        await runs.find(session, call.workspace_id, run_id, own_agent(call))
+        await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
         logged = await tool_calls.log(session, book, asking, run_id, made)
         if logged["refused"]:
             return NotPermitted("tool_not_permitted", f"{made.tool!r}: {logged['refused']}", number=logged["number"])
@@ -63,7 +63,7 @@ async def end_tool_call(run_id: str, number: Number, told: ToolCallEnd, call: Se
     """Tell how a call went that was allowed."""
 
     async def end(session: AsyncSession) -> ToolCallView:
-        await runs.find(session, call.workspace_id, run_id, own_agent(call))
+        await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
         ended = await tool_calls.end(session, call.workspace_id, run_id, number, told, call.actor)
         return ToolCallView.model_validate(ended)
 

@@ -1,20 +1,24 @@
 """Workspaces, and the humans who are members of them (WORKSPACE-01, 04, 05, 07)."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.blocks import ToMissions, told
 from api.deps import Admin, Db, Human, OnlyOnce, OnlyOnceEverywhere, Pagination, PlatformAdmin, Reader
 from api.routing import router
 from api.views import page_of
+from models.domain.budgets import MONTH
 from models.domain.principals import Role
+from models.schemas.budgets import LimitView
 from models.schemas.envelope import Page, Success
 from models.schemas.names import CleanName
 from models.schemas.pagination import MAX_LIMIT, PageRequest
 from models.schemas.principals import MemberPut, PrincipalView
-from models.schemas.workspaces import WorkspaceChange, WorkspaceCreate, WorkspaceMade, WorkspaceView
-from models.store import principals, workspaces
+from models.schemas.workspaces import WorkspaceBudget, WorkspaceChange, WorkspaceCreate, WorkspaceMade, WorkspaceView
+from models.store import budgets, principals, workspaces
 
 routes = router("workspaces")
 Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
@@ -67,6 +71,21 @@ async def set_default_workspace(workspace_id: str, call: PlatformAdmin, db: Db) 
         return Success(
             data=WorkspaceView.model_validate(await workspaces.set_default(session, call.workspace_id, call.actor))
         )
+
+
+@routes.put("/workspaces/{workspace_id}/budget", response_model=Success[LimitView])
+async def set_workspace_budget(
+    workspace_id: str, new: WorkspaceBudget, call: Admin, once: OnlyOnce, missions: ToMissions
+) -> Response:
+    """Set how many tokens the workspace may use in a month; its limit in dollars stays as it is."""
+
+    async def set_tokens(session: AsyncSession) -> LimitView:
+        known = await budgets.limits(session, call.workspace_id)
+        cap = replace(known[MONTH], tokens=new.cap_tokens)
+        await budgets.set_limit(session, call.workspace_id, MONTH, cap, call.actor)
+        return await budgets.view(session, call.workspace_id, MONTH)
+
+    return told(await once.commit(set_tokens), missions)
 
 
 @routes.get("/workspaces/{workspace_id}/members")

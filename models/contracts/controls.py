@@ -34,6 +34,7 @@ Effect = Literal[
     "holds_before_next_stage",
     "already",
     "resumed",
+    "still_blocked",
     "noted",
     "cleans_up",
     "rolls_back",

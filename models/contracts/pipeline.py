@@ -241,6 +241,20 @@ class ControlRecord(Payload):
     correlation_id: str = ""
 
 
+class RunsCheck(Payload):
+    """Asks whether a limit blocks one of a mission's runs; an operator may have paused the mission beside it."""
+
+    workspace_id: str
+    mission_id: str
+    is_paused: bool
+
+
+class RunsKnown(Payload):
+    """Whether a limit blocks one of a mission's runs, as the mission's row says from now on."""
+
+    is_blocked: bool
+
+
 class CloseInput(Payload):
     """Gives a mission's worktrees back."""
 

@@ -16,6 +16,7 @@ COMMANDS, ROLL_BACK = "run_commands", "mission.roll_back"
 
 OF_ACTIVITIES: Mapping[str, str] = {
     "record_control": RECORD,
+    "heed_runs": RECORD,
     "conclude": RECORD,
     "settle_round": RECORD,
     "settle": RECORD,

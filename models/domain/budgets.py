@@ -80,11 +80,12 @@ def _usd(scope: Scope, owner: Owner, caps: Mapping[str, str]) -> dict[Key, Cap]:
     return {Key(scope, owner, name): Cap(Decimal(usd)) for name, usd in caps.items()}
 
 
+MONTH = Key(Scope.WORKSPACE_MONTH, Owner.WORKSPACE)
 DEFAULTS: Mapping[Key, Cap] = {
     **_usd(Scope.RUN, Owner.LEVEL, {Level.INTERN: "0.25", Level.SPECIALIST: "0.75", Level.LEAD: "1.50"}),
     **_usd(Scope.TICKET, Owner.CATEGORY, {Category.CONTENT: "6", Category.ENGINEERING: "8", Category.DEFAULT: "6"}),
     **_usd(Scope.AGENT_DAY, Owner.LEVEL, {Level.INTERN: "2", Level.SPECIALIST: "5", Level.LEAD: "12"}),
-    Key(Scope.WORKSPACE_MONTH, Owner.WORKSPACE): Cap(),
+    MONTH: Cap(),
 }
 """BUDG-01, BUDG-02, BUDG-03, V-28, BUDG-09: the workspace's has no default."""
 
@@ -104,6 +105,10 @@ def raised(cap: Cap, usd: Decimal, tokens: int) -> Cap:
         None if cap.usd is None else max(2 * cap.usd, usd),
         None if cap.tokens is None else max(2 * cap.tokens, tokens),
     )
+
+
+COMPUTE_SECONDS = 600
+"""Of a host: what a mission reserves before it begins. Most take less, and what one takes beyond is an overrun."""
 
 
 class RunStatus(StrEnum):

@@ -1,12 +1,14 @@
 """Bodies of the agent routes."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.domain.agents import STALE_SECONDS, AgentStatus, Registration, Silence
+from models.domain.budgets import Scope, Usd
 from models.domain.policy import Globs, Level
 from models.schemas.envelope import Body
 from models.schemas.names import CleanName
@@ -32,6 +34,10 @@ Tools = Annotated[Globs, Field(description="The tools it may call, as patterns s
 Explanation = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+CAPS = {Scope.AGENT_DAY: "daily_cap_usd", Scope.RUN: "run_cap_usd"}
+"""Fields of agents, by their limits (BUDG-12)."""
+
+
 class AgentRegister(Body):
     """Asks to be let in. `workspace` is for those without a key: they may name one, else it is the default one."""
 
@@ -48,12 +54,22 @@ class AgentDecide(Body):
 
 
 class AgentChange(Body):
-    """Changes what is known of an agent; what is left out stays. `level` and `tools` are for admins."""
+    """Changes what is known of an agent; what is left out stays. `level`, `tools` and the caps are for admins.
+
+    A cap in dollars holds instead of its level's; null gives it the level's back.
+    """
 
     endpoint: Endpoint | None = None
     capabilities: Capabilities | None = None
     level: Level | None = None
     tools: Tools | None = None
+    daily_cap_usd: Usd | None = None
+    run_cap_usd: Usd | None = None
+
+    @property
+    def caps(self) -> dict[Scope, Decimal | None]:
+        """The caps that are said, by their limits."""
+        return {scope: getattr(self, name) for scope, name in CAPS.items() if name in self.model_fields_set}
 
 
 class AgentView(BaseModel):
@@ -75,6 +91,8 @@ class AgentView(BaseModel):
     decided_at: datetime | None
     last_heartbeat_at: datetime | None
     silence: Silence
+    daily_cap_usd: Decimal | None = Field(default=None, description="Its own, or its level's (BUDG-12).")
+    run_cap_usd: Decimal | None = None
 
 
 class AgentShown(AgentView):

@@ -127,6 +127,7 @@ class MissionView(MissionPackage):
 
     approval_timeout_minutes: float | None = None
     overrides: dict[str, Any] = Field(default_factory=dict)
+    blocked: str | None = Field(default=None, description="The limit that holds it, where one does.")
     merged_at: datetime | None = None
     evidence: tuple[Evidence, ...] = ()
     links: dict[str, str] = Field(default_factory=dict)
@@ -145,6 +146,7 @@ class MissionSummary(BaseModel):
     reason: str | None
     stage: str | None
     paused: bool
+    blocked: str | None
     mission_type: MissionType
     repository_id: str
     branch: str

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.domain.budgets import Tokens
 from models.schemas.envelope import Body
 from models.schemas.names import CleanName
 
@@ -30,6 +31,12 @@ class WorkspaceChange(Body):
     mission_statement: Statement | None = None
     emoji: Emoji | None = None
     color: Color | None = None
+
+
+class WorkspaceBudget(Body):
+    """Sets how many tokens a workspace may use in a month (WORKSPACE-03); null is no limit."""
+
+    cap_tokens: Tokens | None
 
 
 class WorkspaceView(BaseModel):

@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from models.domain.agents import LOST_SECONDS, STALE_SECONDS, AgentStatus, Registration, Silence, Verb, obey
+from models.domain.alerts import AlertKind
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.schemas.pagination import PageRequest
-from models.store import api_keys, events, lists, rows
+from models.store import alerts, api_keys, events, lists, rows
+from models.store.alerts import NewAlert
 from models.store.events import Actor, NewEvent, Place
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
@@ -116,6 +118,7 @@ async def hear(session: AsyncSession, workspace_id: str, agent: str, actor: Acto
     heard = await rows.set_columns(session, known, last_heartbeat_at=func.mc_now(), silence=Silence.NONE.value)
     if known.silence != Silence.NONE:
         await tell(session, heard, EventType.AGENT_RETURNED, actor, {"silence": known.silence})
+        await alerts.is_over(session, workspace_id, AlertKind.AGENT_STALE, [heard.agent_id], actor)
     return heard
 
 
@@ -124,7 +127,10 @@ async def sweep(session: AsyncSession) -> int:
     values = {"stale": STALE_SECONDS, "lost": LOST_SECONDS, "limit": SWEPT_AT_ONCE}
     found = sorted((await session.execute(_SILENT, values)).all(), key=_place)
     for workspace_id, silent in groupby(found, key=_place):
-        await events.append_all(session, workspace_id, [_silence(row) for row in silent])
+        told = list(silent)
+        await events.append_all(session, workspace_id, [_silence(row) for row in told])
+        lost = [_lost(row) for row in told if row.silence == Silence.LOST]
+        await alerts.sound(session, workspace_id, SWEEPER, *lost)
     return len(found)
 
 
@@ -136,6 +142,13 @@ def _silence(row: Row[Any]) -> NewEvent:
     kind = EventType.AGENT_LOST if row.silence == Silence.LOST else EventType.AGENT_STALE
     data = {"name": row.name, "last_heartbeat_at": row.last_heartbeat_at.isoformat()}
     return NewEvent(kind, Subject(kind="agent", id=row.agent_id), SWEEPER, data)
+
+
+def _lost(row: Row[Any]) -> NewAlert:
+    about = Subject(kind="agent", id=row.agent_id)
+    said = f"agent {row.name!r} has not been heard of for {LOST_SECONDS // 60} minutes"
+    details = {"name": row.name, "last_heartbeat_at": row.last_heartbeat_at.isoformat()}
+    return NewAlert(AlertKind.AGENT_STALE, about, said, details)
 
 
 _SILENT = text(

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, text
+from sqlalchemy import delete, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.alerts import AlertKind
 from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
@@ -20,7 +21,8 @@ from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import events, governance, lists, policies
+from models.store import alerts, events, governance, lists, policies
+from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import CONTAIN, LEFT, SPENT_UP, WANTED
@@ -58,9 +60,10 @@ async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
     ]
 
 
-def is_of(view: LimitView, key: Key) -> bool:
-    """Whether a cap is the one that is named."""
-    return Key(view.scope, view.owner, view.name) == key
+async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
+    """Show one of them."""
+    shown = await views(session, workspace_id)
+    return next(each for each in shown if Key(each.scope, each.owner, each.name) == key)
 
 
 async def list_page(
@@ -71,20 +74,31 @@ async def list_page(
     return await lists.fetch(session, Budget, workspace_id, filters, keys, page)
 
 
-async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap, actor: Actor) -> None:
-    """Give a limit a cap. A higher one lets go on what a lower one blocked; a lower one takes back no promise."""
+async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap | None, actor: Actor) -> None:
+    """Give a limit a cap, or None: the one that it has where nobody sets any.
+
+    A higher one lets go on what a lower one blocked; a lower one takes back no promise.
+    """
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     known = await limits(session, workspace_id)
-    before = known.get(key, Cap())
+    await _keep_limit(session, workspace_id, key, cap, actor)
+    after = await limits(session, workspace_id)
+    shown = {"before": _shown(known.get(key, Cap())), "after": _shown(after.get(key, Cap()))}
+    data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
+    about = Subject(kind="budget", id=key.scope.value)
+    await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
+    await _apply(session, workspace_id, key.scope, known, after, actor)
+
+
+async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap | None, actor: Actor) -> None:
     row = {"workspace_id": workspace_id, "scope": key.scope.value, "owner": key.owner.value, "name": key.name}
+    if cap is None:
+        await session.execute(delete(BudgetLimit).where(*lists.conditions(BudgetLimit, workspace_id, row)))
+        return
     values = {"cap_usd": cap.usd, "cap_tokens": cap.tokens, "set_by": actor.name}
     statement = insert(BudgetLimit).values(**row, **values)
     changed = {**values, "set_at": func.mc_now()}
     await session.execute(statement.on_conflict_do_update(index_elements=list(row), set_=changed))
-    data = {"owner": key.owner.value, "name": key.name, "before": _shown(before), "after": _shown(cap)}
-    about = Subject(kind="budget", id=key.scope.value)
-    await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
-    await _apply(session, workspace_id, key.scope, known, {**known, key: cap}, actor)
 
 
 async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None:
@@ -136,6 +150,7 @@ async def contain(
         "run_id": run_id,
     }
     binding = {"scope": scope.value, "subject": crossed["subject"], **_shown(more)}
+    about = Subject(kind="budget", id=_named(crossed["workspace_id"], scope, crossed["subject"]))
     values = {
         **{name: crossed[name] for name in ("workspace_id", "scope", "subject", "period")},
         "run_id": run_id,
@@ -147,11 +162,13 @@ async def contain(
         "question": canonical_json({**told, "proposed": _shown(more)}).decode(),
         "binding": canonical_json(binding).decode(),
         "told": canonical_json(told).decode(),
-        "named": f"{scope.value}/{crossed['subject'] or crossed['workspace_id']}",
+        "named": about.id,
         "actor": actor.name,
         "correlation_id": actor.correlation_id,
     }
-    await within(session)(CONTAIN, values)
+    if await within(session)(CONTAIN, values):
+        spike = NewAlert(AlertKind.COST_SPIKE, about, reason(crossed), told)
+        await alerts.sound(session, crossed["workspace_id"], actor, spike)
     mark_events(session)
 
 
@@ -240,6 +257,8 @@ async def _apply(
         await ask(_GO_ON, known | {"actor": actor.name, "correlation_id": actor.correlation_id})
         mark_events(session)
         await _withdraw(session, workspace_id, scope, opened, actor)
+        named = [_named(workspace_id, scope, subject) for subject in opened]
+        await alerts.is_over(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 
 
 def recapped(counter: Mapping[str, Any], cap: Cap) -> tuple[Cap, bool]:
@@ -313,6 +332,11 @@ def _owners(counter: Mapping[str, Any]) -> dict[Owner, str | None]:
         Owner.CATEGORY: counter["kind"],
         Owner.WORKSPACE: "",
     }
+
+
+def _named(workspace_id: str, scope: Scope, subject: str) -> str:
+    """Name a limit as events and alerts do."""
+    return f"{scope.value}/{subject or workspace_id}"
 
 
 def _key(row: BudgetLimit) -> Key:

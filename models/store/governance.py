@@ -1,6 +1,8 @@
 """The workflow's side of decisions: asking, expiring, withdrawing, and acknowledging an answer."""
 
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, tuple_, update
@@ -18,6 +20,7 @@ from models.domain.stages import StageName
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.domain.system_acts import require_may_set
 from models.store import events
+from models.store.compute_statements import COMPUTING
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.tables.missions import Candidate, Decision, Mission
@@ -102,14 +105,23 @@ _ASK = """
 """
 
 
-async def grounds(
-    session: AsyncSession, ref: StageRef, mission: Mission, *names: StageName
-) -> tuple[list[dict[str, Any]], Who | None]:
-    """Read what a verdict about a mission depends on, in one statement.
+@dataclass(frozen=True)
+class Grounds:
+    """What a verdict about a mission depends on.
 
-    That is what stages found with a run's candidate in its round ({} for one that was not run), and the agent that
-    filed the mission or is assigned it, of two the one that is trusted less; None where only people are.
+    `found`: what stages found with a run's candidate in its round, {} for one that was not run. `agent`: who filed the
+    mission or is assigned it, of two agents the one that is trusted less; None where only people are. `seconds`: what
+    hosts have worked on it by now. `usd_left`: the least that its limits leave for that; None where none is set.
     """
+
+    found: list[dict[str, Any]]
+    agent: Who | None
+    seconds: Decimal
+    usd_left: Decimal | None
+
+
+async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names: StageName) -> Grounds:
+    """Read what a verdict about a mission depends on, in one statement."""
     values = {
         "workspace_id": ref.workspace_id,
         "mission_id": ref.mission_id,
@@ -117,22 +129,40 @@ async def grounds(
         "candidate": ref.candidate,
         "stages": [name.value for name in names],
         "whose": [mission.created_by, mission.assigned_to],
+        "computing": COMPUTING,
     }
     rows = await within(session)(_GROUNDS, values)
-    found = {row["stage"]: row["found"] for row in rows if row["stage"]}
-    agents = [Who(kind=Kind.AGENT, **row["found"]) for row in rows if not row["stage"]]
-    return [found.get(name.value, {}) for name in names], least_trusted(agents)
+    found = {row["stage"]: row["found"] for row in rows if row["kind"] == "stage"}
+    agents = [Who(kind=Kind.AGENT, **row["found"]) for row in rows if row["kind"] == "agent"]
+    [spent] = [row for row in rows if row["kind"] == "spent"]
+    return Grounds(
+        [found.get(name.value, {}) for name in names], least_trusted(agents), spent["took"], spent["usd_left"]
+    )
 
 
-# That none is rejected is said once more, because the index by name is one of those that are not.
+# That none is rejected is said once more, because the index by name is one of those that are not. What the mission
+# reserved itself is left for it.
 _GROUNDS = """
-    SELECT stage, result AS found FROM stage
+    SELECT 'stage' AS kind, stage, result AS found, CAST(NULL AS numeric) AS took,
+    CAST(NULL AS numeric) AS usd_left FROM stage
     WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND round = %(round)s
     AND candidate = %(candidate)s AND stage = ANY(%(stages)s)
     UNION ALL
-    SELECT NULL, jsonb_build_object('name', name, 'level', level) FROM agent
+    SELECT 'agent', NULL, jsonb_build_object('name', name, 'level', level), NULL, NULL FROM agent
     WHERE workspace_id = %(workspace_id)s AND name = ANY(%(whose)s) AND registration IN ('approved', 'deactivated')
     AND registration <> 'rejected'
+    UNION ALL
+    SELECT 'spent', NULL, NULL, (
+        SELECT COALESCE(sum(extract(epoch FROM GREATEST(ended_at - started_at, interval '0'))), 0) FROM stage
+        WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND stage = ANY(%(computing)s)
+    ), (
+        SELECT min(CASE WHEN b.crossed THEN 0 ELSE b.cap_usd - b.settled_usd - b.reserved_usd + l.usd END)
+        FROM ledger l JOIN budget b ON b.workspace_id = l.workspace_id AND b.cap_usd IS NOT NULL AND (
+        (b.scope = 'run' AND b.subject = l.run_id AND b.period = '')
+        OR (b.scope = 'workspace_month' AND b.subject = '' AND b.period = l.month))
+        WHERE l.workspace_id = %(workspace_id)s AND l.run_id = %(mission_id)s AND l.cost_id = 'compute'
+        AND l.kind = 'reserve'
+    )
 """
 
 

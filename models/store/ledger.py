@@ -12,31 +12,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import RunStatus
 from models.domain.errors import Conflict, MissionControlError, NotFound
 from models.domain.prices import Charge
-from models.domain.stages import StageName
 from models.store import budgets
 from models.store.database import Database, Rows, Step, mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import ADJUST, COMPUTE, FINISH, LOCK, LOCK_ALL, LOCK_HELD, OPEN, OVERDUE, RESERVE
+from models.store.ledger_statements import ADJUST, FINISH, LOCK, LOCK_ALL, LOCK_HELD, OPEN, OVERDUE, RESERVE
 
 LASTS = timedelta(minutes=15)
 """How long a call may take before its reservation counts as forgotten by a holder that died."""
 OVERDUE_AT_ONCE = 200
-
-
-COMPUTING = [
-    stage.value
-    for stage in (
-        StageName.PULL_CODE,
-        StageName.BRANCH_AND_PATCH,
-        StageName.RUN_TESTS,
-        StageName.SECURITY_SCAN,
-        StageName.STRESS_TESTS,
-    )
-]
-"""The stages in which a host works; in the others a mission waits, or Postgres does it all."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +51,23 @@ async def reserve(db: Database, place: Place, wanted: Charge, actor: Actor, last
         NotFound: `run_not_found`.
     """
     await _spend(db, place, _amounts(wanted, actor) | {"lasts": lasts}, actor)
+
+
+async def reserve_within(
+    session: AsyncSession, place: Place, wanted: Charge, actor: Actor
+) -> MissionControlError | None:
+    """Reserve for as long as it takes, in a transaction that also keeps what a refusal means; the refusal."""
+    values = place.key | _amounts(wanted, actor) | {"lasts": None}
+    await budgets.prepare(session, place.workspace_id, place.run_id)
+    ask = within(session)
+    await ask(LOCK, place.key)
+    if limit := await budgets.spent_up(session, place.workspace_id, place.run_id):
+        await _contain(session, place, limit, values, actor)
+        return Conflict("budget_exceeded", budgets.reason(limit))
+    [found] = await ask(RESERVE, values)
+    if found["verdict"] == "over":
+        await _contain(session, place, found, values, actor)
+    return None if found["verdict"] in ("granted", "known") else _refusal(place, found)
 
 
 async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> None:
@@ -118,17 +120,6 @@ async def release_all(session: AsyncSession, workspace_id: str, run_id: str, act
         await ask(FINISH, place.key | NOTHING | {"holder": actor.name, "kind": "release", "ready": True})
 
 
-async def pay_compute(
-    session: AsyncSession, workspace_id: str, mission_id: str, status: RunStatus, usd_per_second: Decimal | None
-) -> None:
-    """Write the run of a mission that ends, with what its hosts worked, in one statement; doing it again adds nothing.
-
-    It was worked already, so nothing is reserved: what is beyond the workspace's cap is an overrun.
-    """
-    values = {"workspace_id": workspace_id, "mission_id": mission_id, "status": status.value, "stages": COMPUTING}
-    await within(session)(COMPUTE, values | {"usd_per_second": usd_per_second})
-
-
 async def overdue(session: AsyncSession) -> list[Place]:
     """List reservations whose holder must have died (system door)."""
     return [Place(**row) for row in await within(session)(OVERDUE, {"limit": OVERDUE_AT_ONCE})]
@@ -158,9 +149,15 @@ async def _prepare_and_spend(
     await budgets.prepare(session, place.workspace_id, place.run_id)
     rows = [await within(session)(*step) for step in steps]
     if rows[1] and rows[1][0]["verdict"] == "over":
-        amounts = values["usd"], values["tokens"]
-        await budgets.contain(session, place.run_id, rows[1][0], *amounts, actor, instead=True)
+        await _contain(session, place, rows[1][0], values, actor)
     return rows
+
+
+async def _contain(
+    session: AsyncSession, place: Place, limit: Mapping[str, Any], values: dict[str, Any], actor: Actor
+) -> None:
+    """Block the run that asked for more than a limit leaves, also where an earlier window blocked it."""
+    await budgets.contain(session, place.run_id, limit, values["usd"], values["tokens"], actor, instead=True)
 
 
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:

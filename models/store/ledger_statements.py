@@ -93,7 +93,7 @@ RESERVE = f"""
     ), held AS (
         INSERT INTO ledger ({_ROW})
         SELECT %(workspace_id)s, run_id, %(cost_id)s, 'reserve', agent_id, ticket_id, mission_id, %(model)s, {_SPENT},
-        %(unpriced)s, false, %(holder)s, mc_now() + %(lasts)s, NULL, day, month, mc_now()
+        %(unpriced)s, false, %(holder)s, mc_now() + CAST(%(lasts)s AS interval), NULL, day, month, mc_now()
         FROM r, said WHERE verdict = 'granted' RETURNING 1
     ), promised AS (
         UPDATE budget b SET reserved_usd = b.reserved_usd + %(usd)s, reserved_tokens = b.reserved_tokens + %(tokens)s
@@ -201,47 +201,12 @@ CONTAIN = f"""
         SELECT %(workspace_id)s, type, kind, id, %(actor)s, %(correlation_id)s, data FROM (
             SELECT 1 AS number, 'budget.exceeded' AS type, 'budget' AS kind, %(named)s AS id,
             CAST(%(told)s AS jsonb) AS data FROM closed
-            UNION ALL SELECT 2, 'budget.cost_spike', 'run', %(run_id)s, CAST(%(told)s AS jsonb) FROM closed
-            UNION ALL SELECT 3, 'run.blocked', 'run', %(run_id)s,
+            UNION ALL SELECT 2, 'run.blocked', 'run', %(run_id)s,
             jsonb_build_object('reason', CAST(%(reason)s AS text), 'by', CAST(%(scope)s AS text), 'mission_id',
             mission_id) FROM stopped
-            UNION ALL SELECT 4, 'decision.requested', 'decision', decision_id,
+            UNION ALL SELECT 3, 'decision.requested', 'decision', decision_id,
             jsonb_build_object('kind', kind, 'risk', risk, 'reasons', reasons, 'mission_id', NULL) FROM asked
         ) t ORDER BY number
     )
     SELECT 1 FROM closed
-"""  # noqa: S608  # as above
-
-# What a host worked on a mission is paid when the mission ends: its run, what that took and what it cost.
-COMPUTE = f"""
-    WITH m AS (
-        SELECT mission_id, COALESCE(started_at, created_at) AS began, {DAY} AS day, {MONTH} AS month
-        FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
-    ), took AS (
-        SELECT round(COALESCE(sum(extract(epoch FROM GREATEST(ended_at - started_at, interval '0'))), 0), 3) AS seconds,
-        count(*) AS calls
-        FROM stage WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND stage = ANY(%(stages)s)
-    ), cost AS (
-        SELECT seconds * COALESCE(CAST(%(usd_per_second)s AS numeric), 0) AS usd, seconds, calls FROM took
-    ), made AS (
-        INSERT INTO run (workspace_id, run_id, mission_id, status, created_by, started_at, ended_at)
-        SELECT %(workspace_id)s, mission_id, mission_id, %(status)s, 'worker', began, GREATEST(now(), began) FROM m
-        ON CONFLICT DO NOTHING RETURNING run_id
-    ), own AS (
-        INSERT INTO budget (workspace_id, scope, subject, period, settled_usd, calls)
-        SELECT %(workspace_id)s, 'run', run_id, '', usd, calls FROM made, cost
-    ), all_of_month AS (
-        INSERT INTO budget AS b (workspace_id, scope, subject, period, cap_usd, cap_tokens, settled_usd, calls)
-        SELECT %(workspace_id)s, 'workspace_month', '', month, l.cap_usd, l.cap_tokens, usd, calls
-        FROM made, m, cost LEFT JOIN budget_limit l
-        ON l.workspace_id = %(workspace_id)s AND l.scope = 'workspace_month' AND l.owner = 'workspace' AND l.name = ''
-        ON CONFLICT (workspace_id, scope, subject, period)
-        DO UPDATE SET settled_usd = b.settled_usd + EXCLUDED.settled_usd, calls = b.calls + EXCLUDED.calls
-        RETURNING COALESCE(settled_usd + reserved_usd > cap_usd, false) AS is_over
-    )
-    INSERT INTO ledger (workspace_id, run_id, cost_id, kind, mission_id, model, tokens_in, tokens_out, calls, usd,
-    unpriced, overrun, holder, reason, day, month, at)
-    SELECT %(workspace_id)s, run_id, 'compute', 'settle', run_id, 'compute', 0, 0, calls, usd,
-    CAST(%(usd_per_second)s AS numeric) IS NULL, is_over, 'worker', seconds || ' s of a host', day, month, mc_now()
-    FROM made, m, cost, all_of_month
 """  # noqa: S608  # as above

@@ -24,4 +24,4 @@ def _moving(changes: str) -> str:
 
 START = _moving("run_id = %(run_id)s, started_at = now()")
 MERGED = _moving("merge_sha = %(merge_sha)s, merged_at = now()")
-CLOSED = _moving("outcome = %(outcome)s, reason = %(reason)s, ended_at = now(), paused = false")
+CLOSED = _moving("outcome = %(outcome)s, reason = %(reason)s, ended_at = now(), paused = false, blocked = NULL")

@@ -31,6 +31,7 @@ _SAME = (
     "created_by",
     "stage",
     "paused",
+    "blocked",
     "merge_sha",
     "revert_sha",
     "retry_of",

@@ -1,9 +1,10 @@
 """What a mission's workflow changes in the mission's row: its state, its controls, its end."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -14,7 +15,7 @@ from models.domain.events import EventType, Subject
 from models.domain.stages import StageName
 from models.domain.states import MISSION_TRANSITIONS, MissionOutcome, MissionStatus, Severity, sources
 from models.domain.system_acts import require_may_set
-from models.store import events
+from models.store import compute, events
 from models.store.database import Database, mark_events, within
 from models.store.events import Actor
 from models.store.mission_statements import CLOSED, LOAD, LOCK, MERGED, START
@@ -43,12 +44,33 @@ async def load_repository(session: AsyncSession, mission: Mission) -> Repository
     return repository
 
 
-async def start(db: Database, workspace_id: str, mission_id: str, run_id: str) -> Mission:
-    """Note that the workflow runs, and read the mission as it is now: one that may not be started stays as it was."""
+async def start(
+    db: Database, workspace_id: str, mission_id: str, run_id: str, usd_per_second: Decimal | None = None
+) -> Mission:
+    """Note that the workflow runs, and read the mission as it is now: one that may not be started stays as it was.
+
+    What its hosts will work is reserved with it.
+
+    Raises:
+        Conflict: `mission_blocked`, a limit leaves it nothing.
+        ComputeReserved: `budget_reserved`, what it needs is promised to others.
+    """
     key, told = _key(workspace_id, mission_id), [(EventType.MISSION_STARTED, {"run_id": run_id})]
     begun = _move(key, MissionStatus.IN_PROGRESS, WORKER, told) | {"run_id": run_id}
-    _, [row] = await db.together(workspace_id, (START, begun), (LOAD, key), has_events=True)
-    return Mission(**row)
+    costs = compute.steps(key | {"run_id": run_id}, usd_per_second)
+    _, [row], _, reserved = await db.together(workspace_id, (START, begun), (LOAD, key), *costs, has_events=True)
+    mission = Mission(**row)
+    if reserved and not reserved[0]["is_reserved"]:
+        await _reserve(db, mission, usd_per_second)
+    return mission
+
+
+async def _reserve(db: Database, mission: Mission, usd_per_second: Decimal | None) -> None:
+    async with db.workspace(mission.workspace_id) as session:
+        actor = Actor(WORKER, mission.correlation_id)
+        refusal = await compute.reserve(session, mission.workspace_id, mission.mission_id, usd_per_second, actor)
+    if refusal is not None:
+        raise refusal
 
 
 async def fill_context(
@@ -96,7 +118,7 @@ async def record_control(session: AsyncSession, change: ControlRecord) -> None:
         return
     values: dict[str, Any] = {"control_version": change.version}
     if change.action in ("pause", "resume"):
-        values["paused"] = change.action == "pause"
+        values["paused"] = true() if change.action == "pause" else col(Mission.blocked).is_not(None)
     await session.execute(
         update(Mission)
         .where(

@@ -1,6 +1,7 @@
 """Runs: executions with a start, an end and what they took."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from models.domain.alerts import AlertKind
 from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
@@ -17,11 +19,13 @@ from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate
-from models.store import budgets, events, governance, ledger, lists, pagination
+from models.store import agents, alerts, budgets, events, governance, ledger, lists, pagination
+from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
 from models.store.ledger_statements import LOCK
 from models.store.pagination import Rows
+from models.tables.agents import AgentRow
 from models.tables.budgets import Run
 from models.tables.missions import Mission
 
@@ -31,10 +35,12 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     if new.mission_id and await session.get(Mission, (workspace_id, new.mission_id)) is None:
         raise NotFound("mission_not_found", f"there is no mission {new.mission_id!r}")
     run_id = f"run_{uuid4().hex}"
-    level = new.level or (Level.INTERN if new.agent_id else None)
+    agent = await _agent(session, workspace_id, new.agent_id)
+    level = new.level or (agent.level if agent else Level.INTERN if new.agent_id else None)
     category = new.category or (Category.DEFAULT if new.ticket_id else None)
     own = {"workspace_id": workspace_id, "run_id": run_id, "level": level, "category": category}
     named = new.model_dump(mode="json", include={"agent_id", "ticket_id", "mission_id"})
+    named["agent_id"] = agent.name if agent else new.agent_id
     await session.execute(insert(Run).values(**own, **named, created_by=actor.name))
     await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, named)
     await budgets.prepare(session, workspace_id, run_id)
@@ -42,6 +48,15 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     if limit := await budgets.spent_up(session, workspace_id, run_id):
         await budgets.contain(session, run_id, limit, Decimal(0), 0, actor)
     return run_id
+
+
+async def _agent(session: AsyncSession, workspace_id: str, agent: str | None) -> AgentRow | None:
+    """Find who runs, by name or id; a run may also be of one that never registered."""
+    if agent is None:
+        return None
+    with suppress(NotFound):
+        return await agents.require(session, workspace_id, agent)
+    return None
 
 
 async def end(
@@ -61,6 +76,7 @@ async def end(
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
     policy = Actor(governance.POLICY, actor.correlation_id)
     await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": run_id}, policy)
+    await alerts.is_over(session, workspace_id, AlertKind.LOOP, [run_id], actor)
 
 
 _END = """
@@ -75,6 +91,15 @@ async def find(session: AsyncSession, workspace_id: str, run_id: str, agent: str
     if not found or (agent is not None and found[0]["agent_id"] != agent):
         raise NotFound("run_not_found", f"there is no run {run_id!r}")
     return found[0]
+
+
+async def require_open_to(session: AsyncSession, workspace_id: str, run_id: str, agent: str | None) -> dict[str, Any]:
+    """Read an execution that its caller may write to; raises `Conflict` (`run_of_mission`) for a mission's own."""
+    run = await find(session, workspace_id, run_id, agent)
+    if run["run_id"] == run["mission_id"]:
+        hint = "start a run with its `mission_id` for what you spend on it"
+        raise Conflict("run_of_mission", f"this run is the mission's own, which writes it itself; {hint}")
+    return run
 
 
 _FIND = """
@@ -105,6 +130,9 @@ async def block_loop(session: AsyncSession, run: Run, tool: str, actor: Actor) -
     await within(session)(_BLOCK, values)
     data = {"reason": said, "by": LOOP, "mission_id": run.mission_id, "agent_id": run.agent_id}
     await _tell(session, run.workspace_id, run.run_id, EventType.RUN_BLOCKED, actor, data)
+    about = Subject(kind="run", id=run.run_id)
+    loop = NewAlert(AlertKind.LOOP, about, said, {"tool": tool, **data})
+    await alerts.sound(session, run.workspace_id, actor, loop)
 
 
 _BLOCK = """

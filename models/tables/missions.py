@@ -32,6 +32,7 @@ class Mission(SQLModel, table=True):
     reason: str | None = None
     stage: str | None = None
     paused: bool = False
+    blocked: str | None = None
     control_version: int = 0
     mission_type: str = "coding"
     branch: str

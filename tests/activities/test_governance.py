@@ -1,5 +1,6 @@
 """Stage 8 on real records: a question is put once, and its answer ends the stage once."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from models.tables.agents import AgentRow
 from models.tables.missions import Decision, Mission
 from models.tables.policies import VerdictRow
 from tests.fixtures.api import add_agents
+from tests.fixtures.budgets import MONTH, cap
 from tests.fixtures.policies import SOURCE
 from tests.fixtures.runs import human
 from tests.fixtures.stage_hosts import Case, Shop, do
@@ -67,6 +69,22 @@ class TestAsk:
         assert (answer.status, answer.reason) == (DecisionStatus.APPROVED, "approved by policy")
         assert await asked(case, attempt=2) == answer
         assert (await case.record(GOVERNANCE)).status == StageStatus.PASSED
+
+    async def test_what_costs_more_than_its_caps_leave_asks_an_admin(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        other = await (await shop.another(case)).patched()
+        await cap(shop.db, shop.workspace_id, MONTH, "1")
+        assert (await asked(case)).status is DecisionStatus.APPROVED
+        await cap(shop.db, shop.workspace_id, MONTH, "0")
+        answer = await asked(other)
+        assert answer.status is DecisionStatus.PENDING
+        [decision] = await other.rows(Decision)
+        assert decision.reasons == ["it would cost more than its caps leave"]
+        assert decision.terms["role"] == "admin"
+        judged = [row.input["context"] for row in await case.rows(VerdictRow) + await other.rows(VerdictRow)]
+        left = [Decimal(context["usd_left"]) for context in judged]
+        assert left == [1 - 600 * Decimal("0.00002"), 0], "what it reserved itself is left for it"
+        assert all(0 < Decimal(context["usd"]) < 1 for context in judged)
 
     async def test_a_late_try_takes_no_slot_for_what_has_merged(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()

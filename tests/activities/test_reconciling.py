@@ -15,19 +15,21 @@ from models.store import decisions, ledger, runs
 from models.store.ledger import Place
 from models.tables.budgets import Entry
 from models.tables.missions import Capa, Decision
+from tests.fixtures.budgets import clock_moved, counters, start
+from tests.fixtures.killing import eventually_whole, require_whole, spend_until_killed
 from tests.fixtures.runs import human
 from tests.fixtures.servers import TemporalServer
 from tests.fixtures.stage_hosts import OPERATOR, Shop, do
+from worker.registry import MISSION_SIGNALS
 from workflows.client import connect
-from workflows.coding_pipeline import CodingPipelineWorkflow
 
 
 @pytest.fixture
 async def reconciler(shop: Shop, temporal_server: TemporalServer) -> ReconcileActivities:
     """The reconciler of an installation."""
     settings = Settings(TEMPORAL_ADDRESS=temporal_server.address)
-    answered = CodingPipelineWorkflow.decision_resolved
-    return ReconcileActivities(shop.host().recorder, await connect(settings), answered, settings.config_dir)
+    client = await connect(settings)
+    return ReconcileActivities(shop.host().recorder, client, MISSION_SIGNALS, settings.config_dir)
 
 
 async def closed(reconciler: ReconcileActivities) -> int:
@@ -85,6 +87,21 @@ async def test_workbenches_of_ended_missions_are_listed_until_they_are_closed(
 async def test_keeping_house_twice_is_harmless(reconciler: ReconcileActivities) -> None:
     for _ in (1, 2):
         await ActivityEnvironment().run(reconciler.keep_house)
+
+
+@pytest.mark.timeout(120)
+async def test_what_a_killed_process_held_is_given_back_in_time(
+    shop: Shop, reconciler: ReconcileActivities, database_url: str
+) -> None:
+    made = [await start(shop.db, shop.workspace_id) for _ in range(8)]
+    await spend_until_killed(shop.db, database_url, shop.workspace_id, "kill", made, 40)
+    held = await eventually_whole(shop.db, database_url, shop.workspace_id)
+    await ActivityEnvironment().run(reconciler.keep_house)
+    assert await require_whole(shop.db, shop.workspace_id) == held, "its time is not over"
+    async with clock_moved(database_url, "16 minutes"):
+        await ActivityEnvironment().run(reconciler.keep_house)
+    assert await require_whole(shop.db, shop.workspace_id) == set()
+    assert {row["reserved_usd"] for row in await counters(shop.db, shop.workspace_id)} == {0}
 
 
 async def test_what_a_dead_holder_reserved_is_given_back(shop: Shop, reconciler: ReconcileActivities) -> None:

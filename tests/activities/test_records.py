@@ -5,12 +5,10 @@ import json
 import pytest
 
 from models.contracts.pipeline import Conclusion, ControlRecord
-from models.domain.budgets import RunStatus
 from models.domain.metrics import Sample
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
-from models.store import ledger, metric_windows, stages
-from models.tables.budgets import Entry, Run
+from models.store import metric_windows, stages
 from models.tables.missions import Capa, MetricSample, RemediationRow
 from tests.fixtures.stage_hosts import Case, Shop, do
 
@@ -128,44 +126,6 @@ class TestConclude:
         await self.ended(case, MissionOutcome.FAILED)
         async with case.db.workspace(case.workspace_id) as session:
             assert await stages.open_of(session, case.workspace_id, case.mission_id) == []
-
-
-class TestCompute:
-    """What hosts worked on a mission is paid as its run, once, when it ends."""
-
-    async def concluded(self, case: Case, outcome: MissionOutcome) -> tuple[Run, Entry]:
-        end = Conclusion(ref=case.ref(StageName.RESOLVE), outcome=outcome, reason="so", merge_sha="a" * 40)
-        for attempt in (1, 2):
-            await do(case.host.records.conclude, end, attempt=attempt)
-        [run], [entry] = await case.rows(Run), await case.rows(Entry)
-        return run, entry
-
-    async def test_a_mission_pays_by_the_second(self, shop: Shop) -> None:
-        case = await (await shop.mission()).patched()
-        run, entry = await self.concluded(case, MissionOutcome.FAILED)
-        worked = await case.record(StageName.BRANCH_AND_PATCH)
-        assert worked.ended_at is not None
-        seconds = (worked.ended_at - worked.started_at).total_seconds()
-        assert seconds > 0
-        assert float(entry.usd) == pytest.approx(seconds * 0.00002, abs=0.00002 * 0.001)
-        assert (run.status, run.ended_at is not None, run.started_at) == ("failed", True, (await case.row()).started_at)
-        assert (entry.kind, entry.unpriced, entry.overrun, entry.calls) == ("settle", False, False, 1)
-
-    async def test_all_missions_of_a_month_count_together(self, shop: Shop) -> None:
-        case = await (await shop.mission()).patched()
-        month = "SELECT settled_usd, calls FROM budget WHERE scope = 'workspace_month'"
-        before = [row["settled_usd"] for row in await case.db.alone(case.workspace_id, month, {})]
-        run, entry = await self.concluded(case, MissionOutcome.MERGED)
-        [row] = await case.db.alone(case.workspace_id, month, {})
-        assert row["settled_usd"] == sum(before) + entry.usd
-        assert run.status == "success"
-
-    async def test_a_second_without_a_price_is_marked(self, shop: Shop) -> None:
-        case = await (await shop.mission()).patched()
-        async with case.db.workspace(case.workspace_id) as session:
-            await ledger.pay_compute(session, case.workspace_id, case.mission_id, RunStatus.FAILED, None)
-        [entry] = await case.rows(Entry)
-        assert (entry.usd, entry.unpriced) == (0, True)
 
 
 def probe_files() -> dict[str, str]:

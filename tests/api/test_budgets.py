@@ -42,6 +42,30 @@ class TestLimits:
         [event] = await told(db, team.workspace_id, "budget.changed")
         assert (event["actor"], event["data"]["after"]) == ("admin", {"cap_usd": "3.5", "cap_tokens": None})
 
+    async def test_a_workspaces_tokens_leave_its_dollars_as_they_are(
+        self, client: Caller, team: Team, other_team: Team, api: httpx2.AsyncClient, db: Database
+    ) -> None:
+        await api.put(BUDGETS, json={**MONTH, "cap_usd": "50"})
+        place = f"/api/v1/workspaces/{team.workspace_id}/budget"
+        for key in (team.operator, team.observer, team.agent, team.service):
+            assert refusal(await client(key).put(place, json={"cap_tokens": 1})) == (403, "not_permitted")
+        found = (await api.put(place, json={"cap_tokens": 5_000})).json()["data"]
+        assert (found["scope"], found["cap_tokens"], found["cap_usd"]) == ("workspace_month", 5_000, "50")
+        assert len(await told(db, team.workspace_id, "budget.changed")) == 2
+        elsewhere = f"/api/v1/workspaces/{other_team.workspace_id}/budget"
+        assert refusal(await api.put(elsewhere, json={"cap_tokens": 1})) == (404, "workspace_not_found")
+        for bad in ({}, {"cap_tokens": -1}, {"cap_tokens": 1.5}, {"cap_tokens": 10**30}):
+            assert (await api.put(place, json=bad)).status_code == 422
+
+    async def test_a_categorys_cap_is_an_admins_to_edit(self, api: httpx2.AsyncClient) -> None:
+        new = {"scope": "ticket", "owner": "category", "name": "engineering", "cap_usd": "8.5", "cap_tokens": None}
+        assert (await api.put(BUDGETS, json=new)).status_code == 200
+        assert await shown(api, "ticket") == {"content": "6", "default": "6", "engineering": "8.5"}
+        run = (await api.post("/api/v1/runs", json={"ticket_id": "T-1", "category": "engineering"})).json()["data"]
+        assert (await api.post(f"/api/v1/runs/{run['run_id']}/costs", json={"usd": "8.5"})).status_code == 201
+        late = await api.post(f"/api/v1/runs/{run['run_id']}/costs", json={"usd": "0.01"})
+        assert refusal(late) == (409, "budget_exceeded")
+
     async def test_a_month_that_is_spent_contains_what_starts(self, api: httpx2.AsyncClient) -> None:
         assert (await api.put(BUDGETS, json=MONTH)).status_code == 200
         run = (await api.post("/api/v1/runs", json={})).json()["data"]["run_id"]

@@ -28,6 +28,7 @@ from tests.fixtures.instant_ports import InstantPorts
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.servers import TemporalServer
 from tests.fixtures.stages import service_key
+from tests.fixtures.waiting import until
 from worker.interceptors import AroundActivities
 from worker.registry import MERGE_DOORS
 from workflows.client import connect
@@ -64,6 +65,7 @@ async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> As
     activities = [
         *instant.activities(),
         records.record_control,
+        records.heed_runs,
         records.conclude,
         governance.settle_round,
         governance.settle,
@@ -318,6 +320,49 @@ class TestCancel:
         assert refusal(await say(api, mission, "cancel")) == (409, "merged_choice_required")
         assert (await say(api, mission, "cancel", merged=merged)).json()["data"]["effect"] == effect
         assert (await when(api, mission, ended))["outcome"] == outcome
+
+
+class TestBlocked:
+    async def test_a_limit_holds_it_at_once_and_a_raised_cap_lets_it_go_on_at_once(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
+    ) -> None:
+        """Nobody reconciles here."""
+        gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
+        await say(api, mission, "execute")
+        await when(api, mission, in_tests)
+        agent = client(team.agent)
+        started = await agent.post("/api/v1/runs", json={"mission_id": mission["mission_id"]})
+        run = f"/api/v1/runs/{started.json()['data']['run_id']}"
+        assert refusal(await agent.post(f"{run}/costs", json={"usd": "0.26"})) == (409, "budget_exceeded")
+        found = await when(api, mission, lambda m: m["paused"])
+        await until(lambda: ports.script(mission["mission_id"]).stopped == [StageName.RUN_TESTS])
+        assert found["blocked"] == "the run's limit of 0.25 USD is crossed; an admin may raise it"
+        assert (await say(api, mission, "pause")).status_code == 200
+        assert (await say(api, mission, "resume")).json()["data"]["effect"] == "still_blocked"
+        gate.set()
+        [asked] = (await api.get("/api/v1/decisions?kind=budget")).json()["data"]["items"]
+        assert asked["question"]["proposed"]["cap_usd"] == "0.50"
+        yes = {"decision": "approve", "explanation": "it is worth that"}
+        assert (await api.post(f"{asked['links']['self']}/resolve", json=yes)).status_code == 200
+        assert (await when(api, mission, ended))["outcome"] == "merged"
+        assert (await agent.post(f"{run}/costs", json={"usd": "0.26"})).status_code == 201
+
+    async def test_a_workspace_that_has_nothing_left_begins_none(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
+    ) -> None:
+        budget = f"/api/v1/workspaces/{team.workspace_id}/budget"
+        assert refusal(await client(team.operator).put(budget, json={"cap_tokens": 0})) == (403, "not_permitted")
+        assert (await api.put(budget, json={"cap_tokens": 0})).json()["data"]["cap_tokens"] == 0
+        assert (await say(api, mission, "execute")).status_code == 202
+        found = await when(api, mission, lambda m: bool(m["blocked"]))
+        assert (found["status"], found["paused"], found["stage"]) == ("in_progress", True, None)
+        assert "of 0 tokens is crossed" in found["blocked"]
+        [alert] = (await api.get("/api/v1/alerts")).json()["data"]["items"]
+        assert (alert["kind"], alert["subject_id"]) == ("cost_spike", f"workspace_month/{team.workspace_id}")
+        assert (await api.put(budget, json={"cap_tokens": None})).status_code == 200
+        assert (await when(api, mission, ended))["outcome"] == "merged"
+        [audited] = [row for row in (await api.get("/api/v1/audit?action=budget.changed")).json()["data"]["items"]][-1:]
+        assert audited["actor"] == "admin"
 
 
 class TestApproval:

@@ -94,6 +94,10 @@ GET    /budgets                                     A B M O D
 PUT    /budgets                                     D
 GET    /budgets/spending                            A B M O D
 GET    /costs                                       A B M O D
+GET    /alerts                                      A B M O D
+GET    /alerts/{alert_id}                           A B M O D
+POST   /alerts/{alert_id}/ack                       O D
+POST   /alerts/{alert_id}/resolve                   O D
 GET    /keys                                        D
 GET    /keys/{key_id}                               D
 POST   /keys                                        D
@@ -107,6 +111,7 @@ GET    /workspaces/{workspace_id}/members           A B M O D
 POST   /workspaces                                  B M O D
 PATCH  /workspaces/{workspace_id}                   D
 PUT    /workspaces/{workspace_id}/default           P
+PUT    /workspaces/{workspace_id}/budget            D
 PUT    /workspaces/{workspace_id}/members/{name}    D
 DELETE /workspaces/{workspace_id}/members/{name}    D
 GET    /trust-scores                                A B M O D

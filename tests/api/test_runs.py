@@ -7,7 +7,7 @@ import pytest
 
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.budgets import entries
+from tests.fixtures.budgets import entries, told
 from tests.fixtures.missions import refusal
 
 RUNS = "/api/v1/runs"
@@ -67,6 +67,49 @@ class TestRun:
 
     async def test_of_a_mission_that_is_not_there(self, agent: httpx2.AsyncClient) -> None:
         assert refusal(await agent.post(RUNS, json={"mission_id": "mission_x"})) == (404, "mission_not_found")
+
+
+class TestLevels:
+    async def test_a_run_has_the_level_that_its_agent_is_registered_with(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, agent: httpx2.AsyncClient
+    ) -> None:
+        known = (await api.patch("/api/v1/agents/agent", json={"level": "specialist"})).json()["data"]
+        assert (known["daily_cap_usd"], known["run_cap_usd"]) == ("5", "0.75")
+        run = await started(agent)
+        assert (await paid(agent, run, usd="0.75")).status_code == 201
+        assert refusal(await paid(agent, run, usd="0.01")) == (409, "budget_exceeded")
+        by_id = await started(client(team.service), agent_id=known["agent_id"])
+        assert (await api.get(by_id)).json()["data"]["agent_id"] == "agent"
+
+    async def test_an_admin_overrides_what_the_level_gives(
+        self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        run, place = await started(agent), "/api/v1/agents/agent"
+        for caps in ({"run_cap_usd": "9"}, {"daily_cap_usd": None}):
+            assert refusal(await agent.patch(place, json=caps)) == (403, "admins_only")
+        known = (await api.patch(place, json={"run_cap_usd": "0.30", "daily_cap_usd": "1"})).json()["data"]
+        assert (known["run_cap_usd"], known["daily_cap_usd"]) == ("0.30", "1")
+        assert (await paid(agent, run, usd="0.30")).status_code == 201
+        assert [row["actor"] for row in await told(db, team.workspace_id, "budget.changed")] == ["admin"] * 2
+        [listed] = (await api.get("/api/v1/agents")).json()["data"]["items"]
+        assert (await api.get(place)).json()["data"] == listed | {"key": None}
+        back = (await api.patch(place, json={"run_cap_usd": None})).json()["data"]
+        assert (back["run_cap_usd"], back["daily_cap_usd"]) == ("0.25", "1")
+        assert refusal(await paid(agent, run, usd="0.01")) == (409, "budget_exceeded")
+        for bad in ({"run_cap_usd": "-1"}, {"daily_cap_usd": "NaN"}, {"run_cap_usd": "0." + "1" * 30}, {}):
+            assert (await api.patch(place, json=bad)).status_code == 422
+
+    async def test_nobody_writes_the_run_that_is_a_missions_own(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        own = "INSERT INTO run (workspace_id, run_id, mission_id, created_by) VALUES (%(w)s, 'm', 'm', 'worker')"
+        await db.alone(team.workspace_id, f"{own} RETURNING 1", {"w": team.workspace_id})
+        run = f"{RUNS}/m"
+        for verb in ("end", "costs", "reservations", "reservations/compute/settle", "reservations/compute/release"):
+            body = {"status": "success"} if verb == "end" else {}
+            assert refusal(await api.post(f"{run}/{verb}", json=body)) == (409, "run_of_mission")
+        assert refusal(await api.post(f"{run}/tool-calls", json={"tool": "sh"})) == (409, "run_of_mission")
+        assert (await api.post(f"{run}/adjustments", json={"usd": "-1", "reason": "so"})).status_code == 201
 
 
 class TestCosts:

@@ -5,14 +5,18 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
+from models.domain.budgets import Cap, Key, Owner, Scope
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import merge_slots, workbenches
+from tests.fixtures.blocks import capped, crossed, held
+from tests.fixtures.budgets import MONTH
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.waiting import eventually, until
@@ -125,6 +129,25 @@ async def paused(world: World) -> Kept:
     await until(lambda: run.script.stopped == [StageName.RUN_TESTS])
     gate.set()
     await run.resume()
+    return await ended(run)
+
+
+@scenario("coding_pipeline")
+async def blocked(world: World) -> Kept:
+    """A limit leaves it nothing at first, and another one holds it in its tests."""
+    await capped(world, MONTH, Cap(tokens=0))
+    gate = asyncio.Event()
+    run = await world.start(Script(blocks={StageName.RUN_TESTS: gate}))
+    await eventually(lambda: held(run))
+    await capped(world, MONTH, Cap())
+    await world.crew.reconcile()
+    await run.working_on(StageName.RUN_TESTS)
+    run_id = await crossed(world, run)
+    await world.crew.reconcile()
+    await until(lambda: run.script.stopped == [StageName.RUN_TESTS])
+    gate.set()
+    await capped(world, Key(Scope.RUN, Owner.RUN, run_id), Cap(Decimal(1)))
+    await world.crew.reconcile()
     return await ended(run)
 
 

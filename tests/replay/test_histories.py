@@ -41,6 +41,7 @@ OUTCOMES = {
     "rolled_back": "rolled_back",
     "rollback_conflict": "failed",
     "paused": "merged",
+    "blocked": "merged",
     "canceled": "canceled",
     "canceled_and_rolled_back": "rolled_back",
     "canceled_in_temporal": "canceled",
@@ -62,6 +63,9 @@ HAPPENED = [
     ("coding_pipeline/paused", "workflowExecutionUpdateAccepted", "pause", 1),
     ("coding_pipeline/paused", "workflowExecutionUpdateCompleted", "", 2),
     ("coding_pipeline/paused", "activityTaskScheduled", "open_round", 2),
+    ("coding_pipeline/blocked", "activityTaskFailed", "mission_blocked", 1),
+    ("coding_pipeline/blocked", "activityTaskScheduled", "open_round", 3),
+    ("coding_pipeline/blocked", "workflowExecutionSignaled", "runs_changed", 3),
     ("coding_pipeline/second_candidate", "activityTaskScheduled", "prove_candidate", 1),
     ("coding_pipeline/canceled", "workflowExecutionUpdateAccepted", "cancel", 1),
     ("coding_pipeline/canceled", "activityTaskCanceled", "", 1),
@@ -78,6 +82,7 @@ HAPPENED = [
     ("reconcile/swept", "activityTaskCompleted", "", 5),
 ]
 ASKED = [
+    ("coding_pipeline/blocked", "local heed_runs", 4),
     ("coding_pipeline/slot_yielded", "local request_slot", 1),
     ("coding_pipeline/queue_ended_by_hand", "local request_slot", 2),
     ("merge_queue/in_order", "local offer_slot", 3),

@@ -44,6 +44,8 @@ from models.contracts.pipeline import (
     Proof,
     RollbackCheck,
     RoundAnswer,
+    RunsCheck,
+    RunsKnown,
     StageInput,
     StageRef,
     StageResult,
@@ -69,6 +71,7 @@ CONTEXT_JSON = (
     '"host_queue":"","severity":"low","created_at":"2025-01-10T12:00:00Z","candidates":0,'
     '"has_stress":false,"has_probe":false,"observation_seconds":1800.0,"poll_seconds":60.0}'
 )
+RUNS_JSON = '{"workspace_id":"w","mission_id":"m","is_paused":true}'
 QUEUE = QueueRef(workspace_id="w", repository_id="r", branch="main")
 QUEUE_JSON = '{"repository_id":"r","branch":"main","workspace_id":"w"}'
 ROUND_JSON = '{"failed_stage":"merge","reason":"r","answer":null,"slot_token":7}'
@@ -76,6 +79,8 @@ LEFT = SlotRelease(workflow_id="i", run_id="r")
 LEFT_JSON = '{"workflow_id":"i","run_id":"r"}'
 
 GOLDEN: list[tuple[Payload, str]] = [
+    (RunsCheck(workspace_id="w", mission_id="m", is_paused=True), RUNS_JSON),
+    (RunsKnown(is_blocked=True), '{"is_blocked":true}'),
     (
         PipelineInput(workspace_id="w", mission_id="m", started_by="anna", correlation_id="c"),
         '{"workspace_id":"w","mission_id":"m","started_by":"anna","correlation_id":"c"}',

@@ -170,9 +170,9 @@ class TestCrossing:
                 await ledger.reserve(db, at(where, cost_id), usd("0.26"), BOT)
         assert [row["type"] for row in await told(db, team.workspace_id, "%")][-4:] == [
             "budget.exceeded",
-            "budget.cost_spike",
             "run.blocked",
             "decision.requested",
+            "alert.raised",
         ]
         [asked] = await db.alone(team.workspace_id, "SELECT * FROM decision", {})
         assert (asked["kind"], asked["status"], asked["requested_by"]) == ("budget", "pending", "bot")

@@ -18,7 +18,7 @@ from models.store.stages import signed_content
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.workers import Crew, World
-from workflows.coding_pipeline import CodingPipelineWorkflow
+from worker.registry import MISSION_SIGNALS
 
 
 async def at(world: World, stage: StageName) -> Run:
@@ -172,7 +172,7 @@ async def test_the_key_that_signs_is_published_once(world: World) -> None:
 
 
 async def test_an_edited_configuration_is_told_of(world: World, tmp_path: Path) -> None:
-    house = ReconcileActivities(world.recorder, world.client, CodingPipelineWorkflow.decision_resolved, tmp_path)
+    house = ReconcileActivities(world.recorder, world.client, MISSION_SIGNALS, tmp_path)
     file = tmp_path / "metrics_catalog.yaml"
     seen = []
     for content in (

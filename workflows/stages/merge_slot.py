@@ -51,7 +51,7 @@ async def _ask_until_granted(mission: Pipeline) -> None:
         await workflow.execute_local_activity_method(MergeQueueActivities.request_slot, ask, **RECORD)
         try:
             return await mission.wait_until(
-                lambda: mission.grant is not None or mission.is_paused or mission.wants_out, patience
+                lambda: mission.grant is not None or mission.is_held or mission.wants_out, patience
             )
         except TimeoutError:
             patience = min(2 * patience, ASK_AGAIN_AT_LAST)

@@ -1,6 +1,7 @@
 """Stages 1 to 5: what a candidate does on the branch as it is now."""
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.proving import ProofActivities
@@ -27,10 +28,18 @@ async def prove(mission: Pipeline) -> None:
 
 
 async def _open(mission: Pipeline) -> Opened:
-    """Stages 1 to 5 with the first candidate, on any host at first.
+    """Stages 1 to 5 with the first candidate; where a limit leaves nothing for them, once it does."""
+    while True:
+        try:
+            return await _try_to_open(mission)
+        except ActivityError as error:
+            if not _is_blocked(error):
+                raise
+        await mission.heed_runs()
 
-    A new head may bring new configuration, which no earlier approval binds.
-    """
+
+async def _try_to_open(mission: Pipeline) -> Opened:
+    """Open the round on any host at first. A new head may bring new configuration, which no earlier approval binds."""
     first = workflow.info().first_execution_run_id
     task = mission.task(StageName.FETCH_CONTEXT).model_copy(update={"first_run_id": first})
     if mission.host:
@@ -38,6 +47,10 @@ async def _open(mission: Pipeline) -> Opened:
     return await mission.step(
         lambda: workflow.execute_activity_method(ProofActivities.open_round, task, **shared_commands())
     )
+
+
+def _is_blocked(error: ActivityError) -> bool:
+    return isinstance(error.cause, ApplicationError) and error.cause.type == "mission_blocked"
 
 
 async def _choose_candidate(mission: Pipeline, proof: Proof | None) -> None:

@@ -1,0 +1,35 @@
+"""Bodies of the alert routes."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.domain.alerts import AlertKind, AlertStatus
+from models.schemas.envelope import Body
+
+
+class AlertChange(Body):
+    """Says that an alert was seen, or is over, and what came of it."""
+
+    note: Annotated[str | None, Field(min_length=1, max_length=2000)] = None
+
+
+class AlertView(BaseModel):
+    """Something that is wrong: since when, what it is about, and who has seen to it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    alert_id: str
+    kind: AlertKind
+    subject_kind: str
+    subject_id: str
+    status: AlertStatus
+    summary: str
+    details: dict[str, Any]
+    detected_at: datetime
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+    resolved_by: str | None
+    resolved_at: datetime | None
+    note: str | None

@@ -1,0 +1,155 @@
+"""Alerts: raised once for each thing that is wrong, seen and resolved by people, or over by themselves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from models.domain.alerts import ALERT_TRANSITIONS, AlertKind, AlertStatus
+from models.domain.canonical import canonical_json
+from models.domain.errors import NotFound
+from models.domain.events import EventType, Subject
+from models.domain.states import require_transition
+from models.schemas.pagination import PageRequest
+from models.store import events, lists, rows
+from models.store.database import mark_events, within
+from models.store.events import Actor
+from models.store.pagination import Rows
+from models.tables.alerts import Alert
+
+
+async def list_page(
+    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
+) -> Rows[Alert]:
+    """Read one page of alerts."""
+    keys = (col(Alert.detected_at), col(Alert.alert_id))
+    return await lists.fetch(session, Alert, workspace_id, filters, keys, page)
+
+
+async def require(session: AsyncSession, workspace_id: str, alert_id: str, *, for_update: bool = False) -> Alert:
+    """Read an alert that must be there; `for_update` locks it."""
+    statement = lists.matching(Alert, workspace_id, {"alert_id": alert_id})
+    if for_update:
+        statement = statement.with_for_update()
+    if (found := (await session.scalars(statement)).one_or_none()) is None:
+        raise NotFound("alert_not_found", f"there is no alert {alert_id!r}; `GET /alerts` lists them")
+    return found
+
+
+@dataclass(frozen=True)
+class NewAlert:
+    """Something that was found to be wrong."""
+
+    kind: AlertKind
+    about: Subject
+    summary: str
+    details: Mapping[str, Any]
+
+
+async def sound(session: AsyncSession, workspace_id: str, actor: Actor, *found: NewAlert) -> None:
+    """Raise alerts with the time of detection; where one about the same is not resolved yet, that one stands."""
+    values = {
+        "workspace_id": workspace_id,
+        "kinds": [alert.kind.value for alert in found],
+        "subject_kinds": [alert.about.kind for alert in found],
+        "subject_ids": [alert.about.id for alert in found],
+        "summaries": [alert.summary for alert in found],
+        "details": [canonical_json(alert.details).decode() for alert in found],
+        "actor": actor.name,
+        "correlation_id": actor.correlation_id,
+    }
+    await within(session)(_SOUND, values)
+    mark_events(session)
+
+
+_SOUND = """
+    WITH raised AS (
+        INSERT INTO alert (workspace_id, alert_id, kind, subject_kind, subject_id, summary, details, detected_at)
+        SELECT %(workspace_id)s, 'alert_' || replace(CAST(gen_random_uuid() AS text), '-', ''), kind, subject_kind,
+        subject_id, summary, CAST(details AS jsonb), mc_now()
+        FROM unnest(CAST(%(kinds)s AS text[]), CAST(%(subject_kinds)s AS text[]), CAST(%(subject_ids)s AS text[]),
+        CAST(%(summaries)s AS text[]), CAST(%(details)s AS text[]))
+        AS t (kind, subject_kind, subject_id, summary, details)
+        ON CONFLICT DO NOTHING RETURNING *
+    )
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT workspace_id, 'alert.raised', 'alert', alert_id, %(actor)s, %(correlation_id)s, details ||
+    jsonb_build_object('kind', kind, 'subject_kind', subject_kind, 'subject_id', subject_id, 'summary', summary)
+    FROM raised
+"""
+
+
+async def acknowledge(session: AsyncSession, workspace_id: str, alert_id: str, note: str | None, actor: Actor) -> Alert:
+    """Say that somebody has seen it; raises `IllegalTransition` where somebody has before, or it is over."""
+    alert = await require(session, workspace_id, alert_id, for_update=True)
+    return await _move(session, alert, AlertStatus.ACKNOWLEDGED, _seen(actor), note, actor)
+
+
+async def resolve(session: AsyncSession, workspace_id: str, alert_id: str, note: str | None, actor: Actor) -> Alert:
+    """Say that it is over. Who resolves what nobody has acknowledged has seen it; raises `IllegalTransition`."""
+    alert = await require(session, workspace_id, alert_id, for_update=True)
+    seen = {} if alert.acknowledged_by else _seen(actor)
+    return await _move(session, alert, AlertStatus.RESOLVED, seen, note, actor)
+
+
+async def is_over(
+    session: AsyncSession, workspace_id: str, kind: AlertKind, subjects: Sequence[str], actor: Actor
+) -> None:
+    """Resolve what has ceased by itself, or because of what `actor` did."""
+    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
+    values = {"workspace_id": workspace_id, "kind": kind.value, "subjects": list(subjects)}
+    await within(session)(_OVER, values | told)
+    mark_events(session)
+
+
+_RESOLVED = """
+        UPDATE alert SET status = 'resolved', resolved_by = %(actor)s, resolved_at = mc_now()"""
+_TOLD = """
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT workspace_id, 'alert.resolved', 'alert', alert_id, %(actor)s, %(correlation_id)s,
+    jsonb_build_object('kind', kind, 'subject_kind', subject_kind, 'subject_id', subject_id) FROM over"""
+_OVER = f"""
+    WITH over AS ({_RESOLVED}
+        WHERE workspace_id = %(workspace_id)s AND kind = %(kind)s AND subject_id = ANY(%(subjects)s)
+        AND status <> 'resolved' RETURNING *
+    ){_TOLD}
+"""  # constants of this module, no input
+_WINDOW_TURNED = f"""
+    WITH over AS ({_RESOLVED}
+        WHERE kind = 'cost_spike' AND status <> 'resolved' AND details ->> 'period' NOT IN ('',
+        to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM'))
+        RETURNING *
+    ){_TOLD}
+"""  # as above
+
+
+async def turn_windows(session: AsyncSession, actor: Actor) -> None:
+    """Resolve what tells of limits whose day or month is over (system door)."""
+    await within(session)(_WINDOW_TURNED, {"actor": actor.name, "correlation_id": actor.correlation_id})
+    mark_events(session)
+
+
+def _seen(actor: Actor) -> dict[str, Any]:
+    return {"acknowledged_by": actor.name, "acknowledged_at": func.mc_now()}
+
+
+async def _move(
+    session: AsyncSession, alert: Alert, to: AlertStatus, values: dict[str, Any], note: str | None, actor: Actor
+) -> Alert:
+    require_transition(ALERT_TRANSITIONS, AlertStatus(alert.status), to)
+    if to is AlertStatus.RESOLVED:
+        values |= {"resolved_by": actor.name, "resolved_at": func.mc_now()}
+    moved = await rows.set_columns(session, alert, status=to.value, note=note or alert.note, **values)
+    data = {"kind": alert.kind, "subject_kind": alert.subject_kind, "subject_id": alert.subject_id, "note": note}
+    about = Subject(kind="alert", id=alert.alert_id)
+    await events.append(session, alert.workspace_id, _EVENTS[to], about, actor, data)
+    return moved
+
+
+_EVENTS = {
+    AlertStatus.ACKNOWLEDGED: EventType.ALERT_ACKNOWLEDGED,
+    AlertStatus.RESOLVED: EventType.ALERT_RESOLVED,
+}

@@ -1,0 +1,99 @@
+"""Runs that a limit blocks hold their mission: what its workflow must hear of, and what it has heard (V-29)."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.domain.budgets import LOOP
+from models.store import alerts, running
+from models.store.database import mark_events, within
+from models.store.events import Actor
+
+AT_ONCE = 500
+"""Runs that one pass lets go on, and missions that it tells: their events must fit into one short transaction."""
+
+_IS_BLOCKED = f"r.status = 'blocked' AND r.ended_at IS NULL AND r.blocked_by <> '{LOOP}'"
+_IS_TOLD = "m.status IN ('in_progress', 'observing') AND m.stage IS DISTINCT FROM 'resolve'"
+"""A mission that ends begins nothing new: nothing holds it any more."""
+
+
+async def heed(session: AsyncSession, workspace_id: str, mission_id: str, *, is_paused: bool) -> bool:
+    """Write down whether a limit blocks one of a mission's runs now, and tell of it where that is news.
+
+    `is_paused`: whether an operator has paused it, which a block does not lift.
+    """
+    # The row is locked before the runs are looked at: of two who do so at once the second sees no older state.
+    before = await running.load(session, workspace_id, mission_id, for_update=True)
+    values = {
+        "workspace_id": workspace_id,
+        "mission_id": mission_id,
+        "was_free": before.blocked is None,
+        "is_paused": is_paused,
+    }
+    [found] = await within(session)(_HEED, values)
+    mark_events(session)
+    return bool(found["is_blocked"])
+
+
+_HEED = f"""
+    WITH found AS (
+        SELECT min(r.reason) AS reason FROM run r
+        WHERE r.workspace_id = %(workspace_id)s AND r.mission_id = %(mission_id)s AND {_IS_BLOCKED}
+    ), changed AS (
+        UPDATE mission m SET blocked = found.reason, paused = found.reason IS NOT NULL OR %(is_paused)s FROM found
+        WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = %(mission_id)s AND m.ended_at IS NULL
+        AND m.blocked IS DISTINCT FROM found.reason RETURNING m.*
+    ), told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT workspace_id, CASE WHEN blocked IS NULL THEN 'mission.unblocked' ELSE 'mission.blocked' END, 'mission',
+        mission_id, 'worker', correlation_id, jsonb_build_object('reason', blocked)
+        FROM changed WHERE %(was_free)s OR blocked IS NULL
+    ), noted AS (
+        INSERT INTO remediation_event (workspace_id, mission_id, entry_id, actor, action, result)
+        SELECT workspace_id, mission_id, 'block/' || gen_random_uuid(), 'worker',
+        CASE WHEN blocked IS NULL THEN 'unblock' ELSE 'block' END, COALESCE(blocked, '')
+        FROM changed WHERE %(was_free)s OR blocked IS NULL
+    )
+    SELECT reason IS NOT NULL AS is_blocked FROM found
+"""  # noqa: S608  # constants of this module, no input
+
+
+async def unheeded(session: AsyncSession, workspace_id: str | None = None) -> list[tuple[str, str]]:
+    """List missions whose row says otherwise than their runs: of one workspace, or of all (system door)."""
+    rows = await within(session)(_UNHEEDED, {"workspace_id": workspace_id, "limit": AT_ONCE})
+    return [(row["workspace_id"], row["mission_id"]) for row in rows]
+
+
+_HERE = "(CAST(%(workspace_id)s AS text) IS NULL OR m.workspace_id = %(workspace_id)s)"
+_UNHEEDED = f"""
+    SELECT m.workspace_id, m.mission_id FROM run r
+    JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
+    WHERE {_IS_BLOCKED} AND m.blocked IS NULL AND {_IS_TOLD} AND {_HERE}
+    UNION
+    SELECT m.workspace_id, m.mission_id FROM mission m
+    WHERE m.blocked IS NOT NULL AND {_IS_TOLD} AND {_HERE} AND NOT EXISTS (
+        SELECT FROM run r WHERE r.workspace_id = m.workspace_id AND r.mission_id = m.mission_id AND {_IS_BLOCKED})
+    LIMIT %(limit)s
+"""  # noqa: S608  # as above
+
+
+async def turn_windows(session: AsyncSession, actor: Actor) -> None:
+    """Let runs go on whose day or month is over, and resolve the alerts that told of it (system door)."""
+    told = {"actor": actor.name, "correlation_id": actor.correlation_id, "limit": AT_ONCE}
+    if await within(session)(_TURN, told):
+        mark_events(session)
+    await alerts.turn_windows(session, actor)
+
+
+# Runs of which somebody spends at this moment see to it themselves.
+_TURN = f"""
+    WITH due AS (
+        SELECT r.workspace_id, r.run_id FROM run r
+        WHERE {_IS_BLOCKED} AND r.blocked_period NOT IN ('',
+        to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM'))
+        LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ), gone_on AS (
+        UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL FROM due
+        WHERE run.workspace_id = due.workspace_id AND run.run_id = due.run_id RETURNING due.*
+    )
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT workspace_id, 'run.unblocked', 'run', run_id, %(actor)s, %(correlation_id)s, '{{}}' FROM gone_on RETURNING 1
+"""  # noqa: S608  # as above
