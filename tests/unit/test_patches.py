@@ -44,6 +44,15 @@ def outcome(patch: str | bytes) -> tuple[set[str], str]:
         return set(), refused.code
 
 
+class TestHugeNames:
+    @pytest.mark.parametrize("name", ["../" + "y" * 3_000_000, "a\x07" + "y" * 3_000_000])
+    def test_a_huge_name_is_not_echoed(self, name: str) -> None:
+        with pytest.raises(InvalidInput) as refused:
+            inspect_patch(plain("/dev/null", f"b/{name}", "@@ -0,0 +1 @@\n+a\n"))
+        assert len(str(refused.value)) < 5000
+        assert refused.value.message.endswith(("into .git.", "control characters.")), "what is wrong stays"
+
+
 class TestReading:
     def test_plain_unified_diff(self) -> None:
         (file,) = inspect_patch(plain("a/src/app.py\t2024-01-01", "b/src/app.py\t2024-01-02")).files
