@@ -16,6 +16,7 @@ from models.tables.missions import Decision, Mission
 from models.tables.policies import VerdictRow
 from tests.fixtures.api import add_agents
 from tests.fixtures.policies import SOURCE
+from tests.fixtures.product import FIX
 from tests.fixtures.runs import human
 from tests.fixtures.stage_hosts import Case, Shop, do
 
@@ -67,6 +68,15 @@ class TestAsk:
         assert (answer.status, answer.reason) == (DecisionStatus.APPROVED, "approved by policy")
         assert await asked(case, attempt=2) == answer
         assert (await case.record(GOVERNANCE)).status == StageStatus.PASSED
+
+    @pytest.mark.parametrize("name", ["check.sh", "pytest.toml", "Makefile", "json.py"])
+    async def test_a_patch_that_changes_its_judges_is_asked_about_by_their_names(self, shop: Shop, name: str) -> None:
+        case = await (await shop.mission(patch={**FIX, name: "true\n"})).patched()
+        answer = await asked(case)
+        async with case.db.workspace(case.workspace_id) as session:
+            decision = await decisions.require(session, case.workspace_id, answer.decision_id)
+        assert answer.status is DecisionStatus.PENDING
+        assert [reason for reason in decision.reasons if name in reason] == decision.reasons
 
     async def test_a_late_try_takes_no_slot_for_what_has_merged(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
