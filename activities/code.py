@@ -10,7 +10,7 @@ from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from models.contracts.pipeline import CloseInput, StageInput, StageResult
 from models.domain.errors import StageFailed
-from models.domain.patches import touches
+from models.domain.law import touches
 from models.domain.stages import StageStatus
 from models.store.stages import NewEvidence
 from models.tables.missions import Stage
@@ -63,7 +63,7 @@ class CodeActivities:
         applied = await self._benches.apply(job, task)
         head_sha = await self._benches.commit(job, task.ref, applied)
         diff = await job.mirror.diff(task.base_sha, head_sha)
-        law = touches(applied.summary, job.commands.test_paths)
+        law = touches(applied.summary, job.commands.test_paths, job.commands.lines, diff)
         details = {
             "touched": law.model_dump(mode="json"),
             "files": [asdict(file) for file in applied.summary.files[:MAX_FILES_SHOWN]],

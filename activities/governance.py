@@ -16,7 +16,7 @@ from models.domain.approval import Binding
 from models.domain.budgets import SCALE
 from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
-from models.domain.patches import TouchedLaw
+from models.domain.law import TouchedLaw
 from models.domain.policy import Act, Context, Fact, Outcome, Who
 from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind
@@ -163,6 +163,7 @@ class GovernanceActivities:
             "touches_config": touched.config,
             "ci_files": touched.ci,
             "existing_tests": touched.existing_tests,
+            "judges": touched.judges,
             "gone_tests": tuple(tests.get("excused", ())),
             "medium_findings": int(scan.get("medium", 0)),
             "overrides": tuple(sorted(mission.overrides)),

@@ -51,8 +51,9 @@ class ProofActivities:
         patched = await self._code.branch_and_patch(stage_of(task, StageName.BRANCH_AND_PATCH))
         proof = Proof(head_sha=patched.head_sha, patch_id=patched.patch_id)
         if patched.failed:
+            await self._scanning.withhold_unapplied(task.ref)
             return proof.model_copy(update={"failed_stage": StageName.BRANCH_AND_PATCH, "reason": patched.reason})
-        rest = [(StageName.RUN_TESTS, self._testing.run_tests), (StageName.SECURITY_SCAN, self._scanning.security_scan)]
+        rest = [(StageName.SECURITY_SCAN, self._scanning.security_scan), (StageName.RUN_TESTS, self._testing.run_tests)]
         if task.has_stress:
             rest.append((StageName.STRESS_TESTS, self._testing.stress_tests))
         for stage, prove in rest:

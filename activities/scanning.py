@@ -1,7 +1,9 @@
-"""Stage 4s: what the patch adds, seen by kept scanners (V-11). New high findings block, new medium ones ask a human."""
+"""Stage 4s: what the patch adds, seen by kept scanners (V-11). New high findings block, new medium ones ask a human.
+
+It comes before the tests, which may print, or name their cases by, whatever the patch holds.
+"""
 
 import hashlib
-import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,21 +12,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.benches import Benches, Job
 from activities.code import failed
+from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from activities.trials import Trials
-from activities.workbench.scanners import Change, read_change, scan_change
+from activities.workbench.scanners import Change, read_change, scan_change, text_of
 from models.contracts.pipeline import StageInput, StageRef, StageResult
-from models.domain.errors import Gone
+from models.domain.errors import StageFailed
 from models.domain.scanning import ScanReport, gather
 from models.domain.stages import StageName, StageStatus
 from models.store import blobs, candidates, stages
 from models.tables.missions import Stage
 
 REMOVED = "The patch holds a secret, so its text was removed. Take the secret out, and revoke it: it was sent to us."
-_LONG_ENOUGH = 8
-"""Characters from which on a text is looked for in what tests printed; shorter ones are everywhere."""
-_QUOTED = r"[\"'`]([^\"'`]+)[\"'`]"
 
 
 class ScanActivities:
@@ -48,9 +48,20 @@ class ScanActivities:
                 return verdict
             # At once: checkouts and objects of the patch hold it as well, and the mission may live on for days.
             await job.bench.close()
-            return replace(verdict, also=partial(_withhold, task.ref, _secret_texts(report, change)))
+            return replace(verdict, also=partial(_withhold, task.ref))
 
         return StageResult.model_validate(await self._recorder.run(task, work, failed))
+
+    async def withhold_unapplied(self, ref: StageRef) -> None:
+        """Take away the text of a candidate that became no commit, where it surely holds a secret."""
+        async with heartbeating():
+            job = await self._benches.job(ref.workspace_id, ref.mission_id)
+            with suppress(StageFailed):  # its text is gone already, or no scanner reads it: the stage has failed anyway
+                _, diff = await self._benches.candidate(ref)
+                scan = await scan_change(job.mirror, text_of(diff or b""), self._salt, job.bench.root / ".scan")
+                if gather(scan).secrets:
+                    async with self._recorder.db.workspace(ref.workspace_id) as session:
+                        await _withhold(ref, session)
 
     async def _scan(self, job: Job, task: StageInput, change: Change, log: StageLog) -> ScanReport:
         scans = [await scan_change(job.mirror, change, self._salt, job.bench.root / ".scan")]
@@ -59,31 +70,13 @@ class ScanActivities:
         return gather(*scans)
 
 
-async def _withhold(ref: StageRef, secrets: frozenset[bytes], session: AsyncSession) -> None:
-    """Take away what must not stay in the database: the patch as filed and as git made it, and what quotes it."""
+async def _withhold(ref: StageRef, session: AsyncSession) -> None:
+    """Take away what must not stay in the database: the patch as filed and as git made it."""
     filed = (await candidates.of_mission(session, ref.workspace_id, ref.mission_id))[ref.candidate]
     made = await stages.load(session, ref.model_copy(update={"stage": StageName.BRANCH_AND_PATCH}))
-    digests = {filed.digest, made.result.get("diff") if made else None, await _quoting_log(ref, secrets, session)}
+    digests = {filed.digest, made.result.get("diff") if made else None}
     for digest in sorted(digest for digest in digests if digest):
         await blobs.remove(session, digest, REMOVED)
-
-
-async def _quoting_log(ref: StageRef, secrets: frozenset[bytes], session: AsyncSession) -> str | None:
-    """Name what the tests printed, if a secret is in it."""
-    tested = await stages.load(session, ref.model_copy(update={"stage": StageName.RUN_TESTS}))
-    digest = tested.log_digest if tested else None
-    with suppress(Gone):
-        printed = await blobs.get(session, ref.workspace_id, digest) if digest else None
-        return digest if any(secret in (printed or b"") for secret in secrets) else None
-    return None  # another mission printed the same, and it was removed then
-
-
-def _secret_texts(report: ScanReport, change: Change) -> frozenset[bytes]:
-    """Gather the texts that give the secrets away: each line that holds one, and what it quotes."""
-    added = {file.path: file.added for file in change.files}
-    lines = [added.get(found.path, {}).get(found.line, "").strip() for found in report.blocking if found.is_secret]
-    texts = (text for line in lines for text in (line, *re.findall(_QUOTED, line)))
-    return frozenset(text.encode() for text in texts if len(text) >= _LONG_ENOUGH)
 
 
 def _verdict(task: StageInput, report: ScanReport) -> Verdict:

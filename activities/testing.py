@@ -15,8 +15,9 @@ from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import StageInput, StageRef, StageResult
 from models.domain import judging
 from models.domain.judging import MAX_REPEATED, Flaky, judge, settle, suspects, unrepeated
+from models.domain.law import split_test_files, touches
 from models.domain.metrics import Sample
-from models.domain.patches import PatchSummary, split_test_files, touches
+from models.domain.patches import PatchSummary
 from models.domain.stages import StageStatus
 from models.domain.stress import StressRun, compare_stress, in_words
 from models.domain.testing import TestReport

@@ -13,10 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from models.domain.errors import InvalidInput, MissionControlError, RateLimited, Unavailable
-from models.domain.wording import plain
+from models.domain.wording import plain, shortened
 from models.observability import without_secrets
 
 log = structlog.get_logger()
+
+MAX_PATH = 300
+"""Characters of a field's path, which may hold keys of any length that somebody sent."""
 
 RETRY_AFTER = {"Retry-After": "1"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
@@ -77,7 +80,8 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 def _path(location: Sequence[str | int]) -> str:
     """Write `("body", "symptoms", 0, "metric_id")` as `body.symptoms[0].metric_id`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return shortened(path.removeprefix("."), MAX_PATH)
 
 
 async def _http(request: Request, error: Exception) -> Response:

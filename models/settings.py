@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     """What an image was built from; a checkout knows by itself."""
     host_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$")
     sandbox: Literal["auto", "bubblewrap", "namespaces", "none"] = "auto"
+    setup_ports: Annotated[tuple[Annotated[int, Field(gt=0, lt=65_536)], ...], NoDecode] = ()
+    """TCP ports that set-ups reach besides 80, 443 and those of the package indexes."""
     commands_at_once: int = Field(default=2, ge=1, le=256)
     metrics_host: str = "127.0.0.1"
     metrics_port: Port | None = None
@@ -89,6 +91,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(p) for p in value.split(os.pathsep) if p) if isinstance(value, str) else value
+
+    @field_validator("setup_ports", mode="before")
+    @classmethod
+    def _split_ports(cls, value: object) -> object:
+        return tuple(part for part in value.replace(",", " ").split()) if isinstance(value, str) else value
 
     def database_doors(self) -> tuple[str, str]:
         """The URLs for the app's role and for the system's; with `DATABASE_URL` alone, both use it.

@@ -28,6 +28,7 @@ from activities.workbench.signing import ServiceKey
 from models.settings import Settings
 from models.store.database import Database
 from models.store.policies import PolicyBook
+from worker.own_ports import require_apart
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.queues import host_queue
@@ -63,7 +64,9 @@ class Tools:
         key = ServiceKey.load_or_create(settings.signing_key)
         recorder = StageRecorder(db, key, settings.config_dir)
         benches = Benches(settings, db, key, host)
-        environments = Environments(settings.cache_dir, runner)
+        environments = Environments(settings.cache_dir, runner, ports=settings.setup_ports)
+        if runner.guards_ports:
+            require_apart(settings, environments.ports)
         trials = Trials(benches, runner, environments, settings.commands_at_once)
         return cls(settings, client, runner, recorder, benches, trials, host)
 

@@ -76,6 +76,8 @@ class Command:
     mounts: tuple[Mount, ...]
     env: dict[str, str] = field(default_factory=dict)
     network: bool = False
+    ports: frozenset[int] = frozenset()
+    """TCP ports that it may connect to with a network, of whatever host; where the host cannot tell ports, all."""
     limits: Limits = field(default_factory=Limits)
     cwd: str = WORKSPACE
 
@@ -117,6 +119,8 @@ class CommandRunner(Protocol):
     """Runs foreign commands; `Sandbox` is the implementation."""
 
     isolation: Isolation
+    guards_ports: bool
+    """Whether a command with network reaches no other ports than those it is given."""
 
     async def run(self, command: Command, on_output: OnOutput) -> CommandResult:
         """Run to the end, or kill the whole process tree: on a limit, and when cancelled, before re-raising."""

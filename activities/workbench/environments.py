@@ -7,7 +7,7 @@ Afterwards it is only ever mounted read-only, and the project itself is not in i
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,9 @@ Fresh = Callable[[], Awaitable[Path]]
 GIGABYTE = 1024**3
 SETUP_LIMITS = Limits(memory=4 * GIGABYTE, processes=1024, disk=10 * GIGABYTE)
 """Compilers and large packages need more than tests do."""
+
+WEB_PORTS = (80, 443)
+_UNGUARDED = b"[mission-control] nothing keeps this set-up from the servers of its host\n"
 
 KEPT_BYTES = 20 * GIGABYTE
 IDLE_SECONDS = 6 * 3600.0
@@ -89,12 +92,20 @@ class _Built(BaseModel):
 
 
 class Environments:
-    """The environments of this host, below `cache_dir`. Few of the worker's own `variables` are passed on."""
+    """The environments of this host, below `cache_dir`."""
 
-    def __init__(self, cache_dir: Path, runner: CommandRunner, variables: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        cache_dir: Path,
+        runner: CommandRunner,
+        variables: Mapping[str, str] = os.environ,
+        ports: Iterable[int] = (),
+    ) -> None:
+        """Take few of the worker's `variables` along; `ports` are those that set-ups reach besides the usual ones."""
         self._folder = cache_dir / "environments"
         self._runner = runner
         self._indexes = PackageIndexes.known_to(variables)
+        self.ports = frozenset((*WEB_PORTS, *self._indexes.ports, *ports))
 
     async def ensure(self, spec: EnvironmentSpec, source: Path, fresh: Fresh, on_output: OnOutput) -> Environment:
         """Give the environment for the base checkout `source`, built now if there is none.
@@ -155,10 +166,13 @@ class Environments:
         own = (Mount(tree, WORKSPACE, writable=True), Mount(env, ENV, writable=True), SCRIPT)
         variables = {**self._indexes.variables, **setup.build_env}
         limits = replace(SETUP_LIMITS, seconds=spec.seconds)
-        return Command(setup.line, (*own, *self._indexes.mounts), variables, network=True, limits=limits)
+        mounts = (*own, *self._indexes.mounts)
+        return Command(setup.line, mounts, variables, network=True, ports=self.ports, limits=limits)
 
     async def _build(self, home: Path, command: Command, on_output: OnOutput) -> _Built:
         (home / "env").mkdir()
+        if not self._runner.guards_ports and self._runner.isolation is not Isolation.NONE:
+            await on_output(_UNGUARDED)
         output = self._indexes.hidden(on_output)
         result = await self._runner.run(command, output.write)
         await output.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from activities.workbench.cases import MAX_MESSAGE, Cases, TooLarge
-from models.domain.testing import Outcome, TestCase
+from models.domain.testing import Outcome, TestCase, presentable
 
 MAX_LINE = 1024 * 1024
 EXCERPT_LINES = 6
@@ -74,7 +74,7 @@ class GoTestReader:
     def _hear(self, line: str) -> None:
         """Remember a line beside the events, unless it says no more than that something failed."""
         if line and not _TELLS_NOTHING.match(line):
-            self._outside.append(line[:MAX_MESSAGE])
+            self._outside.append(presentable(line, MAX_MESSAGE))
 
     def _unless_refused(self, act: Callable[[], None]) -> None:
         """Act within bounds: past them nothing more is taken, because the command must run on to its end."""

@@ -9,10 +9,10 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from activities.workbench import namespace_init
+from activities.workbench import namespace_init, port_guard
 from activities.workbench.command import Isolation, Limits
 from activities.workbench.limits import LAUNCHER_TASKS, Cage
 from activities.workbench.slots import Slot
@@ -55,15 +55,24 @@ class Box:
     view: View
     environment: Mapping[str, str]
     network: bool
+    ports: frozenset[int] | None
+    """The TCP ports that it reaches with a network; None for all."""
     script: Path
 
     def launch(self, isolation: Isolation, specification: int, status: int) -> Launch:
         """Build the isolating part of the launch; the arguments are descriptors the launcher inherits."""
         if isolation is Isolation.BUBBLEWRAP:
-            return self._bubblewrap(specification, status)
+            return self._guarded(self._bubblewrap(specification, status))
         if isolation is Isolation.NAMESPACES:
-            return self._namespaces(specification, status)
+            return self._guarded(self._namespaces(specification, status))
         return Launch(("setpriv", "--pdeathsig=KILL", *self._unprivileged(), *self._begin(str(self.script))))
+
+    def _guarded(self, launch: Launch) -> Launch:
+        """Put what keeps a command from our own servers around the rest of its launch, which needs none of them."""
+        if not self.network or self.ports is None:
+            return launch
+        guard = (sys.executable, "-I", "-S", port_guard.__file__, *map(str, sorted(self.ports)), "--")
+        return replace(launch, argv=(*guard, *launch.argv))
 
     def _bubblewrap(self, specification: int, status: int) -> Launch:
         options = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--die-with-parent"]

@@ -29,7 +29,8 @@ def parse_junit(chunks: Iterable[bytes], cases: Cases) -> None:
     `class::name` for others.
 
     Raises:
-        JunitRefused: it is not well-formed, declares a DTD or entities (bombs), is nested too deeply or too long.
+        JunitRefused: it is not well-formed, declares a DTD or entities (bombs), is nested too deeply or too long, or in
+            an encoding that is not read.
     """
     parser = DefusedXMLParser(target=_Target(cases), forbid_dtd=True)
     fed = 0
@@ -44,8 +45,11 @@ def parse_junit(chunks: Iterable[bytes], cases: Cases) -> None:
         raise JunitRefused("it declares a DTD or entities, as XML bombs do") from None
     except ParseError as error:
         raise JunitRefused(f"it is not well-formed XML ({error})") from None
-    except TooLarge as error:
+    except (JunitRefused, TooLarge) as error:
         raise JunitRefused(str(error)) from None
+    except (ValueError, LookupError):
+        # What Python's codecs say of a name that is none, or that the parser has no table for.
+        raise JunitRefused("its encoding is unknown, or none that is read here: write it in UTF-8") from None
 
 
 class _Target:

@@ -131,6 +131,8 @@ def _run(argv: list[str]) -> int:
     """Run the command and reap orphans until it ends; a death by signal counts as in a shell."""
     child = os.fork()
     if child == 0:
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and so by what it becomes
+            signal.signal(ignored, signal.SIG_DFL)
         os.execvp(argv[0], argv)  # noqa: S606  # no shell is wanted here
     ended, code = 0, 0
     while ended != child:

@@ -25,6 +25,8 @@ _FOR_UV = {
     "PIP_FIND_LINKS": "UV_FIND_LINKS",
     "PIP_CERT": "SSL_CERT_FILE",
 }
+_PORT = re.compile(r"://(?:[^/\s@]*@)?(?:\[[^]\s]*\]|[^/\s:@]+):(\d{1,5})\b")
+_PORTS = 65_536
 _SHOWN_ANYWAY = (Path("/usr"), Path("/etc/ssl"), Path("/etc/pki"))
 
 
@@ -50,6 +52,13 @@ class PackageIndexes:
         named = (Path(word.removeprefix("file://")) for word in sorted(words))
         hidden = (path for path in named if path.is_absolute() and path.exists() and not _is_shown(path))
         return tuple(Mount(path, str(path)) for path in hidden)
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """The ports that the variables, and the configuration files they name, give for indexes and proxies."""
+        named = (Path(value) for name, value in self.variables.items() if name.upper().endswith("_CONFIG_FILE"))
+        texts = (*self.variables.values(), *(path.read_text(errors="replace") for path in named if path.is_file()))
+        return frozenset(port for text in texts for port in map(int, _PORT.findall(text)) if 0 < port < _PORTS)
 
     def hidden(self, on_output: OnOutput) -> "SecretsHidden":
         """Put a filter in front of `on_output` that lets no credential of an index through."""

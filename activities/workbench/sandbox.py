@@ -13,6 +13,7 @@ from typing import Any, Literal
 import psutil
 import structlog
 
+from activities.workbench import port_guard
 from activities.workbench.cleanup import undisturbed
 from activities.workbench.command import Command, CommandResult, Isolation, Mount, OnOutput, Stopped
 from activities.workbench.disk import DiskWatch
@@ -20,7 +21,7 @@ from activities.workbench.in_place import in_place
 from activities.workbench.isolation import Box, Launch, fenced
 from activities.workbench.limits import Cage, ControlGroups
 from activities.workbench.output import Scrubber
-from activities.workbench.probe import probe
+from activities.workbench.probe import probe, probe_ports
 from activities.workbench.slots import Slot, Slots
 from activities.workbench.toolchain import Toolchain
 from activities.workbench.tree import CHUNK, Tree
@@ -81,6 +82,7 @@ class Sandbox:
 
     def __init__(self, isolation: Isolation, toolchain: Toolchain, slots: Slots, groups: ControlGroups) -> None:
         self.isolation = isolation
+        self.guards_ports = False
         self.toolchain = toolchain
         self._slots, self._groups = slots, groups
 
@@ -111,6 +113,17 @@ class Sandbox:
     async def _try_out(self) -> None:
         await self._slots.sweep()
         await probe(self)
+        if self.isolation is not Isolation.NONE:
+            await self._try_guard()
+
+    async def _try_guard(self) -> None:
+        """Find out whether commands with network can be kept from this host's own servers."""
+        self.guards_ports = port_guard.is_supported()
+        try:
+            await probe_ports(self)
+        except Unavailable as error:
+            self.guards_ports = False
+            log.warning("set_ups_reach_this_host", why=error.message)
 
     async def run(self, command: Command, on_output: OnOutput) -> CommandResult:
         """Raises `WorkbenchLost` if a mounted folder is gone, `Unavailable` if the sandbox cannot be made."""
@@ -136,7 +149,8 @@ class Sandbox:
             if self.isolation is Isolation.NONE:
                 command, environment = in_place(command, slot, self.toolchain)
             script = write_script(command, slot)
-            box = Box(slot, view_of(command, slot, self.toolchain), environment, command.network, script)
+            ports = command.ports if self.guards_ports else None
+            box = Box(slot, view_of(command, slot, self.toolchain), environment, command.network, ports, script)
             writable = tuple(mount.source for mount in command.mounts if mount.writable)
             async with slot.lent(writable):
                 yield _Prepared(command, slot, cage, box, writable)

@@ -81,6 +81,13 @@ async def read_change(mirror: Mirror, base_sha: str, head_sha: str) -> Change:
     return Change(tuple(_changed_files(raw.out.decode("utf-8", "replace"), sections)))
 
 
+def text_of(diff: bytes) -> Change:
+    """Take the lines that any text of a patch would add, whether it applies or not, as those of one file."""
+    lines = (line for line in diff.split(b"\n") if line.startswith(b"+"))
+    added = {number: _text(line[1:]) for number, line in enumerate(lines, 1)}
+    return Change((ChangedFile("patch.diff", "patch.diff", "", "", "", added),))
+
+
 async def scan_change(mirror: Mirror, change: Change, salt: bytes, folder: Path) -> Scan:
     """Run bandit on the changed Python files and detect-secrets on all added lines, in one process.
 

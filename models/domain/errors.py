@@ -21,6 +21,11 @@ wire: workers raise `ApplicationError(type=code, non_retryable=not retryable)`.
 
 from typing import Any, ClassVar
 
+from models.domain.wording import shortened
+
+MAX_MESSAGE = 4000
+"""Characters of a message: many quote a name that somebody sent, and a name may be as long as a body."""
+
 
 class MissionControlError(Exception):
     """Root of the tree. Raise a subclass with a code of its own: `NotFound("mission_not_found", "…")`."""
@@ -29,9 +34,9 @@ class MissionControlError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, code: str, message: str, **details: Any) -> None:
-        super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = shortened(message, MAX_MESSAGE)
+        super().__init__(self.message)
         self.details = details
 
 

@@ -1,4 +1,4 @@
-"""What a patch changes, and what it must never change.
+"""What a patch changes, and what it must never change; `law.py` says which changes ask a human.
 
 A patch is read twice. `inspect_patch` reads the text somebody sent, so that bad input is refused at the door. What git
 made of it is read again from git's own list of changes (`parse_changes`) and held to the same rules (`check_changes`):
@@ -9,9 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
-
-from pydantic import BaseModel, ConfigDict
 
 from models.domain.diffs import RawFile, read_diff
 from models.domain.errors import InvalidInput
@@ -23,41 +20,6 @@ _GIT_FOLDER = re.compile(r"(\.git|git~\d+)", re.IGNORECASE)
 _IGNORED_BY_HFS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 _MAX_LINK_HOPS = 40
 
-_CI_FILES = (
-    ".github/workflows/*",
-    ".github/actions/*",
-    ".gitlab-ci.yml",
-    ".gitlab/ci/*",
-    ".forgejo/workflows/*",
-    ".gitea/workflows/*",
-    ".circleci/*",
-    ".buildkite/*",
-    ".azure-pipelines/*",
-    ".ci/*",
-    ".tekton/*",
-    ".woodpecker/*",
-    "**/Jenkinsfile*",
-    "azure-pipelines.y*ml",
-    "bitbucket-pipelines.yml",
-    "cloudbuild.y*ml",
-    "appveyor.yml",
-    ".appveyor.yml",
-    ".cirrus.yml",
-    ".drone.yml",
-    ".travis.yml",
-    ".woodpecker.yml",
-)
-_TEST_SUPPORT = ("**/conftest.py", "**/pytest.ini", "**/.pytest.ini", "**/tox.ini")
-_TEST_CONFIGURATION = (*_TEST_SUPPORT, "**/setup.cfg", "**/pyproject.toml")
-DEFAULT_TEST_PATHS = (
-    "**/tests/*",
-    "**/test/*",
-    "**/testdata/*",
-    "**/test_*.py",
-    "**/*_test.py",
-    "**/*_test.go",
-)
-
 
 class ChangeKind(StrEnum):
     """What happens to a file."""
@@ -67,9 +29,6 @@ class ChangeKind(StrEnum):
     DELETED = "deleted"
     RENAMED = "renamed"
     COPIED = "copied"
-
-
-_MAKES_NEW = (ChangeKind.ADDED, ChangeKind.COPIED)
 
 
 @dataclass(frozen=True)
@@ -89,6 +48,11 @@ class FileChange:
     def paths(self) -> tuple[str, ...]:
         """Every path that differs after the change: a rename has two, a copy leaves its source alone."""
         return (self.old_path, self.path) if self.kind is ChangeKind.RENAMED and self.old_path else (self.path,)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether `path` was not there before."""
+        return self.kind not in (ChangeKind.MODIFIED, ChangeKind.DELETED)
 
     @property
     def is_symlink(self) -> bool:
@@ -116,44 +80,6 @@ class PatchSummary:
     def paths(self) -> tuple[str, ...]:
         """Every path that differs, both names of renamed files, in order and once."""
         return tuple(dict.fromkeys(path for file in self.files for path in file.paths))
-
-
-class TouchedLaw(BaseModel):
-    """The parts of a patch that could change how the patch itself is judged; any of them asks a human."""
-
-    model_config = ConfigDict(frozen=True)
-
-    config: bool = False
-    ci: tuple[str, ...] = ()
-    existing_tests: tuple[str, ...] = ()
-
-
-def touches(
-    summary: PatchSummary, test_paths: Iterable[str] = (), config_file: str = ".mission-control.yaml"
-) -> TouchedLaw:
-    """Find the law in a patch: the project's own configuration, CI files, tests that exist at the base.
-
-    Configuration of the test runner counts as an existing test even when the patch adds it: it changes how the old
-    tests run. `test_paths` are folders or globs of the project; none means the usual ones.
-    """
-    tests = tuple(test_paths) or DEFAULT_TEST_PATHS
-    changed = {path for file in summary.files if file.kind not in _MAKES_NEW for path in file.paths}
-    return TouchedLaw(
-        config=config_file in summary.paths,
-        ci=tuple(path for path in summary.paths if _matches(path, _CI_FILES)),
-        existing_tests=tuple(
-            path
-            for path in summary.paths
-            if _matches(path, _TEST_CONFIGURATION) or (path in changed and _matches(path, tests))
-        ),
-    )
-
-
-def split_test_files(summary: PatchSummary, test_paths: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Part the changed paths into test files, which the run at the base also gets, and source files."""
-    patterns = (*(tuple(test_paths) or DEFAULT_TEST_PATHS), *_TEST_SUPPORT)
-    tests = tuple(path for path in summary.paths if _matches(path, patterns))
-    return tests, tuple(path for path in summary.paths if not _matches(path, patterns))
 
 
 def inspect_patch(diff: bytes | str) -> PatchSummary:
@@ -245,16 +171,6 @@ def check_links(before: Mapping[str, str], after: Mapping[str, str]) -> None:
     known = {path for path in escapes if before.get(path) == after[path] and leaves_tree(path, before[path], before)}
     if escapes - known:
         raise _symlink_escape(sorted(escapes - known))
-
-
-def _matches(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern names the path or a folder above it; `*` also crosses folders, a leading `**/` may be none."""
-    return any(
-        path == pattern
-        or path.startswith(pattern.rstrip("/") + "/")
-        or any(fnmatchcase(path, pattern.replace("**/", either)) for either in ("", "*/"))
-        for pattern in patterns
-    )
 
 
 def _as_bytes(diff: bytes | str) -> bytes:

@@ -115,6 +115,11 @@ class Commands(BaseModel):
     test_paths: tuple[str, ...] = ()
     origins: dict[str, Origin] = {}
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Every command line that is run."""
+        return tuple(filter(None, (self.setup, self.install, self.test, self.stress, self.probe, self.scan)))
+
 
 def parse_repo_config(data: bytes) -> RepoConfig:
     """Read a `.mission-control.yaml`.

@@ -27,6 +27,7 @@ SECRETS = "detect-secrets"
 """The scanner whose findings are secrets."""
 
 _SARIF_VERSION = "2.1.0"
+_NOT_OF_THE_SCHEMA = (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 _MAX_TEXT = 300
 _MAX_LINE = 2**31 - 1
 _HIGH_SCORE, _MEDIUM_SCORE = 7.0, 4.0
@@ -176,7 +177,7 @@ def parse_sarif(data: bytes, root: str, room: int = MAX_RESULTS) -> tuple[list[S
     try:
         count = sum(len(run.get("results") or ()) for run in log["runs"])
         runs = [_run(run, root) for run in log["runs"]] if count <= room else []
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+    except _NOT_OF_THE_SCHEMA as error:
         raise ValueError(f"it does not follow the SARIF schema ({type(error).__name__})") from None
     if count > room:
         raise ValueError(f"with it, there are more than {MAX_RESULTS} results")

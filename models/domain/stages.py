@@ -1,4 +1,7 @@
-"""The eleven stages of the coding pipeline (PIPE-01..12), and the scan between the fourth and the fifth."""
+"""The eleven stages of the coding pipeline (PIPE-01..12), and the scan before the fourth.
+
+The scan comes first because tests print and report what a patch holds: where that is a secret, none may run.
+"""
 
 from enum import StrEnum
 
@@ -9,8 +12,8 @@ class StageName(StrEnum):
     FETCH_CONTEXT = "fetch_context"
     PULL_CODE = "pull_code"
     BRANCH_AND_PATCH = "branch_and_patch"
-    RUN_TESTS = "run_tests"
     SECURITY_SCAN = "security_scan"
+    RUN_TESTS = "run_tests"
     STRESS_TESTS = "stress_tests"
     PUBLISH_DIAGNOSTICS = "publish_diagnostics"
     COLLECT_METRICS = "collect_metrics"
@@ -30,7 +33,7 @@ class StageName(StrEnum):
         return list(StageName).index(self)
 
 
-_NUMBERS = dict(zip(StageName, ("1", "2", "3", "4", "4s", "5", "6", "7", "8", "9", "10", "11"), strict=True))
+_NUMBERS = dict(zip(StageName, ("1", "2", "3", "4s", "4", "5", "6", "7", "8", "9", "10", "11"), strict=True))
 
 
 def stage_by_number(number: str) -> StageName | None:

@@ -1,4 +1,4 @@
-"""Pydantic's messages in the words of those who write JSON or YAML, and know nothing of our Python."""
+"""What is said to those who write JSON or YAML, and know nothing of our Python: in their words, and briefly."""
 
 import re
 
@@ -9,6 +9,14 @@ _PYTHON = (
     (re.compile(r"valid (?:tuple|list)$"), "valid array"),
     (re.compile(r"valid dictionary.*$"), "valid object"),
 )
+
+
+def shortened(text: str, limit: int) -> str:
+    """Cut a text that may quote what somebody sent: beginning and end stay, which say what is wrong and what to do."""
+    if len(text) <= limit:
+        return text
+    end = limit // 4
+    return f"{text[: limit - end - 1]}…{text[-end:]}"
 
 
 def plain(message: str) -> str:

@@ -14,7 +14,8 @@ from activities.workbench.mirrors import Mirror
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_only, commit_patch
 from activities.workbench.plumbing import own_index
 from models.domain.errors import NotFound, StageFailed, WorkbenchLost
-from models.domain.patches import ChangeKind, inspect_patch, split_test_files
+from models.domain.law import split_test_files
+from models.domain.patches import ChangeKind, inspect_patch
 from tests.fixtures.workbenches import DATE, FIX, MISSION, Bench, make_bench
 
 

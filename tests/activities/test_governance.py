@@ -18,6 +18,7 @@ from models.tables.policies import VerdictRow
 from tests.fixtures.api import add_agents
 from tests.fixtures.budgets import MONTH, cap
 from tests.fixtures.policies import SOURCE
+from tests.fixtures.product import FIX
 from tests.fixtures.runs import human
 from tests.fixtures.stage_hosts import Case, Shop, do
 
@@ -85,6 +86,15 @@ class TestAsk:
         left = [Decimal(context["usd_left"]) for context in judged]
         assert left == [1 - 600 * Decimal("0.00002"), 0], "what it reserved itself is left for it"
         assert all(0 < Decimal(context["usd"]) < 1 for context in judged)
+
+    @pytest.mark.parametrize("name", ["check.sh", "pytest.toml", "Makefile", "json.py"])
+    async def test_a_patch_that_changes_its_judges_is_asked_about_by_their_names(self, shop: Shop, name: str) -> None:
+        case = await (await shop.mission(patch={**FIX, name: "true\n"})).patched()
+        answer = await asked(case)
+        async with case.db.workspace(case.workspace_id) as session:
+            decision = await decisions.require(session, case.workspace_id, answer.decision_id)
+        assert answer.status is DecisionStatus.PENDING
+        assert [reason for reason in decision.reasons if name in reason] == decision.reasons
 
     async def test_a_late_try_takes_no_slot_for_what_has_merged(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()

@@ -55,14 +55,9 @@ class TestKeptScanners:
             with pytest.raises(Gone, match="it was sent to us"):
                 await blobs.get(session, case.workspace_id, filed.digest or "")
 
-    async def test_a_secret_leaves_no_file_of_this_host_and_no_log_that_quotes_it(self, shop: Shop) -> None:
-        printed = {"check.sh": "cat config.py 2>/dev/null\nfalse\n", ".mission-control.yaml": "test: sh check.sh\n"}
-        case = await (await shop.mission(printed, patch=dict(SECRET))).patched()
-        await do(case.host.testing.run_tests, case.task(TESTS))
-        assert "IOSFODNN7EXAMPLQ" in await case.log(TESTS)
+    async def test_a_secret_leaves_no_file_of_this_host(self, shop: Shop) -> None:
+        case = await (await shop.mission(patch=dict(SECRET))).patched()
         assert await scanned(case) is StageStatus.FAILED
-        with pytest.raises(Gone, match="it was sent to us"):
-            await case.log(TESTS)
         job = await case.job()
         objects = await job.mirror.git("cat-file", "--batch-all-objects", "--batch", "--unordered")
         assert b"PASSWORD" not in objects.out

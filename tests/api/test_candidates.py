@@ -34,6 +34,14 @@ class TestAdd:
         answers = await asyncio.gather(*(api.post(place, json={"ref": f"topic-{n}"}) for n in range(5)))
         assert sorted(answer.json()["data"]["number"] for answer in answers) == [0, 1, 2, 3, 4]
 
+    async def test_a_refusal_does_not_echo_a_huge_name(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        place = (await filed(api, repo))["links"]["candidates"]
+        name = "y" * 200_000
+        header = f"diff --git a/x b/../{name}\nnew file mode 100644\n--- /dev/null\n+++ b/../{name}\n"
+        for body in ({"diff": f"{header}@@ -0,0 +1 @@\n+a\n"}, {"diff": DIFF, name: 1}, {"ref": name}):
+            answer = await api.post(place, json=body)
+            assert (answer.status_code, len(answer.content) < 10_000) == (422, True), answer.text[:200]
+
     async def test_a_mission_has_at_most_twenty(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         mission = await filed(api, repo, patch_candidates=[{"ref": "topic"}] * 20)
         answer = await api.post(mission["links"]["candidates"], json={"ref": "one-more"})

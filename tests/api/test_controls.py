@@ -143,7 +143,7 @@ class TestExecute:
         assert (found["status"], found["outcome"]) == ("resolved", "merged")
         assert found["merge_sha"]
         stages = (await api.get(mission["links"]["stages"])).json()["data"]["items"]
-        assert [stage["number"] for stage in stages] == ["1", "2", "3", "4", "4s", "5", "6", "7", "8", "9", "10", "11"]
+        assert [stage["number"] for stage in stages] == ["1", "2", "3", "4s", "4", "5", "6", "7", "8", "9", "10", "11"]
 
     async def test_the_sdk_counts_its_calls(
         self, api: httpx2.AsyncClient, mission: Mission, client: Caller, ports: InstantPorts

@@ -241,9 +241,39 @@ class TestASecretInThePatch:
         repo = product.repo()
         patch = FIX | {"deploy.py": f"aws_access_key_id = '{SECRET}'\n"}
         mission = await fails(product, repo, stage="security_scan", saying="deploy.py:1", patch=patch)
-        assert holders(product) == []
-        answer = await product.api.get(f"/missions/{mission}/diff")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "content_removed")
+        await stands_nowhere(product, mission)
+
+    async def test_is_not_told_by_tests_that_would_quote_it(self, product: Product) -> None:
+        key = "key=$(cut -d\\' -f2 deploy.py 2>/dev/null)\necho told: $key\n"
+        case = '<testcase name="of[$key]"><failure message="$key"/></testcase>'
+        tests = {"check.sh": key + CHECK.replace('name="stands"/>', f'name="stands"/>{case}')}
+        repo = product.repo(FILES | tests)
+        patch = {"deploy.py": f"aws_access_key_id = '{SECRET}'\n"}  # without the fix: the tests would fail, too
+        mission = await fails(product, repo, stage="security_scan", saying="deploy.py:1", patch=patch)
+        assert "run_tests" not in {record["stage"] for record in product.stages(mission)}
+        await stands_nowhere(product, mission)
+
+    async def test_is_taken_away_also_where_the_patch_does_not_apply(self, product: Product) -> None:
+        diff = f"--- a/gone.py\n+++ b/gone.py\n@@ -1 +1 @@\n-key = ''\n+key = '{SECRET}'\n"
+        failure = {"stage": "branch_and_patch", "saying": "does not apply"}
+        mission = await fails(product, product.repo(), **failure, patch_candidates=[{"diff": diff}])
+        await stands_nowhere(product, mission)
+
+
+async def stands_nowhere(product: Product, mission: str) -> None:
+    """Hold a mission to neither keeping nor telling the secret of its patch."""
+    assert holders(product) == []
+    answer = await product.api.get(f"/missions/{mission}/diff")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "content_removed")
+    told = [await product.api.get(f"/missions/{mission}{place}") for place in ("", "/stages", "/evidence")]
+    told += [
+        await product.api.get(f"/missions/{mission}/blobs/{kept['digest']}")
+        for kept in told[2].json()["data"]["evidence"]
+    ]
+    told += [
+        await product.api.get(f"/missions/{mission}/stages/{record['stage']}/log") for record in product.stages(mission)
+    ]
+    assert not [answer.url for answer in told if SECRET in answer.text]
 
 
 def holders(product: Product) -> list[str]:

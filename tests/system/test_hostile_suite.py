@@ -5,10 +5,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
+from activities.workbench import port_guard
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.product import CHECK, FILES, Product
 
@@ -167,3 +169,27 @@ async def test_what_looks_for_secrets_and_servers_finds_none(product: Product) -
     assert cancelled.status_code == 200, cancelled.text
     await product.ended(other)
     left_nothing(product, mission)
+
+
+REACH = """\
+import socket, sys
+for port in sys.argv[1:]:
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), 2)
+        print("reached", port)
+    except OSError:
+        print("not reached", port)
+"""
+
+
+@pytest.mark.skipif(not port_guard.is_supported(), reason="this kernel cannot tell ports")
+async def test_a_set_up_reaches_no_server_of_the_product(product: Product) -> None:
+    settings = product.stack.settings
+    urls = (f"//{settings.temporal_address}", settings.temporal_ui_url, settings.api_url, product.url)
+    ports = [str(urlsplit(url).port) for url in urls]
+    config = f"setup: python3 reach.py {' '.join(ports)}\n{FILES['.mission-control.yaml']}"
+    mission = await product.file(product.repo(FILES | {"reach.py": REACH, ".mission-control.yaml": config}))
+    ended = await product.ended(mission)
+    assert ended["outcome"] == "merged", ended["reason"]
+    told = (await product.api.get(f"/missions/{mission}/stages/run_tests/log")).text
+    assert [f"not reached {port}" in told for port in ports] == [True] * 4, told

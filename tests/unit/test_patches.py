@@ -19,8 +19,6 @@ from models.domain.patches import (
     inspect_patch,
     leaves_tree,
     parse_changes,
-    split_test_files,
-    touches,
 )
 
 HUNK = "@@ -1 +1 @@\n-old\n+new\n"
@@ -42,6 +40,15 @@ def outcome(patch: str | bytes) -> tuple[set[str], str]:
         return set(inspect_patch(patch).paths), ""
     except InvalidInput as refused:
         return set(), refused.code
+
+
+class TestHugeNames:
+    @pytest.mark.parametrize("name", ["../" + "y" * 3_000_000, "a\x07" + "y" * 3_000_000])
+    def test_a_huge_name_is_not_echoed(self, name: str) -> None:
+        with pytest.raises(InvalidInput) as refused:
+            inspect_patch(plain("/dev/null", f"b/{name}", "@@ -0,0 +1 @@\n+a\n"))
+        assert len(str(refused.value)) < 5000
+        assert refused.value.message.endswith(("into .git.", "control characters.")), "what is wrong stays"
 
 
 class TestReading:
@@ -241,56 +248,3 @@ def _follow(link: Path) -> Path | None:
         return Path(os.path.realpath(link, strict=True))
     except OSError:
         return None
-
-
-def change(path: str, kind: ChangeKind = ChangeKind.MODIFIED, old: str | None = None) -> FileChange:
-    return FileChange(path, kind, old_path=old)
-
-
-class TestTouchedLaw:
-    def test_ordinary_change_touches_nothing(self) -> None:
-        law = touches(PatchSummary((change("src/app.py"), change("tests/test_new.py", ChangeKind.ADDED))))
-        assert not law.config
-        assert not law.ci
-        assert not law.existing_tests
-
-    def test_own_configuration(self) -> None:
-        assert touches(PatchSummary((change(".mission-control.yaml", ChangeKind.ADDED),))).config
-        assert touches(PatchSummary((change("x.yaml", ChangeKind.RENAMED, ".mission-control.yaml"),))).config
-
-    @pytest.mark.parametrize(
-        "path", [".github/workflows/ci.yml", ".gitlab-ci.yml", ".circleci/config.yml", "ops/Jenkinsfile", ".ci/run"]
-    )
-    def test_ci_files(self, path: str) -> None:
-        assert touches(PatchSummary((change(path, ChangeKind.ADDED),))).ci == (path,)
-
-    @pytest.mark.parametrize("path", ["tests/test_a.py", "pkg/test_a.py", "pkg/a_test.go", "a/testdata/x.json"])
-    @pytest.mark.parametrize("kind", [ChangeKind.MODIFIED, ChangeKind.DELETED])
-    def test_existing_tests(self, path: str, kind: ChangeKind) -> None:
-        assert touches(PatchSummary((change(path, kind),))).existing_tests == (path,)
-
-    def test_renaming_a_test_away(self) -> None:
-        summary = PatchSummary((change("old.py", ChangeKind.RENAMED, "tests/test_a.py"),))
-        assert touches(summary).existing_tests == ("tests/test_a.py",)
-
-    @pytest.mark.parametrize("path", ["conftest.py", "pkg/conftest.py", "tox.ini", "setup.cfg", "pytest.ini"])
-    def test_test_configuration_counts_even_when_added(self, path: str) -> None:
-        assert touches(PatchSummary((change(path, ChangeKind.ADDED),))).existing_tests == (path,)
-
-    def test_the_projects_own_test_paths(self) -> None:
-        summary = PatchSummary((change("checks/deep/a.txt"), change("spec/x/b_spec.rb"), change("tests/test_a.py")))
-        law = touches(summary, test_paths=["checks/", "spec/**/*_spec.rb"])
-        assert law.existing_tests == ("checks/deep/a.txt", "spec/x/b_spec.rb")
-
-
-class TestSplit:
-    def test_test_files_and_sources(self) -> None:
-        summary = PatchSummary(
-            (change("src/app.py"), change("tests/data/x.json"), change("conftest.py"), change("setup.cfg"))
-        )
-        assert split_test_files(summary) == (("tests/data/x.json", "conftest.py"), ("src/app.py", "setup.cfg"))
-
-    @given(st.lists(st.sampled_from(["src/a.py", "tests/test_a.py", "b_test.go", "docs/x"]), unique=True))
-    def test_every_path_is_in_exactly_one_part(self, paths: list[str]) -> None:
-        tests, sources = split_test_files(PatchSummary(tuple(change(path) for path in paths)))
-        assert sorted((*tests, *sources)) == sorted(paths)

@@ -97,6 +97,7 @@ class TestTheFirstPolicy:
             ({"ci_files": ("ci.yml",)}, Risk.RED, "the patch changes CI files: ci.yml"),
             ({"requires_governance_approval": True}, Risk.YELLOW, "the mission requires governance approval"),
             ({"existing_tests": ("a.py", "b.py")}, Risk.YELLOW, "the patch changes existing tests: a.py, b.py"),
+            ({"judges": ("run.sh",)}, Risk.YELLOW, "the patch changes what it is judged by: run.sh"),
             ({"gone_tests": ("a.py::t",)}, Risk.YELLOW, "tests that passed at the base are gone: a.py::t"),
             ({"medium_findings": 2}, Risk.YELLOW, "the scan found 2 new medium finding(s)"),
             ({"overrides": ("setup", "test")}, Risk.YELLOW, "an operator overrides: setup, test"),

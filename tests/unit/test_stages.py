@@ -6,7 +6,7 @@ from models.domain.stages import StageName, stage_by_number
 
 
 def test_there_are_eleven_and_the_scan() -> None:
-    assert [stage.number for stage in StageName] == ["1", "2", "3", "4", "4s", "5", "6", "7", "8", "9", "10", "11"]
+    assert [stage.number for stage in StageName] == ["1", "2", "3", "4s", "4", "5", "6", "7", "8", "9", "10", "11"]
 
 
 def test_they_sort_in_the_order_in_which_they_run() -> None:

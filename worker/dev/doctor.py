@@ -18,8 +18,9 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.service import RPCError
 
 from activities.workbench.command import Isolation
+from activities.workbench.environments import Environments
 from activities.workbench.sandbox import Sandbox
-from models.domain.errors import MissionControlError
+from models.domain.errors import Misconfigured, MissionControlError
 from models.settings import Settings
 from models.store.migrate import pending
 from worker.dev.ports import USUAL, asked_port, holder, is_free
@@ -28,6 +29,7 @@ from worker.dev.programs import is_ready, pollers
 from worker.dev.roots import MEND, outside
 from worker.dev.state import running_up
 from worker.dev.temporal_cli import CLI_VERSION, available_cli, go_command
+from worker.own_ports import UNGUARDED, require_apart
 from workflows.client import connect
 from workflows.queues import control_queue
 
@@ -51,7 +53,7 @@ class Check:
 async def check(settings: Settings) -> list[Check]:
     """Look at everything. A server that `up` would start, and that does not run, is no fault."""
     running = as_running(settings)
-    tools = [_python(), _git(), _ssh_keygen(), await _isolation(settings), _temporal_cli(settings)]
+    tools = [_python(), _git(), _ssh_keygen(), *await _isolation(settings), _temporal_cli(settings)]
     folders = [_folder("data folder", settings.data_dir), _folder("cache folder", settings.cache_dir)]
     servers = await asyncio.gather(
         *(_looked(look, running) for look in (_postgres, _migrations, _repositories, _temporal, _worker, _api))
@@ -89,16 +91,30 @@ def _ssh_keygen() -> Check:
     return _judge("ssh-keygen", path is not None, path or "not found", "install openssh-client: it signs the commits")
 
 
-async def _isolation(settings: Settings) -> Check:
+async def _isolation(settings: Settings) -> list[Check]:
     """What the sandbox can do here, found by running a command in each kind."""
     mend = (
         "install bubblewrap, or allow user namespaces: without either, tests run beside everything else on this machine"
     )
     try:
-        isolation = (await asyncio.to_thread(Sandbox.detect, settings.sandbox)).isolation
+        sandbox = await asyncio.to_thread(Sandbox.detect, settings.sandbox)
     except MissionControlError as error:
-        return Check("isolation", False, error.message, mend)
-    return _judge("isolation", isolation is not Isolation.NONE, isolation.value, mend)
+        return [Check("isolation", False, error.message, mend)]
+    if sandbox.isolation is Isolation.NONE:
+        return [Check("isolation", False, sandbox.isolation.value, mend)]
+    return [Check("isolation", True, sandbox.isolation.value), _set_ups(settings, sandbox)]
+
+
+def _set_ups(settings: Settings, sandbox: Sandbox) -> Check:
+    """Whether set-ups, which have a network, are kept from our own servers."""
+    if not sandbox.guards_ports:
+        return Check("set-ups", False, "they reach every port of this host", UNGUARDED)
+    ports = Environments(settings.cache_dir, sandbox, ports=settings.setup_ports).ports
+    try:
+        require_apart(settings, ports)
+    except Misconfigured as error:
+        return Check("set-ups", False, "they reach our own servers", error.message)
+    return Check("set-ups", True, f"they reach the TCP ports {', '.join(map(str, sorted(ports)))} and no others")
 
 
 def _temporal_cli(settings: Settings) -> Check:

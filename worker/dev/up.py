@@ -7,10 +7,12 @@ from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from activities.workbench import port_guard
 from models.settings import Settings
 from worker.dev.roots import MEND, outside
 from worker.dev.stack import Stack
 from worker.dev.supervisor import Report
+from worker.own_ports import UNGUARDED
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -53,6 +55,8 @@ async def _wait(stack: Stack, report: Report) -> None:
     with suppress(SQLAlchemyError):  # a database that has just died is started again: no reason to end
         if found := await outside(settings):
             report(f"registered repositories lie outside MC_REPOSITORY_ROOTS: {found}; {MEND}")
+    if not port_guard.is_supported():
+        report(UNGUARDED)
     report(
         f"API {settings.api_url} (documentation at /api-docs), Temporal {settings.temporal_ui_url}; Ctrl-C stops all"
     )
