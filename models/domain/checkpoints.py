@@ -15,7 +15,8 @@ from models.domain.errors import InvalidInput
 
 _ED25519 = b"\x01"
 _NOTE = re.compile(
-    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]{0,18})\n(?P<root>\S+)\n)\n(?P<signatures>(?:— .+\n)+)"
+    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]{0,18})\n(?P<root>\S+)\n(?P<extensions>(?:.+\n)*))"
+    r"\n(?P<signatures>(?:— .+\n)+)"
 )
 _SIGNATURE = re.compile(r"— (\S+) (\S+)\n")
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\n?", re.DOTALL)
@@ -23,16 +24,21 @@ _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\n?", r
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was sealed up to some moment: the log's name, how many rows, and the root over them."""
+    """What was sealed up to some moment: the log's name, how many rows, and the root over them.
+
+    The format lets a log add lines of its own, as `audit_counts` says them.
+    """
 
     origin: str
     size: int
     root: bytes
+    extensions: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """What is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.extensions)
+        return "".join(f"{line}\n" for line in lines)
 
 
 def sign(checkpoint: Checkpoint, public_key: bytes, signer: Callable[[bytes], bytes]) -> str:
@@ -109,7 +115,8 @@ def _parse(note: str) -> tuple[Checkpoint, list[bytes]]:
             raise ValueError("no root")
     except (ValueError, binascii.Error):
         raise InvalidInput("checkpoint_malformed", "this is no checkpoint of an audit log") from None
-    return Checkpoint(found["origin"], int(found["size"]), root), signatures
+    extensions = tuple(found["extensions"].split("\n")[:-1])
+    return Checkpoint(found["origin"], int(found["size"]), root, extensions), signatures
 
 
 def _key_hash(name: str, public_key: bytes) -> bytes:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.audit import Line
 from models.domain.merkle import Subtree, subtrees
-from models.store import audit_tree
+from models.store import audit_counts, audit_tree
 from models.store.database import Database
 
 AT_ONCE = 4_000
@@ -48,6 +48,10 @@ async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
             piece, at = await _piece(session, workspace_id, at, size)
             lines = await piece.text(session)
         yield lines  # a reader may take for ever, and holds no connection meanwhile
+    async with db.system() as session:
+        counted = await audit_counts.proof(session, workspace_id, size)
+    if counted is not None:
+        yield _line(Line.COUNT, **counted)
     async for rows in _unsealed(db, workspace_id, size):
         yield rows
     yield _line(Line.END)

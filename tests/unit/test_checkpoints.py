@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,6 +41,17 @@ def test_a_key_is_known_by_its_published_hash() -> None:
 def test_a_signed_note_is_read_back() -> None:
     assert checkpoints.verify(NOTE, [OTHER, PUBLIC]) == CHECKPOINT
     assert checkpoints.read(NOTE) == CHECKPOINT
+
+
+def test_lines_of_our_own_are_signed_with_it() -> None:
+    extended = replace(CHECKPOINT, extensions=("workspaces 3 AAAA", "more"))
+    note = checkpoints.sign(extended, PUBLIC, KEY.sign)
+    assert note.startswith(CHECKPOINT.text + "workspaces 3 AAAA\nmore\n\n")
+    assert checkpoints.verify(note, [PUBLIC]) == extended
+    with pytest.raises(InvalidInput, match="no given key signed"):
+        checkpoints.verify(note.replace("workspaces 3", "workspaces 2"), [PUBLIC])
+    with pytest.raises(InvalidInput, match="no given key signed"):
+        checkpoints.verify(note.replace("more\n", ""), [PUBLIC])
 
 
 def test_another_signature_beside_ours_does_no_harm() -> None:
