@@ -6,13 +6,12 @@ count tells nothing of the others but how many there are.
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.domain.checkpoints import Checkpoint
+from models.domain.checkpoints import Checkpoint, decoded
 from models.domain.merkle import inclusion_spans, leaf_hash, root_from, root_over
 
 _WORD = "workspaces"
@@ -48,10 +47,7 @@ def counts_of(checkpoint: Checkpoint) -> Counts | None:
     word, number, root = line.split(" ")
     if word != _WORD:
         raise ValueError(f"no line of a checkpoint begins with {word!r}")
-    try:
-        return Counts(int(number), base64.b64decode(root, validate=True))
-    except binascii.Error as error:
-        raise ValueError("no root") from error
+    return Counts(int(number), decoded(root))
 
 
 def count_leaf(workspace_id: str, rows: int, salt: bytes) -> bytes:

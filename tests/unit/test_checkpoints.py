@@ -72,6 +72,20 @@ def test_no_character_can_be_changed(position: int) -> None:
         checkpoints.verify(changed, [PUBLIC])
 
 
+def test_no_bit_can_be_changed() -> None:
+    raw = NOTE.encode()
+    for bit in range(8 * len(raw)):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises((InvalidInput, UnicodeDecodeError)):
+            checkpoints.verify(changed.decode(), [PUBLIC])
+    for bit in range(8 * len(PUBLIC)):
+        key = bytearray(PUBLIC)
+        key[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(InvalidInput):
+            checkpoints.verify(NOTE, [bytes(key)])
+
+
 @pytest.mark.parametrize(
     "note",
     [

@@ -1,4 +1,4 @@
-"""Workspaces that have sealed rows: their places in the tree of counts, and the salts of their leaves there."""
+"""Counts of each workspace's sealed rows; the console's view of the log, with the seeds' words and their indexes."""
 
 from alembic import op
 
@@ -29,12 +29,40 @@ GRANT SELECT ON audit_workspace TO mission_control_app;
 GRANT SELECT, INSERT ON audit_workspace TO mission_control_system;
 """
 
+_VIEW = """
+CREATE OR REPLACE VIEW operator_audit_log WITH (security_invoker = true) AS
+SELECT workspace_id, id, actor AS user_id,
+    CASE WHEN subject_kind = 'session' THEN subject_id END AS session_id,
+    content::jsonb ->> 'provider' AS provider,
+    {action} AS action, coalesce(content::jsonb ->> 'content', content::jsonb ->> 'detail') AS content,
+    coalesce(content::jsonb, '{{}}') AS metadata, created_at
+FROM audit WHERE actor_kind = 'human';
+"""
+# What an operator does to a mission or an agent, in one word; all else by its type.
+_WORDS = """CASE
+    WHEN action = 'mission.noted' THEN 'barge-in'
+    WHEN action = 'mission.paused' THEN 'pause'
+    WHEN action = 'mission.resumed' THEN 'resume'
+    WHEN action = 'mission.cancel_requested' THEN 'terminate'
+    WHEN action = 'mission.escalated' AND content::jsonb ->> 'outcome' = 'canceled' THEN 'terminate'
+    WHEN action = 'agent.status_changed' THEN coalesce(content::jsonb ->> 'verb', action)
+    ELSE action END"""
+# By user and by time there are indexes already.
+_INDEX = """
+CREATE INDEX audit_session ON audit
+(workspace_id, (CASE WHEN subject_kind = 'session' THEN subject_id END), created_at, id) WHERE actor_kind = 'human';
+"""
+
 
 def upgrade() -> None:
     """Count from the next checkpoint on; those that are signed stay as they are."""
-    op.execute(f"SET ROLE mission_control_owner; {_UP} RESET ROLE")
+    view = _VIEW.format(action=_WORDS)
+    op.execute(f"SET ROLE mission_control_owner; {_UP} {view} {_INDEX} RESET ROLE")
 
 
 def downgrade() -> None:
     """Sign no counts any more."""
-    op.execute("SET ROLE mission_control_owner; DROP TABLE audit_workspace; RESET ROLE")
+    view = _VIEW.format(action="action")
+    op.execute(
+        f"SET ROLE mission_control_owner; DROP INDEX audit_session; {view} DROP TABLE audit_workspace; RESET ROLE"
+    )
