@@ -13,6 +13,7 @@ from models.domain.checkpoints import raw_key
 from models.domain.merkle import root_from
 from tests.fixtures.product import Product
 from tests.fixtures.waiting import eventually
+from tests.fixtures.watching import watching
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -64,6 +65,14 @@ async def leads_to_what_was_found(product: Product, rows: list[dict[str, Any]]) 
     assert "run_tests" in [stage["stage"] for stage in found["diagnostics"].json()["stages"]]
     evidence = await data(product, links["evidence"])
     assert {"calc::adds", "calc::stands"} <= {test["name"] for test in evidence["test_results"]["items"]}
+
+
+async def test_every_event_of_it_is_what_the_schema_says(product: Product) -> None:
+    mission = await product.file(product.repo())
+    told = [row["action"] for row in await audited(product, mission)]
+    key = product.stack.settings.key_file.read_text().strip()
+    async with watching(product.stack.settings.api_url, key, after="0-0-0", subject=mission) as watch:
+        assert [event.event for event in await watch.take(len(told))] == told
 
 
 async def test_each_change_is_signed(product: Product) -> None:
