@@ -5,7 +5,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.audit_counts import count_leaf, count_proof, counts_over
+from models.domain.audit_counts import count_leaf, count_proof, counts_of, counts_over
+from models.domain.checkpoints import Checkpoint
 
 
 async def lines(session: AsyncSession, size: int) -> tuple[str, ...]:
@@ -14,19 +15,18 @@ async def lines(session: AsyncSession, size: int) -> tuple[str, ...]:
     return (counts_over(_leaves(counted)).line,)
 
 
-async def proof(session: AsyncSession, workspace_id: str, size: int) -> dict[str, Any] | None:
-    """Prove a workspace's count to who has the checkpoint of that size; None where it has none."""
-    counted = [row for row in await _counted(session, size) if row.rows or row.workspace_id == workspace_id]
-    found = next((place for place, row in enumerate(counted) if row.workspace_id == workspace_id), None)
-    if found is None or not size:
-        return None
-    row = counted[found]
-    return {
-        "rows": row.rows,
-        "index": found,
-        "salt": row.salt.hex(),
-        "hashes": count_proof(_leaves(counted), found),
-    }
+async def proof(session: AsyncSession, workspace_id: str, checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Prove a workspace's count to who has the checkpoint; None where this says nothing of it.
+
+    It speaks of so many workspaces, the first that came: those that came since are not among them.
+    """
+    counts = counts_of(checkpoint)
+    counted = (await _counted(session, checkpoint.size))[: counts.workspaces] if counts else []
+    for index, row in enumerate(counted):
+        if row.workspace_id == workspace_id:
+            hashes = count_proof(_leaves(counted), index)
+            return {"rows": row.rows, "index": index, "salt": row.salt.hex(), "hashes": hashes}
+    return None
 
 
 async def _counted(session: AsyncSession, size: int) -> list[Any]:

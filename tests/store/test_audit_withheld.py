@@ -18,6 +18,7 @@ from models.domain.audit_counts import counts_of
 from models.domain.audit_verifying import Verdict, Verifier
 from models.domain.checkpoints import raw_key
 from models.domain.errors import Conflict
+from models.store import audit_export
 from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Team, make_team
@@ -151,6 +152,23 @@ class TestTheDatabase:
         problem = judged(await exported(db, team.workspace_id), key).problem
         assert problem
         assert problem.code == "count_changed"
+
+
+async def test_a_workspace_that_came_since_is_not_missed(
+    db: Database, team: Team, key: ServiceKey, entries: list[Entry]
+) -> None:
+    """An export tells what the checkpoint that was the newest at its beginning says, which is nothing of this one."""
+    new = await make_team(db)
+    pieces = audit_export.pieces(db, new.workspace_id)
+    text = await anext(pieces)
+    await act(db, new.workspace_id, 3)
+    await Sealer(db, key).seal()
+    text += "".join([piece async for piece in pieces])
+    verdict = judged(text.rstrip("\n").split("\n"), key)
+    assert (verdict.problem, verdict.rows, verdict.size) == (None, 0, 110)
+    verdict = judged(await exported(db, new.workspace_id), key)
+    assert (verdict.problem, verdict.counted) == (None, True)
+    assert verdict.rows >= 3
 
 
 class TestALogFromBeforeRowsWereCounted:

@@ -61,7 +61,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Sign no counts any more."""
+    """Forget the salts: a log that was sealed with counts is not sealed on after another upgrade."""
     view = _VIEW.format(action="action")
     op.execute(
         f"SET ROLE mission_control_owner; DROP INDEX audit_session; {view} DROP TABLE audit_workspace; RESET ROLE"
