@@ -4,13 +4,14 @@ Whoever rewrites the database, its checkpoints and all, cannot rewrite what anot
 """
 
 import asyncio
+import shutil
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
 from activities.sealing import said
-from activities.workbench.git import TRANSFER_SECONDS, Git
+from activities.workbench.git import TRANSFER_SECONDS, Git, GitError
 from activities.workbench.locks import exclusive
 from models.domain import checkpoints
 from models.domain.errors import Conflict, InvalidInput
@@ -24,11 +25,15 @@ EVERY_SECONDS = 1.0
 AGAIN_SECONDS = 30.0
 AT_ONCE = 1_000
 """Commits of one push."""
+_LEFT_BEHIND = ("*.lock", "refs/**/*.lock", "objects/*.lock", "objects/info/**/*.lock", "objects/pack/tmp_*")
 log = structlog.get_logger()
 
 
 class AuditMirror:
-    """Follows the checkpoints; sealing never waits for it. It only ever adds commits to the mirror."""
+    """Follows the checkpoints; sealing never waits for it. It only ever adds commits to the mirror.
+
+    `place` is a copy of the mirror's newest commit, which workers of one host use one after the other.
+    """
 
     def __init__(self, db: Database, git: Git, url: str, place: Path) -> None:
         self._db, self._git, self._url, self._place = db, git, url, place
@@ -59,6 +64,16 @@ class AuditMirror:
             standing = await audit_tree.standing(session)
         if standing.mirrored == standing.sealed and standing.sealed:
             return 0
+        try:
+            return await self._bring(lock)
+        except GitError as error:
+            if error.code == "git_timeout":
+                raise
+            await self._list()  # the mirror answers, so the trouble may be our copy, which is soon made anew
+            self._empty()
+            return await self._bring(lock)
+
+    async def _bring(self, lock: int) -> int:
         head = await self._fetch(lock)
         size = await self._agreed(head)
         async with self._db.system() as session:
@@ -73,13 +88,27 @@ class AuditMirror:
 
     async def _fetch(self, lock: int) -> str:
         """Get the mirror's branch as it is now; the name of its head, "" where there is none yet."""
+        self._unlock()
         await self._git.run("init", "--quiet", "--bare", str(self._place), hold=lock)
-        listed = await self._git.run("ls-remote", "--", self._url, BRANCH, timeout=TRANSFER_SECONDS)
-        if not listed.text:
+        if not await self._list():
             return ""
-        wanted = f"+{BRANCH}:{BRANCH}"
-        await self._transfer("fetch", wanted, lock)
+        await self._transfer("fetch", "--depth=1", what=f"+{BRANCH}:{BRANCH}", lock=lock)
         return (await self._git.run("rev-parse", "--verify", BRANCH, git_dir=self._place)).text
+
+    async def _list(self) -> str:
+        """Ask the mirror for its branch; "" where there is none yet."""
+        return (await self._git.run("ls-remote", "--", self._url, BRANCH, timeout=TRANSFER_SECONDS)).text
+
+    def _unlock(self) -> None:
+        """Take away what a killed git left in our copy: we hold the folder, so no lock in it has a living owner."""
+        for pattern in _LEFT_BEHIND:
+            for stale in self._place.glob(pattern):
+                stale.unlink(missing_ok=True)
+
+    def _empty(self) -> None:
+        """Begin the copy anew; the folder stays, for the lock is on it."""
+        for entry in self._place.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     async def _agreed(self, head: str) -> int:
         """Hold the mirror's newest checkpoint against ours; its size."""
@@ -105,12 +134,11 @@ class AuditMirror:
             parent = ""
         made = b"".join(script)
         await self._git.run("fast-import", "--quiet", "--force", git_dir=self._place, stdin=made, hold=lock)
-        await self._transfer("push", f"{BRANCH}:{BRANCH}", lock)
+        await self._transfer("push", what=f"{BRANCH}:{BRANCH}", lock=lock)
 
-    async def _transfer(self, verb: str, what: str, lock: int) -> None:
-        await self._git.run(
-            verb, "--quiet", "--", self._url, what, git_dir=self._place, timeout=TRANSFER_SECONDS, hold=lock
-        )
+    async def _transfer(self, *verb: str, what: str, lock: int) -> None:
+        args = (*verb, "--quiet", "--", self._url, what)
+        await self._git.run(*args, git_dir=self._place, timeout=TRANSFER_SECONDS, hold=lock)
 
 
 def _commit(checkpoint: AuditCheckpoint, parent: str) -> bytes:

@@ -34,6 +34,10 @@ Door = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 """Opens the transaction of the change: over one workspace, or over all."""
 
 
+Take = Callable[[AsyncSession, idempotency.Request], Awaitable[idempotency.Claim]]
+"""Takes a request's key: for good, or until the transaction ends."""
+
+
 class Once:
     """One changing request. Refusals are not kept: they changed nothing, and may be tried again."""
 
@@ -52,7 +56,7 @@ class Once:
         `change` returns, where it would raise others, is kept with what it wrote.
         """
         async with self._door() as session:
-            if known := await self._claim(session):
+            if known := await self._claim(session, idempotency.hold):
                 return replay(known)
             data = await change(session)
             if isinstance(data, MissionControlError):
@@ -69,17 +73,17 @@ class Once:
         No transaction spans the call. A repetition after a crash says it again under the same id, which is harmless.
         """
         async with self._door() as session:
-            if known := await self._claim(session):
+            if known := await self._claim(session, idempotency.claim):
                 return replay(known)
         answer = Answer(self._status, envelope(await act(self._request.key if self._request else uuid4().hex)))
         async with self._door() as session:
             await self._settle(session, answer)
         return _response(answer)
 
-    async def _claim(self, session: AsyncSession) -> Answer | None:
+    async def _claim(self, session: AsyncSession, take: Take) -> Answer | None:
         if self._request is None:
             return None
-        claim = await idempotency.claim(session, self._request)
+        claim = await take(session, self._request)
         self.is_repeated = not claim.is_new
         return claim.answer
 

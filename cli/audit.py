@@ -82,7 +82,7 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint that was kept elsewhere, as by the mirror.", show_default=False)
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail where a row is not sealed yet.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where rows are not sealed, or not counted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")] = False,
 ) -> None:
     """Verify an export: contents, order, growth and signatures. Needs no server and no database.
@@ -92,7 +92,7 @@ def verify(
       mission-control audit verify export.jsonl --key pub.pem --checkpoint mirror/checkpoint
 
     Exit codes: 0 all is as it was sealed, 1 it is not (with the first row or range that is wrong) or nothing is there
-    to verify, 2 wrong usage. What hidden leaves are cannot be proved: docs/audit.md says what that means.
+    to verify, 2 wrong usage. What all this proves, and what not, is in docs/audit.md.
     """
     with told(as_json=as_json):
         verdict = _verified(export, key, checkpoint)
@@ -146,6 +146,12 @@ def _write(pieces: Iterable[bytes], file: Any) -> None:
     file.flush()
 
 
+def _hidden(verdict: "Verdict") -> str | None:
+    if not verdict.hidden:
+        return None
+    return f"{verdict.hidden} leaves of other workspaces" + ("" if verdict.counted else ", or withheld: none counted")
+
+
 def _described(verdict: "Verdict") -> "RenderableType":
     from cli.text import facts
 
@@ -155,7 +161,7 @@ def _described(verdict: "Verdict") -> "RenderableType":
             ("workspace", verdict.workspace_id),
             ("rows", f"{verdict.rows} as they were sealed; the content of {verdict.redacted} was redacted"),
             ("not proved", f"{verdict.unsealed} rows that are not sealed" if verdict.unsealed else None),
-            ("hidden", f"{verdict.hidden} leaves: of other workspaces, or withheld" if verdict.hidden else None),
+            ("hidden", _hidden(verdict)),
             ("checkpoints", f"{verdict.checkpoints} signed, up to {verdict.size} rows of all workspaces"),
         ]
     )

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
+from models.domain.checkpoints import decoded
 from models.domain.errors import MissionControlError
 
 PRINCIPAL = "mission-control"
@@ -87,7 +88,7 @@ def verify(public_key: str, payload: bytes, signature: str) -> bool:
         key = load_ssh_public_key(public_key.encode())
         if not isinstance(key, Ed25519PublicKey):
             return False
-        key.verify(base64.b64decode(signature, validate=True), payload)
+        key.verify(decoded(signature), payload)
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         return False
     return True

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
@@ -16,6 +16,7 @@ from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
 from models.domain.errors import Conflict
 from models.domain.events import Subject
+from models.domain.stages import StageName
 from models.schemas import links
 from models.schemas.audit import (
     AuditVerdictView,
@@ -140,12 +141,7 @@ def _take_all(verifier: Verifier, piece: str) -> bool:
 
 
 def _view(row: AuditRow) -> AuditView:
-    """Show a row. Of an act upon a mission, links lead to its tests, samples and diagnostics (AUD-10)."""
-    place = f"{links.API}/audit/{row.id}"
-    found = {"self": place, "proof": f"{place}/proof"}
-    if row.subject_kind == "mission":
-        mission = links.mission(row.subject_id)
-        found |= {"mission": mission, "evidence": f"{mission}/evidence"}
+    content = None if row.content is None else json.loads(row.content)
     return AuditView(
         id=row.id,
         created_at=row.created_at,
@@ -157,6 +153,27 @@ def _view(row: AuditRow) -> AuditView:
         git_sha=row.git_sha,
         config_hash=row.config_hash,
         digest=row.digest.hex(),
-        content=None if row.content is None else json.loads(row.content),
-        links=found,
+        content=content,
+        links=_links(row, content or {}),
     )
+
+
+def _links(row: AuditRow, content: dict[str, Any]) -> dict[str, str]:
+    """Lead to what proves a row, and from a mission's to what it tells of (AUD-10)."""
+    place = f"{links.API}/audit/{row.id}"
+    found = {"self": place, "proof": f"{place}/proof"}
+    if row.subject_kind == "mission":
+        mission = links.mission(row.subject_id)
+        found |= {"mission": mission, "evidence": f"{mission}/evidence"}
+        kept = content.get("record", {}).get("evidence")
+        if kept and (name := _KEPT_BY.get(content["stage"])):
+            found[name] = links.blob(row.subject_id, kept[0])
+    return found
+
+
+_KEPT_BY = {
+    StageName.RUN_TESTS: "test_results",
+    StageName.PUBLISH_DIAGNOSTICS: "diagnostics",
+    StageName.COLLECT_METRICS: "metrics",
+}
+"""What the evidence of a stage is, by the name of the link that leads from the stage's end to it."""

@@ -41,6 +41,8 @@ class Line(StrEnum):
     """The hash of leaves of other workspaces."""
     CHECKPOINT = "checkpoint"
     """A signed note over all leaves before it."""
+    COUNT = "count"
+    """How many rows the workspace has up to the last checkpoint, and the proof that this was signed."""
     UNSEALED = "unsealed"
     """A row without a leaf, after all others."""
     END = "end"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from models.domain.audit import Line, content_digest, leaf_of, place_of
+from models.domain.audit_counts import Counts, counts_of, proves_count
 from models.domain.checkpoints import Checkpoint, verify
 from models.domain.errors import InvalidInput
 from models.domain.events import EventType
@@ -49,6 +50,8 @@ class Verdict:
     checkpoints: int = 0
     size: int = 0
     """How many leaves the last checkpoint covers, those of other workspaces among them."""
+    counted: bool = False
+    """Whether the last checkpoint says how many rows the workspace has, and all of them are here."""
     problem: Problem | None = None
 
     @property
@@ -58,15 +61,18 @@ class Verdict:
 
     @property
     def hidden(self) -> int:
-        """How many leaves are given by their hashes only: of other workspaces, or withheld. Nothing tells which."""
+        """How many leaves are given by their hashes only: of other workspaces, or, where none `counted`, withheld."""
         return self.size - self.rows
 
     def shortfall(self, *, strict: bool) -> Problem | None:
-        """Say why an export without a fault still proves too little; `strict` wants all its rows sealed."""
+        """Say why an export without a fault still proves too little; `strict` wants its rows sealed and counted."""
         if not self.rows:
             return Problem("nothing_to_verify", "the export has no sealed row of the workspace: it proves nothing")
         if strict and self.unsealed:
             return Problem("unsealed", f"{self.unsealed} rows are not sealed, and nothing proves them: export again")
+        if strict and not self.counted:
+            message = "the last checkpoint is from before rows were counted: rows may be withheld; export again"
+            return Problem("not_counted", message)
         return None
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +96,8 @@ class Verifier:
     _sealed_place: tuple[int, int, int] = (0, 0, 0)
     _leaves: int = 0
     _kept: Checkpoint | None = None
+    _counts: Counts | None = None
+    """What the last checkpoint says of all workspaces."""
     _ended: bool = False
     _emptied: set[int] = field(default_factory=set)
     """Rows without content of whose redaction no act has told yet."""
@@ -193,12 +201,24 @@ class Verifier:
             raise _Found("order", f"the checkpoint of {found.size} ends before its last row", between=between)
         self._verdict.checkpoints += 1
         self._verdict.size = found.size
+        self._verdict.counted, self._counts = False, counts_of(found)
 
     def _agrees_with_kept(self, found: Checkpoint) -> None:
         """Hold the log to the checkpoint that was kept elsewhere, when it has grown to its size or past it."""
         if self._kept and self._verdict.size < self._kept.size <= found.size and self._kept != found:
             message = f"the log did not pass through the kept checkpoint of {self._kept.size}: it was written anew"
             raise _Found("kept_checkpoint", message, between=(self._verdict.size, found.size))
+
+    def _count(self, entry: Entry) -> None:
+        """Hold the rows to the number that was signed; in a log from before there were counts, none was."""
+        counted, found = int(entry["rows"]), self._verdict.rows
+        if self._counts is None:
+            return
+        if not proves_count(self._counts, self._verdict.workspace_id, entry):
+            raise _Found("count_changed", f"the last checkpoint does not say that the workspace has {counted} rows")
+        if counted != found:
+            raise _Found("rows_withheld", f"the workspace has {counted} sealed rows, and {found} are here")
+        self._verdict.counted = True
 
     def _unsealed(self, row: Entry) -> None:
         if place_of(row) <= self._sealed_place:
@@ -215,6 +235,10 @@ class Verifier:
         if self._leaves != self._verdict.size or self._tree.size != self._verdict.size:
             message = f"the log has {self._leaves} leaves, and the last checkpoint covers {self._verdict.size}"
             raise _Found("leaves_changed", message, between=(self._verdict.size, self._leaves))
+        if self._counts is not None and self._verdict.rows and not self._verdict.counted:
+            raise _Found(
+                "count_missing", f"of the workspace are {self._verdict.rows} rows here; what was signed is not"
+            )
         if self._emptied:
             row = min(self._emptied)
             raise _Found("content_removed", f"the content of row {row} is gone, and no act tells of it", row=row)
@@ -232,6 +256,7 @@ _STEPS: dict[Line, Callable[[Verifier, Entry], None]] = {
     Line.MISSING: Verifier._missing,
     Line.HIDDEN: Verifier._hidden,
     Line.CHECKPOINT: Verifier._checkpoint,
+    Line.COUNT: Verifier._count,
     Line.UNSEALED: Verifier._unsealed,
     Line.END: Verifier._end,
 }

@@ -1,7 +1,6 @@
 """Signed checkpoints of the audit tree: notes in the C2SP `tlog-checkpoint` format, and the keys that verify them."""
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -15,7 +14,8 @@ from models.domain.errors import InvalidInput
 
 _ED25519 = b"\x01"
 _NOTE = re.compile(
-    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]{0,18})\n(?P<root>\S+)\n)\n(?P<signatures>(?:— .+\n)+)"
+    r"(?P<text>(?P<origin>[^\s+]+)\n(?P<size>0|[1-9][0-9]{0,18})\n(?P<root>\S+)\n(?P<extensions>(?:.+\n)*))"
+    r"\n(?P<signatures>(?:— .+\n)+)"
 )
 _SIGNATURE = re.compile(r"— (\S+) (\S+)\n")
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\n?", re.DOTALL)
@@ -23,16 +23,21 @@ _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\n?", r
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was sealed up to some moment: the log's name, how many rows, and the root over them."""
+    """What was sealed up to some moment: the log's name, how many rows, and the root over them.
+
+    The format lets a log add lines of its own, as `audit_counts` says them.
+    """
 
     origin: str
     size: int
     root: bytes
+    extensions: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """What is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.extensions)
+        return "".join(f"{line}\n" for line in lines)
 
 
 def sign(checkpoint: Checkpoint, public_key: bytes, signer: Callable[[bytes], bytes]) -> str:
@@ -97,19 +102,28 @@ def raw_keys(text: str) -> list[bytes]:
     return keys
 
 
+def decoded(value: str) -> bytes:
+    """Read base64 that is spelt in the one right way, so that no other text passes for it; raises ValueError."""
+    found = base64.b64decode(value, validate=True)
+    if base64.b64encode(found).decode() != value:
+        raise ValueError("not the one right way")
+    return found
+
+
 def _parse(note: str) -> tuple[Checkpoint, list[bytes]]:
     found = _NOTE.fullmatch(note)
     try:
         if found is None:
             raise ValueError("no note")
-        root = base64.b64decode(found["root"], validate=True)
+        root = decoded(found["root"])
         signed = [one for one in _SIGNATURE.findall(found["signatures"]) if one[0] == found["origin"]]
-        signatures = [base64.b64decode(value, validate=True) for _, value in signed]
+        signatures = [decoded(value) for _, value in signed]
         if len(root) != hashlib.sha256().digest_size:
             raise ValueError("no root")
-    except (ValueError, binascii.Error):
+    except ValueError:  # as binascii.Error is one
         raise InvalidInput("checkpoint_malformed", "this is no checkpoint of an audit log") from None
-    return Checkpoint(found["origin"], int(found["size"]), root), signatures
+    extensions = tuple(found["extensions"].split("\n")[:-1])
+    return Checkpoint(found["origin"], int(found["size"]), root, extensions), signatures
 
 
 def _key_hash(name: str, public_key: bytes) -> bytes:

@@ -51,6 +51,12 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     return root
 
 
+def root_over(leaves: Sequence[bytes]) -> bytes:
+    """Hash the tree of these leaves."""
+    parts = subtrees((0, len(leaves)))
+    return root_of([joined(leaves[number << level : (number + 1) << level]) for level, number in parts])
+
+
 def kept_below(subtree: Subtree) -> tuple[int, Span]:
     """Name the kept hashes that a subtree's follows from: their level, and which of that level."""
     above = subtree.level % KEPT_EVERY
@@ -77,6 +83,20 @@ def inclusion_spans(index: int, size: int) -> list[Span]:
             spans.append((start, middle))
             start = middle
     return spans[::-1]
+
+
+def root_from(leaf: bytes, index: int, size: int, hashes: Sequence[bytes]) -> bytes:
+    """Follow an inclusion proof to the root that it leads to.
+
+    Raises:
+        ValueError: no tree of that size has such a leaf, or such a proof.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"a tree of {size} has no leaf {index}")
+    root = leaf
+    for (start, _), other in zip(inclusion_spans(index, size), hashes, strict=True):
+        root = node_hash(root, other) if start > index else node_hash(other, root)
+    return root
 
 
 def consistency_spans(old: int, new: int) -> list[Span]:

@@ -86,4 +86,5 @@ class AuditVerdictView(BaseModel):
     unsealed: int
     checkpoints: int
     size: int
+    counted: bool
     problem: ProblemView | None

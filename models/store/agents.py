@@ -101,7 +101,7 @@ async def command(
     changed = await rows.set_columns(session, agent, status=after.value)
     if after is AgentStatus.STOPPED:
         await api_keys.revoke_all(session, workspace_id, agent.name, actor)
-    data = {"before": before.value, "after": after.value}
+    data = {"verb": verb.value, "before": before.value, "after": after.value}
     await tell(session, changed, EventType.AGENT_STATUS_CHANGED, actor, data)
     return changed
 

@@ -82,6 +82,7 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
     Raises:
         Conflict: `last_admin_key`, nobody could make another.
     """
+    await _lock_principal(session, workspace_id, (await require(session, workspace_id, key_id)).principal)
     admins = await lock_admins(session, workspace_id)
     key = await require(session, workspace_id, key_id, for_update=True)
     if key.revoked_at is not None:
@@ -96,7 +97,7 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
 
 async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, actor: Actor) -> None:
     """End whatever keys a principal has, now. It is locked, so that none is just being made."""
-    await session.get(PrincipalRow, (workspace_id, principal), with_for_update=True)
+    await _lock_principal(session, workspace_id, principal)
     statement = (
         update(ApiKey)
         .where(col(ApiKey.workspace_id) == workspace_id, col(ApiKey.principal) == principal, *keys.valid())
@@ -136,7 +137,7 @@ async def insert_key(
 
 async def _lock_owner(session: AsyncSession, workspace_id: str, name: str) -> PrincipalRow:
     """Hold a principal as it is, so that its end and a new key of it do not miss each other."""
-    owner = await session.get(PrincipalRow, (workspace_id, name), with_for_update=True, populate_existing=True)
+    owner = await _lock_principal(session, workspace_id, name)
     if owner is None or owner.deactivated_at is not None:
         raise Conflict("principal_deactivated", f"{name!r} was deactivated, and gets no keys")
     if owner.kind == Kind.AGENT:
@@ -146,6 +147,11 @@ async def _lock_owner(session: AsyncSession, workspace_id: str, name: str) -> Pr
         if (await session.scalars(stopped)).first() is not None:
             raise Conflict("agent_not_active", f"{name!r} is stopped and has no keys; an admin resumes it first")
     return owner
+
+
+async def _lock_principal(session: AsyncSession, workspace_id: str, name: str) -> PrincipalRow | None:
+    """Take a principal before any of its keys: all that is told of a key is told by who holds its principal."""
+    return await session.get(PrincipalRow, (workspace_id, name), with_for_update=True, populate_existing=True)
 
 
 async def _is_valid(session: AsyncSession, key: ApiKey) -> bool:

@@ -8,10 +8,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.domain import checkpoints
 from models.domain.audit import Line
 from models.domain.merkle import Subtree, subtrees
-from models.store import audit_tree
+from models.store import audit_counts, audit_tree
 from models.store.database import Database
+from models.tables.audit import AuditCheckpoint
 
 AT_ONCE = 4_000
 """Rows, or checkpoints, that one piece has at most: each is a transaction of its own, for none may last long."""
@@ -48,9 +50,17 @@ async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
             piece, at = await _piece(session, workspace_id, at, size)
             lines = await piece.text(session)
         yield lines  # a reader may take for ever, and holds no connection meanwhile
+    if last and (counted := await _counted(db, workspace_id, last)):
+        yield counted
     async for rows in _unsealed(db, workspace_id, size):
         yield rows
     yield _line(Line.END)
+
+
+async def _counted(db: Database, workspace_id: str, last: AuditCheckpoint) -> str:
+    async with db.system() as session:
+        counted = await audit_counts.proof(session, workspace_id, checkpoints.read(last.note))
+    return _line(Line.COUNT, **counted) if counted else ""
 
 
 async def _piece(session: AsyncSession, workspace_id: str, at: int, size: int) -> tuple[_Piece, int]:

@@ -1,7 +1,7 @@
 """The Merkle tree over the audit log: sealing settled rows, its hashes, and proofs of them (system door)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,7 +23,7 @@ from models.domain.merkle import (
     subtrees,
 )
 from models.schemas.pagination import PageRequest
-from models.store import pagination
+from models.store import audit_counts, pagination
 from models.store.pagination import Rows
 from models.tables.audit import AuditCheckpoint, AuditLeaf, AuditMirrored
 
@@ -64,7 +64,7 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE) -> i
     last = await latest(session)
     size = last.size if last else 0
     frontier = Frontier(size, await hashes(session, subtrees((0, size))))
-    if last and checkpoints.read(last.note) != Checkpoint(name, size, frontier.root):
+    if last and not await _continues(session, checkpoints.read(last.note), Checkpoint(name, size, frontier.root)):
         raise Conflict("audit_tree_broken", f"the audit tree is not that of its checkpoint {size}: verify an export")
     place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
     await session.execute(_IN_INDEX_ORDER)
@@ -75,7 +75,8 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE) -> i
     for leaf in _cut(row.leaves):
         frontier.add(leaf, kept=kept)
     await _keep(session, kept)
-    note = checkpoints.sign(Checkpoint(name, frontier.size, frontier.root), signer.public_key, signer.sign)
+    lines = await audit_counts.lines(session, frontier.size)
+    note = checkpoints.sign(Checkpoint(name, frontier.size, frontier.root, lines), signer.public_key, signer.sign)
     signed = {"size": frontier.size, "note": note, "key_id": signer.key_id}
     await session.execute(_CHECKPOINT, {**signed, "epoch": row.epoch, "xid": row.xid, "id": row.id})
     return frontier.size - size
@@ -152,6 +153,12 @@ async def origin(session: AsyncSession) -> str:
     return str((await session.execute(text("SELECT origin FROM installation"))).scalar_one())
 
 
+async def _continues(session: AsyncSession, last: Checkpoint, found: Checkpoint) -> bool:
+    """Whether the tables are those that the last checkpoint was signed over."""
+    lines = await audit_counts.lines(session, last.size) if last.extensions else ()
+    return last == replace(found, extensions=lines)
+
+
 async def _keep(session: AsyncSession, kept: Sequence[Kept]) -> None:
     if kept:
         values = {name: [getattr(one, name) for one in kept] for name in Kept._fields}
@@ -193,6 +200,12 @@ _SEAL = text("""
         SELECT fresh.a, fresh.workspace_id, :size + number - 1 AS tree_index,
             coalesce(known.seq, 0) + row_number() OVER (PARTITION BY fresh.workspace_id ORDER BY number) AS seq
         FROM fresh JOIN known USING (workspace_id)
+    ), entered AS (
+        INSERT INTO audit_workspace (workspace_id, number, salt)
+        SELECT workspace_id, (SELECT count(*) FROM audit_workspace) + row_number() OVER (ORDER BY min(number)) - 1,
+            uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
+        FROM fresh WHERE NOT EXISTS (SELECT FROM audit_workspace w WHERE w.workspace_id = fresh.workspace_id)
+        GROUP BY workspace_id
     ), sealed AS (
         INSERT INTO audit_leaf (tree_index, workspace_id, seq, id, leaf)
         SELECT tree_index, workspace_id, seq, (a).id, mc_audit_leaf(a, seq) FROM counted ORDER BY tree_index

@@ -43,19 +43,33 @@ class Claim:
 
 
 async def claim(session: AsyncSession, request: Request) -> Claim:
-    """Take the key for this request; without an answer: do it, then `settle`.
+    """Take the key for this request, for good; without an answer: do it, then `settle`.
 
     A concurrent request with the key waits here until this transaction ends.
 
     Raises:
         Conflict: `idempotency_key_reused`, the key belongs to another request.
     """
-    if await _take(session, [request]):
-        return Claim(is_new=True)
-    known = (await _find(session, {request.key: request})).get(request.key)
+    claimed = await hold(session, request)
+    if claimed.is_new and not await _take(session, [request]):
+        return await hold(session, request)  # one of several, as `claim_all` takes them, came first
+    return claimed
+
+
+async def hold(session: AsyncSession, request: Request) -> Claim:
+    """Take the key until this transaction ends, and write nothing; without an answer: do it, then `settle`.
+
+    Who writes nothing gets no transaction id: it is still to come when the change locks what it is about, and so
+    events about one thing stand in the stream in the order of its changes (ADR 3).
+
+    Raises:
+        Conflict: `idempotency_key_reused`, the key belongs to another request.
+    """
+    row = (await session.scalars(_HOLD, {"workspace_id": request.workspace_id, "key": request.key})).one_or_none()
+    known = _known(request, row) if row else None
     if isinstance(known, Conflict):
         raise known
-    return Claim(is_new=False, answer=known)
+    return Claim(is_new=row is None, answer=known)
 
 
 async def claim_all(session: AsyncSession, requests: Sequence[Request]) -> dict[str, Answer | Conflict]:
@@ -63,6 +77,9 @@ async def claim_all(session: AsyncSession, requests: Sequence[Request]) -> dict[
     taken = await _take(session, requests)
     others = {request.key: request for request in requests if request.key not in taken}
     return await _find(session, others) if others else {}
+
+
+_HOLD = select(Idempotency).from_statement(text("SELECT * FROM mc_hold_request(:workspace_id, :key)"))
 
 
 async def _take(session: AsyncSession, requests: Sequence[Request]) -> set[str]:
@@ -81,8 +98,14 @@ async def _find(session: AsyncSession, others: dict[str, Request]) -> dict[str, 
 
 
 async def settle(session: AsyncSession, request: Request, answer: Answer) -> None:
-    """Keep the answer for repetitions."""
-    await settle_all(session, [(request, answer)])
+    """Keep the answer for repetitions.
+
+    Raises:
+        Conflict: `idempotency_key_reused`, another request took the key in this very moment.
+    """
+    values = {**_columns([request]), "code": answer.status_code, "body": answer.body.decode()}
+    if (await session.execute(_SETTLE_ONE, values)).first() is None:
+        raise _reused(request)
 
 
 async def settle_all(session: AsyncSession, answers: Sequence[tuple[Request, Answer]]) -> None:
@@ -103,6 +126,14 @@ _CLAIM = text(
     " FROM unnest(CAST(:keys AS text[]), CAST(:routes AS text[]), CAST(:digests AS text[])) AS t (key, route, digest)"
     " ORDER BY key ON CONFLICT DO NOTHING RETURNING idempotency_key"
 )
+_SETTLE_ONE = text(
+    "INSERT INTO idempotency (workspace_id, idempotency_key, route, digest, status_code, response)"
+    " SELECT :workspace_id, key, route, digest, :code, :body"
+    " FROM unnest(CAST(:keys AS text[]), CAST(:routes AS text[]), CAST(:digests AS text[])) AS t (key, route, digest)"
+    " ON CONFLICT (workspace_id, idempotency_key)"
+    " DO UPDATE SET status_code = EXCLUDED.status_code, response = EXCLUDED.response"
+    " WHERE (idempotency.route, idempotency.digest) = (EXCLUDED.route, EXCLUDED.digest) RETURNING 1"
+)
 _SETTLE = text(
     "UPDATE idempotency SET status_code = t.code, response = t.body"
     " FROM unnest(CAST(:keys AS text[]), CAST(:codes AS integer[]), CAST(:bodies AS text[])) AS t (key, code, body)"
@@ -122,13 +153,17 @@ def _columns(requests: Sequence[Request]) -> dict[str, Any]:
 def _known(request: Request, row: Idempotency) -> Answer | Conflict | None:
     """What a known key answers; None when its first request never came to an end."""
     if (row.route, row.digest) != (request.route, request.digest):
-        return Conflict(
-            "idempotency_key_reused",
-            f"the Idempotency-Key {request.key!r} was used for another request; take a new key for a new request",
-        )
+        return _reused(request)
     if row.status_code is None or row.response is None:
         return None
     return Answer(row.status_code, row.response.encode())
+
+
+def _reused(request: Request) -> Conflict:
+    return Conflict(
+        "idempotency_key_reused",
+        f"the Idempotency-Key {request.key!r} was used for another request; take a new key for a new request",
+    )
 
 
 async def forget_old(session: AsyncSession) -> None:

@@ -4,6 +4,8 @@ _KEY = "workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s"
 
 LOAD = f"SELECT * FROM mission WHERE {_KEY}"  # noqa: S608  # constants of this module, no input
 LOCK = f"{LOAD} FOR UPDATE"
+HOLD = f"SELECT 1 FROM mission WHERE {_KEY} FOR NO KEY UPDATE"  # noqa: S608  # as above
+"""Takes the row before anything is written: who has written already may stand before in the stream (ADR 3)."""
 
 
 def _moving(changes: str) -> str:

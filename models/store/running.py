@@ -18,7 +18,7 @@ from models.domain.system_acts import require_may_set
 from models.store import compute, events
 from models.store.database import Database, mark_events, within
 from models.store.events import Actor
-from models.store.mission_statements import CLOSED, LOAD, LOCK, MERGED, START
+from models.store.mission_statements import CLOSED, HOLD, LOAD, LOCK, MERGED, START
 from models.store.stages import WORKER, begin, subject
 from models.tables.missions import Capa, Mission, RemediationRow
 from models.tables.workspaces import Repository
@@ -114,6 +114,7 @@ async def record_revert(session: AsyncSession, workspace_id: str, mission_id: st
 
 async def record_control(session: AsyncSession, change: ControlRecord) -> None:
     """Write an operator's command once. Versions grow: the row shows what the latest command made of it."""
+    await within(session)(HOLD, _key(change.workspace_id, change.mission_id))
     if not await _remember(session, change):
         return
     values: dict[str, Any] = {"control_version": change.version}

@@ -64,6 +64,16 @@ class AuditLeaf(SQLModel, table=True):
     leaf: bytes = binary()
 
 
+class AuditWorkspace(SQLModel, table=True):
+    """A workspace that has sealed rows: its place among all of them, and what its signed count is salted with."""
+
+    __tablename__ = "audit_workspace"
+
+    workspace_id: str = key()
+    number: int = big()
+    salt: bytes = binary()
+
+
 class AuditNode(SQLModel, table=True):
     """The hash of a perfect subtree of height 8, 16, …"""
 

@@ -1,9 +1,15 @@
 """The mirror of the audit log's checkpoints, in a real git repository."""
 
 import asyncio
+import os
+import shutil
+import signal
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -165,6 +171,111 @@ async def test_another_repository_is_left_alone(
     with pytest.raises(Conflict, match="none of this log"):
         await mirror_to(db, settings, str(elsewhere.path)).push()
     assert elsewhere.sha("main") == work.sha()
+
+
+class TestWhatAKilledOneLeaves:
+    async def test_locks_of_git_are_taken_away(
+        self, mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, settings: Settings, elsewhere: Repo
+    ) -> None:
+        await grow(db, key, team, 1)
+        await mirror.push()
+        copy = settings.data_dir / "audit-mirror"
+        for name in ("config", "HEAD", "shallow", "packed-refs", "refs/heads/main", "objects/maintenance"):
+            (copy / f"{name}.lock").write_text("")
+        (copy / "objects" / "pack" / "tmp_pack_x").write_text("")
+        await grow(db, key, team, 1)
+        assert await mirror.push() == 1
+        assert len(notes(elsewhere)) == 2
+        assert [path for path in copy.rglob("*") if path.suffix == ".lock" or path.name.startswith("tmp_")] == []
+
+    @pytest.mark.parametrize("damage", ["config", "HEAD", "refs/heads/main", "objects"])
+    async def test_a_damaged_copy_is_made_anew(
+        self,
+        mirror: AuditMirror,
+        db: Database,
+        key: ServiceKey,
+        team: Team,
+        settings: Settings,
+        elsewhere: Repo,
+        damage: str,
+    ) -> None:
+        await grow(db, key, team, 2)
+        await mirror.push()
+        copy = settings.data_dir / "audit-mirror"
+        if damage == "objects":
+            shutil.rmtree(copy / damage)
+        else:
+            (copy / damage).write_text("half of a li")
+        await grow(db, key, team, 1)
+        assert await mirror.push() == 1
+        assert len(notes(elsewhere)) == 3
+
+    @pytest.mark.timeout(180)
+    @pytest.mark.parametrize("whole_group", [False, True], ids=["worker", "everything"])
+    async def test_killed_anywhere_the_next_one_brings_the_rest(
+        self,
+        db: Database,
+        key: ServiceKey,
+        team: Team,
+        settings: Settings,
+        elsewhere: Repo,
+        database_url: str,
+        whole_group: bool,
+    ) -> None:
+        """The delays walk the kill through the push, while another worker of the host waits for its turn."""
+        copy = settings.data_dir / "audit-mirror"
+        for step in range(8):
+            await grow(db, key, team, 2)
+            doomed = await pushing(database_url, settings.data_dir, elsewhere, copy)
+            await asyncio.sleep(step * 0.06)
+            other = asyncio.create_task(mirror_to(db, settings, str(elsewhere.path)).push())
+            await asyncio.sleep(0)
+            for pid in (doomed.pid, *(children_of(doomed.pid) if whole_group else [])):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await doomed.wait()
+            with suppress(GitError):  # the mirror's own lock, which is its owner's to take away
+                await other
+            (elsewhere.path / "refs/heads/main.lock").unlink(missing_ok=True)
+            await mirror_to(db, settings, str(elsewhere.path)).push()
+            async with db.system() as session:
+                signed = await audit_tree.checkpoints_after(session, 0, 100)
+            assert notes(elsewhere) == [one.note for one in signed]
+            assert await mirrored(db) == signed[-1].size
+
+
+PUSH = """
+import asyncio, sys
+from pathlib import Path
+from activities.mirroring import AuditMirror
+from activities.workbench.git import Git
+from models.settings import Settings
+from models.store.database import Database
+
+async def main(home, url, place):
+    mirror = AuditMirror(Database.from_settings(Settings()), Git(Path(home)), url, Path(place))
+    print("begins", flush=True)
+    await mirror.push()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def pushing(url: str, home: Path, elsewhere: Repo, copy: Path) -> asyncio.subprocess.Process:
+    """Start a worker's push as a process of its own."""
+    words = (sys.executable, "-c", PUSH, str(home / "git-home"), str(elsewhere.path), str(copy))
+    environment = {**os.environ, "DATABASE_URL": url}
+    process = await asyncio.create_subprocess_exec(*words, env=environment, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout
+    assert await process.stdout.readline() == b"begins\n"
+    return process
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 async def test_it_follows_by_itself(

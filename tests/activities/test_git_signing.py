@@ -3,12 +3,14 @@
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from activities.workbench.signing import ServiceKey, verify
+from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
 
 
@@ -64,6 +66,14 @@ class TestLoadOrCreate:
         assert "_private" not in repr(ServiceKey.load_or_create(path))
 
 
+def one_bit_off(data: bytes) -> Iterator[bytes]:
+    """Give all that differs in one bit."""
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed)
+
+
 class TestSigning:
     def test_verifies_and_repeats(self, path: Path) -> None:
         key = ServiceKey.load_or_create(path)
@@ -80,6 +90,16 @@ class TestSigning:
         assert not verify(key.public_openssh, b"payload", "not base64!")
         assert not verify(key.public_openssh, b"payload", "")
         assert not verify("no key", b"payload", signature)
+
+    def test_no_bit_can_be_changed(self, path: Path) -> None:
+        key = ServiceKey.load_or_create(path)
+        digest = digest_of({"stage": "merge"})
+        signature = key.sign(digest.encode())
+        assert verify(key.public_openssh, digest.encode(), signature)
+        for changed in one_bit_off(digest.encode()):
+            assert not verify(key.public_openssh, changed, signature)
+        for changed in one_bit_off(signature.encode()):
+            assert not verify(key.public_openssh, digest.encode(), changed.decode("latin-1"))
 
     def test_openssh_agrees_on_key_and_fingerprint(self, path: Path) -> None:
         key = ServiceKey.load_or_create(path)

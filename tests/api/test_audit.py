@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 
 from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
@@ -15,13 +16,14 @@ from models.domain import checkpoints
 from models.domain.audit import leaf_of
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
+from models.domain.events import EventType, Subject
 from models.domain.stages import StageName
-from models.store import signing_keys
+from models.store import events, signing_keys
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.audit import ODD, act, emptied, judged
+from tests.fixtures.audit import ODD, OLGA, act, emptied, judged
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
@@ -124,16 +126,40 @@ class TestList:
         assert seen == sorted(seen)
         assert len(set(seen)) == len(seen) == 115
 
+    @pytest.mark.parametrize("sort", ["created_at", "-created_at"])
+    async def test_nor_have_they_while_rows_come_in(
+        self, api: httpx2.AsyncClient, team: Team, db: Database, sort: str
+    ) -> None:
+        """What was there when the first page was read is read once, whatever is added meanwhile, and however late."""
+        for _ in range(6):
+            await act(db, team.workspace_id, 10)
+        there = {row["id"] for row in await listed(api, limit=200)}
+        seen, cursor, pages = list[int](), "", 0
+        async with db.workspace(team.workspace_id) as late:
+            await events.append(late, team.workspace_id, EventType.CAPA_CHANGED, Subject(kind="capa", id="c"), OLGA)
+            while pages < 5:
+                await act(db, team.workspace_id, 3)
+                page = (await api.get(f"{API}/audit?limit=7&sort={sort}{cursor}")).json()["data"]
+                seen += [row["id"] for row in page["items"]]
+                cursor, pages = f"&cursor={page['next_cursor']}", pages + 1
+        while page["next_cursor"]:
+            page = (await api.get(f"{API}/audit?limit=7&sort={sort}{cursor}")).json()["data"]
+            seen += [row["id"] for row in page["items"]]
+            cursor = f"&cursor={page['next_cursor']}"
+        assert len(there) == 60
+        assert there <= set(seen)
+        assert len(seen) == len(set(seen))
+
     async def test_it_is_narrowed(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:
         await act(db, team.workspace_id, 3)
         rows = await listed(api)
-        middle = rows[0]["created_at"]
+        first = rows[-1]["created_at"]
         assert len(await listed(api, subject="m1")) == 1
         assert len(await listed(api, actor="olga", action="mission.noted", subject_kind="mission")) == 3
         assert await listed(api, actor="peter") == []
-        assert (len(await listed(api, **{"from": middle})), await listed(api, to=middle)) == (3, [])
+        assert (len(await listed(api, **{"from": first})), await listed(api, to=first)) == (3, [])
         assert refusal(await api.get(f"{API}/audit", params={"from": "yesterday"}))[0] == 422
-        assert refusal(await api.get(f"{API}/audit", params={"form": middle})) == (422, "unknown_parameter")
+        assert refusal(await api.get(f"{API}/audit", params={"form": first})) == (422, "unknown_parameter")
 
     async def test_one_row(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:
         await act(db, team.workspace_id, text=ODD)
@@ -221,6 +247,21 @@ class TestExport:
         for trace in (other_team.workspace_id, "their secret"):
             assert trace not in answer.text
         assert len(lines) < 360 + 40 * 20
+
+    async def test_it_has_every_row_that_the_database_has(
+        self, api: httpx2.AsyncClient, team: Team, other_team: Team, db: Database, service_key: ServiceKey
+    ) -> None:
+        for count in (30, 1, 250):
+            await act(db, team.workspace_id, count)
+            await act(db, other_team.workspace_id, 9)
+            await Sealer(db, service_key).seal()
+        await act(db, team.workspace_id, 4)
+        lines = (await api.get(f"{API}/audit/export")).text.rstrip("\n").split("\n")
+        found = [entry["id"] for entry in map(json.loads, lines) if entry["kind"] in ("row", "unsealed")]
+        async with db.workspace(team.workspace_id) as session:
+            there = list(await session.scalars(text("SELECT id FROM audit")))
+        assert len(found) == len(there) == 285
+        assert set(found) == set(there)
 
     async def test_an_empty_log_is_good(self, api: httpx2.AsyncClient, service_key: ServiceKey) -> None:
         lines = (await api.get(f"{API}/audit/export")).text.rstrip("\n").split("\n")

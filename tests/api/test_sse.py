@@ -2,21 +2,29 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
 from sqlalchemy import text
 
+from activities.workbench.signing import ServiceKey
 from api.sse import MAX_WAITING, Feed, Stream, Wanted
 from models.domain.events import EventType
+from models.domain.stages import StageName, StageStatus
 from models.settings import Settings
 from models.store import events
 from models.store.database import Database
 from models.store.events import Place
 from tests.fixtures.api import Caller, Team, served
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, repo
+from tests.fixtures.stages import Recorder, service_key
 from tests.fixtures.waiting import until
 from tests.fixtures.watching import PATIENCE, append, tell, watching
+
+__all__ = ["repo", "service_key"]
 
 
 @pytest.fixture
@@ -107,9 +115,38 @@ class TestWatching:
             await round_of_events()
             assert await watch.subjects(len(wanted)) == wanted
 
-    async def test_a_glob_of_types_to_come(self, address: str, team: Team, db: Database) -> None:
-        async with watching(address, team.observer, type="agent.*", after="0-0-0"):
-            await tell(db, team.workspace_id, "x")
+    async def test_the_life_of_agents_alone(self, address: str, team: Team, db: Database) -> None:
+        of_agents = [kind for kind in EventType if kind.value.startswith("agent.")]
+        async with watching(address, team.observer, type="agent.*") as watch:
+            for kind in EventType:
+                await tell(db, team.workspace_id, kind.value, kind=kind)
+            found = [
+                (event.event, json.loads(event.data)["subject"]["id"]) for event in await watch.take(len(of_agents))
+            ]
+            await tell(db, team.workspace_id, "the end", kind=EventType.AGENT_CHANGED)
+            assert await watch.subjects(1) == ["the end"]
+        assert found == [(kind.value, kind.value) for kind in of_agents]
+
+    async def test_within_a_second_of_its_report(self, address: str, team: Team) -> None:
+        body = {"type": "subsystem.report", "subject": {"kind": "subsystem", "id": "billing"}}
+        async with watching(address, team.observer) as watch, httpx2.AsyncClient() as service:
+            for _ in range(5):
+                await service.post(f"{address}/api/v1/events", json=body, headers={"X-API-Key": team.service})
+                posted = time.monotonic()
+                await watch.take(1)
+                assert time.monotonic() - posted < 1
+
+    async def test_why_something_failed(
+        self, address: str, team: Team, db: Database, api: httpx2.AsyncClient, repo: Repo, service_key: ServiceKey
+    ) -> None:
+        mission = (await filed(api, repo))["mission_id"]
+        recorder = Recorder(db, team.workspace_id, service_key)
+        async with watching(address, team.observer, subject=mission) as watch:
+            record = await recorder.begin(mission, StageName.RUN_TESTS)
+            await recorder.end(record, StageStatus.FAILED, reason="1 of 7 tests failed: calc::adds")
+            started, failed = await watch.take(2)
+        assert (started.event, failed.event) == ("stage.started", "stage.failed")
+        assert json.loads(failed.data)["data"]["reason"] == "1 of 7 tests failed: calc::adds"
 
     async def test_each_team_sees_its_own(self, address: str, team: Team, other_team: Team, db: Database) -> None:
         await tell(db, other_team.workspace_id, "theirs, before")

@@ -33,8 +33,10 @@ async def test_it_counts_what_is_not_proved(lines: list[str], tmp_path: Path) ->
     shown = verified(tmp_path, lines)
     assert shown.exit_code == 0
     assert "1 rows that are not sealed" in shown.stdout
-    assert "14 leaves: of other workspaces, or withheld" in shown.stdout
-    assert json.loads(verified(tmp_path, lines, "--json").stdout)["hidden"] == 14
+    assert "14 leaves of other workspaces" in shown.stdout
+    assert "withheld" not in shown.stdout
+    found = json.loads(verified(tmp_path, lines, "--json").stdout)
+    assert (found["hidden"], found["counted"]) == (14, True)
 
 
 async def test_strictly_all_must_be_sealed(lines: list[str], tmp_path: Path) -> None:
@@ -42,6 +44,16 @@ async def test_strictly_all_must_be_sealed(lines: list[str], tmp_path: Path) -> 
     assert (refused.exit_code, refused.stderr.startswith("unsealed: 1 rows")) == (1, True)
     sealed = [line for line in lines if json.loads(line)["kind"] != "unsealed"]
     assert verified(tmp_path, sealed, "--strict").exit_code == 0
+
+
+async def test_rows_that_are_withheld_are_missed(lines: list[str], tmp_path: Path) -> None:
+    """Whoever passes the file on shows only the hash of the newest row, as of a row of another workspace."""
+    at = max(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "row")
+    row = json.loads(lines[at])
+    lines[at] = json.dumps({"kind": "hidden", "level": 0, "index": row["index"], "hash": row["leaf"]})
+    refused = verified(tmp_path, lines)
+    assert (refused.exit_code, refused.stderr.startswith("rows_withheld: ")) == (1, True)
+    assert "14 sealed rows, and 13 are here" in refused.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

@@ -195,7 +195,7 @@ class TestLines:
 
     @pytest.mark.parametrize("value", [None, True, -1, 1.5, 10**30, "x", "\ud800", [], {}, [[[]]]], ids=str)
     async def test_no_value_of_a_field_makes_it_stumble(self, log: Log, value: object) -> None:
-        for kind in ("log", "row", "hidden", "checkpoint"):
+        for kind in ("log", "row", "hidden", "checkpoint", "count"):
             number = next(n for n, line in enumerate(log.lines) if json.loads(line)["kind"] == kind)
             entry = json.loads(log.lines[number])
             for name in entry.keys() - {"workspace_id"} if kind == "log" else entry:

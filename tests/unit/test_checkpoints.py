@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -42,6 +43,17 @@ def test_a_signed_note_is_read_back() -> None:
     assert checkpoints.read(NOTE) == CHECKPOINT
 
 
+def test_lines_of_our_own_are_signed_with_it() -> None:
+    extended = replace(CHECKPOINT, extensions=("workspaces 3 AAAA", "more"))
+    note = checkpoints.sign(extended, PUBLIC, KEY.sign)
+    assert note.startswith(CHECKPOINT.text + "workspaces 3 AAAA\nmore\n\n")
+    assert checkpoints.verify(note, [PUBLIC]) == extended
+    with pytest.raises(InvalidInput, match="no given key signed"):
+        checkpoints.verify(note.replace("workspaces 3", "workspaces 2"), [PUBLIC])
+    with pytest.raises(InvalidInput, match="no given key signed"):
+        checkpoints.verify(note.replace("more\n", ""), [PUBLIC])
+
+
 def test_another_signature_beside_ours_does_no_harm() -> None:
     both = NOTE + "\N{EM DASH} witness.example AAAAAAAA\n"
     assert checkpoints.verify(both, [PUBLIC]) == CHECKPOINT
@@ -58,6 +70,20 @@ def test_no_character_can_be_changed(position: int) -> None:
     changed = NOTE[:position] + ("0" if NOTE[position] != "0" else "1") + NOTE[position + 1 :]
     with pytest.raises(InvalidInput):
         checkpoints.verify(changed, [PUBLIC])
+
+
+def test_no_bit_can_be_changed() -> None:
+    raw = NOTE.encode()
+    for bit in range(8 * len(raw)):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises((InvalidInput, UnicodeDecodeError)):
+            checkpoints.verify(changed.decode(), [PUBLIC])
+    for bit in range(8 * len(PUBLIC)):
+        key = bytearray(PUBLIC)
+        key[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(InvalidInput):
+            checkpoints.verify(NOTE, [bytes(key)])
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ DOCUMENTS = [
         "AGENTS.md",
         "CHANGELOG.md",
         "docs/audit.md",
+        "docs/controls.md",
         "docs/governance.md",
         "docs/runbook.md",
         "docs/policy.md",
@@ -86,6 +87,39 @@ def test_links_and_make_targets_exist(document: Path) -> None:
         r"`((?:models|workflows|activities|worker|api|cli|deploy|config|docs|tests)/[\w./-]*)`", text
     ):
         assert (ROOT / path).exists(), path
+
+
+CONTROLS = [row.split("|")[1:-1] for row in (ROOT / "docs/controls.md").read_text().splitlines() if "::" in row]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda row: row[0].strip())
+def test_each_control_has_a_requirement_and_a_test(control: list[str]) -> None:
+    _, by, requirement, held = (cell.strip() for cell in control)
+    assert by
+    assert re.fullmatch(r"[A-Z]+-[0-9]{2}(, [A-Z]+-[0-9]{2})*", requirement)
+    file, name = held.strip("`").split("::")
+    assert re.search(rf"^ *(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
+
+
+def test_every_row_of_the_list_of_controls_names_a_test() -> None:
+    rows = [row for row in (ROOT / "docs/controls.md").read_text().splitlines() if row.startswith("|")]
+    assert len(CONTROLS) == len([row for row in rows if not row.startswith(("| control ", "| ---"))]) > 20
+
+
+TEXTS = [path for suffix in ("md", "json", "yaml") for path in (ROOT / "docs").rglob(f"*.{suffix}")]
+CLAIM = re.compile(
+    r"certifi(ed|cation)|(ISO|SOC|NIST)\b.{0,20}\b(ready|compliant|conform)|complian(t|ce) with", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("text", [*DOCUMENTS, *TEXTS], ids=lambda path: path.name)
+def test_no_text_claims_to_meet_a_standard(text: Path) -> None:
+    assert CLAIM.search(text.read_text()) is None
+
+
+@pytest.mark.parametrize("claim", ["SOC 2 certified", "is ISO 27001 ready", "Certification", "NIST-compliant"])
+def test_such_a_claim_would_be_found(claim: str) -> None:
+    assert CLAIM.search(f"Mission Control: {claim}.")
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)

@@ -19,6 +19,7 @@ from models.domain.merkle import (
     leaf_hash,
     node_hash,
     root_of,
+    root_over,
     subtrees,
 )
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
@@ -122,6 +123,11 @@ def test_a_frontier_takes_no_subtree_where_none_may_stand() -> None:
     tree = grown(3)
     with pytest.raises(ValueError, match="no subtree of level 1 begins at 3"):
         tree.add(EMPTY_ROOT, 1)
+
+
+@given(st.integers(0, 300))
+def test_a_root_over_leaves_is_that_of_the_definition(size: int) -> None:
+    assert root_over([leaf_hash(entry) for entry in entries_of(size)]) == naive_root(entries_of(size))
 
 
 @given(sizes, st.data())
