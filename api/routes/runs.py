@@ -1,14 +1,15 @@
 """Runs: executions that cost something, what they reserve and what they pay (BUDG-10, ACTIVITY-02)."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
 from api.blocks import ToMissions, told
-from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Reporter, Settler, Spender
+from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Policies, Reader, Reporter, Settler, Spender
 from api.routing import router
+from api.unpriced import require_unpriced
 from api.views import page_of
 from models.configuration import load_prices
 from models.contracts.missions import Named
@@ -91,7 +92,7 @@ async def report_cost(
     """Pay for a call that was made. Where that goes beyond a limit, nothing is paid and the run is blocked."""
 
     async def pay(key: str) -> CostView:
-        priced = await _priced(db, call, run_id, report, settings)
+        priced = _price(await _open_run(db, call, run_id), report, settings)
         async with missions.hear_of_refusal():
             await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
         return await _cost(db, call, run_id, key, priced)
@@ -108,11 +109,18 @@ async def reserve_cost(
     once: OnlyOnce,
     settings: AppSettings,
     missions: ToMissions,
+    book: Policies,
 ) -> Response:
-    """Reserve what a call may cost before it is made; settle or release it by its `cost_id`."""
+    """Reserve what a call may cost before it is made; settle or release it by its `cost_id`.
+
+    Where the model has no price, the dearest stands in for it, and the policy may deny the call.
+    """
 
     async def hold(key: str) -> CostView:
-        priced = await _priced(db, call, run_id, wanted, settings)
+        run = await _open_run(db, call, run_id)
+        priced = _price(run, wanted, settings)
+        if priced.unpriced:
+            await require_unpriced(db, book, call, settings, run, priced)
         async with missions.hear_of_refusal():
             await ledger.reserve(db, Place(call.workspace_id, run_id, key), priced, call.actor, wanted.lasts)
         return await _cost(db, call, run_id, key, priced)
@@ -134,7 +142,7 @@ async def settle_cost(
     """Pay what a reserved call did cost, also where it is more than was reserved."""
 
     async def pay(_: str) -> CostView:
-        priced = await _priced(db, call, run_id, report, settings)
+        priced = _price(await _open_run(db, call, run_id), report, settings)
         await ledger.settle(db, Place(call.workspace_id, run_id, cost_id), priced, call.actor)
         return await _cost(db, call, run_id, cost_id, priced)
 
@@ -188,10 +196,13 @@ async def _find(db: Database, call: Call, run_id: str) -> RunView:
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, own_agent(call)))
 
 
-async def _priced(db: Database, call: Call, run_id: str, report: CostReport, settings: Settings) -> Charge:
-    """Price a call of the caller's run by the day that the database has."""
+async def _open_run(db: Database, call: Call, run_id: str) -> dict[str, Any]:
     async with db.workspace(call.workspace_id) as session:
-        run = await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+        return await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+
+
+def _price(run: dict[str, Any], report: CostReport, settings: Settings) -> Charge:
+    """Price a call by the day that the database has."""
     return charge(load_prices(settings.config_dir), report.usage, run["now"].date())
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 START = "mission.start"
 """Of an agent; operators start what they like."""
+CALL_UNPRICED = "model.call_unpriced"
+"""A call of a model that `config/prices.yaml` has no price for."""
 MERGE = "mission.merge"
 FORCE_ROLLBACK = "mission.force_rollback"
 

@@ -19,7 +19,7 @@ from tests.fixtures.api import Caller, Team
 from tests.fixtures.budgets import BOT, MONTH, cap, place, usd
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
-from tests.fixtures.policies import SOURCE
+from tests.fixtures.policies import put_in_force
 
 __all__ = ["repo"]
 
@@ -29,8 +29,7 @@ LEVEL_DAY = Key(Scope.AGENT_DAY, Owner.LEVEL, "intern")
 NEEDS = {"required_trust_score": 0.8, "allowed_roles": ["elite_coding_agent"]}
 PASSED = (409, "no_candidate")
 """What stops a mission without candidates behind all gates."""
-INTERNS = """rules:
-  - rule: no-interns
+INTERNS = """  - rule: no-interns
     because: interns start nothing here
     when: {action: mission.start, level: intern}
     """
@@ -70,9 +69,7 @@ async def start(agent: httpx2.AsyncClient, mission: dict[str, Any]) -> tuple[int
 
 async def govern(api: httpx2.AsyncClient, does: str) -> None:
     """Put a policy in force that does something about interns who start missions."""
-    source = SOURCE.replace("rules:\n", f"{INTERNS}{does}\n", 1)
-    version = (await api.post(f"{API}/policy/versions", json={"source": source})).json()["data"]["version"]
-    assert (await api.post(f"{API}/policy/versions/{version}/activate")).status_code == 200
+    await put_in_force(api, f"{INTERNS}{does}")
 
 
 class TestKey:

@@ -9,10 +9,15 @@ from models.store.database import Database
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.budgets import entries, told
 from tests.fixtures.missions import refusal
+from tests.fixtures.policies import put_in_force
 
 RUNS = "/api/v1/runs"
 SONNET = {"model": "claude-sonnet-4-5", "tokens_in": 1000, "tokens_out": 1000}
 """0.018 USD by the shipped list."""
+UNPRICED = """  - rule: unpriced
+    because: nobody knows what it costs
+    when: {action: model.call_unpriced}
+    deny: true"""
 
 
 async def started(api: httpx2.AsyncClient, **values: Any) -> str:
@@ -125,6 +130,20 @@ class TestCosts:
         strange = (await paid(agent, run, model="x-1", tokens_out=1000)).json()["data"]
         assert (told["usd"], told["unpriced"]) == ("0.001", False)
         assert (strange["usd"], strange["unpriced"]) == ("0.075", True)
+
+    async def test_a_policy_may_deny_a_model_without_a_price_before_it_is_called(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, team: Team, db: Database
+    ) -> None:
+        run = await started(agent)
+        assert (await agent.post(f"{run}/reservations", json={"model": "x-1", "tokens_out": 10})).status_code == 201
+        await put_in_force(api, UNPRICED)
+        refused = await agent.post(f"{run}/reservations", json={"model": "x-1", "tokens_out": 10})
+        assert refusal(refused) == (403, "policy_denies")
+        assert "'x-1' has no price, put it into config/prices.yaml: nobody knows what it costs" in refused.text
+        assert (await agent.post(f"{run}/reservations", json=SONNET)).status_code == 201
+        assert (await paid(agent, run, model="x-1", tokens_out=10)).status_code == 201, "what was done is paid"
+        held = [row for row in await entries(db, team.workspace_id) if row["kind"] == "reserve"]
+        assert len(held) == 3
 
     async def test_crossing_blocks_and_an_admin_lets_it_go_on(
         self, agent: httpx2.AsyncClient, client: Caller, team: Team, api: httpx2.AsyncClient

@@ -41,7 +41,7 @@ def signer(key: ServiceKey) -> Callable[[bytes], bytes]:
 async def test_it_goes_on(postgres_server: PostgresServer, tmp_path: Path) -> None:
     url, key = postgres_server.create_database(), new_key(tmp_path)
     public = raw_key(key.public_openssh)
-    migrate(url, "0021")
+    migrate(url, "0019")
     with psycopg.connect(plain(url), autocommit=True) as connection:
         connection.execute(SEALED.encode())
         leaves = [row[0] for row in connection.execute("SELECT leaf FROM audit_leaf ORDER BY tree_index")]

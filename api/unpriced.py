@@ -1,0 +1,40 @@
+"""Whether a model may be called whose price nobody knows (V-30): the policy says so, before it is called."""
+
+from typing import Any
+
+from api.auth import Call
+from models.domain.actions import CALL_UNPRICED
+from models.domain.errors import NotPermitted
+from models.domain.policy import Act, Context, Level, Outcome, Who
+from models.domain.prices import Charge
+from models.domain.principals import Kind
+from models.settings import Settings
+from models.store.database import Database
+from models.store.policies import PolicyBook
+
+
+async def require_unpriced(
+    db: Database, book: PolicyBook, call: Call, settings: Settings, run: dict[str, Any], asked: Charge
+) -> None:
+    """Let a run reserve for a model without a price only where the policy allows that.
+
+    Raises:
+        NotPermitted: `policy_denies`, or `policy_asks`, as nobody is asked about a single call.
+    """
+    context = Context(
+        env=settings.env, usd=asked.usd, facts={"model": asked.usage.model or "", "run_id": run["run_id"]}
+    )
+    act = Act(action=CALL_UNPRICED, principal=_who(call, run), context=context)
+    async with db.workspace(call.workspace_id) as session:
+        verdict, _ = await book.judge(session, call.workspace_id, act, f"{run['run_id']}.unpriced.{call.request_id}")
+    if verdict.outcome is not Outcome.ALLOW:
+        code = "policy_denies" if verdict.outcome is Outcome.DENY else "policy_asks"
+        raise NotPermitted(
+            code, f"{asked.usage.model!r} has no price, put it into config/prices.yaml: {'; '.join(verdict.reasons)}"
+        )
+
+
+def _who(call: Call, run: dict[str, Any]) -> Who:
+    if run["agent_id"] is None:
+        return Who(name=call.principal.known_as, kind=call.principal.kind, role=call.principal.role)
+    return Who(name=run["agent_id"], kind=Kind.AGENT, level=Level(run["level"]))
