@@ -120,7 +120,7 @@ class GovernanceActivities:
         act, shown = await self._act(session, question, mission)
         name = governance.decision_id(ref, GOVERNANCE)
         found, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
-        judged = _proposed(found, mission)
+        judged = _demanded(found, mission)
         binding = _binding(question, judged, law)
         verdict = await _rest(session, question, judged, binding, shown)
         decision = await governance.ask(
@@ -208,12 +208,14 @@ async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
     return await merge_slots.claim(session, queue, run)
 
 
-def _proposed(judged: Judged, mission: Mission) -> Judged:
-    """Let a human decide what a mission may only propose, whatever the policy says (POL-17)."""
-    if mission.trust_requirements.get("memory_write_scope") != "propose" or judged.outcome is not Outcome.ALLOW:
-        return judged
-    reasons = (*judged.reasons, "the mission's memory_write_scope is propose: it may not merge by itself")
-    return judged.model_copy(update={"outcome": Outcome.ASK, "reasons": reasons})
+def _demanded(judged: Judged, mission: Mission) -> Judged:
+    """Let a human decide what whoever filed the mission wants decided, whatever the policy says (POL-17, APPR-07)."""
+    trust = mission.trust_requirements
+    if trust.get("memory_write_scope") == "propose":
+        return judged.asking("the mission's memory_write_scope is propose: it may not merge by itself")
+    if trust.get("requires_governance_approval"):
+        return judged.asking("the mission requires governance approval")
+    return judged
 
 
 async def _rest(

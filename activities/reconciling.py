@@ -22,7 +22,18 @@ from models.domain.errors import MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
-from models.store import agents, blocks, configuration, governance, ledger, reconciling, running, signing_keys, stages
+from models.store import (
+    agents,
+    blocks,
+    configuration,
+    governance,
+    ledger,
+    memory,
+    reconciling,
+    running,
+    signing_keys,
+    stages,
+)
 from models.store.events import Actor
 from models.tables.missions import Mission
 
@@ -63,6 +74,7 @@ class ReconcileActivities:
             async with self._db.system() as session:
                 await governance.tell_half_time(session, _this_pass(), AT_ONCE)
                 await governance.expire_overdue(session, _this_pass(), AT_ONCE)
+                await memory.refuse_expired(session, _this_pass())
             async with self._db.system() as session:
                 unheard = await reconciling.unacknowledged(session)
                 unheeded = await blocks.unheeded(session)

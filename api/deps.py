@@ -52,6 +52,8 @@ Asker = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True), Lati
 """The same, where SQL tells a held agent why it gets nothing."""
 ServiceOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, services=True)))]
 """S, O, D."""
+AnyWriter = Annotated[Call, Depends(Caller(Callers(Role.MEMBER, agents=True, services=True), Latitude.FINISH))]
+"""A, M, O, D, S."""
 AnyActor = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True, services=True)))]
 """A, O, D, S."""
 _REPORTERS = Callers(Role.ADMIN, agents=True, services=True)

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from models.domain.agents import AGENT_TRANSITIONS, REGISTRATION_TRANSITIONS
 from models.domain.alerts import ALERT_TRANSITIONS
+from models.domain.memory import NOTE_TRANSITIONS
 from models.domain.states import CAPA_TRANSITIONS, DECISION_TRANSITIONS, MISSION_TRANSITIONS
 
 State = TypeVar("State", bound=StrEnum)
@@ -22,6 +23,7 @@ def page() -> str:
         _section("Missions", MISSION_TRANSITIONS),
         _section("Decisions", DECISION_TRANSITIONS),
         _section("Corrective actions (CAPA)", CAPA_TRANSITIONS),
+        _section("Notes of the memory", NOTE_TRANSITIONS),
         _section("Registrations of agents", REGISTRATION_TRANSITIONS),
         _section("Agents", AGENT_TRANSITIONS),
         _section("Alerts", ALERT_TRANSITIONS),

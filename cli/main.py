@@ -12,6 +12,7 @@ from cli import (
     budgets,
     decisions,
     keys,
+    memory,
     missions,
     policy,
     principals,
@@ -50,6 +51,7 @@ app.add_typer(missions.app, name="mission")
 app.add_typer(decisions.app, name="decision")
 app.add_typer(repositories.app, name="repository")
 app.add_typer(policy.app, name="policy")
+app.add_typer(memory.app, name="memory")
 app.add_typer(keys.app, name="key")
 app.add_typer(principals.app, name="principal")
 app.add_typer(workspaces.members, name="member")

@@ -23,7 +23,7 @@ from models.schemas import links
 from models.schemas.decisions import AnswerView, CostSoFar, DecisionCounts, DecisionResolve, DecisionView
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
-from models.store import budgets, costs, decisions, registrations
+from models.store import budgets, costs, decisions, memory, registrations
 from models.tables.missions import Decision
 
 routes = router("decisions")
@@ -95,6 +95,8 @@ async def resolve_decision(
             resolved.append(decision)
             if decision.kind == registrations.KIND:
                 await registrations.conclude(session, decision, call.actor)
+            if memory.is_about(decision):
+                await memory.conclude(session, decision, call.actor)
         if decision.kind == budgets.KIND:
             await budgets.answered(session, decision, call.actor)
         [view] = await _views(session, call.workspace_id, [decision])
@@ -139,6 +141,8 @@ def _view(decision: Decision, spent: Mapping[str, Any]) -> DecisionView:
     view.links["self"] = links.decision(decision.decision_id)
     if decision.kind == TOOL_ACTION:
         view.links["tool_call"] = links.tool_call(decision.binding["run_id"], decision.binding["number"])
+    if memory.is_about(decision):
+        view.links["memory"] = links.memory(decision.binding["memory_id"])
     if decision.mission_id:
         view.links["mission"] = links.mission(decision.mission_id)
         view.links["diff"] = (

@@ -12,6 +12,8 @@ CALL_UNPRICED = "model.call_unpriced"
 """A call of a model that `config/prices.yaml` has no price for."""
 MERGE = "mission.merge"
 FORCE_ROLLBACK = "mission.force_rollback"
+WRITE_MEMORY, WRITE_MISSION_MEMORY = "write_memory", "mission.write_memory"
+"""On one's own, and for a mission, whose `memory_write_scope` holds besides."""
 
 RECORD, READ, RECONCILE = "record", "read_db", "reconcile"
 COMMANDS, ROLL_BACK = "run_commands", "mission.roll_back"

@@ -236,6 +236,12 @@ class Verdict(_Part):
         """Whether a human must answer first."""
         return self.outcome is Outcome.ASK
 
+    def asking(self, because: str) -> "Verdict":
+        """The same of an act that takes an answer whatever the policy says; what is denied stays so."""
+        if self.outcome is not Outcome.ALLOW:
+            return self
+        return self.model_copy(update={"outcome": Outcome.ASK, "ask": Ask(), "reasons": (*self.reasons, because)})
+
 
 class Policy(_Part):
     """A version of the law: the classes of actions, the rules from top to bottom, who may answer what."""

@@ -42,6 +42,7 @@ NOUNS = (
     "decisions",
     "events",
     "keys",
+    "memory",
     "metrics",
     "missions",
     "policy",

@@ -23,6 +23,11 @@ def tool_call(run_id: str, number: int) -> str:
     return f"{API}/runs/{run_id}/tool-calls/{number}"
 
 
+def memory(memory_id: str) -> str:
+    """The address of a note."""
+    return f"{API}/memory/{quote(memory_id, safe='')}"
+
+
 def blob(mission_id: str, digest: str) -> str:
     """The address of something stored for a mission."""
     return f"{mission(mission_id)}/blobs/{digest}"

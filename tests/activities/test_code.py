@@ -17,6 +17,13 @@ CRASHES = "diff --git a/q.py b/q.py\nt b/n.txt\n--- /dev/null\n+++ b/n.txt\n@@ -
 PULL, PATCH = StageName.PULL_CODE, StageName.BRANCH_AND_PATCH
 
 
+async def stored(case: Case) -> tuple[bytes, ...]:
+    """List each object that the repository, its mirror and the mission hold, and each ref of the repository."""
+    listing = ("cat-file", "--batch-all-objects", "--batch-check")
+    mirrored = (await (await case.job()).mirror.git(*listing)).out
+    return case.repo.git(*listing), case.repo.git("for-each-ref"), mirrored
+
+
 class TestPullCode:
     async def test_the_checkout_is_the_base(self, shop: Shop) -> None:
         case = await (await shop.mission()).begun()
@@ -84,12 +91,16 @@ class TestBranchAndPatch:
         assert answer.status is StageStatus.FAILED
         assert (await case.record(PATCH)).result["code"] in ("git_crashed", "patch_does_not_apply")
 
-    async def test_read_only_missions_change_nothing(self, shop: Shop) -> None:
-        case = await shop.mission(trust_requirements={"memory_write_scope": "read_only"})
-        await case.begun()
-        answer = await do(case.host.code.branch_and_patch, case.task(PATCH))
-        assert (answer.status, answer.head_sha) == (StageStatus.FAILED, "")
+    async def test_read_only_missions_make_no_commit_and_push_no_branch(self, shop: Shop) -> None:
+        case = await (await shop.mission(trust_requirements={"memory_write_scope": "read_only"})).begun()
+        before = await stored(case)
+        for attempt in (1, 2):
+            answer = await do(case.host.code.branch_and_patch, case.task(PATCH), attempt=attempt)
+            assert (answer.status, answer.head_sha) == (StageStatus.FAILED, "")
         assert "it may not change code" in answer.reason
+        assert (await case.record(PATCH)).result["code"] == "read_only"
+        assert await stored(case) == before
+        assert await stored(await (await shop.another(case)).patched()) != before, "what changes would be seen"
 
     async def test_a_patch_for_another_base_fails(self, shop: Shop) -> None:
         case = await shop.mission()

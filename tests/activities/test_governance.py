@@ -120,17 +120,22 @@ class TestAsk:
         assert decision.reasons == ["the patch changes existing tests: tests/old.txt"]
 
     @pytest.mark.parametrize(
-        ("source", "reason"),
-        [(SOURCE, "the mission requires governance approval"), (NO_FORCE, "memory_write_scope is propose")],
+        ("trust", "source", "reason"),
+        [
+            ({"memory_write_scope": "propose"}, SOURCE, "the mission requires governance approval"),
+            ({"memory_write_scope": "propose"}, NO_FORCE, "memory_write_scope is propose"),
+            ({"requires_governance_approval": True}, NO_FORCE, "the mission requires governance approval"),
+        ],
     )
-    async def test_what_may_only_propose_asks_whatever_the_policy_says(
-        self, shop: Shop, source: str, reason: str
+    async def test_what_its_mission_wants_decided_is_asked_whatever_the_policy_says(
+        self, shop: Shop, trust: dict[str, Any], source: str, reason: str
     ) -> None:
-        case = await (await shop.mission(trust_requirements={"memory_write_scope": "propose"})).patched()
+        case = await (await shop.mission(trust_requirements=trust)).patched()
         async with case.db.workspace(case.workspace_id) as session:
             made = await policies.create(session, case.workspace_id, source, "", Actor("olga", "request-1"))
             await policies.activate(session, case.workspace_id, made.version, Actor("olga", "request-1"))
         assert ((await asked(case)).status, await case.told("decision.requested")) == (DecisionStatus.PENDING, 1)
+        assert (await case.settle(attempt=2)).slot_token is None, "nothing merges meanwhile"
         [decision] = await case.rows(Decision)
         assert reason in decision.reasons[-1]
 

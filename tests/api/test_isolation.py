@@ -30,7 +30,7 @@ async def theirs(client: Caller, other_team: Team, db: Database, repo: Repo, ser
 async def footprint(db: Database, workspace_id: str) -> dict[str, int]:
     """How many rows a workspace has, by table."""
     tables = ["mission", "candidate", "decision", "capa", "repository", "event", "metric_observation", "blob"]
-    tables += ["principal", "agent", "api_key", "audit", "ledger"]
+    tables += ["principal", "agent", "api_key", "audit", "ledger", "memory_note"]
     async with db.workspace(workspace_id) as session:
         return {
             table: (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()  # noqa: S608  # ours
@@ -71,6 +71,7 @@ async def test_no_list_shows_them(client: Caller, team: Team, other_team: Team, 
     ("path", "body"),
     [
         ("/capa", {"title": "t", "cause": "c", "severity": "low", "mission_id": "{mission_id}"}),
+        ("/memory", {"kind": "code_fragment", "title": "t", "body": "b", "mission_id": "{mission_id}"}),
         ("/metrics/observations", {"metric_id": "p95", "value": 1, "mission_id": "{mission_id}"}),
         ("/missions", {"subsystem_id": "s", "severity": "low", "repository": "{repository}"}),
     ],

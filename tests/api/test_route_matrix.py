@@ -64,6 +64,9 @@ GET    /capa                                        A B M O D
 GET    /capa/{capa_id}                              A B M O D
 POST   /capa                                        O D S
 PATCH  /capa/{capa_id}                              O D
+GET    /memory                                      A B M O D
+GET    /memory/{memory_id}                          A B M O D
+POST   /memory                                      A M O D S
 GET    /events                                      A B M O D
 POST   /events                                      A D S
 GET    /audit                                       B M O D
@@ -131,6 +134,7 @@ DELETE /auth/session                                A B M O D S
 DELETE /principals/{name}                           D
 DELETE /keys/{key_id}                               D
 DELETE /agents/{agent}                              D
+DELETE /memory/{memory_id}                          O D
 """
 """Callers: A agent, a one that the policy names, B observer, M member, O operator, D admin, P platform admin (may do
 all that D may), S service, - no key. From requirements section 3; `GET …/{id}` as its list, `POST /events` for D, too.
@@ -147,6 +151,7 @@ WITHOUT_NAMES: dict[str, dict[str, Any]] = {
     "POST /runs": {"agent_id": "agent"},
     "PUT /budgets": {"scope": "run", "owner": "level", "name": "lead", "cap_usd": "2", "cap_tokens": None},
     "POST /capa": {"title": "t", "cause": "c", "severity": "low"},
+    "POST /memory": {"kind": "playbook_note", "title": "t", "body": "b"},
     "POST /events": {"type": "subsystem.report", "subject": {"kind": "s", "id": "x"}},
     "POST /keys": {"principal": "new", "role": "observer"},
     "POST /principals": {"name": "newer", "role": "observer"},
@@ -174,6 +179,7 @@ FINISHES = {
     "POST /runs/{run_id}/reservations",
     "POST /missions/{mission_id}/candidates",
     "POST /missions/{mission_id}/execute",
+    "POST /memory",
 }
 HELD = {"paused": REPORTS, "drained": REPORTS | FINISHES, "quarantined": set[str](), "stopped": set[str]()}
 """What a held agent may do besides looking around, which it may not, either, in the last two states."""

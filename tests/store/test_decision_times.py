@@ -1,54 +1,26 @@
 """Half time and expiry by the database's clock, however it is moved: each is told once."""
 
 import asyncio
-from collections.abc import Iterator
 
-import psycopg
 import pytest
 from sqlalchemy import text
 
 from models.domain.errors import Conflict
 from models.domain.states import DecisionStatus
 from models.store import decisions, governance
-from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.api import Team
+from tests.fixtures.clocks import Clock, clock
 from tests.fixtures.runs import human
 
+__all__ = ["clock"]
 RECONCILER = Actor("reconciler", "pass-1")
 ASKED = """
 INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, expires_at)
 SELECT :workspace, name, 'agent_question', 0, 0, 'pending', 'YELLOW', 'robot', mc_now() + interval '10 hours'
 FROM unnest(ARRAY['one', 'two']) name
 """
-
-
-class Clock:
-    """The hands of the database's clock."""
-
-    def __init__(self, url: str) -> None:
-        self._owner = psycopg.connect(plain(url), autocommit=True)
-
-    def show(self, hours: int) -> None:
-        """Let it show so many hours from now."""
-        self._owner.execute(
-            "CREATE OR REPLACE FUNCTION mc_now() RETURNS timestamptz LANGUAGE sql STABLE"
-            f" AS 'SELECT now() + interval ''{hours} hours'''"
-        )
-
-    def close(self) -> None:
-        """Let it go right again."""
-        self.show(0)
-        self._owner.close()
-
-
-@pytest.fixture
-def clock(database_url: str) -> Iterator[Clock]:
-    """The clock of the module's database."""
-    made = Clock(database_url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

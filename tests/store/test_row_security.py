@@ -7,9 +7,9 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import ProgrammingError
 from sqlmodel import SQLModel
 
-from models.tables import agents, alerts, events, missions, policies, workspaces
+from models.tables import agents, alerts, events, memory, missions, policies, workspaces
 
-__all__ = ["agents", "alerts", "events", "missions", "policies", "workspaces"]
+__all__ = ["agents", "alerts", "events", "memory", "missions", "policies", "workspaces"]
 """Their import makes the metadata whole."""
 
 TABLES = sorted(

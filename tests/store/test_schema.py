@@ -9,10 +9,10 @@ from sqlalchemy.dialects import postgresql
 from sqlmodel import SQLModel
 
 from models.store.migrate import expected_revision, migrate
-from models.tables import agents, alerts, audit, budgets, events, missions, policies, workspaces
+from models.tables import agents, alerts, audit, budgets, events, memory, missions, policies, workspaces
 from tests.fixtures.servers import PostgresServer
 
-__all__ = ["agents", "alerts", "audit", "budgets", "events", "missions", "policies", "workspaces"]
+__all__ = ["agents", "alerts", "audit", "budgets", "events", "memory", "missions", "policies", "workspaces"]
 """Their import makes the metadata whole."""
 
 TABLES = SQLModel.metadata.tables

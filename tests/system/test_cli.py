@@ -276,6 +276,24 @@ class TestBudgets:
         assert "total" in cli("cost").stdout
 
 
+class TestMemory:
+    def test_written_found_shown_and_withdrawn(self, cli: Cli, merged: tuple[str, str], tmp_path: Path) -> None:
+        (tmp_path / "note.md").write_text("Half cents go up: see money.py.\n")
+        words = ("--file", str(tmp_path / "note.md"), "--tag", "tax", "--mission", merged[0])
+        note = json.loads(cli("memory", "add", "Rounding", *words, "--json").stdout)
+        assert (note["state"], note["tags"], note["mission_id"]) == ("kept", ["tax"], merged[0])
+        piped = cli("memory", "add", "Cache", "--file", "-", "--kind", "code_fragment", text="cache.clear()")
+        assert "cache.clear()" in piped.stdout
+        for options in (("cents", "up"), ("--tag", "tax"), ("--mission", merged[0]), ("--kind", "playbook_note")):
+            listed = cli("memory", "list", *options).stdout
+            assert ("Rounding" in listed, "Cache" in listed) == (True, False)
+        assert "Half cents go up" in cli("memory", "show", note["memory_id"]).stdout
+        assert "withdrawn" in cli("memory", "withdraw", note["memory_id"], "--yes").stdout
+        assert "Rounding" not in cli("memory", "list").stdout
+        assert "Rounding" in cli("memory", "list", "--state", "withdrawn").stdout
+        assert cli("memory", "add", "Nothing", "--file", str(tmp_path / "gone.md")).returncode == 2
+
+
 class TestSteering:
     """Decisions and commands from another terminal."""
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.domain.errors import IllegalTransition
+from models.domain.memory import NOTE_TRANSITIONS
 from models.domain.states import (
     CAPA_TRANSITIONS,
     DECISION_TRANSITIONS,
@@ -20,7 +21,7 @@ from models.domain.states import (
 )
 
 Table = dict[StrEnum, frozenset[StrEnum]]
-TABLES = [MISSION_TRANSITIONS, DECISION_TRANSITIONS, CAPA_TRANSITIONS]
+TABLES = [MISSION_TRANSITIONS, DECISION_TRANSITIONS, CAPA_TRANSITIONS, NOTE_TRANSITIONS]
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -1,0 +1,70 @@
+"""What a workspace remembers: notes of agents and people, and what makes one count (POL-17, V-19)."""
+
+from datetime import timedelta
+from enum import StrEnum
+
+from models.domain.errors import NotPermitted
+from models.domain.policy import Outcome, Verdict
+from models.domain.principals import Principal, Role
+
+MAX_BODY = 20_000
+"""Characters of a note."""
+MAX_PROPOSED = 200
+"""Notes that wait in a workspace: agents write them, and people must read them."""
+PROPOSAL_LASTS = timedelta(days=7)
+
+
+class NoteKind(StrEnum):
+    """What a note is."""
+
+    CODE_FRAGMENT = "code_fragment"
+    PLAYBOOK_NOTE = "playbook_note"
+
+
+class NoteState(StrEnum):
+    """Whether a note counts: only one that is kept does."""
+
+    PROPOSED = "proposed"
+    KEPT = "kept"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+
+
+class WriteScope(StrEnum):
+    """What a mission lets its agent write (MISS-13)."""
+
+    READ_ONLY = "read_only"
+    PROPOSE = "propose"
+    PERSIST = "persist"
+
+
+NOTE_TRANSITIONS: dict[NoteState, frozenset[NoteState]] = {
+    NoteState.PROPOSED: frozenset({NoteState.KEPT, NoteState.REFUSED, NoteState.WITHDRAWN}),
+    NoteState.KEPT: frozenset({NoteState.WITHDRAWN}),
+    NoteState.REFUSED: frozenset(),
+    NoteState.WITHDRAWN: frozenset(),
+}
+
+
+def scoped(verdict: Verdict, scope: WriteScope) -> Verdict:
+    """Join what the policy and a mission say of writing a note: the stricter holds.
+
+    Raises:
+        NotPermitted: `memory_read_only` by the mission, `policy_denies` by the policy.
+    """
+    if scope is WriteScope.READ_ONLY:
+        told = "the mission's memory_write_scope is read_only: tell an operator what is worth keeping"
+        raise NotPermitted("memory_read_only", told)
+    if verdict.outcome is Outcome.DENY:
+        raise NotPermitted("policy_denies", f"writing to the memory is denied: {'; '.join(verdict.reasons)}")
+    return verdict.asking("the mission's memory_write_scope is propose") if scope is WriteScope.PROPOSE else verdict
+
+
+def may_see(who: Principal, state: NoteState, written_by: str) -> bool:
+    """Whether somebody may read a note: one that does not count is for its author and for those who decide on it."""
+    return state is NoteState.KEPT or written_by == who.known_as or may_see_all(who)
+
+
+def may_see_all(who: Principal) -> bool:
+    """Whether somebody may read every note."""
+    return who.role is not None and who.role.includes(Role.OPERATOR)
