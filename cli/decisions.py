@@ -1,6 +1,7 @@
 """`mission-control decision …`: the questions that wait for a human."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,7 +121,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("answered", who),
         ]
     )
-    return Group(head, *_proof(api, decision), Text(), *_diff(api, decision))
+    return Group(head, *_proof(api, decision), Text(), *_diff(api, decision), *_note(api, decision))
 
 
 def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
@@ -152,6 +153,19 @@ def _diff(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
     if not (decision["question"].get("diff") and "diff" in decision["links"]):
         return []
     return [diff(api.content(decision["links"]["diff"]).decode(errors="replace"))]
+
+
+def _note(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
+    """The text of a note that is proposed, where whoever looks may read it."""
+    from rich.text import Text
+
+    from cli.errors import Refused
+    from cli.text import safe
+
+    with suppress(Refused):
+        if "memory" in decision["links"]:
+            return [Text(safe(api.get(decision["links"]["memory"])["body"]))]
+    return []
 
 
 def _asked(question: dict[str, Any]) -> Iterator[tuple[str, object]]:

@@ -293,6 +293,21 @@ class TestMemory:
         assert "Rounding" in cli("memory", "list", "--state", "withdrawn").stdout
         assert cli("memory", "add", "Nothing", "--file", str(tmp_path / "gone.md")).returncode == 2
 
+    def test_what_an_agent_proposes_is_read_before_it_counts(self, cli: Cli) -> None:
+        agent, observer = (
+            json.loads(cli("key", "create", *words, "--json").stdout)["secret"]
+            for words in (("scribe", "--kind", "agent"), ("onlooker", "--role", "observer"))
+        )
+        words = ("memory", "add", "Proposed", "--file", "-", "--json")
+        note = json.loads(cli(*words, text="Look before you leap.", MC_API_KEY=agent).stdout)
+        assert (note["state"], "Proposed" in cli("memory", "list").stdout) == ("proposed", False)
+        shown = ("decision", "show", note["decision_id"])
+        assert "Look before you leap." in cli(*shown).stdout
+        seen = cli(*shown, MC_API_KEY=observer)
+        assert (seen.returncode, note["memory_id"] in seen.stdout, "leap" in seen.stdout) == (0, True, False)
+        assert cli("decision", "approve", note["decision_id"], "--reason", "read it").returncode == 0
+        assert "Proposed" in cli("memory", "list").stdout
+
 
 class TestSteering:
     """Decisions and commands from another terminal."""
