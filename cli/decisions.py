@@ -162,9 +162,9 @@ def _note(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
     from cli.errors import Refused
     from cli.text import safe
 
-    with suppress(Refused):
-        if "memory" in decision["links"]:
-            return [Text(safe(api.get(decision["links"]["memory"])["body"]))]
+    if memory_id := decision["binding"].get("memory_id"):
+        with suppress(Refused):
+            return [Text(safe(api.get(f"/memory/{memory_id}")["body"]))]
     return []
 
 
