@@ -35,6 +35,7 @@ ADMINS = (Role.ADMIN, Role.PLATFORM_ADMIN)
 NOUNS = (
     "activity",
     "agents",
+    "alerts",
     "audit",
     "auth",
     "budgets",

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision = "0024"
+revision = "0021"
 down_revision = "0020"
 
 # What a note says is never changed: the roles may write only what became of it.
