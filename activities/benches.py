@@ -46,6 +46,11 @@ class Job:
         """Whose commits these are."""
         return Author(self.mission.workspace_id, self.mission.mission_id)
 
+    def require_write(self) -> None:
+        """Hold a mission to what it may write; raises `StageFailed` where it may only read (POL-17)."""
+        if self.mission.trust_requirements.get("memory_write_scope") == "read_only":
+            raise StageFailed("read_only", "the mission's memory_write_scope is read_only: it may not change code")
+
     @property
     def commands(self) -> Commands:
         """What stage 1 settled on: registered, from the file at the base, detected, or overridden."""

@@ -9,7 +9,6 @@ from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from models.contracts.pipeline import CloseInput, StageInput, StageResult
-from models.domain.errors import StageFailed
 from models.domain.law import touches
 from models.domain.stages import StageStatus
 from models.store.stages import NewEvidence
@@ -57,8 +56,7 @@ class CodeActivities:
 
     async def _patch(self, task: StageInput) -> Verdict:
         job = await self._benches.open(task.ref)
-        if job.mission.trust_requirements.get("memory_write_scope") == "read_only":
-            raise StageFailed("read_only", "the mission's memory_write_scope is read_only: it may not change code")
+        job.require_write()
         await self._benches.require_base(job, task.base_sha)
         applied = await self._benches.apply(job, task)
         head_sha = await self._benches.commit(job, task.ref, applied)

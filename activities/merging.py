@@ -45,6 +45,7 @@ class MergeActivities:
             job = await self._benches.open(task.ref)
             await self._pass_fence(job, task.token)
             try:
+                job.require_write()
                 done = await revert(
                     job.mirror,
                     job.mission.branch,
@@ -65,6 +66,7 @@ class MergeActivities:
     async def _merge(self, task: MergeInput, record: Stage) -> Verdict:
         ref = task.ref
         job = await self._benches.open(ref)
+        job.require_write()
         stage = StageInput(ref=ref, base_sha=task.base_sha, head_sha=task.head_sha)
         await self._benches.require_head(job, stage)
         try:

@@ -1,12 +1,15 @@
 """Stage 9 and the rollback, on a real repository: one merge, at most one revert, whatever dies."""
 
 import pytest
+from sqlalchemy import update
+from sqlmodel import col
 
 from models.contracts.pipeline import Conclusion, MergeResult
 from models.domain.errors import MissionControlError
 from models.domain.stages import StageName, StageStatus
-from models.domain.states import MissionOutcome, MissionStatus
+from models.domain.states import DecisionStatus, MissionOutcome, MissionStatus
 from models.store import running
+from models.tables.missions import Mission
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 MERGE, RESOLVE = StageName.MERGE, StageName.RESOLVE
@@ -22,6 +25,13 @@ async def reverted(case: Case, token: int = 2, **info: int) -> MergeResult:
 
 def commits(case: Case) -> int:
     return int(case.repo.git("rev-list", "--count", "--first-parent", "main"))
+
+
+async def may(case: Case, scope: str) -> None:
+    """Let the mission write so much from now on."""
+    async with case.db.workspace(case.workspace_id) as session:
+        values = {"trust_requirements": {"memory_write_scope": scope}}
+        await session.execute(update(Mission).where(col(Mission.mission_id) == case.mission_id).values(**values))
 
 
 class TestMerge:
@@ -83,6 +93,23 @@ class TestMerge:
         assert (answer.status, answer.moved_to) == (StageStatus.SKIPPED, head)
         assert case.repo.sha("main") == head
 
+    async def test_what_may_only_read_is_not_merged(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await may(case, "read_only")
+        refs = case.repo.git("for-each-ref")
+        answer = await merged(case)
+        assert (answer.status, (await case.record(MERGE)).result["code"]) == (StageStatus.FAILED, "read_only")
+        assert (case.repo.git("for-each-ref"), (await case.row()).merge_sha) == (refs, None)
+
+    async def test_what_may_only_propose_leaves_no_ref_while_it_is_asked_about(self, shop: Shop) -> None:
+        case = await shop.mission(trust_requirements={"memory_write_scope": "propose"})
+        refs = case.repo.git("for-each-ref")
+        await case.patched()
+        settled = await case.settle()
+        assert settled.answer
+        assert (settled.answer.status, settled.slot_token) == (DecisionStatus.PENDING, None)
+        assert case.repo.git("for-each-ref") == refs
+
     async def test_uncommitted_work_is_not_touched(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
         case.repo.write({"calc.txt": "half done\n"})
@@ -108,6 +135,14 @@ class TestRollBack:
         assert (await case.row()).revert_sha == first.merge_sha
         assert await case.told("mission.rolled_back") == 1
         assert "did not hold in observation" in case.repo.git("show", "-s", "--format=%B", "main").decode()
+
+    async def test_what_may_only_read_is_not_reverted(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        await may(case, "read_only")
+        refs = case.repo.git("for-each-ref")
+        answer = await reverted(case)
+        assert (answer.status, answer.conflict, "read_only" in answer.reason) == (StageStatus.FAILED, True, True)
+        assert (case.repo.git("for-each-ref"), (await case.row()).revert_sha) == (refs, None)
 
     async def test_the_revert_says_why_in_one_line(self, shop: Shop) -> None:
         case = await (await shop.mission()).merged()

@@ -271,14 +271,16 @@ class TestQuestions:
 
     async def test_what_may_only_propose_asks_and_what_may_only_read_changes_nothing(self, product: Product) -> None:
         proposing, reading = story(product, "proposing"), story(product, "reading")
-        refs = reading.repo.git("for-each-ref")
+        refs, others = [it.repo.git("for-each-ref") for it in (reading, proposing)]
         await proposing.file(trust_requirements={"memory_write_scope": "propose"})
         await reading.file(trust_requirements={"memory_write_scope": "read_only"})
         decision = await product.pending_decision(proposing.mission)
         asked = (await product.api.get(f"/decisions/{decision}")).json()["data"]
         assert asked["reasons"] == ["the mission requires governance approval"]
+        assert proposing.repo.git("for-each-ref") == others, "no commit while nobody has answered"
         await product.resolve(decision, "deny")
         assert (await product.ended(proposing.mission))["outcome"] == "denied"
+        assert proposing.repo.git("for-each-ref") == others
         ended = await product.ended(reading.mission)
         assert (ended["outcome"], "read_only" in ended["reason"]) == ("failed", True)
         assert [record["stage"] for record in product.stages(reading.mission)][-2:] == ["branch_and_patch", "resolve"]
