@@ -9,16 +9,19 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.principals import Role
-from models.store import agents
+from models.store import agents, governance
 from models.store.database import Database
+from models.store.events import Actor
 from tests.fixtures.access import make_key, make_workspace
 from tests.fixtures.api import Caller, Team
+from tests.fixtures.budgets import clock_moved
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
 
 __all__ = ["repo"]
 PROBE = {"name": "probe", "endpoint": "https://agents.example.org/probe", "capabilities": ["coding"]}
 WHY = {"explanation": "known to us"}
+PASS = Actor("reconciler", "pass-1")
 
 
 @pytest.fixture
@@ -81,6 +84,20 @@ class TestRegister:
         async with db.system() as session:
             stored = (await session.execute(text("SELECT agent::text FROM agent"))).scalars().all()
         assert not any(made["registration_token"] in row or secret in row for row in stored)
+
+    async def test_its_decision_never_expires(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database, database_url: str
+    ) -> None:
+        made = await registered(client(None), team)
+        async with clock_moved(database_url, "1000 days"):
+            async with db.system() as session:
+                assert await governance.tell_half_time(session, PASS, 100) == 0
+                assert await governance.expire_overdue(session, PASS, 100) == 0
+            [waits] = (await api.get("/api/v1/decisions?kind=registration")).json()["data"]["items"]
+            assert (waits["status"], waits["expires_at"]) == ("pending", None)
+            assert (await api.post(f"/api/v1/agents/{made['agent_id']}/approve", json=WHY)).status_code == 200
+        shown = await client(made["registration_token"]).get(f"/api/v1/agents/{made['agent_id']}")
+        assert shown.json()["data"]["registration"] == "approved"
 
     async def test_a_rejected_one_gets_no_key_and_may_come_again(
         self, api: httpx2.AsyncClient, client: Caller, team: Team

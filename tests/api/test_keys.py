@@ -1,6 +1,7 @@
 """API keys: who makes them, what they open, and how they end."""
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -12,6 +13,7 @@ from api.registry import VERSIONS
 from models.domain.principals import NOUNS
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
+from tests.fixtures.budgets import clock_moved
 
 EVENT = {"type": "subsystem.report", "subject": {"kind": "subsystem", "id": "billing"}}
 
@@ -123,6 +125,20 @@ class TestRotate:
             assert (await client(secret).get("/api/v1/missions")).status_code == 200
         old = (await admin.get(f"/api/v1/keys/{key['key_id']}")).json()["data"]
         assert (old["rotated_to"], old["expires_at"] is not None) == (successor["key_id"], True)
+
+    async def test_left_out_the_grace_period_is_a_day(
+        self, admin: httpx2.AsyncClient, client: Caller, database_url: str
+    ) -> None:
+        key = await made(admin)
+        successor = (await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={})).json()["data"]
+        old = (await admin.get(f"/api/v1/keys/{key['key_id']}")).json()["data"]
+        rotated, ends = (datetime.fromisoformat(at) for at in (successor["created_at"], old["expires_at"]))
+        assert ends - rotated == timedelta(hours=24)
+        async with clock_moved(database_url, "23 hours 59 minutes"):
+            assert (await client(key["secret"]).get("/api/v1/missions")).status_code == 200
+        async with clock_moved(database_url, "24 hours 1 minute"):
+            await shut_out(client(key["secret"]))
+            assert (await client(successor["secret"]).get("/api/v1/missions")).status_code == 200
 
     async def test_the_old_one_ends_with_it(self, admin: httpx2.AsyncClient, client: Caller) -> None:
         key = await made(admin)

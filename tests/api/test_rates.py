@@ -31,6 +31,20 @@ LIMITS: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def shipped(settings: Settings) -> Settings:
+    """Settings whose limits nobody has set."""
+    return settings.model_copy(update={name: Settings.model_fields[name].default for name in LIMITS})
+
+
+@asynccontextmanager
+async def as_shipped(settings: Settings, key: str | None) -> AsyncIterator[httpx2.AsyncClient]:
+    """A caller of an API with the limits that it comes with."""
+    application = create_app(settings)
+    async with running(application), caller(application, key, "192.0.2.1") as api:
+        yield api
+
+
 @asynccontextmanager
 async def hurried(settings: Settings, address: str = "192.0.2.1", **limits: int) -> AsyncIterator[Any]:
     """An API with these limits, and its callers by key."""
@@ -65,6 +79,57 @@ async def test_a_key_has_the_number_of_its_kind(settings: Settings, team: Team, 
     assert refused.json()["error"]["code"] == "rate_limited"
     assert 0 < int(refused.headers["retry-after"]) <= 60 // limit
     assert refused.headers["x-ratelimit-remaining"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [("observer", 600), ("member", 600), ("operator", 600), ("admin", 600), ("agent", 1_200), ("service", 6_000)],
+)
+async def test_what_is_shipped(shipped: Settings, team: Team, kind: str, limit: int) -> None:
+    async with as_shipped(shipped, getattr(team, kind)) as api:
+        answers = [await api.get("/api/v1/missions") for _ in range(2)]
+    assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {str(limit)}
+    left = [int(answer.headers["x-ratelimit-remaining"]) for answer in answers]
+    assert left in ([limit - 1, limit - 2], [limit - 1] * 2), "a service's comes back while one asks"
+
+
+async def test_what_is_shipped_for_whoever_has_no_key(shipped: Settings) -> None:
+    async with as_shipped(shipped, None) as api:
+        *passed, refused = await until_refused(api)
+    assert 30 <= len(passed) <= 31, "one comes back every two seconds"
+    assert {answer.status_code for answer in passed} == {401}
+    assert {answer.headers["x-ratelimit-limit"] for answer in (*passed, refused)} == {"30"}
+
+
+EVENT = {"type": "subsystem.report", "subject": {"kind": "subsystem", "id": "billing"}}
+ANSWERS = [
+    ("observer", "GET", "/missions", 200),
+    ("agent", "POST", "/events", 202),
+    ("observer", "POST", "/events", 403),
+    ("observer", "GET", "/missions/none", 404),
+    ("observer", "GET", "/missions?colour=red", 422),
+    ("operator", "POST", "/missions", 422),
+    (None, "GET", "/missions", 401),
+    (None, "POST", "/missions", 401),
+    (None, "POST", "/agents", 422),
+    (None, "POST", "/auth/session", 401),
+]
+"""Whoever asks for what, and the status of the answer."""
+
+
+@pytest.mark.parametrize(("kind", "method", "path", "status"), ANSWERS)
+async def test_each_answer_tells_what_is_left(
+    settings: Settings, team: Team, kind: str | None, method: str, path: str, status: int
+) -> None:
+    bodies = {"/events": EVENT, "/auth/session": {"key": "mc_x"}}
+    async with hurried(settings) as client, client(getattr(team, kind) if kind else None) as api:
+        body = bodies.get(path, {}) if method == "POST" else None
+        answer = await api.request(method, f"/api/v1{path}", json=body)
+    assert answer.status_code == status, answer.text
+    limit = {"agent": 5, None: 4}.get(kind, 3)
+    assert answer.headers["x-ratelimit-limit"] == str(limit)
+    assert answer.headers["x-ratelimit-remaining"] == str(limit - 1)
+    assert 0 < int(answer.headers["x-ratelimit-reset"]) <= 60
 
 
 async def test_keys_do_not_share_and_one_may_have_its_own_number(settings: Settings, team: Team) -> None:

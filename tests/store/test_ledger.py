@@ -178,6 +178,41 @@ class TestCrossing:
         assert (asked["kind"], asked["status"], asked["requested_by"]) == ("budget", "pending", "bot")
         assert asked["question"]["proposed"] == {"cap_usd": "0.50", "cap_tokens": None}
 
+    @pytest.mark.parametrize(
+        ("key", "asks"),
+        [
+            (Key(Scope.RUN, Owner.LEVEL, "intern"), True),
+            (Key(Scope.TICKET, Owner.TICKET, "T-1"), True),
+            (Key(Scope.AGENT_DAY, Owner.AGENT, "bot"), False),
+            (MONTH, False),
+        ],
+        ids=lambda value: value.scope.value if isinstance(value, Key) else "asks" if value else "waits",
+    )
+    async def test_each_limit_stops_all_cost_and_a_run_s_and_a_ticket_s_ask(
+        self, db: Database, team: Team, key: Key, asks: bool
+    ) -> None:
+        await cap(db, team.workspace_id, key, "0.1")
+        first, second = [await place(db, team.workspace_id, agent_id="bot", ticket_id="T-1") for _ in range(2)]
+        await ledger.spend(db, first, usd("0.1"), BOT)
+        paid = await entries(db, team.workspace_id)
+        for where in (first,) if key.scope is Scope.RUN else (first, second):
+            for act, code in (
+                (ledger.reserve, "budget_exceeded"),
+                (ledger.reserve, "run_blocked"),
+                (ledger.spend, "run_blocked"),
+            ):
+                with pytest.raises(Conflict) as refused:
+                    await act(db, at(where, "later"), usd("0.01"), BOT)
+                assert refused.value.code == code
+        assert await entries(db, team.workspace_id) == paid, "no row after it"
+        found = await run_of(db, first)
+        assert (found["status"], found["blocked_by"]) == ("blocked", key.scope.value)
+        asked = await db.alone(team.workspace_id, "SELECT kind, status, binding FROM decision", {})
+        assert [(one["kind"], one["status"], one["binding"]["scope"]) for one in asked] == (
+            [("budget", "pending", key.scope.value)] if asks else []
+        )
+        assert len(await told(db, team.workspace_id, "alert.raised")) == 1
+
     async def test_a_day_asks_nobody_and_opens_with_the_next(self, db: Database, team: Team, database_url: str) -> None:
         await cap(db, team.workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, "bot"), "0.1")
         where = await place(db, team.workspace_id, agent_id="bot")
