@@ -10,13 +10,13 @@ from sqlmodel import col
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import candidates, decisions, policies, running
+from models.store import candidates, decisions, governance, policies, running
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.missions import Decision, Mission
 from models.tables.policies import VerdictRow
 from tests.fixtures.api import add_agents
-from tests.fixtures.budgets import MONTH, cap
+from tests.fixtures.budgets import MONTH, cap, clock_moved
 from tests.fixtures.policies import SOURCE
 from tests.fixtures.product import FIX
 from tests.fixtures.runs import human
@@ -28,6 +28,7 @@ NO_FORCE = """rules:
     when: {action: mission.force_rollback}
     deny: true
 """
+PASS = Actor("reconciler", "pass-1")
 GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
 
 
@@ -213,6 +214,18 @@ class TestSettle:
         question = await asked(await case.patched())
         answers = [await settled(case, question, attempt=attempt) for attempt in (1, 2)]
         assert {answer.status for answer in answers} == {DecisionStatus.EXPIRED}
+
+    async def test_where_the_mission_sets_no_time_it_never_expires(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        question = await asked(case)
+        assert question.expires_at is None
+        async with clock_moved(shop.owner_url, "1000 days"):
+            async with shop.db.system() as session:
+                assert await governance.tell_half_time(session, PASS, 100) == 0
+                assert await governance.expire_overdue(session, PASS, 100) == 0
+            assert (await settled(case, question)).status is DecisionStatus.PENDING
+            await resolved(case, question, DecisionStatus.APPROVED)
+        assert (await settled(case, question)).status is DecisionStatus.APPROVED
 
 
 async def test_a_rollback_that_conflicts_asks_once_per_try(shop: Shop) -> None:

@@ -1,6 +1,7 @@
 """What only touches Postgres: skipped stages, the report, metrics, commands, the end."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -10,6 +11,7 @@ from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
 from models.store import metric_windows, stages
 from models.tables.missions import Capa, MetricSample, RemediationRow
+from tests.fixtures.api import add_agents
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 STRESS, REPORT, METRICS = StageName.STRESS_TESTS, StageName.PUBLISH_DIAGNOSTICS, StageName.COLLECT_METRICS
@@ -118,6 +120,29 @@ class TestConclude:
         assert (record.status, record.reason) == (StageStatus.FAILED, "errors rise")
         assert "search.p95 50" in await case.log(StageName.OBSERVE)
         assert await case.pieces() == 0
+
+    @pytest.mark.parametrize(
+        ("outcome", "score"),
+        [
+            (MissionOutcome.MERGED, "0.52"),
+            (MissionOutcome.ROLLED_BACK, "0.30"),
+            (MissionOutcome.FAILED, "0.40"),
+            (MissionOutcome.DENIED, "0.40"),
+            (MissionOutcome.CANCELED, "0.50"),
+        ],
+    )
+    async def test_it_moves_the_score_of_the_missions_agent_once(
+        self, shop: Shop, outcome: MissionOutcome, score: str
+    ) -> None:
+        async with shop.db.system() as session:
+            await add_agents(session, shop.workspace_id, "bot", "bert")
+        case = await (await shop.mission(assigned_to="bot")).begun()
+        end = Conclusion(ref=case.ref(StageName.RESOLVE), outcome=outcome, reason="it is over", capa=False)
+        for attempt in (1, 2):
+            await do(case.host.records.conclude, end, attempt=attempt)
+        found = await shop.db.alone(shop.workspace_id, "SELECT name, trust FROM agent", {})
+        assert {row["name"]: row["trust"] for row in found} == {"bot": Decimal(score), "bert": Decimal("0.50")}
+        assert await case.told("agent.trust_changed") == (score != "0.50")
 
     async def test_it_closes_every_stage(self, shop: Shop) -> None:
         case = await (await shop.mission()).begun()

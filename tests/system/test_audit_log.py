@@ -20,7 +20,7 @@ from models.domain.merkle import Frontier
 from models.settings import Settings
 from models.store.connections import plain
 from models.store.database import Database
-from tests.fixtures.api import Team, db, migrated_template, served, team
+from tests.fixtures.api import Team, db, make_team, migrated_template, served, team
 from tests.fixtures.audit import act, exported, filled, judged, new_key
 from tests.fixtures.product import Product, running
 from tests.fixtures.servers import PostgresServer
@@ -117,6 +117,31 @@ class TestTheSealerIsKilled:
         await Sealer(db, key).seal()
         verdict = judged(await exported(db, team.workspace_id), key)
         assert (verdict.rows, verdict.unsealed, verdict.problem) == (acts + KEY_ADDED, 0, None)
+
+
+class TestNobodyWaits:
+    @pytest.mark.parametrize("latch", [1, 2], ids=["after its leaves", "after its checkpoint"])
+    async def test_acts_commit_while_a_sealer_stands_in_its_transaction(
+        self, db: Database, team: Team, database_url: str, tmp_path: Path, latch: int
+    ) -> None:
+        key, newcomer = new_key(tmp_path), await make_team(db)
+        await act(db, team.workspace_id, 40)
+        with psycopg.connect(plain(database_url), autocommit=True) as superuser:
+            superuser.execute(LATCH)
+            superuser.execute("SELECT pg_advisory_lock(7, %s)", [latch])
+            sealing = asyncio.create_task(Sealer(db, key).seal())
+            await held(superuser)
+            for workspace_id in (team.workspace_id, newcomer.workspace_id):
+                async with asyncio.timeout(2):
+                    await act(db, workspace_id, 3)
+            assert one(superuser, WAITS) == 1, "the sealer stands there still"
+            assert one(superuser, "SELECT count(*) FROM audit") == 46
+            superuser.execute("SELECT pg_advisory_unlock_all()")
+            assert await sealing == 40
+        assert await Sealer(db, key).seal() == 6
+        for workspace_id, rows in ((team.workspace_id, 43), (newcomer.workspace_id, 3)):
+            verdict = judged(await exported(db, workspace_id), key)
+            assert (verdict.rows, verdict.unsealed, verdict.problem) == (rows, 0, None)
 
 
 async def started(url: str, key: Path) -> asyncio.subprocess.Process:

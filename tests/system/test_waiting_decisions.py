@@ -4,6 +4,7 @@ import asyncio
 import statistics
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psycopg
@@ -33,10 +34,10 @@ async def product(server_dir: Path) -> AsyncIterator[Product]:
         yield product
 
 
-async def asking(product: Product, count: int) -> dict[str, str]:
+async def asking(product: Product, count: int, **body: Any) -> dict[str, str]:
     """Missions that wait, by their decisions."""
     flagged = {"requires_governance_approval": True}
-    missions = [await product.file(product.repo(), trust_requirements=flagged) for _ in range(count)]
+    missions = [await product.file(product.repo(), trust_requirements=flagged, **body) for _ in range(count)]
     return {await product.pending_decision(mission): mission for mission in missions}
 
 
@@ -45,6 +46,13 @@ async def second_operator(product: Product) -> httpx2.AsyncClient:
     made = await product.api.post("/keys", json={"principal": "olga", "role": "operator"})
     headers = {"Authorization": f"Bearer {made.json()['data']['secret']}"}
     return httpx2.AsyncClient(base_url=product.api.base_url, headers=headers, timeout=60)
+
+
+async def scores(product: Product) -> dict[str, float]:
+    """How far each agent is trusted now."""
+    shown = await product.api.get("/trust-scores")
+    assert shown.status_code == 200, shown.text
+    return {score["name"]: score["score"] for score in shown.json()["data"]["items"]}
 
 
 async def test_an_answer_given_while_temporal_is_down(product: Product) -> None:
@@ -58,7 +66,9 @@ async def test_an_answer_given_while_temporal_is_down(product: Product) -> None:
 
 
 async def test_a_thousand(product: Product) -> None:
-    waiting = await asking(product, 6)
+    for name in ("robot", "another"):
+        assert (await product.api.post("/principals", json={"name": name, "kind": "agent"})).status_code == 201
+    waiting = await asking(product, 6, assigned_to="robot")
     with psycopg.connect(product.url, autocommit=True) as owner:
         owner.execute(FILL, [MANY])
     counts = (await product.api.get("/decisions/counts")).json()["data"]
@@ -74,18 +84,22 @@ async def test_a_thousand(product: Product) -> None:
     )
     assert statistics.median(float(row["seconds"]) for row in heard) < GOES_ON
 
+    trusted = await scores(product)
+    assert trusted == {"robot": 0.56, "another": 0.5}, "each merge has moved the score of its mission's agent"
     for part in ("api", "worker", "temporal", "postgres"):
         await product.stack.kill(part)
     for part in ("postgres", "temporal", "worker", "api"):
         await product.stack.start(part)
     pending = product.rows("SELECT decision_id FROM decision WHERE status = 'pending'")
     assert len(pending) == MANY + len(after), "none is lost"
+    assert await scores(product) == trusted
 
     async with await second_operator(product) as olga:
         await answered_by_both(product, olga, [row["decision_id"] for row in pending])
     for _, mission in after:
         assert (await product.ended(mission))["outcome"] == "merged"
     await until(lambda: all_answered_once(product), 10)
+    assert await scores(product) == {"robot": 0.62, "another": 0.5}
 
 
 async def answered_by_both(product: Product, olga: httpx2.AsyncClient, decisions: list[str]) -> None:
