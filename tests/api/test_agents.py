@@ -334,6 +334,23 @@ class TestHold:
         assert (await api.get(f"/api/v1/agents/{impostor}")).json()["data"]["registration"] == "deactivated"
 
 
+class TestList:
+    async def test_an_agent_sees_all_of_its_workspace_and_none_of_another(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, other_team: Team
+    ) -> None:
+        """AGENT-05: also those that wait, and those that were let go."""
+        gone, _ = await admitted(api, client, team, name="gone")
+        await api.delete(f"/api/v1/agents/{gone}")
+        await registered(client(None), team, name="waiting")
+        _, ours = await admitted(api, client, team)
+        _, theirs = await admitted(client(other_team.admin), client, other_team)
+        await admitted(client(other_team.admin), client, other_team, name="other")
+        mine, others = [(await agent.get("/api/v1/agents")).json()["data"]["items"] for agent in (ours, theirs)]
+        assert sorted(agent["name"] for agent in mine) == ["agent", "gone", "probe", "waiting"]
+        assert sorted(agent["name"] for agent in others) == ["agent", "other", "probe"]
+        assert not {agent["agent_id"] for agent in mine} & {agent["agent_id"] for agent in others}
+
+
 class TestSelf:
     async def test_an_agent_changes_itself_and_no_other(
         self, api: httpx2.AsyncClient, client: Caller, team: Team

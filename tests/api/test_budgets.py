@@ -1,5 +1,6 @@
 """Caps over HTTP, and what was paid, summed up in every way."""
 
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from models.schemas.budgets import GroupBy
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.budgets import told
+from tests.fixtures.budgets import clock_moved, entries, told
 from tests.fixtures.missions import filed, refusal, repo
 
 __all__ = ["repo"]
@@ -21,6 +22,14 @@ MONTH: dict[str, Any] = {"scope": "workspace_month", "owner": "workspace", "cap_
 async def shown(api: httpx2.AsyncClient, scope: str) -> dict[str, str | None]:
     items = (await api.get(BUDGETS)).json()["data"]["items"]
     return {row["name"]: row["cap_usd"] for row in items if row["scope"] == scope}
+
+
+async def pay(api: httpx2.AsyncClient, *costs: dict[str, Any], **of_run: str) -> str:
+    """Start a run and report what it cost; its id."""
+    run = str((await api.post("/api/v1/runs", json=of_run)).json()["data"]["run_id"])
+    for cost in costs:
+        assert (await api.post(f"/api/v1/runs/{run}/costs", json=cost)).status_code == 201
+    return run
 
 
 class TestLimits:
@@ -118,6 +127,43 @@ class TestCosts:
         assert len(totals) == 1
         each = Decimal("0.0000001") + (7 * Decimal("1.25") + 3 * 10) / 10**6 + Decimal("0.033")
         assert Decimal(found["total"]["usd"]) == 6 * each - Decimal("0.01")
+
+    async def test_a_workspaces_tokens_by_day(
+        self, client: Caller, team: Team, other_team: Team, api: httpx2.AsyncClient, db: Database, database_url: str
+    ) -> None:
+        """BUDG-11."""
+        for key in (team.admin, other_team.admin):
+            await pay(client(key), {"tokens_in": 100, "tokens_out": 11})
+        async with clock_moved(database_url, "10 days"):
+            await pay(api, {"tokens_in": 7}, {"tokens_out": 2})
+        found = (await api.get(f"{COSTS}?workspaceId={team.workspace_id}")).json()["data"]
+        first, last = sorted(found["items"], key=lambda row: str(row["key"]))
+        assert [(row["tokens_in"], row["tokens_out"], row["tokens"]) for row in (first, last)] == [
+            (100, 11, 111),
+            (7, 2, 9),
+        ]
+        days = await db.alone(team.workspace_id, "SELECT DISTINCT day FROM ledger ORDER BY day", {})
+        assert [row["day"] for row in days] == [first["key"], last["key"]]
+        assert date.fromisoformat(last["key"]) - date.fromisoformat(first["key"]) >= timedelta(days=10)
+        assert (found["group_by"], found["total"]["tokens"]) == ("day", 120)
+
+    async def test_a_ticket_has_spent_what_its_rows_come_to(
+        self, team: Team, api: httpx2.AsyncClient, db: Database
+    ) -> None:
+        """BUDG-06: over several runs, with a correction, and with a promise that is not paid yet."""
+        for ticket, costs in (("T-1", ("0.1", "0.0000001")), ("T-1", ("0.25",)), ("T-2", ("0.5",))):
+            run = await pay(api, *({"usd": usd, "tokens_in": 5} for usd in costs), ticket_id=ticket)
+        await api.post(f"/api/v1/runs/{run}/adjustments", json={"usd": "-0.01", "reason": "so"})
+        assert (await api.post(f"/api/v1/runs/{run}/reservations", json={"usd": "0.2"})).status_code == 201
+        shown = (await api.get(f"{BUDGETS}/spending?scope=ticket")).json()["data"]["items"]
+        spent = {row["subject"]: (Decimal(row["settled_usd"]), row["settled_tokens"]) for row in shown}
+        rows = [row for row in await entries(db, team.workspace_id) if row["kind"] in ("settle", "adjust")]
+        assert spent == {
+            ticket: (sum(row["usd"] for row in of), sum(row["tokens_in"] + row["tokens_out"] for row in of))
+            for ticket in ("T-1", "T-2")
+            if (of := [row for row in rows if row["ticket_id"] == ticket])
+        }
+        assert spent == {"T-1": (Decimal("0.3500001"), 15), "T-2": (Decimal("0.49"), 5)}
 
     async def test_they_are_narrowed_and_paged(self, client: Caller, team: Team, api: httpx2.AsyncClient) -> None:
         for number in range(3):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -185,7 +185,11 @@ class TestWhoAnswers:
 
     async def test_what_was_answered_is_never_changed(self, client: Caller, team: Team, ask: Ask, db: Database) -> None:
         await client(team.operator).post(of(await ask(), "/resolve"), json=YES)
-        for change in ("UPDATE decision_answer SET answer = 'denied'", "DELETE FROM decision_answer"):
+        for change in (
+            "UPDATE decision_answer SET answer = 'denied'",
+            "DELETE FROM decision_answer",
+            "DELETE FROM decision",
+        ):
             with pytest.raises(DBAPIError, match="permission denied"):
                 async with db.workspace(team.workspace_id) as session:
                     await session.execute(text(change))
@@ -199,6 +203,24 @@ class TestWhoAnswers:
         with pytest.raises(DBAPIError, match=name):
             async with db.workspace(team.workspace_id) as session:
                 await session.execute(text(f"UPDATE decision SET {change} WHERE decision_id = '{name}'"))  # noqa: S608
+
+
+async def test_its_history_tells_who_when_and_why(client: Caller, team: Team, ask: Ask) -> None:
+    """APPR-05."""
+    name, _ = await ask(requested_by="agent", terms={"people": 2}), await ask()
+    for key, why in ((team.operator, "read the diff"), (team.admin, "read the tests")):
+        await client(key).post(of(name, "/resolve"), json=YES | {"explanation": why})
+    found = (await client(team.observer).get(f"/api/v1/audit?subject={name}")).json()["data"]["items"]
+    decision = (await client(team.observer).get(of(name))).json()["data"]
+    assert {row["subject"]["id"] for row in found} == {name}
+    assert [(row["action"], row["actor"], row["content"].get("explanation")) for row in reversed(found)] == [
+        ("decision.requested", "agent", None),
+        ("decision.approval_given", "operator", "read the diff"),
+        ("decision.approved", "admin", "read the tests"),
+    ]
+    resolved, given, requested = [datetime.fromisoformat(row["created_at"]) for row in found]
+    began, ended = [datetime.fromisoformat(decision[when]) for when in ("requested_at", "resolved_at")]
+    assert began <= requested < given < ended <= resolved, "each row is written within its transaction"
 
 
 async def events(db: Database, team: Team, decision: str, kind: str) -> list[dict[str, Any]]:

@@ -183,7 +183,26 @@ async def test_an_answer_while_those_who_wait_for_it_die(product: Product, part:
     assert (await product.ended(mission))["outcome"] == "merged"
 
 
-@pytest.mark.parametrize("part", ["worker", "postgres", "temporal"])
+@pytest.mark.parametrize("part", ["temporal", "worker"])
+@pytest.mark.parametrize("prepare", [reserve, settle, rotate, activate])
+async def test_a_request_while_those_with_no_part_in_it_die(
+    product: Product, prepare: Callable[[Product], Awaitable[Act]], part: str
+) -> None:
+    act, key = await prepare(product), uuid4().hex
+    with held(product, act.table, act.when) as waiting:
+        asked = asyncio.create_task(product.api.post(act.path, json=act.body, headers={"Idempotency-Key": key}))
+        backend = await killed_in(product, part, waiting)
+        assert (waiting(), asked.done(), act.state(product)) == (backend, False, act.before)
+    answer = await asked
+    assert answer.is_success, answer.text
+    assert act.state(product) == act.after, "done with this one answer, while the other is still dead"
+    again = await product.post(act.path, act.body, key)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (answer.status_code, "true")
+    await back(product, part, backend)
+    assert act.state(product) == act.after
+
+
+@pytest.mark.parametrize("part", ["worker", "postgres", "temporal", "api"])
 async def test_the_settling_of_what_a_mission_took(product: Product, part: str) -> None:
     repo = product.repo()
     with held(product, "ledger", "NEW.kind = 'settle' AND NEW.mission_id IS NOT NULL") as waiting:
@@ -191,25 +210,26 @@ async def test_the_settling_of_what_a_mission_took(product: Product, part: str) 
         backend = await killed_in(product, part, waiting)
     await back(product, part, backend)
     [found] = product.rows(
-        "SELECT (SELECT count(*) FROM run WHERE mission_id = %s) AS runs,"
-        " (SELECT count(*) FROM ledger WHERE mission_id = %s) AS paid",
+        "SELECT (SELECT count(*) FROM run WHERE mission_id = %s AND ended_at IS NOT NULL) AS ended,"
+        " (SELECT count(*) FROM ledger WHERE mission_id = %s AND kind = 'settle') AS paid",
         *(mission, mission),
     )
-    assert found["runs"] == found["paid"], "no run without its price, and no price without its run"
+    assert found["ended"] == found["paid"], "no end without its price, and no price before the end"
     assert (await product.ended(mission))["outcome"] == "merged"
-    paid = product.rows("SELECT kind FROM ledger WHERE mission_id = %s", mission)
-    assert paid == [{"kind": "settle"}]
+    paid = product.rows("SELECT kind FROM ledger WHERE mission_id = %s ORDER BY at", mission)
+    assert [row["kind"] for row in paid] == ["reserve", "settle"]
     assert_counted(product)
     product.assert_unharmed(mission, repo)
 
 
-@pytest.mark.parametrize("part", ["worker", "postgres"])
-async def test_a_seal(product: Product, part: str) -> None:
-    with held(product, "audit_checkpoint") as waiting:
-        await product.post("/principals", {"name": f"olga-{uuid4().hex[:8]}", "role": "observer"})
-        newest = product.rows("SELECT max(id) AS id FROM audit")[0]["id"]
-        backend = await killed_in(product, part, waiting)
-    await back(product, part, backend)
+async def act_to_seal(product: Product) -> int:
+    """Do something; the newest row of the audit log."""
+    await product.post("/principals", {"name": f"olga-{uuid4().hex[:8]}", "role": "observer"})
+    return int(product.rows("SELECT max(id) AS id FROM audit")[0]["id"])
+
+
+async def assert_sealed(product: Product, newest: int) -> None:
+    """Each leaf has its checkpoint, and soon all acts up to the newest have their leaf."""
     [found] = product.rows(
         "SELECT (SELECT count(*) FROM audit_leaf) AS leaves, (SELECT max(size) FROM audit_checkpoint) AS size"
     )
@@ -218,3 +238,23 @@ async def test_a_seal(product: Product, part: str) -> None:
     await until(lambda: not product.rows(unsealed, newest), 30)
     verdict = (await product.api.get("/audit/verify")).json()["data"]
     assert (verdict["problem"], verdict["is_good"]) == (None, True)
+
+
+@pytest.mark.parametrize("part", ["worker", "postgres"])
+async def test_a_seal(product: Product, part: str) -> None:
+    with held(product, "audit_checkpoint") as waiting:
+        newest = await act_to_seal(product)
+        backend = await killed_in(product, part, waiting)
+    await back(product, part, backend)
+    await assert_sealed(product, newest)
+
+
+@pytest.mark.parametrize("part", ["api", "temporal"])
+async def test_a_seal_while_those_with_no_part_in_it_die(product: Product, part: str) -> None:
+    with held(product, "audit_checkpoint") as waiting:
+        newest = await act_to_seal(product)
+        backend = await killed_in(product, part, waiting)
+        [sealing] = product.rows("SELECT backend_xid::text AS xid FROM pg_stat_activity WHERE pid = %s", backend)
+    await back(product, part, backend)
+    assert product.rows("SELECT 1 FROM audit_checkpoint WHERE xmin = (%s::text)::xid", sealing["xid"])
+    await assert_sealed(product, newest)

@@ -1,37 +1,15 @@
-"""A thousand questions at once, while processes die: each is answered once, and its mission goes on at once."""
+"""Missions wait for answers while processes die: each is answered once, and goes on."""
 
 import asyncio
-import statistics
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
-import psycopg
 import pytest
 
-from tests.fixtures.product import Product, running
+from tests.fixtures.product import Product
 from tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
-
-MANY = 1_000
-GOES_ON = 1.0
-"""Seconds from an answer to the moment when the mission's workflow has heard of it."""
-
-FILL = """
-INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by)
-SELECT 'default', 'question.' || n, 'agent_question', 0, 0, 'pending', 'YELLOW', 'robot' FROM generate_series(1, %s) n
-"""
-
-
-@pytest.fixture(scope="module")
-async def product(server_dir: Path) -> AsyncIterator[Product]:
-    """The product, for the tests of this file."""
-    root = server_dir / "waiting-decisions"
-    root.mkdir()
-    async with running(root) as product:
-        yield product
 
 
 async def asking(product: Product, count: int, **body: Any) -> dict[str, str]:
@@ -65,58 +43,41 @@ async def test_an_answer_given_while_temporal_is_down(product: Product) -> None:
     assert (await product.ended(mission))["outcome"] == "merged"
 
 
-async def test_a_thousand(product: Product) -> None:
+async def test_each_part_dies_while_missions_wait(product: Product) -> None:
     for name in ("robot", "another"):
         assert (await product.api.post("/principals", json={"name": name, "kind": "agent"})).status_code == 201
-    waiting = await asking(product, 6, assigned_to="robot")
-    with psycopg.connect(product.url, autocommit=True) as owner:
-        owner.execute(FILL, [MANY])
-    counts = (await product.api.get("/decisions/counts")).json()["data"]
-    assert counts["by_kind"] == {"agent_question": MANY, "governance": len(waiting)}
-
-    before, after = list(waiting.items())[:3], list(waiting.items())[3:]
-    for decision, mission in before:
-        await product.resolve(decision, "approve")
-        assert (await product.ended(mission))["outcome"] == "merged"
-    heard = product.rows(
-        "SELECT extract(epoch FROM acknowledged_at - resolved_at) AS seconds FROM decision WHERE decision_id = ANY(%s)",
-        [decision for decision, _ in before],
-    )
-    assert statistics.median(float(row["seconds"]) for row in heard) < GOES_ON
-
+    waiting = await asking(product, 3, assigned_to="robot")
+    decision, mission = waiting.popitem()
+    await product.resolve(decision, "approve")
+    assert (await product.ended(mission))["outcome"] == "merged"
     trusted = await scores(product)
-    assert trusted == {"robot": 0.56, "another": 0.5}, "each merge has moved the score of its mission's agent"
+    assert trusted == {"robot": 0.52, "another": 0.5}, "a merge has moved the score of its mission's agent"
     for part in ("api", "worker", "temporal", "postgres"):
         await product.stack.kill(part)
     for part in ("postgres", "temporal", "worker", "api"):
         await product.stack.start(part)
     pending = product.rows("SELECT decision_id FROM decision WHERE status = 'pending'")
-    assert len(pending) == MANY + len(after), "none is lost"
+    assert {row["decision_id"] for row in pending} == set(waiting), "none is lost"
     assert await scores(product) == trusted
-
     async with await second_operator(product) as olga:
-        await answered_by_both(product, olga, [row["decision_id"] for row in pending])
-    for _, mission in after:
+        await answered_by_both(product, olga, list(waiting))
+    for mission in waiting.values():
         assert (await product.ended(mission))["outcome"] == "merged"
     await until(lambda: all_answered_once(product), 10)
-    assert await scores(product) == {"robot": 0.62, "another": 0.5}
+    assert await scores(product) == {"robot": 0.56, "another": 0.5}
 
 
 async def answered_by_both(product: Product, olga: httpx2.AsyncClient, decisions: list[str]) -> None:
-    """Two people answer everything at once; of each two answers one is the first."""
-    free = asyncio.Semaphore(16)
+    """Two people answer everything at once; of each two answers one stands."""
 
     async def answer(api: httpx2.AsyncClient, decision: str) -> int:
-        async with free:
-            body = {"decision": "approve", "explanation": "read it"}
-            return (await api.post(f"/decisions/{decision}/resolve", json=body)).status_code
+        body = {"decision": "approve", "explanation": "read it"}
+        return (await api.post(f"/decisions/{decision}/resolve", json=body)).status_code
 
     codes = await asyncio.gather(*(answer(api, name) for name in decisions for api in (product.api, olga)))
-    for name, mine, hers in zip(decisions, codes[::2], codes[1::2], strict=True):
-        if ".governance." in name:  # who filed it may not answer any more, now that somebody else could
-            assert (mine in (403, 409), hers) == (True, 200)
-        else:
-            assert sorted((mine, hers)) == [200, 409]
+    for mine, hers in zip(codes[::2], codes[1::2], strict=True):
+        # Who filed it may not answer any more, now that somebody else could.
+        assert (mine in (403, 409), hers) == (True, 200)
 
 
 def all_answered_once(product: Product) -> bool:
