@@ -416,6 +416,7 @@ class TestPostgres:
     """The tables are changed by a superuser, and the log is exported afterwards."""
 
     @pytest.mark.timeout(300)
+    @pytest.mark.timeout(300)
     @pytest.mark.parametrize("kind", [kind for kind, (_, statements) in STATEMENTS.items() if LATER not in statements])
     async def test_it_is_found_in_every_position(self, log: Log, kind: str) -> None:
         """One row between any two checkpoints is changed at once, and each judged by what stands between them."""
