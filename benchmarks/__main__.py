@@ -31,6 +31,7 @@ BENCHMARKS = {
 }
 TOLD = {"waiting": waiting.run, "sealing": sealing.run}
 """These have no other side to compare with."""
+TOLD_GOALS = {"sealing": sealing.GOALS}
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -81,10 +82,20 @@ def _goal(one: Comparison) -> str:
 
 
 def _told_table(name: str, numbers: dict[str, float]) -> Table:
-    table = Table("number", "value", title=f"{name} (shares are of one CPU)")
+    table = Table("number", "value", "goal", title=f"{name} (shares are of one CPU)")
+    goals = {goal.number: goal for goal in TOLD_GOALS.get(name, ())}
     for number, value in numbers.items():
-        table.add_row(number, f"{value:.4g}")
+        goal = goals.get(number)
+        verdict = f"{goal}: {'met' if goal.is_met_by(value) else 'not met'}" if goal else ""
+        table.add_row(number, f"{value:.4g}", verdict)
     return table
+
+
+def _judged(name: str, numbers: dict[str, float]) -> list[dict[str, Any]]:
+    return [
+        {"number": goal.number, "goal": str(goal), "met": goal.is_met_by(numbers[goal.number])}
+        for goal in TOLD_GOALS.get(name, ())
+    ]
 
 
 def _write(found: list[Comparison], told: dict[str, dict[str, float]], *, quick: bool) -> Path:
@@ -92,6 +103,7 @@ def _write(found: list[Comparison], told: dict[str, dict[str, float]], *, quick:
     path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     comparisons = [one.as_json() for one in found]
     report: dict[str, Any] = {"cpus": os.cpu_count(), "quick": quick, "comparisons": comparisons, **told}
+    report["goals"] = {name: _judged(name, numbers) for name, numbers in told.items()}
     path.write_text(json.dumps(report, indent=2) + "\n")
     return path
 

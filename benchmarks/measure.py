@@ -15,11 +15,20 @@ Side = Callable[[], Awaitable[Numbers]]
 
 @dataclass(frozen=True)
 class Goal:
-    """Which number of a round is compared, and how ours must stand to the other side's; None: it is only told."""
+    """Which number of a round is compared, and how ours must stand to the other side's; None: it is only told.
+
+    Where there is no other side, the number itself must reach `ratio`.
+    """
 
     number: str
     better: Literal["higher", "lower"]
     ratio: float | None
+
+    def is_met_by(self, value: float) -> bool:
+        """Whether a number reaches it."""
+        if self.ratio is None:
+            return True
+        return value >= self.ratio if self.better == "higher" else value < self.ratio
 
     def __str__(self) -> str:
         if self.ratio is None:
@@ -45,10 +54,7 @@ class Comparison:
     @property
     def is_met(self) -> bool:
         """Whether the median ratio reaches the goal."""
-        if self.goal.ratio is None:
-            return True
-        ratio = statistics.median(self.ratios)
-        return ratio >= self.goal.ratio if self.goal.better == "higher" else ratio < self.goal.ratio
+        return self.goal.is_met_by(statistics.median(self.ratios))
 
     def as_json(self) -> dict[str, Any]:
         """All that was measured."""

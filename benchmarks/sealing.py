@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
+from benchmarks.measure import Goal
 from benchmarks.servers import admin_key, serving
 from models.store.connections import plain
 from models.store.database import Database
@@ -18,8 +19,18 @@ from models.store.keys import DEFAULT_WORKSPACE
 from worker.dev.stack import Stack
 
 AT_ONCE = 10_000
+COMMANDS = ("export", "verify")
 LOOK_SECONDS = 0.05
 MIB = 2**20
+GOALS = (
+    Goal("sealed_per_second", "higher", 20_000),
+    Goal("export_seconds_per_million", "lower", 60),
+    Goal("verify_seconds_per_million", "lower", 60),
+    Goal("export_peak_mib", "lower", 150),
+    Goal("export_api_grown_mib", "lower", 100),
+    Goal("verify_peak_mib", "lower", 150),
+)
+"""The last three: memory does not grow with the log, whose export has some hundred MiB."""
 _ACT = """
 INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
 SELECT %s, 'mission.noted', 'mission', 'mission_' || n, 'olga', 'req_' || n, jsonb_build_object('detail', 'note ' || n)
@@ -46,7 +57,9 @@ async def run(quick: bool) -> dict[str, float]:
         verified = await _command(["audit", "verify", str(export), "--key", str(public)])
         found |= {f"export_{name}": value for name, value in exported.items()}
         found["export_file_mib"] = export.stat().st_size / MIB
-        return found | {f"verify_{name}": value for name, value in verified.items()}
+        found |= {f"verify_{name}": value for name, value in verified.items()}
+        found["export_api_grown_mib"] = found["export_api_peak_mib"] - found["export_api_peak_mib_before"]
+        return found | {f"{what}_seconds_per_million": found[f"{what}_seconds"] * 1e6 / rows for what in COMMANDS}
 
 
 def _cost(connection: Connection, count: int) -> dict[str, float]:

@@ -211,6 +211,10 @@ class Resolvers(_Part):
         return tuple(map(one_spelling, names))
 
 
+PEOPLE_ONLY = frozenset({"ticket_done"})
+"""Kinds of decisions that no policy lets an agent answer: whether work is done, a human says."""
+
+
 class Act(_Part):
     """What somebody wants to do: all that a verdict depends on besides the policy."""
 
@@ -268,7 +272,16 @@ class Policy(_Part):
 
     def resolvers(self, kind: str) -> Resolvers:
         """Who may answer a kind of decision."""
-        return self.resolve.get(kind, self.resolve.get("*", Resolvers()))
+        found = self.resolve.get(kind, self.resolve.get("*", Resolvers()))
+        return found.model_copy(update={"agents": ()}) if kind in PEOPLE_ONLY else found
+
+    @field_validator("resolve")
+    @classmethod
+    def _people_only(cls, resolve: dict[str, Resolvers]) -> dict[str, Resolvers]:
+        for kind in PEOPLE_ONLY & resolve.keys():
+            if resolve[kind].agents:
+                raise ValueError(f"no agent may answer {kind!r}: name a role only")
+        return resolve
 
 
 def assess(action: str, principal: Who, context: Context, policy: Policy) -> Verdict:

@@ -1,7 +1,9 @@
 """Another workspace's things are not found: by no route, in no list, under no name."""
 
+import re
 from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import text
 
@@ -19,6 +21,9 @@ HELD_BY_ALL = {
     f"/api/v1/{noun}" for noun in ("keys", "principals", "agents", "trust-scores", "policy/versions", "audit")
 }
 NOT_FOR_ADMINS = {"PUT /workspaces/{workspace_id}/default", "POST /agents/{agent}/heartbeat"}
+
+SAME_FOR_ALL = {"pause", "run_tests"}
+"""Words of paths that name no thing."""
 
 
 @pytest.fixture
@@ -48,6 +53,32 @@ async def test_every_route_says_404(client: Caller, team: Team, other_team: Team
     assert all(answers[name].json()["error"]["code"].endswith("_not_found") for name in set(answers) - set(found))
     assert await footprint(db, other_team.workspace_id) == before
     assert (await footprint(db, team.workspace_id))["event"] == 0
+
+
+async def test_the_refusal_is_that_of_a_name_that_exists_nowhere(client: Caller, team: Team, theirs: Theirs) -> None:
+    """Whoever guesses ids learns by no word of an answer which of them exist elsewhere."""
+    ours = client(team.admin)
+    their = {name: str(value) for name, value in theirs.ids.items()}
+    nowhere = {name: unlike(value) for name, value in their.items()}
+    answers, none = await calls(ours, their), await calls(ours, nowhere)
+    for route in set(answers) - NOT_FOR_ADMINS:
+        found, missing = said(answers[route], their), said(none[route], nowhere)
+        assert found == missing, route
+
+
+def unlike(value: str) -> str:
+    """Name what exists nowhere, in the same form."""
+    if value in SAME_FOR_ALL:
+        return value
+    return f"{int(value) + 1_000_000}" if value.isdecimal() else value[:-6] + "000000"
+
+
+def said(answer: httpx2.Response, ids: dict[str, str]) -> tuple[int, str, str]:
+    """What an answer says, up to the names that were asked for."""
+    error = answer.json()["error"]
+    named = {value: name for name, value in ids.items() if value not in SAME_FOR_ALL}
+    words = [named.get(word.strip("'"), word) for word in re.split(r"('[^']*'|\d+)", error["message"])]
+    return answer.status_code, error["code"], "".join(words)
 
 
 async def test_their_own_key_finds_them(client: Caller, other_team: Team, theirs: Theirs) -> None:
@@ -99,6 +130,15 @@ async def test_counts_are_ones_own(client: Caller, team: Team, other_team: Team,
         for key in (team.admin, other_team.admin)
     ]
     assert counts == [0, 1]
+
+
+async def test_questions_are_counted_in_ones_own(client: Caller, team: Team, other_team: Team, theirs: Theirs) -> None:
+    """Whoever asks: an agent, whose questions are counted by name, too."""
+    for ours, others in ((team.admin, other_team.admin), (team.agent, other_team.agent)):
+        mine, his = [
+            (await client(key).get("/api/v1/decisions/counts")).json()["data"]["by_kind"] for key in (ours, others)
+        ]
+        assert (mine, his) == ({}, {"governance": 1})
 
 
 async def test_an_idempotency_key_is_ones_own(client: Caller, team: Team, other_team: Team, repo: Repo) -> None:

@@ -207,6 +207,23 @@ class TestWorkspaces:
         assert "olga" in listed.text
         assert "olga" not in (await root.get("/api/v1/principals")).text
 
+    async def test_who_names_no_workspace_is_in_that_of_its_key(
+        self, root: httpx2.AsyncClient, client: Caller, team: Team, other_team: Team, db: Database
+    ) -> None:
+        """Whichever is the default one: that is for requests without a key."""
+        async with db.system() as session:
+            here = client(await make_key(session, team.workspace_id, "anna", role=Role.PLATFORM_ADMIN))
+        chosen = await here.put(f"/api/v1/workspaces/{other_team.workspace_id}/default")
+        probe = {"name": "probe", "endpoint": "https://agents.example.org/probe", "capabilities": ["coding"]}
+        registered = await client(None).post("/api/v1/agents", json=probe)
+        await root.put("/api/v1/workspaces/default/default")
+        assert (chosen.status_code, registered.status_code) == (200, 201)
+        for caller, found in ((here, False), (client(team.admin), False), (client(other_team.observer), True)):
+            agents = (await caller.get("/api/v1/agents")).json()["data"]["items"]
+            assert ("probe" in [agent["name"] for agent in agents]) is found
+        there = await here.get("/api/v1/agents", headers={"X-Workspace": other_team.workspace_id})
+        assert "probe" in there.text
+
     async def test_a_visitors_session_is_at_home(self, client: Caller, team: Team, db: Database) -> None:
         async with db.system() as session:
             secret = await make_key(session, "default", "admin", role=Role.PLATFORM_ADMIN)

@@ -1,9 +1,11 @@
 """What an agent does next: one mission for one caller, the most severe and oldest first."""
 
 import asyncio
+import re
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 
 from models.store.database import Database
@@ -52,6 +54,28 @@ class TestOrder:
             found += [mission for mission in claims if mission]
         assert sorted(found) == sorted(made)
         assert await claim(api) is None
+
+
+class TestOneStatement:
+    """What a claim looks at and changes is one statement: two would let others in between."""
+
+    async def test_of_all_that_postgres_was_asked(
+        self, api: httpx2.AsyncClient, repo: Repo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mission = await filed(api, repo)
+        asked, execute = [], psycopg.AsyncCursor.execute
+
+        async def noting(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:
+            asked.append(str(query))
+            return await execute(cursor, query, *given, **named)
+
+        monkeypatch.setattr(psycopg.AsyncCursor, "execute", noting)
+        assert await claim(api) == mission["mission_id"]
+        known = [one for one in asked if "api_key" not in one]  # whose key it is, asked once a second
+        [only] = [one for one in known if re.search(r"\b(mission|agent|budget|UPDATE|INSERT)\b", one)]
+        for part in ("UPDATE mission", "FOR UPDATE OF m SKIP LOCKED", "INSERT INTO event", "FROM agent", "JOIN budget"):
+            assert part in only
+        assert len([one for one in known if "app.workspace" in one]) == 1, "one transaction"
 
 
 class TestEligible:

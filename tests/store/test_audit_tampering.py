@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import Connection, sql
+from psycopg import AsyncConnection, Connection, sql
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
@@ -18,6 +20,7 @@ from models.domain.audit import content_digest, leaf_of
 from models.domain.audit_verifying import Problem, Verifier
 from models.domain.checkpoints import raw_key
 from models.settings import Settings
+from models.store import audit_export
 from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import make_team
@@ -25,6 +28,8 @@ from tests.fixtures.audit import act, exported, judged, new_key
 from tests.fixtures.servers import PostgresServer
 
 ROWS, ROUNDS = 1_000, 100
+ROWS_OF_ROUND, ROUND, SIZE = 10, 13, 1_300
+"""Rows, and leaves, between two checkpoints, and leaves in all: those of another workspace are among them."""
 Entry = dict[str, Any]
 
 
@@ -221,49 +226,58 @@ def first_problem(verifier: Verifier, tail: Tail) -> Problem | None:
 
 NOT_SIGNED = ("epoch", "xid", "id")
 """What a checkpoint's line says of its last row only helps to tell rows that wait from rows that were put in."""
-POSITIONS = (1, 4, 5, 256, 500, 999)
-"""Numbers of rows that are changed in Postgres itself."""
-PICK = "CREATE TEMP TABLE {} AS SELECT * FROM audit_leaf WHERE workspace_id = %s AND seq = %s"
-REWORDED = "UPDATE audit SET content = '{}' WHERE id = (SELECT id FROM here)"
-DIGESTED = "UPDATE audit SET digest = sha256(salt || convert_to(content, 'UTF8')) WHERE id = (SELECT id FROM here)"
+POSITIONS = (1, 999)
+"""Numbers of rows whose change stays, and is looked for in the export of the whole log."""
+REACH, ALL = 40, 10_000
+"""How many later leaves are given other places: those that are read, or all."""
+PICK = "CREATE TEMP TABLE {} AS SELECT * FROM audit_leaf WHERE workspace_id = '{}' AND seq IN ({})"
+REWORDED = "UPDATE audit SET content = '{}' WHERE id IN (SELECT id FROM here)"
+DIGESTED = "UPDATE audit SET digest = sha256(salt || convert_to(content, 'UTF8')) WHERE id IN (SELECT id FROM here)"
 SEALED_AGAIN = """
     UPDATE audit_leaf l SET leaf = mc_audit_leaf(a, l.seq)
-    FROM audit a WHERE a.workspace_id = l.workspace_id AND a.id = l.id
+    FROM audit a, here h WHERE a.workspace_id = l.workspace_id AND a.id = l.id
+        AND l.tree_index BETWEEN h.tree_index - 10 AND h.tree_index + {reach}
 """
 SWAPPED = """
     UPDATE audit SET (subject_id, salt, content, digest) = (
         SELECT o.subject_id, o.salt, o.content, o.digest FROM audit o
-        WHERE o.id <> audit.id AND o.id IN (SELECT id FROM here UNION SELECT id FROM later))
+        WHERE o.workspace_id = audit.workspace_id AND o.id = (
+            SELECT CASE audit.id WHEN h.id THEN l.id ELSE h.id END
+            FROM here h JOIN later l ON (l.seq - 1) / 10 = (h.seq - 1) / 10 WHERE audit.id IN (h.id, l.id)))
     WHERE id IN (SELECT id FROM here UNION SELECT id FROM later)
 """
 INSERTED = """
     INSERT INTO audit SELECT workspace_id, -id, epoch, xid, created_at, 'mallory', actor_kind, action,
         subject_kind, subject_id, correlation_id, git_sha, config_hash, digest, salt, content
-    FROM audit WHERE id = (SELECT id FROM here)
+    FROM audit WHERE id IN (SELECT id FROM here)
 """
-LATER = "UPDATE audit_leaf SET tree_index = -tree_index WHERE tree_index > (SELECT tree_index FROM here)"
+LATER = """
+    UPDATE audit_leaf SET tree_index = -tree_index WHERE tree_index > (SELECT tree_index FROM here)
+        AND tree_index <= (SELECT tree_index + {reach} FROM here)
+"""
+FREED = "DELETE FROM audit_leaf WHERE tree_index = (SELECT tree_index + {reach} + 1 FROM here)"
 COUNTED = """
-    UPDATE audit_leaf l SET seq = l.seq {} FROM here h WHERE l.tree_index < 0 AND l.workspace_id = h.workspace_id
+    UPDATE audit_leaf l SET seq = l.seq {by} FROM here h WHERE l.tree_index < 0 AND l.workspace_id = h.workspace_id
 """
 STATEMENTS: dict[str, tuple[bool, list[str]]] = {
     "content changed": (True, [REWORDED]),
     "content and digest changed": (True, [REWORDED, DIGESTED]),
-    "actor changed": (True, ["UPDATE audit SET actor = 'mallory' WHERE id = (SELECT id FROM here)"]),
-    "redacted and not told": (True, ["UPDATE audit SET content = NULL, salt = NULL WHERE id = (SELECT id FROM here)"]),
+    "actor changed": (True, ["UPDATE audit SET actor = 'mallory' WHERE id IN (SELECT id FROM here)"]),
+    "redacted and not told": (True, ["UPDATE audit SET content = NULL, salt = NULL WHERE id IN (SELECT id FROM here)"]),
     "content taken away and the salt left": (
         True,
-        ["UPDATE audit SET content = NULL WHERE id = (SELECT id FROM here)"],
+        ["UPDATE audit SET content = NULL WHERE id IN (SELECT id FROM here)"],
     ),
-    "moved": (True, ["UPDATE audit SET workspace_id = 'elsewhere' WHERE id = (SELECT id FROM here)"]),
+    "moved": (True, ["UPDATE audit SET workspace_id = 'elsewhere' WHERE id IN (SELECT id FROM here)"]),
     "changed with its leaf": (False, [REWORDED, DIGESTED, SEALED_AGAIN]),
-    "deleted": (True, ["DELETE FROM audit WHERE id = (SELECT id FROM here)"]),
+    "deleted": (True, ["DELETE FROM audit WHERE id IN (SELECT id FROM here)"]),
     "deleted with its leaf": (
         False,
         [
-            "DELETE FROM audit WHERE id = (SELECT id FROM here)",
+            "DELETE FROM audit WHERE id IN (SELECT id FROM here)",
             "DELETE FROM audit_leaf WHERE tree_index = (SELECT tree_index FROM here)",
             LATER,
-            COUNTED.format("- 1"),
+            COUNTED.replace("{by}", "- 1"),
             "UPDATE audit_leaf SET tree_index = -tree_index - 1 WHERE tree_index < 0",
             SEALED_AGAIN,
         ],
@@ -275,8 +289,9 @@ STATEMENTS: dict[str, tuple[bool, list[str]]] = {
         False,
         [
             INSERTED,
+            FREED,
             LATER,
-            COUNTED.format("+ 1"),
+            COUNTED.replace("{by}", "+ 1"),
             "UPDATE audit_leaf SET tree_index = -tree_index + 1 WHERE tree_index < 0",
             "INSERT INTO audit_leaf SELECT tree_index + 1, workspace_id, seq + 1, -id, '' FROM here",
             SEALED_AGAIN,
@@ -312,17 +327,142 @@ def for_all(connection: Connection, statement: str) -> None:
         )
 
 
+@dataclass
+class Tampered:
+    """The log with rows of it changed, in a transaction of a superuser that is rolled back."""
+
+    log: Log
+    session: AsyncSession
+
+    @classmethod
+    @asynccontextmanager
+    async def begun(cls, log: Log) -> AsyncIterator["Tampered"]:
+        """Begin where nothing is changed."""
+        engine = create_async_engine(log.url)
+        async with AsyncSession(engine) as session:
+            found = cls(log, session)
+            tables = [PICK.format(name, log.workspace_id, "0") for name in ("here", "later")]
+            await found._execute("SET session_replication_role = replica", *tables, "COMMIT")
+            yield found
+        await engine.dispose()
+
+    async def change(self, numbers: Sequence[int], statements: Sequence[str]) -> None:
+        """Undo what was changed before, and change the rows of these numbers."""
+        for name, wanted in (("here", numbers), ("later", [beside(number) for number in numbers])):
+            pick = PICK.format(f"{name}_", self.log.workspace_id, ", ".join(map(str, wanted)))
+            statements = [f"INSERT INTO {name} {pick.partition(' AS ')[2]}", *statements]
+        await self._execute("ROLLBACK", "BEGIN", *statements)
+
+    async def _execute(self, *statements: str) -> None:
+        raw = (await (await self.session.connection()).get_raw_connection()).driver_connection
+        assert isinstance(raw, AsyncConnection)
+        await raw.execute("; ".join(statements).replace("{reach}", str(REACH)).encode())
+
+    async def exported(self, at: int, upto: int) -> list[str]:
+        """Give the export's lines of these leaves, and of the checkpoints among them."""
+        piece, end = await audit_export._piece(self.session, self.log.workspace_id, at, upto)
+        assert end == upto
+        return (await piece.text(self.session)).splitlines()
+
+    async def unsealed(self) -> list[str]:
+        """Give the export's lines of rows that have no leaf."""
+        values = {"workspace_id": self.log.workspace_id, "after": -(2**63), "size": SIZE, "limit": 2 * ROWS}
+        found = (await self.session.execute(audit_export._UNSEALED, values)).one().lines
+        return [line.rstrip() for line in found or []]
+
+
+def beside(number: int) -> int:
+    """Name another row that stands between the same checkpoints."""
+    return number - 1 if number % ROWS_OF_ROUND == 0 else number + 1
+
+
+class Judge:
+    """Judges an export from the checkpoint on before which it is as it was."""
+
+    def __init__(self, log: Log) -> None:
+        self._lines, self._whole = log.lines, Verifier([raw_key(log.key.public_openssh)])
+        self._starts: list[tuple[int, Verifier]] = []
+        for number, line in enumerate(log.lines[:-1]):
+            if number == 1 or json.loads(log.lines[number - 1])["kind"] == "checkpoint":
+                self._starts.append((number, copy.deepcopy(self._whole)))
+            assert self._whole.take(line)
+
+    def problem(self, start: int, lines: Sequence[str], unsealed: Sequence[str]) -> Problem | None:
+        """Find what is wrong in lines that follow checkpoint `start`; after them it is as it was again.
+
+        If these lines look as they did, what is wrong can only be rows without a leaf, which stand at the end.
+        """
+        number, verifier = self._starts[start]
+        end = number + len(lines)
+        if list(lines) == self._lines[number:end]:
+            return first_of(self._whole, [*unsealed, self._lines[-1]])
+        return first_of(verifier, [*lines, *self._lines[end:]])
+
+
+def first_of(verifier: Verifier, lines: Sequence[str]) -> Problem | None:
+    """Let a copy of the verifier go on with lines until something is wrong."""
+    other = copy.deepcopy(verifier)
+    all(other.take(line) for line in lines)
+    return other.verdict().problem
+
+
+def by_round(lines: Sequence[str]) -> list[list[str]]:
+    """Divide lines after each checkpoint."""
+    ends = [number for number, line in enumerate(lines, 1) if '"checkpoint"' in line]
+    return [list(lines[start:end]) for start, end in pairwise([0, *ends])]
+
+
 class TestPostgres:
     """The tables are changed by a superuser, and the log is exported afterwards."""
+
+    @pytest.mark.timeout(300)
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize("kind", [kind for kind, (_, statements) in STATEMENTS.items() if LATER not in statements])
+    async def test_it_is_found_in_every_position(self, log: Log, kind: str) -> None:
+        """One row between any two checkpoints is changed at once, and each judged by what stands between them."""
+        (survives, statements), judge = STATEMENTS[kind], Judge(log)
+        ids = [entry["id"] for line in log.lines if (entry := json.loads(line))["kind"] == "row"]
+        async with Tampered.begun(log) as tampered:
+            for first in range(1, ROWS_OF_ROUND + 1):
+                numbers = range(first, ROWS + 1, ROWS_OF_ROUND)
+                await tampered.change(numbers, statements)
+                lines = by_round(await tampered.exported(0, SIZE))
+                unsealed = {-json.loads(line)["id"]: line for line in await tampered.unsealed()}
+                for start, number in enumerate(numbers):
+                    row, other = ids[number - 1], ids[beside(number) - 1]
+                    put_in = [unsealed[row]] if row in unsealed else []
+                    problem = judge.problem(start, lines[start], put_in)
+                    assert problem, f"{kind}, number {number}"
+                    if survives:
+                        assert problem.row in (row, other, -row), problem
+                    else:
+                        assert problem.between == (start * ROUND, (start + 1) * ROUND), problem
+
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize("kind", [kind for kind, (_, statements) in STATEMENTS.items() if LATER in statements])
+    async def test_nor_can_leaves_be_moved_up_or_down(self, log: Log, kind: str) -> None:
+        """Later leaves get other places, so one row is changed at a time, and the next two checkpoints are read."""
+        judge = Judge(log)
+        async with Tampered.begun(log) as tampered:
+            for number in range(1, ROWS + 1):
+                start = (number - 1) // ROWS_OF_ROUND
+                await tampered.change([number], STATEMENTS[kind][1])
+                lines = await tampered.exported(start * ROUND, min((start + 2) * ROUND, SIZE))
+                problem = judge.problem(start, lines, await tampered.unsealed() if number == ROWS else [])
+                assert problem, f"{kind}, number {number}"
+                if problem.between:
+                    assert start * ROUND <= problem.between[0] <= (start + 1) * ROUND, problem
+                else:
+                    assert problem.code == "order" or (number == ROWS and problem.code == "row_inserted"), problem
 
     @pytest.mark.parametrize("seq", POSITIONS)
     @pytest.mark.parametrize("kind", STATEMENTS)
     async def test_it_is_found(self, log: Log, superuser: Connection, kind: str, seq: int) -> None:
         survives, statements = STATEMENTS[kind]
         for name, number in (("here", seq), ("later", seq + 1)):
-            superuser.execute(sql.SQL(PICK).format(sql.Identifier(name)), [log.workspace_id, number])
+            superuser.execute(PICK.format(name, log.workspace_id, number).encode())
         for statement in statements:
-            superuser.execute(statement.encode())
+            superuser.execute(statement.replace("{reach}", str(ALL)).encode())
         problem = judged(await log.export(), log.key).problem
         assert problem
         if survives:

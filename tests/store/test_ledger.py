@@ -1,11 +1,13 @@
 """The ledger on a real database: four limits, crossing, raising, windows, and who died."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from psycopg import AsyncConnection
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -14,6 +16,7 @@ from models.domain.errors import Conflict, NotFound
 from models.domain.policy import Level
 from models.domain.prices import Charge, Usage
 from models.store import ledger, runs
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.api import Team, make_team
@@ -273,13 +276,16 @@ class TestCrossing:
         assert len(await told(db, team.workspace_id, "budget.adjusted")) == 1
 
 
-async def test_two_hundred_at_once_spend_a_cap_to_the_cent(db: Database, team: Team) -> None:
+async def test_two_hundred_at_once_spend_a_cap_to_the_cent(db: Database, team: Team, database_url: str) -> None:
     await cap(db, team.workspace_id, MONTH, "10")
     places = [await place(db, team.workspace_id, str(number)) for number in range(20)]
     calls = [at(places[number % 20], f"{number}") for number in range(200)]
-    answers = await asyncio.gather(
-        *(ledger.spend(db, where, usd("0.1"), BOT) for where in calls), return_exceptions=True
-    )
+    async with watched(database_url, team.workspace_id) as seen:
+        answers = await asyncio.gather(
+            *(ledger.spend(db, where, usd("0.1"), BOT) for where in calls), return_exceptions=True
+        )
+    assert len({one for one in seen if one < 10}) > 5, "it was looked at while they spent"
+    assert max(seen) <= 10
     refused = [answer for answer in answers if answer is not None]
     assert {error.code for error in refused if isinstance(error, Conflict)} <= {"budget_exceeded", "run_blocked"}
     assert all(isinstance(error, Conflict) for error in refused)
@@ -288,6 +294,50 @@ async def test_two_hundred_at_once_spend_a_cap_to_the_cent(db: Database, team: T
     assert (month["settled_usd"], month["reserved_usd"], month["crossings"]) == (Decimal(10), 0, 1)
     paid = [row["usd"] for row in await entries(db, team.workspace_id) if row["kind"] == "settle"]
     assert sum(paid) == 10
+
+
+async def test_no_commit_goes_beyond_the_cap_while_two_hundred_reserve_and_settle(
+    db: Database, team: Team, database_url: str
+) -> None:
+    await cap(db, team.workspace_id, MONTH, "10")
+    places = [await place(db, team.workspace_id, str(number)) for number in range(20)]
+
+    async def call(number: int) -> None:
+        mine = at(places[number % 20], f"{number}")
+        with suppress(Conflict):
+            await ledger.reserve(db, mine, usd("0.1"), BOT)
+            await (ledger.settle(db, mine, usd("0.07"), BOT) if number % 4 else ledger.release(db, mine, BOT))
+
+    async with watched(database_url, team.workspace_id) as seen:
+        await asyncio.gather(*(call(number) for number in range(200)))
+    assert len(set(seen)) > 5, "it was looked at while they spent"
+    assert max(seen) <= 10
+    [month] = [row for row in await counters(db, team.workspace_id) if row["scope"] == "workspace_month"]
+    paid = [row["usd"] for row in await entries(db, team.workspace_id) if row["kind"] == "settle"]
+    assert (month["settled_usd"], month["reserved_usd"]) == (sum(paid), 0)
+
+
+@asynccontextmanager
+async def watched(url: str, workspace_id: str) -> AsyncIterator[list[Decimal]]:
+    """Look, as often as one can, at what was settled and promised of the month; each look sees what is committed."""
+    seen: list[Decimal] = []
+    async with await AsyncConnection.connect(plain(url), autocommit=True) as connection:
+
+        async def look() -> None:
+            while True:
+                found = await connection.execute(SPOKEN_FOR, [workspace_id])
+                seen.extend(row[0] for row in await found.fetchall())
+
+        watching = asyncio.create_task(look())
+        try:
+            yield seen
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+
+SPOKEN_FOR = "SELECT settled_usd + reserved_usd FROM budget WHERE scope = 'workspace_month' AND workspace_id = %s"
 
 
 async def test_all_four_limits_at_once_meet_without_a_deadlock(db: Database, team: Team) -> None:

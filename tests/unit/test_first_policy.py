@@ -3,9 +3,11 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from models.domain.policy import Act, Context, Level, Outcome, Risk, Verdict, Who, assess
-from models.domain.principals import Kind, Role
-from tests.fixtures.policies import FIRST
+from models.domain.decisions import Terms
+from models.domain.errors import InvalidInput
+from models.domain.policy import Act, Context, Level, Outcome, Risk, Verdict, Who, assess, parse_policy
+from models.domain.principals import Kind, Principal, Role
+from tests.fixtures.policies import FIRST, SOURCE
 
 ROWS = """
 POL-01  read_db        lead        -                         GREEN   allow
@@ -91,6 +93,36 @@ def test_people_are_asked_as_the_policy_says() -> None:
         "over budget": (Role.ADMIN, 1),
         "production": (Role.OPERATOR, 2),
     }
+
+
+RESOLVERS = {"registration": Role.ADMIN, "budget": Role.ADMIN, "wiki_change": Role.ADMIN}
+KINDS = ("tool_action", "budget", "governance", "ticket_done", "registration", "wiki_change", "agent_question")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("role", Role)
+def test_people_of_a_role_answer_each_kind(kind: str, role: Role) -> None:
+    terms = Terms.of(None, FIRST.resolvers(kind), Risk.YELLOW, ["bot"])
+    may = terms.refusal(_human("olga", role), (), others=True) is None
+    assert may is role.includes(RESOLVERS.get(kind, Role.OPERATOR))
+
+
+@pytest.mark.parametrize("risk", Risk)
+def test_no_agent_says_that_a_ticket_is_done(risk: Risk) -> None:
+    """APPR-09, also where a policy lets the agent answer all kinds that it does not name."""
+    agent = Principal("w", "bot", Kind.AGENT, None, "k")
+    for source in (SOURCE, "resolve: {'*': {agents: [bot]}}\n"):
+        terms = Terms.of(None, parse_policy(source).resolvers("ticket_done"), risk, ["olga"])
+        refused = terms.refusal(agent, (), others=False)
+        assert refused
+        assert refused.code == "not_permitted"
+        assert terms.refusal(_human("maria", Role.OPERATOR), (), others=True) is None
+    with pytest.raises(InvalidInput, match="no agent may answer 'ticket_done'"):
+        parse_policy("resolve:\n  ticket_done:\n    agents: [bot]\n")
+
+
+def _human(name: str, role: Role) -> Principal:
+    return Principal("w", name, Kind.HUMAN, role, "k")
 
 
 @pytest.mark.parametrize("level", ["boss", "Intern", "", "principal"])
