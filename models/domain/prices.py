@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from models.domain.budgets import Tokens, Usd
+from models.domain.errors import Unavailable
 from models.domain.plain_yaml import read_model
 
 MILLION = 1_000_000
@@ -112,15 +113,19 @@ def charge(prices: Prices, usage: Usage, day: date) -> Charge:
     """Price a call: what is reported wins, else the list's price of that day, else the dearest one of that day.
 
     So a model that nobody priced cannot spend more than a cap allows; an adjustment corrects what it was charged.
+
+    Raises:
+        Unavailable: `no_prices`: with no price at all, tokens would be free.
     """
     if usage.usd is not None:
         return Charge(usage, usage.usd)
     own = _on(prices.models.get(usage.model or "", ()), day)
     if own is not None or not usage.tokens:
         return Charge(usage, own.of(usage.tokens_in, usage.tokens_out) if own else Decimal(0))
-    known = (_on(listed, day) for listed in prices.models.values())
-    dearest = max((price.of(usage.tokens_in, usage.tokens_out) for price in known if price), default=Decimal(0))
-    return Charge(usage, dearest, unpriced=True)
+    known = [price for listed in prices.models.values() if (price := _on(listed, day))]
+    if not known:
+        raise Unavailable("no_prices", f"no model has a price on {day}: put one into config/prices.yaml, or tell `usd`")
+    return Charge(usage, max(price.of(usage.tokens_in, usage.tokens_out) for price in known), unpriced=True)
 
 
 def parse_prices(data: bytes) -> Prices:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from models.domain.agents import STALE_SECONDS, AgentStatus, Registration, Silence
 from models.domain.budgets import Scope, Usd
 from models.domain.policy import Globs, Level
-from models.schemas.envelope import Body
+from models.schemas.envelope import Body, Said
 from models.schemas.names import CleanName
 
 
@@ -31,7 +31,7 @@ def _endpoint(url: str) -> str:
 Endpoint = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_endpoint)]
 Capabilities = Annotated[tuple[CleanName, ...], Field(max_length=100)]
 Tools = Annotated[Globs, Field(description="The tools it may call, as patterns such as `git_*`; [] is none.")]
-Explanation = Annotated[str, Field(min_length=1, max_length=2000)]
+Explanation = Said
 
 
 CAPS = {Scope.AGENT_DAY: "daily_cap_usd", Scope.RUN: "run_cap_usd"}

@@ -1,18 +1,18 @@
 """Bodies of the alert routes."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from models.domain.alerts import AlertKind, AlertStatus
-from models.schemas.envelope import Body
+from models.schemas.envelope import Body, Said
 
 
 class AlertChange(Body):
     """Says that an alert was seen, or is over, and what came of it."""
 
-    note: Annotated[str | None, Field(min_length=1, max_length=2000)] = None
+    note: Said | None = None
 
 
 class AlertView(BaseModel):

@@ -1,18 +1,18 @@
 """Bodies of the audit routes."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.domain.events import Subject
-from models.schemas.envelope import Body
+from models.schemas.envelope import Body, Said
 
 
 class Redaction(Body):
     """Removes what a row says; the reason is told by a row of its own."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=2_000)]
+    reason: Said
 
 
 class AuditView(BaseModel):

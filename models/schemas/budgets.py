@@ -94,9 +94,13 @@ class GroupBy(StrEnum):
 
 
 class Sum(BaseModel):
-    """What was paid, and for what. `unpriced_usd` is the part whose model has no price."""
+    """What was paid, and for what. `unpriced_usd` is the part whose model has no price.
+
+    `overrun_usd` is what calls cost that were dearer than they had reserved.
+    """
 
     usd: Decimal
+    overrun_usd: Decimal
     unpriced_usd: Decimal
     tokens_in: int
     tokens_out: int

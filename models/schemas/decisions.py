@@ -4,21 +4,21 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.domain.decisions import Terms
 from models.domain.policy import Risk
 from models.domain.states import DecisionStatus
-from models.schemas.envelope import Body
+from models.schemas.envelope import Body, Said
 
 
 class DecisionResolve(Body):
     """A human's answer, and why (V-23)."""
 
     decision: Literal["approve", "deny"]
-    explanation: Annotated[str, Field(min_length=1, max_length=2000)]
+    explanation: Said
 
     @property
     def status(self) -> DecisionStatus:

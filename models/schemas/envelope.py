@@ -1,12 +1,16 @@
 """The one shape of every JSON answer (API-02, API-03), and the base of every request body."""
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from models.contracts.wire import BOTH_CASES
 
 T = TypeVar("T")
+
+
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+"""A person's words about an act; blanks are none."""
 
 
 class Body(BaseModel):

@@ -19,7 +19,7 @@ from models.domain.errors import InvalidInput
 from models.domain.metrics import Catalog, Finite, default_targets
 from models.domain.repo_config import RepoConfig
 from models.domain.states import MissionOutcome, MissionStatus, Severity
-from models.schemas.envelope import Body
+from models.schemas.envelope import Body, Said
 from models.schemas.repositories import Branch
 
 MAX_CANDIDATES = 20
@@ -105,7 +105,7 @@ class MissionCommand(Body):
 class MissionNote(Body):
     """Adds a remark to a running mission."""
 
-    text: Annotated[str, Field(min_length=1, max_length=2_000)]
+    text: Said
 
 
 class MissionCancel(MissionCommand):

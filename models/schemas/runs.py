@@ -2,15 +2,15 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from models.contracts.missions import Name, Named, Text
+from models.contracts.missions import Name, Named
 from models.domain.budgets import Category, RunStatus, Signed, Tokens, Usd
 from models.domain.policy import Level
 from models.domain.prices import Usage
-from models.schemas.envelope import Body
+from models.schemas.envelope import Body, Said
 
 CostId = Annotated[str, Field(min_length=1, max_length=256)]
 Calls = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -30,7 +30,7 @@ class RunEnd(Body):
     """Says how an execution ended. What it reserved and never settled is given back."""
 
     status: RunStatus
-    reason: Text | None = None
+    reason: Said | None = None
 
 
 class CostReport(Body):
@@ -49,9 +49,18 @@ class CostReport(Body):
 
 
 class Reservation(CostReport):
-    """The most that a call may take and cost, before it is made; it is held for so many seconds."""
+    """The most that a call may take and cost, before it is made; it is held for so many seconds.
+
+    It says what it may take: tokens of a model, or dollars. A call that is free reserves 0 dollars.
+    """
 
     hold_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 900
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> Self:
+        if self.usd is None and not self.tokens_in + self.tokens_out:
+            raise ValueError("say what the call may take at most: tokens_in and tokens_out of a model, or usd")
+        return self
 
     @property
     def lasts(self) -> timedelta:
@@ -63,7 +72,7 @@ class Adjustment(Body):
     """Corrects what a run paid, by more (above zero) or less."""
 
     usd: Signed
-    reason: Text
+    reason: Said
 
 
 class RunView(BaseModel):

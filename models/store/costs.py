@@ -54,6 +54,7 @@ def _statement(column: str) -> str:
         WITH sums AS (
             SELECT {column} AS key, GROUPING({column}) = 1 AS is_total, COALESCE(sum(usd), 0) AS usd,
             COALESCE(sum(usd) FILTER (WHERE unpriced), 0) AS unpriced_usd,
+            COALESCE(sum(usd) FILTER (WHERE overrun AND kind = 'settle'), 0) AS overrun_usd,
             CAST(COALESCE(sum(tokens_in), 0) AS bigint) AS tokens_in,
             CAST(COALESCE(sum(tokens_out), 0) AS bigint) AS tokens_out,
             CAST(COALESCE(sum(tokens_in + tokens_out), 0) AS bigint) AS tokens,

@@ -17,7 +17,7 @@ from models.domain.prices import Charge
 from models.store import budgets
 from models.store.database import Database, Rows, Step, mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import ADJUST, FINISH, LOCK, LOCK_ALL, LOCK_HELD, OPEN, OVERDUE, RESERVE
+from models.store.ledger_statements import ADJUST, FINISH, LOCK, LOCK_ALL, LOCK_HELD, OPEN, OVERDUE, PAID, RESERVE
 
 LASTS = timedelta(minutes=15)
 """How long a call may take before its reservation counts as forgotten by a holder that died."""
@@ -101,14 +101,22 @@ async def release(db: Database, place: Place, actor: Actor) -> bool:
 
 
 async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
-    """Correct what a run paid, by more or less; doing it again changes nothing."""
+    """Correct what a run paid, by more or less; doing it again changes nothing.
+
+    Raises:
+        Conflict: `below_zero`, for nobody is paid for running.
+    """
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
     await budgets.prepare(session, place.workspace_id, place.run_id)
     ask = within(session)
     await ask(LOCK, place.key)
     values = place.key | NOTHING | told | {"holder": actor.name, "usd": usd, "reason": reason}
-    if await ask(ADJUST, values):
-        mark_events(session)
+    if not await ask(ADJUST, values):
+        return
+    [run] = await ask(PAID, place.key)
+    if run["usd"] < 0:
+        raise Conflict("below_zero", f"the run has paid {run['usd'] - usd} USD: no more than that can be taken off")
+    mark_events(session)
 
 
 async def release_all(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:

@@ -162,6 +162,11 @@ ADJUST = f"""
     SELECT 1 FROM done
 """  # noqa: S608  # as above
 
+PAID = """
+    SELECT settled_usd AS usd FROM budget
+    WHERE workspace_id = %(workspace_id)s AND scope = 'run' AND subject = %(run_id)s AND period = ''
+"""
+
 OPEN = f"""
     SELECT l.cost_id FROM ledger l WHERE l.{_RUN.replace("AND ", "AND l.")} AND l.kind = 'reserve'
     AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id AND e.run_id = l.run_id

@@ -286,6 +286,7 @@ class TestResolve:
         [
             {"decision": "approve"},
             {"decision": "approve", "explanation": ""},
+            {"decision": "approve", "explanation": " \t\u2003 "},
             {"decision": "approve", "explanation": "x" * 2001},
             {"decision": "maybe", "explanation": "x"},
         ],

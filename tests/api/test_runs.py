@@ -111,10 +111,10 @@ class TestLevels:
         await db.alone(team.workspace_id, f"{own} RETURNING 1", {"w": team.workspace_id})
         run = f"{RUNS}/m"
         for verb in ("end", "costs", "reservations", "reservations/compute/settle", "reservations/compute/release"):
-            body = {"status": "success"} if verb == "end" else {}
+            body = {"status": "success"} if verb == "end" else {"usd": "0"} if verb == "reservations" else {}
             assert refusal(await api.post(f"{run}/{verb}", json=body)) == (409, "run_of_mission")
         assert refusal(await api.post(f"{run}/tool-calls", json={"tool": "sh"})) == (409, "run_of_mission")
-        assert (await api.post(f"{run}/adjustments", json={"usd": "-1", "reason": "so"})).status_code == 201
+        assert (await api.post(f"{run}/adjustments", json={"usd": "1", "reason": "so"})).status_code == 201
 
 
 class TestCosts:
@@ -144,6 +144,41 @@ class TestCosts:
         assert (await paid(agent, run, model="x-1", tokens_out=10)).status_code == 201, "what was done is paid"
         held = [row for row in await entries(db, team.workspace_id) if row["kind"] == "reserve"]
         assert len(held) == 3
+
+    async def test_a_reservation_says_what_it_is_for(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        for nothing in ({"model": "claude-sonnet-4-5"}, {"calls": 3}, {}):
+            assert refusal(await agent.post(f"{run}/reservations", json=nothing)) == (422, "invalid_input")
+        assert (await agent.post(f"{run}/reservations", json={"usd": "0"})).status_code == 201
+
+    async def test_a_call_that_cost_more_than_it_reserved_is_seen_in_the_costs(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
+    ) -> None:
+        run = await started(agent)
+        held = (await agent.post(f"{run}/reservations", json={"usd": "0.05"})).json()["data"]["cost_id"]
+        await paid(agent, run, usd="0.01")
+        await agent.post(f"{run}/reservations/{held}/settle", json={"usd": "0.07"})
+        total = (await api.get("/api/v1/costs?group_by=run")).json()["data"]["total"]
+        assert (total["usd"], total["overrun_usd"]) == ("0.08", "0.07")
+
+    @pytest.mark.parametrize("reason", ["", "  ", "\u3000\n"])
+    async def test_nothing_is_corrected_without_a_word(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, reason: str
+    ) -> None:
+        run = await started(agent)
+        refused = await api.post(f"{run}/adjustments", json={"usd": "1", "reason": reason})
+        assert refusal(refused) == (422, "invalid_input")
+
+    async def test_no_run_is_paid_for_running(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        await paid(agent, run, usd="0.10")
+        too_much = await api.post(f"{run}/adjustments", json={"usd": "-0.11", "reason": "so"})
+        assert refusal(too_much) == (409, "below_zero")
+        taken = await api.post(f"{run}/adjustments", json={"usd": "-0.10", "reason": "so"})
+        assert (taken.json()["data"]["usd"], (await api.get("/api/v1/costs")).json()["data"]["total"]["usd"]) == (
+            "0.00",
+            "0.00",
+        )
 
     async def test_crossing_blocks_and_an_admin_lets_it_go_on(
         self, agent: httpx2.AsyncClient, client: Caller, team: Team, api: httpx2.AsyncClient

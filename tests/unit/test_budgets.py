@@ -86,6 +86,12 @@ class TestPrices:
         found = charge(LIST, Usage(model="old", tokens_in=tokens_in, tokens_out=tokens_out), DAY).usd
         assert found * 10**SCALE == 3000 * tokens_in + 4125 * tokens_out
 
+    def test_without_any_price_tokens_are_not_free(self) -> None:
+        for empty in (parse_prices(b""), parse_prices(b"models: {a: [{input: 1, output: 2, until: 2020-01-01}]}\n")):
+            with pytest.raises(Unavailable, match="no model has a price on"):
+                charge(empty, Usage(model="a", tokens_in=1), DAY)
+            assert charge(empty, Usage(model="a", tokens_in=1, usd=Decimal(1)), DAY).usd == 1
+
     def test_a_second(self) -> None:
         assert LIST.of_compute(DAY) == Decimal("0.00002")
         assert parse_prices(b"").of_compute(DAY) is None
