@@ -1,15 +1,12 @@
 """API keys: who makes them, what they open, and how they end."""
 
 import asyncio
-<<<<<<< HEAD
-from datetime import datetime, timedelta
-=======
 import os
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
->>>>>>> tests3
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -21,14 +18,10 @@ from api.registry import VERSIONS
 from models.domain.principals import NOUNS
 from models.settings import Settings
 from models.store.database import Database
-<<<<<<< HEAD
-from tests.fixtures.api import Caller, Team
-from tests.fixtures.budgets import clock_moved
-=======
 from tests.fixtures.api import NO_TEMPORAL, Caller, Team
+from tests.fixtures.budgets import clock_moved
 from tests.fixtures.waiting import eventually
 from worker.dev.ports import free_port
->>>>>>> tests3
 
 EVENT = {"type": "subsystem.report", "subject": {"kind": "subsystem", "id": "billing"}}
 
