@@ -106,7 +106,9 @@ def require_latitude(name: str, status: AgentStatus | None, wanted: Latitude) ->
         Conflict: `agent_not_active`.
     """
     if status is not None and wanted > GOES[status]:
-        raise Conflict("agent_not_active", f"{name!r} is {status.value}: an operator or admin must resume it first")
+        to = _RESUMES_AS.get(status, AgentStatus.ACTIVE)
+        who = "an admin" if (status, to) in ADMINS_ONLY else "an operator or admin"
+        raise Conflict("agent_not_active", f"{name!r} is {status.value}: {who} must resume it first")
 
 
 def require_no_new_roles(had: Iterable[str], wanted: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ they are.
 import re
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
+from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
 from models.domain.plain_yaml import line_of
@@ -29,7 +30,8 @@ FACTS = frozenset(
         "touches_config",
     }
 )
-KINDS = frozenset({"budget", "governance", "registration", "rollback", "tool_action", "wiki_change"})
+DecisionKind = Literal["budget", "governance", "registration", "rollback", "tool_action", "wiki_change"]
+KINDS = frozenset(get_args(DecisionKind))
 _BRACED = re.compile(r"\{(\w+)\}")
 
 
