@@ -43,7 +43,7 @@ def list_agents(
     everything: All = False,
 ) -> None:
     """List agents, also those that were rejected or ended."""
-    from cli.text import moment, table, word
+    from cli.text import table, word
 
     filters = {"registration": "pending" if pending else None}
     rows = client.api.rows("/agents", None if everything else limit, **filters)
@@ -55,7 +55,7 @@ def list_agents(
             word(r["registration"]),
             r["status"],
             r["level"],
-            moment(r["last_heartbeat_at"]),
+            _heard(r),
             r["endpoint"],
         )
         for r in rows
@@ -174,6 +174,14 @@ def _place(agent: str) -> str:
     return f"/agents/{quote(agent, safe='')}"
 
 
+def _heard(agent: dict[str, Any]) -> str | None:
+    """Say when an agent was heard of, and that it has been silent for too long."""
+    from cli.text import moment
+
+    at = moment(agent["last_heartbeat_at"])
+    return at if agent["silence"] == "none" else f"{at} ({agent['silence']})"
+
+
 def described(agent: dict[str, Any]) -> "RenderableType":
     """An agent's facts, line by line; a token or key, where one is shown, comes last."""
     from cli.text import facts, moment
@@ -192,7 +200,7 @@ def described(agent: dict[str, Any]) -> "RenderableType":
             ("tools", ", ".join(agent["tools"]) or "none"),
             ("registered", f"{moment(agent['created_at'])}, by {agent['requested_by']}"),
             ("decided", agent["decided_at"] and f"{moment(agent['decided_at'])}, by {agent['decided_by']}"),
-            ("last heard of", moment(agent["last_heartbeat_at"])),
+            ("last heard of", _heard(agent)),
             *([("token", token), ("", "It is not shown again.")] if token else []),
         ]
     )

@@ -102,7 +102,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    from cli.text import facts, moment, word
+    from cli.text import facts, word
 
     who = f"{decision['resolved_by']}: {decision['explanation']}{_alone(decision)}" if decision["resolved_by"] else None
     head = facts(
@@ -117,11 +117,23 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("asked by", ", ".join(decision["terms"]["requesters"])),
             ("takes", _takes(decision["terms"])),
             *(("approved by", f"{a['principal']}: {a['explanation']}") for a in _earlier(decision)),
-            ("expires", moment(decision["expires_at"])),
+            ("digest", decision["digest"]),
+            ("cost so far", "{usd} USD, {tokens} tokens".format_map(decision["cost_so_far"])),
+            ("expires", _expiry(decision)),
             ("answered", who),
         ]
     )
     return Group(head, *_proof(api, decision), Text(), *_diff(api, decision), *_note(api, decision))
+
+
+def _expiry(decision: dict[str, Any]) -> str:
+    """Say until when an answer is waited for, and what happens then."""
+    from cli.text import moment
+
+    if decision["expires_at"] is None:
+        return "never"
+    then = f", and is {decision['when_expired']} then" if decision["status"] == "pending" else ""
+    return moment(decision["expires_at"]) + then
 
 
 def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:

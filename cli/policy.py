@@ -69,7 +69,7 @@ def try_file(
     Example:
       mission-control policy try stricter.yaml
     """
-    tried = client.api.post("/policy/try", {"source": file.read_text(), "limit": limit})
+    tried = client.api.post("/policy/try", {"source": _text(file), "limit": limit})
     client.answer(tried, lambda: told(tried))
 
 
@@ -80,7 +80,7 @@ def create(
     note: Annotated[str, typer.Option(help="What it changes, and why.", show_default=False)] = "",
 ) -> None:
     """Keep a file as a new version. It changes nothing until it is activated."""
-    made = client.api.post("/policy/versions", {"source": file.read_text(), "note": note})
+    made = client.api.post("/policy/versions", {"source": _text(file), "note": note})
     client.answer(made, f"version {made['version']}; put it in force with: policy activate {made['version']}")
 
 
@@ -125,6 +125,13 @@ def explain(
     }
     verdict = client.api.post("/policy/explain", body)
     client.answer(verdict, lambda: explained(verdict))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read as UTF-8 text: {error}", param_hint="FILE") from None
 
 
 def _who(given: str) -> dict[str, str]:

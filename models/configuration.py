@@ -7,7 +7,8 @@ from models.domain.canonical import digest_of
 from models.domain.errors import InvalidInput, Unavailable
 from models.domain.metrics import Catalog, parse_catalog
 from models.domain.plain_yaml import read_mapping
-from models.domain.policy import FILE, parse_policy
+from models.domain.policy import FILE
+from models.domain.policy_names import parse_new_policy
 from models.domain.prices import Prices, parse_prices
 
 
@@ -32,7 +33,7 @@ def load_first_policy(config_dir: Path) -> str:
     """
     try:
         source = _read(config_dir / FILE).decode()
-        parse_policy(source)
+        parse_new_policy(source)
     except UnicodeDecodeError:
         raise Unavailable("config_invalid", f"{FILE} of MC_CONFIG_DIR is not UTF-8 text") from None
     except InvalidInput as error:

@@ -26,7 +26,7 @@ from api.routing import router
 from api.services import services
 from api.views import agent_view, agent_views
 from models.contracts.missions import Named
-from models.domain.agents import AgentStatus, Registration, Verb
+from models.domain.agents import AgentStatus, Registration, Verb, require_no_new_roles
 from models.domain.budgets import Cap, Key, Owner
 from models.domain.errors import InvalidInput, NotFound, NotPermitted
 from models.domain.names import STRANGERS
@@ -104,13 +104,18 @@ async def get_agent(agent: Named, call: ReaderOrRegistrant, db: Db) -> Success[A
 async def change_agent(
     agent: Named, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce, missions: ToMissions
 ) -> Response:
-    """Change an agent's endpoint or capabilities; its level, its tools and its caps are for admins."""
+    """Change an agent's endpoint or capabilities; its level, its tools and its caps are for admins.
+
+    The agent itself may give up capabilities; those beyond what an admin approved, an admin adds (`admins_only`).
+    """
 
     async def apply(session: AsyncSession) -> AgentView:
-        known = await _own(session, call, agent)
+        known = await _own(session, call, agent, for_update=not call.principal.is_admin)
         caps, values = change.caps, change.model_dump(exclude_none=True, exclude=set(CAPS.values()), mode="json")
         if (change.level or caps or change.tools is not None) and not call.principal.is_admin:
             raise NotPermitted("admins_only", "an agent sets neither its own level, tools nor caps: ask an admin")
+        if not call.principal.is_admin:
+            require_no_new_roles(known.capabilities, change.capabilities or ())
         if not values and not caps:
             raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(AgentChange.model_fields)}")
         for scope, usd in caps.items():
@@ -188,9 +193,9 @@ async def _decide(agent: str, answer: DecisionStatus, body: AgentDecide, call: C
     return await once.commit(decide)
 
 
-async def _own(session: AsyncSession, call: Call, agent: str) -> AgentRow:
+async def _own(session: AsyncSession, call: Call, agent: str, *, for_update: bool = False) -> AgentRow:
     """Find the agent; to another agent it is not there to be changed."""
-    known = await agents.require(session, call.workspace_id, agent)
+    known = await agents.require(session, call.workspace_id, agent, for_update=for_update)
     if call.principal.kind is Kind.AGENT and known.name != call.principal.name:
         raise NotPermitted("not_your_agent", f"this key is {call.principal.name!r}'s, and acts for no other agent")
     return known

@@ -16,6 +16,7 @@ from api.routing import router
 from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
 from models.domain.policy import Risk
+from models.domain.policy_names import DecisionKind
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
 from models.domain.tool_calls import TOOL_ACTION
@@ -36,7 +37,7 @@ async def list_decisions(
     db: Db,
     page: Newest,
     status: DecisionStatus | None = None,
-    kind: str | None = None,
+    kind: DecisionKind | None = None,
     risk: Risk | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[DecisionView]]:

@@ -11,6 +11,7 @@ from api.routing import router
 from api.views import page_of
 from models.domain.errors import InvalidInput
 from models.domain.policy import Outcome, Policy, Risk, assess, parse_policy
+from models.domain.policy_names import parse_new_policy
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.policy import (
@@ -62,7 +63,7 @@ async def get_policy_version(version: int, call: Reader, db: Db) -> Success[Poli
 @routes.post("/policy/versions", status_code=201, response_model=Success[PolicyVersionView])
 async def create_policy_version(new: PolicyCreate, call: Admin, once: OnlyOnce, book: Policies) -> Response:
     """Keep a new version of the policy. It changes nothing until it is activated: try it first."""
-    await asyncio.to_thread(parse_policy, new.source)
+    await asyncio.to_thread(parse_new_policy, new.source)
 
     async def create(session: AsyncSession) -> PolicyVersionView:
         await book.in_force(session, call.workspace_id)
@@ -103,10 +104,11 @@ async def list_verdicts(
 async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[PolicyTried]:
     """Judge past acts again by another policy: how many verdicts would have been others, and which. Nothing changes."""
     async with db.workspace(call.workspace_id) as session:
-        source = wanted.source
+        source, read = wanted.source, parse_new_policy
         if wanted.version is not None:
             source = (await policies.require(session, call.workspace_id, wanted.version)).source
-    policy = await asyncio.to_thread(parse_policy, source or "")
+            read = parse_policy
+    policy = await asyncio.to_thread(read, source or "")
     _hold_to_bounds(policy, wanted.limit)
     async with db.workspace(call.workspace_id) as session:
         past = await policies.verdicts(session, call.workspace_id, wanted.limit)

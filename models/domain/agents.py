@@ -1,8 +1,10 @@
 """How an agent comes to be one, what holds it, and when its silence is told (requirements 4.5, 4.6, 5.2)."""
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 
 from models.domain.errors import Conflict, IllegalTransition, NotPermitted
+from models.domain.roles import roles_of
 from models.domain.states import require_transition
 
 STALE_SECONDS = 90
@@ -104,7 +106,21 @@ def require_latitude(name: str, status: AgentStatus | None, wanted: Latitude) ->
         Conflict: `agent_not_active`.
     """
     if status is not None and wanted > GOES[status]:
-        raise Conflict("agent_not_active", f"{name!r} is {status.value}: an operator or admin must resume it first")
+        to = _RESUMES_AS.get(status, AgentStatus.ACTIVE)
+        who = "an admin" if (status, to) in ADMINS_ONLY else "an operator or admin"
+        raise Conflict("agent_not_active", f"{name!r} is {status.value}: {who} must resume it first")
+
+
+def require_no_new_roles(had: Iterable[str], wanted: Iterable[str]) -> None:
+    """Refuse an agent's own capabilities beyond those that an admin has approved; it may give some up.
+
+    Raises:
+        NotPermitted: `admins_only`.
+    """
+    granted = {role for capability in had for role in roles_of(capability)}
+    if more := sorted({*wanted} - granted):
+        told = f"an agent may give up capabilities, not add them: an admin may add {', '.join(more)}"
+        raise NotPermitted("admins_only", told)
 
 
 def obey(verb: Verb, current: AgentStatus, *, by_admin: bool) -> AgentStatus:

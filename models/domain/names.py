@@ -9,6 +9,7 @@ SYSTEM_NAMES = frozenset({"first-start", "policy", "reconciler", "system", "work
 """Who the product's own parts are in events and decisions: nobody else may be called so."""
 STRANGERS = "(unknown)/"
 """Before the name of whoever acts without a key, as a visitor's workspace is: none is called so."""
+PRODUCTION = "prod"
 _LIKE_AN_AGENT_ID = re.compile("agent_[0-9a-f]{16}")
 """Paths name an agent by its id or its name: what says one must never say the other of another agent."""
 
@@ -16,6 +17,17 @@ _LIKE_AN_AGENT_ID = re.compile("agent_[0-9a-f]{16}")
 def is_agent_id(text: str) -> bool:
     """Whether a text is spelt like the id of an agent; no name is."""
     return _LIKE_AN_AGENT_ID.fullmatch(text.casefold()) is not None
+
+
+def alike(text: str) -> str:
+    """Spell a name as policies compare it: its letters' case, its width and the spaces around it make no other."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def environment(text: str) -> str:
+    """Give the one name of an environment; production has several (POL-08)."""
+    name = alike(text)
+    return PRODUCTION if name == "production" else name
 
 
 def one_spelling(text: str) -> str:

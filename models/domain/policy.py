@@ -12,11 +12,11 @@ from fnmatch import translate
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from models.domain.errors import InvalidInput
 from models.domain.judging import some
-from models.domain.names import one_spelling
+from models.domain.names import alike, environment, one_spelling
 from models.domain.plain_yaml import line_of, read_model
 from models.domain.principals import Kind, Role
 
@@ -71,6 +71,7 @@ Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Globs = Annotated[tuple[Glob, ...], Field(max_length=500)]
 Sentence = Annotated[str, Field(min_length=1, max_length=300)]
 Dollars = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9, allow_inf_nan=False)]
+Environment = Annotated[str, AfterValidator(environment)]
 Fact = bool | int | str | tuple[str, ...]
 
 
@@ -95,7 +96,7 @@ class Context(_Part):
     `usd` is what the act is expected to cost, `usd_left` what its caps leave. `facts` are what the caller knows more.
     """
 
-    env: str = "dev"
+    env: Environment = "dev"
     protected: bool = False
     paths: tuple[str, ...] = ()
     usd: Dollars | None = None
@@ -115,7 +116,7 @@ class When(_Part):
     kind: tuple[Kind, ...] = ()
     role: tuple[Role, ...] = ()
     level: tuple[Level, ...] = ()
-    env: tuple[str, ...] = ()
+    env: tuple[Environment, ...] = ()
     protected: bool | None = None
     secret: bool | None = None
     over_budget: bool | None = None
@@ -134,7 +135,7 @@ class When(_Part):
         return _any_of(self.action)
 
     def holds(self, action: str, who: Who, context: Context, secret: bool) -> bool:
-        """Whether all conditions but `risk` hold."""
+        """Whether all conditions but `risk` hold, of an action spelt as policies compare it."""
         return (
             (not self.env or context.env in self.env)
             and self.protected in (None, context.protected)
@@ -268,7 +269,7 @@ class Policy(_Part):
 
     def classify(self, action: str) -> Risk | None:
         """Find an action's own risk, the worst that is given to it; None where nobody has said."""
-        return next((risk for risk, names in self.classes if names.fullmatch(action)), None)
+        return next((risk for risk, names in self.classes if names.fullmatch(alike(action))), None)
 
     def resolvers(self, kind: str) -> Resolvers:
         """Who may answer a kind of decision."""
@@ -288,10 +289,10 @@ def assess(action: str, principal: Who, context: Context, policy: Policy) -> Ver
     """Judge an act: the same act under the same policy has the same verdict, whoever asks and whenever."""
     own = policy.classify(action)
     risk = own or Risk.YELLOW
-    secret = any(policy.secrets.fullmatch(path) for path in context.paths)
-    fired = []
+    secret = any(policy.secrets.fullmatch(alike(path)) for path in context.paths)
+    name, fired = alike(action), []
     for rule in policy.rules:
-        if risk.rank >= rule.when.risk.rank and rule.when.holds(action, principal, context, secret):
+        if risk.rank >= rule.when.risk.rank and rule.when.holds(name, principal, context, secret):
             fired.append(rule)
             risk = max(risk, rule.risk or risk, key=lambda each: each.rank)
     return _verdict(action, own, risk, fired, context)
@@ -337,8 +338,8 @@ def _own_class(action: str, own: Risk | None) -> str:
 
 
 def _any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
-    """Match any of some globs; none match nothing."""
-    return re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
+    """Match any of some globs, of what is spelt `alike`; none match nothing."""
+    return re.compile("|".join(translate(alike(glob)) for glob in globs) or r"(?!)")
 
 
 def _spelt(value: Any) -> str:

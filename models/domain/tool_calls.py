@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from models.domain.canonical import digest_of
+from models.domain.names import PRODUCTION, alike, environment
 from models.domain.policy import Outcome
 from models.domain.states import DecisionStatus
 
 TOOL_ACTION = "tool_action"
 """The kind of the decision that asks whether a call may be made."""
 EXPIRES_IN = timedelta(hours=24)
-PRODUCTION = "prod"
 MAX_ARGUMENTS = 16_384
 """Bytes of JSON: people read them, and every pattern of `secret_paths` is held against them."""
 
@@ -46,7 +46,7 @@ class Said:
 
 def is_listed(tool: str, tools: Iterable[str]) -> bool:
     """Whether a tool is among those that an agent may call."""
-    return any(fnmatchcase(tool, pattern) for pattern in tools)
+    return any(fnmatchcase(alike(tool), alike(pattern)) for pattern in tools)
 
 
 def digest(tool: str, arguments: dict[str, Any]) -> str:
@@ -56,13 +56,14 @@ def digest(tool: str, arguments: dict[str, Any]) -> str:
 
 def where(declared: str | None, known: str) -> str:
     """Tell the environment that a call reaches. Its caller may say that it is production, never that it is not."""
-    return PRODUCTION if PRODUCTION in (declared, known) else declared or known
+    said, known = environment(declared or known), environment(known)
+    return PRODUCTION if PRODUCTION in (said, known) else said
 
 
 def secrets_among(arguments: dict[str, Any], patterns: re.Pattern[str]) -> tuple[str, ...]:
     """Find the words of the arguments that name secrets. Nothing else of the arguments is kept with a verdict."""
     words = {word for text in _texts(arguments) for form in _WORDS for word in form.findall(text)}
-    return tuple(sorted(word for word in words if patterns.fullmatch(word)))
+    return tuple(sorted(word for word in words if patterns.fullmatch(alike(word))))
 
 
 def standing(said: Said, *, ended: bool, error: str | None) -> tuple[CallStatus, str | None]:

@@ -54,7 +54,8 @@ class AgentDecide(Body):
 
 
 class AgentChange(Body):
-    """Changes what is known of an agent; what is left out stays. `level`, `tools` and the caps are for admins.
+    """Changes what is known of an agent; what is left out stays. `level`, `tools`, the caps and more capabilities than
+    were approved are for admins.
 
     A cap in dollars holds instead of its level's; null gives it the level's back.
     """

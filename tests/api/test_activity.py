@@ -61,7 +61,7 @@ class TestRecording:
             await done(agent, "/queue/next?agent_id=agent&agent_role=coding", None, "GET"),
             await done(agent, f"/missions/{mission['mission_id']}/candidates", {"ref": "topic"}),
             await done(agent, "/missions", new),
-            await done(agent, "/agents/agent", {"capabilities": ["coding"]}, "PATCH"),
+            await done(agent, "/agents/agent", {"endpoint": "https://agent.example.org"}, "PATCH"),
             await done(agent, "/activity", THOUGHT),
             run := await done(agent, "/runs", {}),
             await done(agent, f"/runs/{run['run_id']}/tool-calls", {"tool": "read_db"}),
@@ -97,10 +97,10 @@ class TestRecording:
         """C-38: the row is written with the act, or the call fails."""
         with psycopg.connect(plain(database_url), autocommit=True) as owner:
             owner.execute("ALTER TABLE audit ADD CONSTRAINT shut CHECK (action <> 'agent.changed') NOT VALID")
-            answer = await agent.patch("/api/v1/agents/agent", json={"capabilities": ["x"]})
+            answer = await agent.patch("/api/v1/agents/agent", json={"endpoint": "https://agent.example.org"})
             owner.execute("ALTER TABLE audit DROP CONSTRAINT shut")
         assert answer.status_code == 500
-        assert (await api.get("/api/v1/agents/agent")).json()["data"]["capabilities"] == []
+        assert (await api.get("/api/v1/agents/agent")).json()["data"]["endpoint"] is None
 
     async def test_what_people_do_is_no_agents_activity(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         await filed(api, repo)

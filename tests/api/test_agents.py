@@ -357,8 +357,8 @@ class TestSelf:
     ) -> None:
         agent_id, agent = await admitted(api, client, team)
         place = f"/api/v1/agents/{agent_id}"
-        changed = await agent.patch(place, json={"capabilities": ["healing"]})
-        assert changed.json()["data"]["capabilities"] == ["healing"]
+        changed = await agent.patch(place, json={"endpoint": "https://elsewhere.example.org"})
+        assert changed.json()["data"]["endpoint"] == "https://elsewhere.example.org"
         assert refusal(await agent.patch(place, json={"level": "lead"})) == (403, "admins_only")
         assert refusal(await agent.patch(place, json={})) == (422, "nothing_to_change")
         assert (await api.patch(place, json={"level": "lead"})).json()["data"]["level"] == "lead"
@@ -366,6 +366,25 @@ class TestSelf:
         for path, body in [("", {"endpoint": "http://x"}), ("/heartbeat", None), ("/rotate-key", {})]:
             asked = client(team.agent).request("POST" if path else "PATCH", f"{place}{path}", json=body)
             assert refusal(await asked) == (403, "not_your_agent")
+
+    async def test_an_agent_gives_up_capabilities_and_gets_more_from_an_admin(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        agent_id, agent = await admitted(api, client, team, capabilities=["coding", "healing"])
+        place = f"/api/v1/agents/{agent_id}"
+
+        async def has(caller: httpx2.AsyncClient, *wanted: str) -> list[str]:
+            answer = await caller.patch(place, json={"capabilities": wanted})
+            found: list[str] = answer.json()["data"]["capabilities"] if answer.is_success else [str(refusal(answer))]
+            return found
+
+        refused = ["(403, 'admins_only')"]
+        assert await has(agent, "coding", "healing", "deploying") == refused
+        assert (await agent.get(place)).json()["data"]["capabilities"] == ["coding", "healing"]
+        assert await has(agent, "elite_coding_agent") == ["elite_coding_agent"], "what `coding` is short for"
+        assert await has(agent, "elite_coding_agent", "healing") == refused, "what it gave up is gone"
+        assert await has(agent) == []
+        assert await has(api, "deploying") == ["deploying"]
 
     async def test_both_keys_work_in_the_grace_period(
         self, api: httpx2.AsyncClient, client: Caller, team: Team

@@ -77,6 +77,7 @@ class TestShow:
         pending = (await api.get("/api/v1/decisions?status=pending")).json()["data"]["items"]
         assert [decision["decision_id"] for decision in pending] == [second]
         mission = pending[0]["mission_id"]
+        assert refusal(await api.get("/api/v1/decisions?kind=nonsense")) == (422, "invalid_input")
         narrowed = (await api.get(f"/api/v1/decisions?mission_id={mission}&kind=governance")).json()["data"]["items"]
         assert len(narrowed) == 1
 

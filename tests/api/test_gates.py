@@ -189,7 +189,9 @@ class TestRoles:
         assert refusal(await ask(agent)) == (403, "role_not_allowed")
         assert await start(agent, own) == (403, "role_not_allowed")
         assert await given(agent, role="healing") is None, "not offered to who does not ask for it"
-        await is_now(db, team, capabilities=["healing", "elite_coding_agent"])
+        asked = await agent.patch("/api/v1/agents/agent", json={"capabilities": ["elite_coding_agent"]})
+        assert refusal(asked) == (403, "admins_only")
+        await api.patch("/api/v1/agents/agent", json={"capabilities": ["healing", "elite_coding_agent"]})
         assert await given(agent) == waiting["mission_id"]
         assert await start(agent, own) == PASSED
 

@@ -72,6 +72,13 @@ class TestVersions:
         assert answer.json()["error"]["details"]["line"] == line
         assert len((await api.get(f"{PATH}/versions")).json()["data"]["items"]) == 1
 
+    async def test_a_misspelled_fact_is_refused_at_each_door(self, api: httpx2.AsyncClient) -> None:
+        misspelled = {"source": SOURCE.replace("fact: ci_files", "fact: ci_filez", 1)}
+        for door in ("versions", "try"):
+            answer = await api.post(f"{PATH}/{door}", json=misspelled)
+            assert refusal(answer) == (422, "policy_invalid")
+            assert "`ci_files`?" in answer.json()["error"]["message"]
+
     async def test_unknown_is_404(self, api: httpx2.AsyncClient) -> None:
         for answer in (await api.get(f"{PATH}/versions/7"), await api.post(f"{PATH}/versions/7/activate")):
             assert refusal(answer) == (404, "policy_version_not_found")

@@ -39,6 +39,11 @@ class TestRegister:
         answer = await api.post(PLACE, json={"url": url})
         assert (answer.status_code, answer.json()["data"]["name"]) == (201, name)
 
+    @pytest.mark.parametrize("env", ["production", "Prod", "PROD"])
+    async def test_production_has_one_name(self, api: httpx2.AsyncClient, env: str) -> None:
+        answer = await api.post(PLACE, json={"url": "https://example.com/x", "env": env})
+        assert (answer.status_code, answer.json()["data"]["env"]) == (201, "prod")
+
     @pytest.mark.parametrize(
         ("new", "code"),
         [

@@ -185,7 +185,8 @@ class TestTheVerdict:
         """POL-08. Whoever works in production cannot say that it is something else."""
         await set_level(api, "lead")
         assert (await call(agent, run, "shell", env="dev"))["status"] == "allowed"
-        assert (await call(agent, run, "shell", env="prod"))["status"] == "pending"
+        for spelt in ("prod", "production", "Prod"):
+            assert (await call(agent, run, "shell", env=spelt))["status"] == "pending"
         place = {"url": str(repo.path), "name": "live", "env": "prod"}
         assert (await api.post("/api/v1/repositories", json=place)).status_code == 201
         mission = await filed(api, repo, workspace_repo_path=None, repository="live")

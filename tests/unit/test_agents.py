@@ -9,11 +9,13 @@ from models.domain.agents import (
     AGENT_TRANSITIONS,
     REGISTRATION_TRANSITIONS,
     AgentStatus,
+    Latitude,
     Registration,
     Verb,
     obey,
+    require_latitude,
 )
-from models.domain.errors import IllegalTransition, NotPermitted
+from models.domain.errors import Conflict, IllegalTransition, NotPermitted
 
 BY_HAND = """
 active      paused       operator
@@ -80,3 +82,11 @@ def test_a_registration_is_decided_once_and_ended_once() -> None:
     ends = {state for state, targets in REGISTRATION_TRANSITIONS.items() if not targets}
     assert ends == {Registration.REJECTED, Registration.DEACTIVATED}
     assert Registration.DEACTIVATED not in REGISTRATION_TRANSITIONS[Registration.PENDING]
+
+
+@pytest.mark.parametrize("status", sorted(set(AgentStatus) - {AgentStatus.ACTIVE}))
+def test_a_held_agent_is_told_who_may_resume_it(status: AgentStatus) -> None:
+    with pytest.raises(Conflict) as refused:
+        require_latitude("probe", status, Latitude.BEGIN)
+    admins_only = status in (AgentStatus.QUARANTINED, AgentStatus.STOPPED)
+    assert (": an admin must resume it first" in refused.value.message) is admins_only

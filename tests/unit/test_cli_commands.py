@@ -3,6 +3,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -43,3 +44,13 @@ def test_a_url_that_is_none_is_told_as_such(url: str) -> None:
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr.startswith("wrong_url: ")
     assert "mend --url or MC_API_URL" in ended.stderr
+
+
+@pytest.mark.parametrize("verb", ["create", "try"])
+def test_a_policy_that_is_no_text_is_told_so(verb: str, tmp_path: Path) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes("rules: [] # für".encode("latin-1"))
+    words = ["policy", verb, str(file), "--url", "http://127.0.0.1:1", "--api-key", "k"]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 2, ended.output
+    assert "cannot be read as UTF-8 text" in " ".join(ended.stderr.replace("│", " ").split())

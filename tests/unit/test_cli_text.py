@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cli.agents import described
 from cli.client import Api
 from cli.decisions import question
 from cli.text import console, duration, facts, forget_typed, line, safe, table
@@ -120,9 +121,35 @@ def test_what_was_typed_before_a_question_is_no_answer(monkeypatch: pytest.Monke
 
 
 def test_a_question_gives_its_reasons_once() -> None:
+    with Api("http://127.0.0.1:1", "key") as api:
+        printed = shown(question(api, asked()))
+    assert printed.count("the branch is protected") == 1
+    assert "2 different people of role operator or higher" in printed
+
+
+def test_a_question_says_what_it_binds_has_cost_and_comes_to() -> None:
+    with Api("http://127.0.0.1:1", "key") as api:
+        printed = shown(question(api, asked()))
+        timed = shown(question(api, asked() | {"expires_at": "2026-01-02T03:04:05Z"}))
+    said = ("sha256:d", "cost so far", "1.25 USD, 7 tokens", "never")
+    assert [words for words in said if words not in printed] == []
+    assert ", and is denied then" in timed
+
+
+def test_a_silent_agent_is_shown_as_such() -> None:
+    names = ("registration", "status", "level", "endpoint", "requested_by", "decided_at", "decided_by")
+    agent: dict[str, Any] = dict.fromkeys((*names, "run_cap_usd", "daily_cap_usd", "agent_id", "name"), "x")
+    agent |= {"capabilities": [], "tools": [], "decided_at": None, "created_at": "2026-01-02T03:04:05Z"}
+    agent |= {"last_heartbeat_at": "2026-01-02T03:04:05Z"}
+    assert "(stale)" in shown(described(agent | {"silence": "stale"}))
+    assert "(none)" not in shown(described(agent | {"silence": "none"}))
+
+
+def asked() -> dict[str, Any]:
+    """A question as the API shows it."""
     names = ("mission_id", "resolved_by", "explanation", "expires_at")
     binding = {"patch_id": "p", "reasons": ["the branch is protected"]}
-    decision = dict.fromkeys(names) | {
+    return dict.fromkeys(names) | {
         "decision_id": "d",
         "status": "pending",
         "risk": "RED",
@@ -131,11 +158,10 @@ def test_a_question_gives_its_reasons_once() -> None:
         "binding": binding,
         "answers": [],
         "terms": {"role": "operator", "people": 2, "agents": [], "requesters": ["olga", "worker"]},
+        "digest": "sha256:d",
+        "cost_so_far": {"usd": "1.25", "tokens": 7},
+        "when_expired": "denied",
     }
-    with Api("http://127.0.0.1:1", "key") as api:
-        printed = shown(question(api, decision))
-    assert printed.count("the branch is protected") == 1
-    assert "2 different people of role operator or higher" in printed
 
 
 def candidate(number: int, outcome: str | None = None) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class TestTheFirstPolicy:
             ("git_commit", Risk.YELLOW, Outcome.ALLOW),
             ("network_call", Risk.YELLOW, Outcome.ALLOW),
             ("email", Risk.RED, Outcome.ASK),
+            *((spelt, Risk.RED, Outcome.ASK) for spelt in ("Email", " email", "EMAIL\t", "\uff45mail")),
+            ("send_email", Risk.YELLOW, Outcome.ALLOW),
             ("social_post", Risk.RED, Outcome.ASK),
             ("prod_deploy", Risk.RED, Outcome.ASK),
             ("secret_access", Risk.RED, Outcome.ASK),
@@ -71,7 +73,28 @@ class TestTheFirstPolicy:
         assert elsewhere.outcome is Outcome.ALLOW
         assert judged("read_db", env="prod").outcome is Outcome.ALLOW
 
-    @pytest.mark.parametrize("path", [".env", "deploy/.env.local", "a/b/id_ed25519", "tls/server.key", "x/secrets/y"])
+    @pytest.mark.parametrize("env", ["production", "Prod", " PROD "])
+    def test_production_has_several_names(self, env: str) -> None:
+        assert judged("shell", env=env) == judged("shell", env="prod")
+        policy = parse_policy(f"rules: [{{rule: r, because: b, when: {{env: '{env}'}}, deny: true}}]")
+        assert judged("shell", policy=policy, env="prod").outcome is Outcome.DENY
+
+    def test_rules_and_classes_know_an_action_however_it_is_spelt(self) -> None:
+        policy = parse_policy("rules: [{rule: r, because: b, when: {action: Deploy_*}, deny: true}]")
+        assert judged("deploy_APP", policy=policy).outcome is Outcome.DENY
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            ".env",
+            "/a/.ENV",
+            "TLS/Server.KEY",
+            "deploy/.env.local",
+            "a/b/id_ed25519",
+            "tls/server.key",
+            "x/secrets/y",
+        ],
+    )
     def test_secrets(self, path: str) -> None:
         verdict = judged("read_db", paths=("README.md", path))
         assert (verdict.risk, verdict.rules) == (Risk.RED, ("secrets",))

@@ -19,7 +19,8 @@ from tests.fixtures.policies import FIRST
         ([], "read_db", False),
         (["read_db"], "read_db", True),
         (["read_db"], "read_db2", False),
-        (["read_db"], "Read_db", False),
+        (["read_db"], " Read_DB ", True),
+        (["Git_*"], "git_push", True),
         (["git_*", "mcp__?ira__*"], "git_commit", True),
         (["git_*", "mcp__?ira__*"], "mcp__jira__close", True),
         (["git_*", "mcp__?ira__*"], "xgit_commit", False),
@@ -37,6 +38,8 @@ def test_the_list_is_of_patterns(tools: list[str], tool: str, is_there: bool) ->
         ("prod", "dev", "prod"),
         ("dev", "prod", "prod"),
         (None, "prod", "prod"),
+        *((said, "dev", "prod") for said in ("production", "Prod", " PROD", "\uff30rod")),
+        *(("dev", known, "prod") for known in ("production", "PROD")),
     ],
 )
 def test_nobody_leaves_production_by_saying_so(declared: str | None, known: str, found: str) -> None:
@@ -48,6 +51,7 @@ class TestSecrets:
         ("arguments", "found"),
         [
             ({"path": ".env"}, (".env",)),
+            ({"cmd": "cat /a/.ENV"}, ("/a/.ENV",)),
             ({"a": {"b": ["x", {"c": "tls/server.key"}]}}, ("tls/server.key",)),
             ({"secrets/db.yaml": 1}, ("secrets/db.yaml",)),
             ({"cmd": "cat ~/.ssh/id_rsa|base64"}, ("~/.ssh/id_rsa", "~/.ssh/id_rsa|base64")),

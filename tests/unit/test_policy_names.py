@@ -1,0 +1,33 @@
+"""A new policy uses no name of a fact or a kind of decision that there is not."""
+
+import pytest
+
+from models.domain.errors import InvalidInput
+from models.domain.policy import parse_policy
+from models.domain.policy_names import parse_new_policy
+from tests.fixtures.policies import FIRST, SOURCE
+
+RULE = "rules:\n  - rule: r\n    because: b\n    deny: true\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        (f"{RULE}    when:\n      fact: ci_filez\n", 6, "no fact is called `ci_filez` (did you mean `ci_files`?)"),
+        (f"{RULE}    when: {{fact: [judges, x]}}\n", 5, "no fact is called `x` (known: ci_files, conflict, "),
+        (RULE.replace("because: b", "because: 'since {nofact}'"), 3, "no fact is called `nofact`"),
+        ("resolve:\n  governance: {role: admin}\n  bugdet: {role: admin}\n", 3, "(did you mean `budget`?)"),
+        ("resolve:\n  'gov*': {role: admin}\n", 2, "no kind of decision is called `gov*`"),
+    ],
+)
+def test_a_misspelled_name_is_refused_with_its_line(source: str, line: int, said: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_new_policy(source)
+    assert (refused.value.code, refused.value.details["line"]) == ("policy_invalid", line)
+    assert f"policy.yaml: line {line}: " in refused.value.message
+    assert said in refused.value.message
+    assert parse_policy(source), "a version that is kept already is still read"
+
+
+def test_the_first_policy_names_what_there_is() -> None:
+    assert parse_new_policy(SOURCE) == FIRST
