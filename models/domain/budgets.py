@@ -99,11 +99,12 @@ def cap_of(caps: Mapping[Key, Cap], scope: Scope, owners: Mapping[Owner, str | N
     return Cap()
 
 
-def raised(cap: Cap, usd: Decimal, tokens: int) -> Cap:
-    """Propose the next cap where one was hit: twice as much, and at least what is wanted altogether."""
+def raised(cap: Cap, promised: Cap, wanted: Cap) -> Cap:
+    """Propose the next cap where one was hit: twice the cap, or what went beyond it, and room for what is wanted."""
+    usd, tokens = promised.usd or Decimal(0), promised.tokens or 0
     return Cap(
-        None if cap.usd is None else max(2 * cap.usd, usd),
-        None if cap.tokens is None else max(2 * cap.tokens, tokens),
+        None if cap.usd is None else max(2 * max(cap.usd, usd), usd + (wanted.usd or 0)),
+        None if cap.tokens is None else max(2 * max(cap.tokens, tokens), tokens + (wanted.tokens or 0)),
     )
 
 

@@ -1,5 +1,6 @@
 """Executions over HTTP: who may run what, what it costs, and when it is stopped."""
 
+from decimal import Decimal
 from typing import Any
 
 import httpx2
@@ -164,6 +165,28 @@ class TestCosts:
         assert (await paid(agent, run, usd="0.25")).status_code == 201
         assert refusal(await paid(agent, run, usd="0.01")) == (409, "budget_exceeded")
         assert len((await api.get("/api/v1/decisions?kind=budget")).json()["data"]["items"]) == 2
+
+    async def test_what_begun_calls_cost_later_is_in_the_question_that_is_approved(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
+    ) -> None:
+        await api.patch("/api/v1/agents/agent", json={"daily_cap_usd": "50"})
+        run = await started(agent)
+        held = [(await agent.post(f"{run}/reservations", json={"usd": "0.01"})).json()["data"] for _ in range(3)]
+        asked = []
+        for cost in held:
+            await agent.post(f"{run}/reservations/{cost['cost_id']}/settle", json={"usd": "1"})
+            [one] = (await api.get("/api/v1/decisions?kind=budget&status=pending")).json()["data"]["items"]
+            asked.append(one)
+        yes = {"decision": "approve", "explanation": "go"}
+        old = await api.post(f"/api/v1/decisions/{asked[0]['decision_id']}/resolve", json=yes)
+        assert refusal(old) == (409, "decision_canceled")
+        assert Decimal(asked[-1]["cost_so_far"]["usd"]) == 3
+        shown = asked[-1]["question"]["proposed"]["cap_usd"]
+        assert Decimal(shown) > 3
+        assert (await api.post(f"/api/v1/decisions/{asked[-1]['decision_id']}/resolve", json=yes)).status_code == 200
+        found = (await api.get(run)).json()["data"]
+        assert (found["status"], found["cap_usd"], found["usd"]) == (None, shown, "3")
+        assert (await paid(agent, run, usd="0.01")).status_code == 201
 
     async def test_a_denied_raise_leaves_it_blocked(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
         run = await started(agent)
