@@ -1,13 +1,12 @@
 """Bodies of the budget and cost routes."""
 
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from models.domain.budgets import OWNERS, Cap, Category, Key, Owner, Scope, Tokens, Usd
+from models.domain.budgets import OWNERS, Cap, Category, Dollars, Key, Owner, Scope, Tokens, Usd
 from models.domain.names import one_spelling
 from models.domain.policy import Level
 from models.schemas.envelope import Body
@@ -57,7 +56,7 @@ class LimitView(BaseModel):
     scope: Scope
     owner: Owner
     name: str
-    cap_usd: Decimal | None
+    cap_usd: Dollars | None
     cap_tokens: int | None
     set_by: str | None = None
     set_at: datetime | None = None
@@ -71,10 +70,10 @@ class CounterView(BaseModel):
     scope: Scope
     subject: str
     period: str
-    cap_usd: Decimal | None
+    cap_usd: Dollars | None
     cap_tokens: int | None
-    settled_usd: Decimal
-    reserved_usd: Decimal
+    settled_usd: Dollars
+    reserved_usd: Dollars
     settled_tokens: int
     reserved_tokens: int
     calls: int
@@ -96,8 +95,8 @@ class GroupBy(StrEnum):
 class Sum(BaseModel):
     """What was paid, and for what. `unpriced_usd` is the part whose model has no price."""
 
-    usd: Decimal
-    unpriced_usd: Decimal
+    usd: Dollars
+    unpriced_usd: Dollars
     tokens_in: int
     tokens_out: int
     tokens: int

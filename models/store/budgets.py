@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict
@@ -392,4 +392,4 @@ def _shown(cap: Cap) -> dict[str, Any]:
 
 def _text(amount: Decimal | int | None) -> Any:
     """Dollars travel as text, so that nobody rounds them."""
-    return str(amount) if isinstance(amount, Decimal) else amount
+    return written(amount) if isinstance(amount, Decimal) else amount

@@ -206,6 +206,20 @@ class TestCosts:
         assert (await agent.post(f"{place}/release", json={})).status_code == 200
         assert refusal(await agent.post(f"{run}/reservations/x/settle", json={})) == (404, "reservation_not_found")
 
+    async def test_dollars_are_written_without_an_exponent(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
+    ) -> None:
+        run = await started(agent)
+        assert (await paid(agent, run, usd="0.00000")).json()["data"]["usd"] == "0"
+        tiny = (await paid(agent, run, usd="0.000000001")).json()["data"]
+        assert (tiny["usd"], tiny["run"]["usd"]) == ("0.000000001",) * 2
+        await agent.post(f"{run}/reservations", json={"usd": "0.000000002"})
+        assert (await api.get(run)).json()["data"]["reserved_usd"] == "0.000000002"
+        assert (await api.get("/api/v1/costs")).json()["data"]["total"]["usd"] == "0.000000001"
+        assert refusal(await paid(agent, run, usd="0.3")) == (409, "budget_exceeded")
+        [asked] = (await api.get("/api/v1/decisions?kind=budget")).json()["data"]["items"]
+        assert asked["cost_so_far"]["usd"] == asked["question"]["settled_usd"] == "0.000000001"
+
     async def test_an_admin_corrects(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
         run = await started(agent)
         await paid(agent, run, usd="0.25")
