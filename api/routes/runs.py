@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Response
+from fastapi import Depends, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
@@ -29,7 +29,7 @@ from models.schemas.runs import (
     RunView,
 )
 from models.settings import Settings
-from models.store import ledger, runs
+from models.store import agents, ledger, runs
 from models.store.database import Database
 from models.store.ledger import Place
 
@@ -40,9 +40,9 @@ Newest = Annotated[PageRequest, Depends(Pagination("started_at", default="-start
 @routes.post("/runs", status_code=201, response_model=Success[RunView])
 async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: ToMissions) -> Response:
     """Start an execution. Where a limit leaves it nothing, it is blocked from its start."""
-    own = _own(new, call)
 
     async def start(session: AsyncSession) -> RunView:
+        own = _own(new, await agents.name_of(session, call.workspace_id, new.agent_id), call)
         run_id = await runs.start(session, call.workspace_id, own, call.actor)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
@@ -55,7 +55,7 @@ async def list_runs(
     db: Db,
     page: Newest,
     status: RunStatus | None = None,
-    agent_id: Named | None = None,
+    agent_id: Annotated[Named | None, Query(description="By name or id.")] = None,
     ticket_id: str | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[RunView]]:
@@ -181,12 +181,12 @@ def own_agent(call: Call) -> str | None:
     return call.principal.name if call.principal.kind is Kind.AGENT else None
 
 
-def _own(new: RunCreate, call: Call) -> RunCreate:
+def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:
     """Whose run it is: an agent starts its own, and no agent says itself how far it is trusted."""
     agent = own_agent(call)
     if agent is None:
         return new
-    if new.agent_id not in (None, agent) or new.level is not None:
+    if named not in (None, agent) or new.level is not None:
         raise NotPermitted("own_runs_only", "an agent starts runs of its own, and does not choose its level")
     return new.model_copy(update={"agent_id": agent})
 

@@ -21,7 +21,7 @@ from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import alerts, events, governance, lists, policies
+from models.store import agents, alerts, events, governance, lists, policies
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -69,7 +69,8 @@ async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
 async def list_page(
     session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
 ) -> Rows[Budget]:
-    """Read one page of counters: what each limit has left."""
+    """Read one page of counters: what each limit has left. An agent's may be asked for by its id, too."""
+    filters = {**filters, "subject": await agents.name_of(session, workspace_id, filters.get("subject"))}
     keys = (col(Budget.scope), col(Budget.subject), col(Budget.period))
     return await lists.fetch(session, Budget, workspace_id, filters, keys, page)
 

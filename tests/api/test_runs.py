@@ -68,6 +68,21 @@ class TestRun:
         assert refusal(await agent.post(f"{other}/tool-calls", json={"tool": "sh"})) == (404, "run_not_found")
         assert (await agent.get(other)).status_code == 200, "what it cost is everybody's to see"
 
+    async def test_an_agent_is_meant_by_its_id_as_by_its_name(
+        self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient
+    ) -> None:
+        own = (await api.get("/api/v1/agents/agent")).json()["data"]["agent_id"]
+        run = await started(agent, agent_id=own)
+        assert (await paid(agent, run, usd="0.01")).status_code == 201
+        for name in (own, "agent"):
+            [listed] = (await api.get(f"{RUNS}?agent_id={name}")).json()["data"]["items"]
+            assert listed["agent_id"] == "agent"
+            assert (await api.get(f"/api/v1/costs?agent_id={name}")).json()["data"]["total"]["usd"] == "0.01"
+            spent = await api.get(f"/api/v1/budgets/spending?scope=agent_day&subject={name}")
+            assert [row["settled_usd"] for row in spent.json()["data"]["items"]] == ["0.01"]
+        strange = "agent_0123456789abcdef"
+        assert (await api.get(f"{RUNS}?agent_id={strange}")).json()["data"]["items"] == []
+
     async def test_operators_do_not_report(self, client: Caller, team: Team) -> None:
         assert refusal(await client(team.operator).post(RUNS, json={})) == (403, "not_permitted")
 
