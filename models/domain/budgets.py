@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, PlainSerializer
 
+from models.domain.errors import NotPermitted
 from models.domain.policy import Level
 
 SCALE = 9
@@ -126,6 +127,18 @@ class RunStatus(StrEnum):
     SUCCESS = "success"
     FAILED = "failed"
     BLOCKED = "blocked"
+
+
+def require_level(registered: Level, wanted: Level | None) -> None:
+    """Refuse to trust an agent further than it is registered with.
+
+    Raises:
+        NotPermitted: `level_too_high`.
+    """
+    if wanted is not None and list(Level).index(wanted) > list(Level).index(registered):
+        raise NotPermitted(
+            "level_too_high", f"the agent's level is {registered.value}, not {wanted.value}: leave `level` out"
+        )
 
 
 LOOP = "loop"

@@ -10,7 +10,17 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from models.domain.agents import LOST_SECONDS, STALE_SECONDS, AgentStatus, Registration, Silence, Verb, obey
+from models.domain.agents import (
+    LOST_SECONDS,
+    STALE_SECONDS,
+    AgentStatus,
+    Latitude,
+    Registration,
+    Silence,
+    Verb,
+    obey,
+    require_latitude,
+)
 from models.domain.alerts import AlertKind
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
@@ -121,6 +131,19 @@ def require_approved(agent: AgentRow) -> None:
     """Refuse to go on with an agent that may not act (any more)."""
     if agent.registration != Registration.APPROVED:
         raise Conflict("agent_not_approved", f"the registration of {agent.name!r} is {agent.registration}")
+
+
+async def require_going(session: AsyncSession, workspace_id: str, agent: str, wanted: Latitude) -> AgentRow:
+    """Read an agent for whom others act, as far as it may go itself.
+
+    Raises:
+        NotFound: `agent_not_found`.
+        Conflict: `agent_not_approved`, `agent_not_active`.
+    """
+    known = await require(session, workspace_id, agent)
+    require_approved(known)
+    require_latitude(known.name, AgentStatus(known.status or ""), wanted)
+    return known
 
 
 async def hear(session: AsyncSession, workspace_id: str, agent: str, actor: Actor) -> AgentRow:

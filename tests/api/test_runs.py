@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from models.store.database import Database
-from tests.fixtures.api import Caller, Team
+from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import entries, told
 from tests.fixtures.missions import refusal
 from tests.fixtures.policies import put_in_force
@@ -59,11 +59,13 @@ class TestRun:
         assert [row["reason"] for row in listed] == ["no answer"]
 
     async def test_an_agent_runs_for_itself_and_says_no_level(
-        self, client: Caller, team: Team, agent: httpx2.AsyncClient
+        self, client: Caller, team: Team, agent: httpx2.AsyncClient, db: Database
     ) -> None:
         for body in ({"agent_id": "boss"}, {"level": "lead"}):
             assert refusal(await agent.post(RUNS, json=body)) == (403, "own_runs_only")
-        other = await started(client(team.service), agent_id="boss", level="lead")
+        async with db.workspace(team.workspace_id) as session:
+            await add_agents(session, team.workspace_id, "boss")
+        other = await started(client(team.service), agent_id="boss")
         assert refusal(await paid(agent, other, usd="0.1")) == (404, "run_not_found")
         assert refusal(await agent.post(f"{other}/tool-calls", json={"tool": "sh"})) == (404, "run_not_found")
         assert (await agent.get(other)).status_code == 200, "what it cost is everybody's to see"
@@ -88,6 +90,41 @@ class TestRun:
 
     async def test_of_a_mission_that_is_not_there(self, agent: httpx2.AsyncClient) -> None:
         assert refusal(await agent.post(RUNS, json={"mission_id": "mission_x"})) == (404, "mission_not_found")
+
+
+class TestForAnAgent:
+    """What a service or an admin may do in an agent's name."""
+
+    async def test_only_an_active_one_begins_and_at_no_level_above_its_own(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient
+    ) -> None:
+        service = client(team.service)
+        assert refusal(await service.post(RUNS, json={"agent_id": "nobody"})) == (404, "agent_not_found")
+        for caller in (service, api):
+            above = await caller.post(RUNS, json={"agent_id": "agent", "level": "lead"})
+            assert refusal(above) == (403, "level_too_high")
+        assert (await service.post(RUNS, json={"agent_id": "agent", "level": "intern"})).status_code == 201
+        for verb in ("drain", "quarantine"):
+            assert (await api.post(f"/api/v1/agents/agent/{verb}", json={})).status_code == 200
+            assert refusal(await service.post(RUNS, json={"agent_id": "agent"})) == (409, "agent_not_active")
+        asked = await api.post("/api/v1/agents", json={"name": "newcomer", "endpoint": "https://bot.example/"})
+        assert asked.status_code in (201, 202), asked.text
+        assert refusal(await service.post(RUNS, json={"agent_id": "newcomer"})) == (409, "agent_not_approved")
+
+    async def test_a_held_ones_run_is_paid_but_reserves_and_calls_nothing(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient
+    ) -> None:
+        service = client(team.service)
+        run = await started(service, agent_id="agent")
+        held = (await service.post(f"{run}/reservations", json={"usd": "0.01"})).json()["data"]
+        assert (await api.post("/api/v1/agents/agent/quarantine", json={})).status_code == 200
+        for path, body in (("reservations", {"usd": "0.01"}), ("tool-calls", {"tool": "sh"})):
+            assert refusal(await service.post(f"{run}/{path}", json=body)) == (409, "agent_not_active")
+        assert (
+            await service.post(f"{run}/reservations/{held['cost_id']}/settle", json={"usd": "0.01"})
+        ).status_code == 200
+        assert (await paid(service, run, usd="0.01")).status_code == 201
+        assert (await service.post(f"{run}/end", json={"status": "failed"})).status_code == 200
 
 
 class TestLevels:
