@@ -226,7 +226,8 @@ def _control(client: Client, mission_id: str, verb: str, body: dict[str, Any]) -
 
     answer = _said(client, f"/missions/{mission_id}/{verb}", body)
     stage = f" (stage {line(answer['stage'])})" if answer.get("stage") else ""
-    client.answer(answer, lambda: Text(line(answer["effect"]).replace("_", " ") + stage))
+    why = f": {line(answer['reason'])}" if answer.get("reason") else ""
+    client.answer(answer, lambda: Text(line(answer["effect"]).replace("_", " ") + stage + why))
 
 
 def _said(client: Client, path: str, body: dict[str, Any]) -> Any:

@@ -162,10 +162,10 @@ class Mission:
 
     @workflow.update
     async def resume(self, command: Command) -> ControlAnswer:
-        """Let a paused mission go on."""
+        """Let a paused mission go on; a block stays until its run goes on."""
         self.commands += 1
         if not self.is_paused:
-            return self._answer("already")
+            return self._answer("still_blocked" if self.is_blocked else "already")
         self.is_paused = False
         await self._record("resume", command)
         return self._answer("still_blocked" if self.is_blocked else "resumed")

@@ -47,7 +47,7 @@ async def list_spending(
     db: Db,
     page: InOrder,
     scope: Scope | None = None,
-    subject: str | None = None,
+    subject: Annotated[str | None, Query(description="An agent's by name or id.")] = None,
     period: str | None = None,
     crossed: bool | None = None,
 ) -> Success[Page[CounterView]]:
@@ -63,7 +63,7 @@ async def sum_costs(
     db: Db,
     group_by: GroupBy = GroupBy.DAY,
     workspace_id: str | None = None,
-    agent_id: Named | None = None,
+    agent_id: Annotated[Named | None, Query(description="By name or id.")] = None,
     ticket_id: str | None = None,
     run_id: str | None = None,
     mission_id: str | None = None,

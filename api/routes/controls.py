@@ -78,9 +78,15 @@ async def pause_mission(
 async def resume_mission(
     body: ToCommand, call: Operator, mission: ThisMission, once: OnlyOnce, gateway: Workflows
 ) -> Response:
-    """Let a paused mission go on."""
+    """Let a paused mission go on. What a limit blocks stays so: `still_blocked`, with the reason."""
     command = _command(body, call)
-    return await once.command(lambda key: gateway.resume(call.workspace_id, mission.mission_id, command, key))
+
+    async def resume(key: str) -> ControlAnswer:
+        answer = await gateway.resume(call.workspace_id, mission.mission_id, command, key)
+        is_held = answer.effect == "still_blocked"
+        return answer.model_copy(update={"reason": mission.blocked or ""}) if is_held else answer
+
+    return await once.command(resume)
 
 
 @routes.post("/missions/{mission_id}/inject", response_model=Success[ControlAnswer])

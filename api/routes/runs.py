@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Response
+from fastapi import Depends, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
@@ -13,8 +13,10 @@ from api.unpriced import require_unpriced
 from api.views import page_of
 from models.configuration import load_prices
 from models.contracts.missions import Named
-from models.domain.budgets import RunStatus
+from models.domain.agents import Latitude
+from models.domain.budgets import RunStatus, require_level
 from models.domain.errors import NotPermitted
+from models.domain.policy import Level
 from models.domain.prices import Charge, charge
 from models.domain.principals import Kind
 from models.schemas.envelope import Page, Success
@@ -29,7 +31,7 @@ from models.schemas.runs import (
     RunView,
 )
 from models.settings import Settings
-from models.store import ledger, runs
+from models.store import agents, ledger, runs
 from models.store.database import Database
 from models.store.ledger import Place
 
@@ -39,10 +41,16 @@ Newest = Annotated[PageRequest, Depends(Pagination("started_at", default="-start
 
 @routes.post("/runs", status_code=201, response_model=Success[RunView])
 async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: ToMissions) -> Response:
-    """Start an execution. Where a limit leaves it nothing, it is blocked from its start."""
-    own = _own(new, call)
+    """Start an execution. Where a limit leaves it nothing, it is blocked from its start.
+
+    An agent that is named must be approved and active, and is trusted no further than its own level.
+    """
 
     async def start(session: AsyncSession) -> RunView:
+        own = _own(new, await agents.name_of(session, call.workspace_id, new.agent_id), call)
+        if own_agent(call) is None and own.agent_id is not None:
+            known = await agents.require_going(session, call.workspace_id, own.agent_id, Latitude.BEGIN)
+            require_level(Level(known.level), own.level)
         run_id = await runs.start(session, call.workspace_id, own, call.actor)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
@@ -55,7 +63,7 @@ async def list_runs(
     db: Db,
     page: Newest,
     status: RunStatus | None = None,
-    agent_id: Named | None = None,
+    agent_id: Annotated[Named | None, Query(description="By name or id.")] = None,
     ticket_id: str | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[RunView]]:
@@ -118,6 +126,8 @@ async def reserve_cost(
 
     async def hold(key: str) -> CostView:
         run = await _open_run(db, call, run_id)
+        async with db.workspace(call.workspace_id) as session:
+            await require_agent_going(session, call, run)
         priced = _price(run, wanted, settings)
         if priced.unpriced:
             await require_unpriced(db, book, call, settings, run, priced)
@@ -181,12 +191,18 @@ def own_agent(call: Call) -> str | None:
     return call.principal.name if call.principal.kind is Kind.AGENT else None
 
 
-def _own(new: RunCreate, call: Call) -> RunCreate:
+async def require_agent_going(session: AsyncSession, call: Call, run: dict[str, Any]) -> None:
+    """Let others go on with an agent's run only as far as the agent itself might."""
+    if own_agent(call) is None and run["agent_id"] is not None:
+        await agents.require_going(session, call.workspace_id, run["agent_id"], Latitude.FINISH)
+
+
+def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:
     """Whose run it is: an agent starts its own, and no agent says itself how far it is trusted."""
     agent = own_agent(call)
     if agent is None:
         return new
-    if new.agent_id not in (None, agent) or new.level is not None:
+    if named not in (None, agent) or new.level is not None:
         raise NotPermitted("own_runs_only", "an agent starts runs of its own, and does not choose its level")
     return new.model_copy(update={"agent_id": agent})
 

@@ -6,7 +6,7 @@ from fastapi import Depends, Path, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import AppSettings, Db, OnlyOnce, Pagination, Policies, Reader, Settler, Spender
-from api.routes.runs import own_agent
+from api.routes.runs import own_agent, require_agent_going
 from api.routing import router
 from api.views import page_of
 from models.domain.errors import NotPermitted
@@ -32,7 +32,8 @@ async def log_tool_call(
     asking = Asking(call.principal, call.actor, settings.env)
 
     async def log(session: AsyncSession) -> ToolCallView | NotPermitted:
-        await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+        run = await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+        await require_agent_going(session, call, run)
         logged = await tool_calls.log(session, book, asking, run_id, made)
         if logged["refused"]:
             return NotPermitted("tool_not_permitted", f"{made.tool!r}: {logged['refused']}", number=logged["number"])

@@ -43,11 +43,15 @@ Effect = Literal[
 
 
 class ControlAnswer(Payload):
-    """What the command did: whether a running command is stopped, or the mission holds before its next stage."""
+    """What the command did: whether a running command is stopped, or the mission holds before its next stage.
+
+    `reason`: why it is still blocked, and what helps.
+    """
 
     effect: Effect
     stage: StageName | None = None
     paused: bool = False
+    reason: str = ""
 
 
 class MissionSnapshot(Payload):

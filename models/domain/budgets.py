@@ -6,15 +6,24 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
+from models.domain.errors import NotPermitted
 from models.domain.policy import Level
 
 SCALE = 9
 """Decimals of a dollar: a token's price, given per million with three decimals, needs no rounding."""
 MAX_TOKENS = 10**15
 
+
+def written(amount: Decimal) -> str:
+    """Write dollars without an exponent, and nothing as 0, however many decimals it was computed with."""
+    return f"{amount:f}" if amount else "0"
+
+
 Usd = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
+Dollars = Annotated[Decimal, PlainSerializer(written, return_type=str, when_used="json")]
+"""As answers show them."""
 Signed = Annotated[Decimal, Field(max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 
@@ -99,11 +108,12 @@ def cap_of(caps: Mapping[Key, Cap], scope: Scope, owners: Mapping[Owner, str | N
     return Cap()
 
 
-def raised(cap: Cap, usd: Decimal, tokens: int) -> Cap:
-    """Propose the next cap where one was hit: twice as much, and at least what is wanted altogether."""
+def raised(cap: Cap, promised: Cap, wanted: Cap) -> Cap:
+    """Propose the next cap where one was hit: twice the cap, or what went beyond it, and room for what is wanted."""
+    usd, tokens = promised.usd or Decimal(0), promised.tokens or 0
     return Cap(
-        None if cap.usd is None else max(2 * cap.usd, usd),
-        None if cap.tokens is None else max(2 * cap.tokens, tokens),
+        None if cap.usd is None else max(2 * max(cap.usd, usd), usd + (wanted.usd or 0)),
+        None if cap.tokens is None else max(2 * max(cap.tokens, tokens), tokens + (wanted.tokens or 0)),
     )
 
 
@@ -117,6 +127,18 @@ class RunStatus(StrEnum):
     SUCCESS = "success"
     FAILED = "failed"
     BLOCKED = "blocked"
+
+
+def require_level(registered: Level, wanted: Level | None) -> None:
+    """Refuse to trust an agent further than it is registered with.
+
+    Raises:
+        NotPermitted: `level_too_high`.
+    """
+    if wanted is not None and list(Level).index(wanted) > list(Level).index(registered):
+        raise NotPermitted(
+            "level_too_high", f"the agent's level is {registered.value}, not {wanted.value}: leave `level` out"
+        )
 
 
 LOOP = "loop"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.domain.agents import STALE_SECONDS, AgentStatus, Registration, Silence
-from models.domain.budgets import Scope, Usd
+from models.domain.budgets import Dollars, Scope, Usd
 from models.domain.policy import Globs, Level
 from models.schemas.envelope import Body, Said
 from models.schemas.names import CleanName
@@ -92,8 +92,8 @@ class AgentView(BaseModel):
     decided_at: datetime | None
     last_heartbeat_at: datetime | None
     silence: Silence
-    daily_cap_usd: Decimal | None = Field(default=None, description="Its own, or its level's (BUDG-12).")
-    run_cap_usd: Decimal | None = None
+    daily_cap_usd: Dollars | None = Field(default=None, description="Its own, or its level's (BUDG-12).")
+    run_cap_usd: Dollars | None = None
 
 
 class AgentShown(AgentView):

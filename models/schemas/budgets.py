@@ -1,13 +1,12 @@
 """Bodies of the budget and cost routes."""
 
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from models.domain.budgets import OWNERS, Cap, Category, Key, Owner, Scope, Tokens, Usd
+from models.domain.budgets import OWNERS, Cap, Category, Dollars, Key, Owner, Scope, Tokens, Usd
 from models.domain.names import one_spelling
 from models.domain.policy import Level
 from models.schemas.envelope import Body
@@ -57,7 +56,7 @@ class LimitView(BaseModel):
     scope: Scope
     owner: Owner
     name: str
-    cap_usd: Decimal | None
+    cap_usd: Dollars | None
     cap_tokens: int | None
     set_by: str | None = None
     set_at: datetime | None = None
@@ -71,10 +70,10 @@ class CounterView(BaseModel):
     scope: Scope
     subject: str
     period: str
-    cap_usd: Decimal | None
+    cap_usd: Dollars | None
     cap_tokens: int | None
-    settled_usd: Decimal
-    reserved_usd: Decimal
+    settled_usd: Dollars
+    reserved_usd: Dollars
     settled_tokens: int
     reserved_tokens: int
     calls: int
@@ -99,9 +98,9 @@ class Sum(BaseModel):
     `overrun_usd` is what calls cost that were dearer than they had reserved.
     """
 
-    usd: Decimal
-    overrun_usd: Decimal
-    unpriced_usd: Decimal
+    usd: Dollars
+    overrun_usd: Dollars
+    unpriced_usd: Dollars
     tokens_in: int
     tokens_out: int
     tokens: int

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.domain.budgets import Dollars
 from models.domain.decisions import Terms
 from models.domain.policy import Risk
 from models.domain.states import DecisionStatus
@@ -29,7 +30,7 @@ class DecisionResolve(Body):
 class CostSoFar(BaseModel):
     """What the subject of a decision has spent by now; a budget's and a tool call's, when it was asked about."""
 
-    usd: Decimal = Decimal(0)
+    usd: Dollars = Decimal(0)
     tokens: int = 0
 
 

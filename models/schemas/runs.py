@@ -1,13 +1,12 @@
 """Bodies of the run routes: executions, and what they cost."""
 
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from models.contracts.missions import Name, Named
-from models.domain.budgets import Category, RunStatus, Signed, Tokens, Usd
+from models.domain.budgets import Category, Dollars, RunStatus, Signed, Tokens, Usd
 from models.domain.policy import Level
 from models.domain.prices import Usage
 from models.schemas.envelope import Body, Said
@@ -94,9 +93,9 @@ class RunView(BaseModel):
     ended_at: datetime | None
     tokens: int
     calls: int
-    usd: Decimal
-    reserved_usd: Decimal
-    cap_usd: Decimal | None
+    usd: Dollars
+    reserved_usd: Dollars
+    cap_usd: Dollars | None
     cap_tokens: int | None
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
@@ -110,6 +109,6 @@ class CostView(BaseModel):
     """What a cost came to: reserved, settled or given back, and at what price."""
 
     cost_id: str
-    usd: Decimal
+    usd: Dollars
     unpriced: bool
     run: RunView

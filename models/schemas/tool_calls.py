@@ -1,14 +1,13 @@
 """Bodies of the routes of tool calls."""
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any
 from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.contracts.missions import Name, Text
-from models.domain.budgets import Usd
+from models.domain.budgets import Dollars, Usd
 from models.domain.canonical import canonical_json
 from models.domain.policy import Risk
 from models.domain.tool_calls import MAX_ARGUMENTS, CallStatus
@@ -75,6 +74,6 @@ class ToolCallView(BaseModel):
     error: str | None
     duration_ms: int | None
     cost_id: str | None
-    usd: Decimal | None = None
+    usd: Dollars | None = None
     at: datetime
     ended_at: datetime | None

@@ -8,13 +8,11 @@ from sqlmodel import col
 
 from models.domain.errors import InvalidInput, NotPermitted
 from models.domain.events import EventType
-from models.domain.names import is_agent_id
 from models.schemas.activity import AgentDecision
 from models.schemas.pagination import PageRequest
 from models.store import agents, audit, runs
 from models.store.events import Actor
 from models.store.pagination import Rows
-from models.tables.agents import AgentRow
 from models.tables.audit import AuditRow
 
 
@@ -28,7 +26,7 @@ async def list_page(
 ) -> Rows[AuditRow]:
     """Read one page of what agents did, from `since` on and before `until`."""
     of_agents = col(AuditRow.agent_id).is_not(None)
-    filters = {**filters, "agent_id": await _name(session, workspace_id, filters.get("agent_id"))}
+    filters = {**filters, "agent_id": await agents.name_of(session, workspace_id, filters.get("agent_id"))}
     return await audit.list_page(session, workspace_id, filters, page, since, until, of_agents)
 
 
@@ -52,11 +50,3 @@ async def record(
     data = made.model_dump(exclude_none=True) | {"agent_id": known.name}
     place = await agents.tell(session, known, EventType.AGENT_DECIDED, actor, data)
     return await audit.require(session, workspace_id, place.id)
-
-
-async def _name(session: AsyncSession, workspace_id: str, agent: object) -> object:
-    """Find the name, by which facts know an agent, where its id is given; no name is spelt like one."""
-    if isinstance(agent, str) and is_agent_id(agent):
-        known = await session.get(AgentRow, (workspace_id, agent))
-        return known.name if known else agent
-    return agent

@@ -3,23 +3,36 @@
 from collections.abc import Mapping
 from itertools import groupby
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Row, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from models.domain.agents import LOST_SECONDS, STALE_SECONDS, AgentStatus, Registration, Silence, Verb, obey
+from models.domain.agents import (
+    LOST_SECONDS,
+    STALE_SECONDS,
+    AgentStatus,
+    Latitude,
+    Registration,
+    Silence,
+    Verb,
+    obey,
+    require_latitude,
+)
 from models.domain.alerts import AlertKind
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.names import is_agent_id
 from models.schemas.pagination import PageRequest
 from models.store import alerts, api_keys, events, lists, rows
 from models.store.alerts import NewAlert
 from models.store.events import Actor, NewEvent, Place
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
+
+T = TypeVar("T")
 
 SWEEPER = Actor("reconciler", "agents/silence")
 SWEPT_AT_ONCE = 1000
@@ -61,6 +74,14 @@ async def require(session: AsyncSession, workspace_id: str, agent: str, *, for_u
     if found is None:
         raise NotFound("agent_not_found", f"there is no agent {agent!r}; `GET /agents` lists them")
     return found
+
+
+async def name_of(session: AsyncSession, workspace_id: str, agent: T) -> T | str:
+    """Find the name, by which facts know an agent, where its id is given; no name is spelt like one."""
+    if isinstance(agent, str) and is_agent_id(agent):
+        known = await session.get(AgentRow, (workspace_id, agent))
+        return known.name if known else agent
+    return agent
 
 
 async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping[str, Any]) -> AgentRow:
@@ -110,6 +131,19 @@ def require_approved(agent: AgentRow) -> None:
     """Refuse to go on with an agent that may not act (any more)."""
     if agent.registration != Registration.APPROVED:
         raise Conflict("agent_not_approved", f"the registration of {agent.name!r} is {agent.registration}")
+
+
+async def require_going(session: AsyncSession, workspace_id: str, agent: str, wanted: Latitude) -> AgentRow:
+    """Read an agent for whom others act, as far as it may go itself.
+
+    Raises:
+        NotFound: `agent_not_found`.
+        Conflict: `agent_not_approved`, `agent_not_active`.
+    """
+    known = await require(session, workspace_id, agent)
+    require_approved(known)
+    require_latitude(known.name, AgentStatus(known.status or ""), wanted)
+    return known
 
 
 async def hear(session: AsyncSession, workspace_id: str, agent: str, actor: Actor) -> AgentRow:

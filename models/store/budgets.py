@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict
@@ -21,11 +21,11 @@ from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import alerts, events, governance, lists, policies
+from models.store import agents, alerts, events, governance, lists, policies
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import CONTAIN, LEFT, SPENT_UP, WANTED
+from models.store.ledger_statements import CONTAIN, LEFT, PASSED, SPENT_UP, WANTED
 from models.store.pagination import Rows
 from models.tables.budgets import Budget, BudgetLimit
 from models.tables.missions import Decision
@@ -69,7 +69,8 @@ async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
 async def list_page(
     session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
 ) -> Rows[Budget]:
-    """Read one page of counters: what each limit has left."""
+    """Read one page of counters: what each limit has left. An agent's may be asked for by its id, too."""
+    filters = {**filters, "subject": await agents.name_of(session, workspace_id, filters.get("subject"))}
     keys = (col(Budget.scope), col(Budget.subject), col(Budget.period))
     return await lists.fetch(session, Budget, workspace_id, filters, keys, page)
 
@@ -133,15 +134,14 @@ async def contain(
     actor: Actor,
     *,
     instead: bool = False,
+    again: bool = False,
 ) -> None:
     """Block a run that met a limit; who crosses it first closes it for all, and asks or tells (V-29).
 
-    `instead`: of what blocked the run in a window that is over.
+    `instead`: of what blocked the run in a window that is over. `again`: the limit is closed, only the question is new.
     """
     scope = Scope(crossed["scope"])
-    more = raised(
-        Cap(crossed["cap_usd"], crossed["cap_tokens"]), crossed["settled_usd"] + usd, crossed["settled_tokens"] + tokens
-    )
+    more = raised(Cap(crossed["cap_usd"], crossed["cap_tokens"]), _promised(crossed), Cap(usd, tokens))
     told = {
         **{name: crossed[name] for name in ("scope", "subject", "period")},
         **{name: _text(crossed[name]) for name in ("cap_usd", "cap_tokens", "settled_usd", "settled_tokens")},
@@ -156,6 +156,7 @@ async def contain(
         "run_id": run_id,
         "reason": reason(crossed),
         "instead": instead,
+        "again": again,
         "is_asked": scope in ASKED,
         "risk": Risk.YELLOW.value,
         "terms": await _terms(session, crossed["workspace_id"], actor) if scope in ASKED else "{}",
@@ -166,20 +167,58 @@ async def contain(
         "actor": actor.name,
         "correlation_id": actor.correlation_id,
     }
-    if await within(session)(CONTAIN, values):
+    if await within(session)(CONTAIN, values) and not again:
         spike = NewAlert(AlertKind.COST_SPIKE, about, reason(crossed), told)
         await alerts.sound(session, crossed["workspace_id"], actor, spike)
     mark_events(session)
 
 
+async def read(session: AsyncSession, counter: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a counter, named by a row of it, as it is now; nobody changes it until the transaction ends."""
+    [found] = await within(session)(_COUNTER, {name: counter[name] for name in _NAMES_ONE})
+    return found
+
+
+async def renew(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
+    """Ask anew where what begun calls of a run did cost has reached the cap that a pending question proposes.
+
+    A question that is being answered now is left to its answer, which looks for itself.
+    """
+    for passed in await within(session)(PASSED, {"workspace_id": workspace_id, "run_id": run_id}):
+        policy = Actor(governance.POLICY, actor.correlation_id)
+        await governance.withdraw(session, workspace_id, passed["decision_id"], policy)
+        asker = Actor(passed["requested_by"], actor.correlation_id)
+        await contain(session, passed["run_id"], passed, Decimal(0), 0, asker, again=True)
+
+
 async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> None:
-    """Raise the cap that an approved decision is about, by what it bound; a denied one leaves the run blocked."""
+    """Raise the cap that an approved decision is about, to what it bound; a denied one leaves the run blocked.
+
+    Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again.
+    """
     if decision.status != DecisionStatus.APPROVED.value:
         return
-    bound = decision.binding
+    bound, workspace_id = decision.binding, decision.workspace_id
     scope = Scope(bound["scope"])
     cap = Cap(None if bound["cap_usd"] is None else Decimal(bound["cap_usd"]), bound["cap_tokens"])
-    await set_limit(session, decision.workspace_id, Key(scope, Owner(scope.value), bound["subject"]), cap, actor)
+    await session.execute(_ALONE, {"workspace_id": workspace_id})
+    asked = decision.question | {"workspace_id": workspace_id}
+    counter = await read(session, asked)
+    if counter["crossed"] and _reaches(_promised(counter), cap):
+        asker = Actor(decision.requested_by, actor.correlation_id)
+        await contain(session, asked["run_id"], counter, Decimal(0), 0, asker, again=True)
+        return
+    await set_limit(session, workspace_id, Key(scope, Owner(scope.value), bound["subject"]), cap, actor)
+
+
+def _promised(counter: Mapping[str, Any]) -> Cap:
+    """Sum up what is paid and what begun calls may still cost."""
+    return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
+
+
+def _reaches(promised: Cap, cap: Cap) -> bool:
+    pairs = ((promised.usd, cap.usd), (promised.tokens, cap.tokens))
+    return any(most is not None and used is not None and used >= most for used, most in pairs)
 
 
 async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> str:
@@ -274,6 +313,11 @@ def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:
     return before is not None and (cap is None or cap > before)
 
 
+_NAMES_ONE = ("workspace_id", "scope", "subject", "period")
+_COUNTER = """
+    SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
+    AND period = %(period)s FOR NO KEY UPDATE
+"""
 _COUNTERS = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s ORDER BY subject, period
     FOR NO KEY UPDATE
@@ -349,4 +393,4 @@ def _shown(cap: Cap) -> dict[str, Any]:
 
 def _text(amount: Decimal | int | None) -> Any:
     """Dollars travel as text, so that nobody rounds them."""
-    return str(amount) if isinstance(amount, Decimal) else amount
+    return written(amount) if isinstance(amount, Decimal) else amount

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.schemas.budgets import GroupBy
+from models.store import agents
 from models.store.database import within
 
 _COLUMNS = {
@@ -24,8 +25,9 @@ async def sums(
     session: AsyncSession, workspace_id: str, by: GroupBy, filters: Mapping[str, str | None], limit: int, offset: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Sum up by a column: the groups of a page, the dearest first, and the total of all."""
+    agent = await agents.name_of(session, workspace_id, filters.get("agent_id"))
     known = {"workspace_id": workspace_id, "limit": limit, "offset": offset}
-    rows = await within(session)(_statement(_COLUMNS[by]), {**known, **filters})
+    rows = await within(session)(_statement(_COLUMNS[by]), {**known, **filters, "agent_id": agent})
     return [row for row in rows if not row["is_total"]], next(row for row in rows if row["is_total"])
 
 

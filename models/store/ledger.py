@@ -117,6 +117,7 @@ async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str,
     if run["usd"] < 0:
         raise Conflict("below_zero", f"the run has paid {run['usd'] - usd} USD: no more than that can be taken off")
     mark_events(session)
+    await budgets.renew(session, place.workspace_id, place.run_id, actor)
 
 
 async def release_all(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
@@ -169,12 +170,14 @@ async def _contain(
 
 
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
-    """Pay what goes beyond a cap, and block the run in the same transaction."""
+    """Pay what goes beyond a cap, and block the run, or ask anew, in the same transaction."""
     ask = within(session)
     await ask(LOCK_HELD, place.key)
     found = await ask(FINISH, values | {"ready": True})
     if found[0]["scope"] is not None and found[0]["verdict"] == "done":
-        await budgets.contain(session, place.run_id, found[0], values["usd"], values["tokens"], actor)
+        if not found[0]["crossed"]:
+            await budgets.contain(session, place.run_id, await budgets.read(session, found[0]), Decimal(0), 0, actor)
+        await budgets.renew(session, place.workspace_id, place.run_id, actor)
     return found
 
 

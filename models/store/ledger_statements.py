@@ -106,7 +106,8 @@ RESERVE = f"""
 """  # noqa: S608  # as above
 
 # Settles or releases what was reserved, once; what was released may still be settled, for it was spent all the same.
-# `crosses`: it would go beyond a cap, and the caller is not ready to contain the run in the same transaction.
+# `crosses`: it would go beyond a cap, and the caller is not ready to contain the run in the same transaction, or to ask
+# anew where the cap was crossed before.
 FINISH = f"""
     WITH l AS (
         SELECT * {_RESERVED}
@@ -117,8 +118,9 @@ FINISH = f"""
     ), looked AS (
         SELECT k.place, b.* FROM k, {_FOUND}
     ), crossing AS (
-        SELECT * FROM looked WHERE NOT crossed
-        AND (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens) ORDER BY place LIMIT 1
+        SELECT * FROM looked WHERE (NOT crossed OR scope IN ('run', 'ticket'))
+        AND (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens)
+        ORDER BY crossed, place LIMIT 1
     ), said AS (
         SELECT CASE
             WHEN EXISTS (SELECT FROM known WHERE kind = 'settle' OR kind = %(kind)s) THEN 'known'
@@ -185,12 +187,25 @@ OVERDUE = """
 """
 """What was held for too long, so that its holder must have died: of all workspaces, and only of runs that go on."""
 
+PASSED = f"""
+    SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r
+    JOIN budget b ON b.workspace_id = r.workspace_id AND b.period = '' AND b.crossed AND (
+        (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id))
+    JOIN decision d ON d.workspace_id = b.workspace_id
+    AND d.decision_id = 'budget.' || b.scope || '.' || b.subject || '.' || b.crossings AND d.status = 'pending'
+    WHERE {_THE_RUN} AND (
+        b.settled_usd + b.reserved_usd >= CAST(d.binding->>'cap_usd' AS numeric)
+        OR b.settled_tokens + b.reserved_tokens >= CAST(d.binding->>'cap_tokens' AS bigint)
+    ) ORDER BY b.scope FOR UPDATE OF d SKIP LOCKED
+"""  # noqa: S608  # as above
+"""The crossed limits of a run whose pending question proposes no more than is promised by now."""
+
 # A cap is crossed once, whoever meets it; what follows of it is told once, and each run that meets it is blocked.
 CONTAIN = f"""
     WITH closed AS (
         UPDATE budget SET crossed = true, crossings = crossings + 1
         WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
-        AND NOT crossed RETURNING *
+        AND (NOT crossed OR %(again)s) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id
@@ -205,7 +220,7 @@ CONTAIN = f"""
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, type, kind, id, %(actor)s, %(correlation_id)s, data FROM (
             SELECT 1 AS number, 'budget.exceeded' AS type, 'budget' AS kind, %(named)s AS id,
-            CAST(%(told)s AS jsonb) AS data FROM closed
+            CAST(%(told)s AS jsonb) AS data FROM closed WHERE NOT %(again)s
             UNION ALL SELECT 2, 'run.blocked', 'run', %(run_id)s,
             jsonb_build_object('reason', CAST(%(reason)s AS text), 'by', CAST(%(scope)s AS text), 'mission_id',
             mission_id) FROM stopped

@@ -116,6 +116,7 @@ async def list_page(
     session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
 ) -> Rows[dict[str, Any]]:
     """Read one page of executions with their resources."""
+    filters = {**filters, "agent_id": await agents.name_of(session, workspace_id, filters.get("agent_id"))}
     keys = (col(Run.started_at), col(Run.run_id))
     found = await lists.fetch(session, Run, workspace_id, filters, keys, page)
     ids = [run.run_id for run in found.rows]

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import Registration
-from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop
+from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop, written
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
@@ -191,7 +191,10 @@ class _Wanted:
     def question(self) -> dict[str, Any]:
         """Say what whoever is asked is shown."""
         shown = {"tool": self.call.tool, "arguments": self.call.arguments, "env": self.env}
-        return shown | {"usd": self.call.usd and str(self.call.usd), "mission_id": self.run.mission_id}
+        return shown | {
+            "usd": None if self.call.usd is None else written(self.call.usd),
+            "mission_id": self.run.mission_id,
+        }
 
     @property
     def requesters(self) -> tuple[str, ...]:
@@ -223,7 +226,7 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
         "status": DecisionStatus.PENDING.value,
         "risk": verdict.risk.value,
         "reasons": list(verdict.reasons),
-        "question": wanted.question | {"settled_usd": str(spent["usd"]), "settled_tokens": int(spent["tokens"])},
+        "question": wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
         "binding": {**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
         "requested_by": requesters[0],
         "expires_at": func.mc_now() + EXPIRES_IN,

@@ -27,7 +27,7 @@ async def found(api: httpx2.AsyncClient, query: str = "") -> list[dict[str, Any]
     return items
 
 
-async def run_of(api: httpx2.AsyncClient, agent: str = "bot") -> str:
+async def run_of(api: httpx2.AsyncClient, agent: str = "agent") -> str:
     return str((await api.post(RUNS, json={"agent_id": agent})).json()["data"]["run_id"])
 
 
@@ -50,11 +50,11 @@ class TestCostSpike:
         assert (await api.get(f"{ALERTS}/{alert['alert_id']}")).json()["data"] == alert
 
     async def test_a_limit_that_many_meet_raises_one(self, api: httpx2.AsyncClient) -> None:
-        cap = {"scope": "agent_day", "owner": "agent", "name": "bot", "cap_usd": "0.1", "cap_tokens": None}
+        cap = {"scope": "agent_day", "owner": "agent", "name": "agent", "cap_usd": "0.1", "cap_tokens": None}
         await api.put("/api/v1/budgets", json=cap)
         for run in [await run_of(api) for _ in range(5)]:
             assert refusal(await api.post(f"{RUNS}/{run}/costs", json={"usd": "0.11"})) == (409, "budget_exceeded")
-        assert [alert["subject_id"] for alert in await found(api)] == ["agent_day/bot"]
+        assert [alert["subject_id"] for alert in await found(api)] == ["agent_day/agent"]
 
     async def test_it_is_over_once_the_cap_is_raised_and_comes_again(self, api: httpx2.AsyncClient) -> None:
         run = await crossed(api)

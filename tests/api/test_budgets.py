@@ -9,7 +9,7 @@ import pytest
 
 from models.schemas.budgets import GroupBy
 from models.store.database import Database
-from tests.fixtures.api import Caller, Team
+from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import clock_moved, entries, told
 from tests.fixtures.missions import filed, refusal, repo
 
@@ -108,9 +108,11 @@ class TestLimits:
 
 class TestCosts:
     async def test_every_grouping_adds_up_to_the_same_cent(
-        self, client: Caller, team: Team, api: httpx2.AsyncClient, repo: Any
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, repo: Any, db: Database
     ) -> None:
         mission = (await filed(api, repo))["mission_id"]
+        async with db.workspace(team.workspace_id) as session:
+            await add_agents(session, team.workspace_id, "bot-0", "bot-1")
         service = client(team.service)
         for number in range(6):
             body = {"agent_id": f"bot-{number % 2}" if number else None, "ticket_id": f"T-{number % 3}"}
@@ -165,7 +167,11 @@ class TestCosts:
         }
         assert spent == {"T-1": (Decimal("0.3500001"), 15), "T-2": (Decimal("0.49"), 5)}
 
-    async def test_they_are_narrowed_and_paged(self, client: Caller, team: Team, api: httpx2.AsyncClient) -> None:
+    async def test_they_are_narrowed_and_paged(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, db: Database
+    ) -> None:
+        async with db.workspace(team.workspace_id) as session:
+            await add_agents(session, team.workspace_id, "bot-0", "bot-1", "bot-2")
         for number in range(3):
             run = (await api.post("/api/v1/runs", json={"agent_id": f"bot-{number}"})).json()["data"]["run_id"]
             await api.post(f"/api/v1/runs/{run}/costs", json={"usd": f"0.0{number + 1}"})

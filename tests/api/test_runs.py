@@ -1,12 +1,13 @@
 """Executions over HTTP: who may run what, what it costs, and when it is stopped."""
 
+from decimal import Decimal
 from typing import Any
 
 import httpx2
 import pytest
 
 from models.store.database import Database
-from tests.fixtures.api import Caller, Team
+from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import entries, told
 from tests.fixtures.missions import refusal
 from tests.fixtures.policies import put_in_force
@@ -58,20 +59,72 @@ class TestRun:
         assert [row["reason"] for row in listed] == ["no answer"]
 
     async def test_an_agent_runs_for_itself_and_says_no_level(
-        self, client: Caller, team: Team, agent: httpx2.AsyncClient
+        self, client: Caller, team: Team, agent: httpx2.AsyncClient, db: Database
     ) -> None:
         for body in ({"agent_id": "boss"}, {"level": "lead"}):
             assert refusal(await agent.post(RUNS, json=body)) == (403, "own_runs_only")
-        other = await started(client(team.service), agent_id="boss", level="lead")
+        async with db.workspace(team.workspace_id) as session:
+            await add_agents(session, team.workspace_id, "boss")
+        other = await started(client(team.service), agent_id="boss")
         assert refusal(await paid(agent, other, usd="0.1")) == (404, "run_not_found")
         assert refusal(await agent.post(f"{other}/tool-calls", json={"tool": "sh"})) == (404, "run_not_found")
         assert (await agent.get(other)).status_code == 200, "what it cost is everybody's to see"
+
+    async def test_an_agent_is_meant_by_its_id_as_by_its_name(
+        self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient
+    ) -> None:
+        own = (await api.get("/api/v1/agents/agent")).json()["data"]["agent_id"]
+        run = await started(agent, agent_id=own)
+        assert (await paid(agent, run, usd="0.01")).status_code == 201
+        for name in (own, "agent"):
+            [listed] = (await api.get(f"{RUNS}?agent_id={name}")).json()["data"]["items"]
+            assert listed["agent_id"] == "agent"
+            assert (await api.get(f"/api/v1/costs?agent_id={name}")).json()["data"]["total"]["usd"] == "0.01"
+            spent = await api.get(f"/api/v1/budgets/spending?scope=agent_day&subject={name}")
+            assert [row["settled_usd"] for row in spent.json()["data"]["items"]] == ["0.01"]
+        strange = "agent_0123456789abcdef"
+        assert (await api.get(f"{RUNS}?agent_id={strange}")).json()["data"]["items"] == []
 
     async def test_operators_do_not_report(self, client: Caller, team: Team) -> None:
         assert refusal(await client(team.operator).post(RUNS, json={})) == (403, "not_permitted")
 
     async def test_of_a_mission_that_is_not_there(self, agent: httpx2.AsyncClient) -> None:
         assert refusal(await agent.post(RUNS, json={"mission_id": "mission_x"})) == (404, "mission_not_found")
+
+
+class TestForAnAgent:
+    """What a service or an admin may do in an agent's name."""
+
+    async def test_only_an_active_one_begins_and_at_no_level_above_its_own(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient
+    ) -> None:
+        service = client(team.service)
+        assert refusal(await service.post(RUNS, json={"agent_id": "nobody"})) == (404, "agent_not_found")
+        for caller in (service, api):
+            above = await caller.post(RUNS, json={"agent_id": "agent", "level": "lead"})
+            assert refusal(above) == (403, "level_too_high")
+        assert (await service.post(RUNS, json={"agent_id": "agent", "level": "intern"})).status_code == 201
+        for verb in ("drain", "quarantine"):
+            assert (await api.post(f"/api/v1/agents/agent/{verb}", json={})).status_code == 200
+            assert refusal(await service.post(RUNS, json={"agent_id": "agent"})) == (409, "agent_not_active")
+        asked = await api.post("/api/v1/agents", json={"name": "newcomer", "endpoint": "https://bot.example/"})
+        assert asked.status_code in (201, 202), asked.text
+        assert refusal(await service.post(RUNS, json={"agent_id": "newcomer"})) == (409, "agent_not_approved")
+
+    async def test_a_held_ones_run_is_paid_but_reserves_and_calls_nothing(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient
+    ) -> None:
+        service = client(team.service)
+        run = await started(service, agent_id="agent")
+        held = (await service.post(f"{run}/reservations", json={"usd": "0.01"})).json()["data"]
+        assert (await api.post("/api/v1/agents/agent/quarantine", json={})).status_code == 200
+        for path, body in (("reservations", {"usd": "0.01"}), ("tool-calls", {"tool": "sh"})):
+            assert refusal(await service.post(f"{run}/{path}", json=body)) == (409, "agent_not_active")
+        assert (
+            await service.post(f"{run}/reservations/{held['cost_id']}/settle", json={"usd": "0.01"})
+        ).status_code == 200
+        assert (await paid(service, run, usd="0.01")).status_code == 201
+        assert (await service.post(f"{run}/end", json={"status": "failed"})).status_code == 200
 
 
 class TestLevels:
@@ -200,6 +253,28 @@ class TestCosts:
         assert refusal(await paid(agent, run, usd="0.01")) == (409, "budget_exceeded")
         assert len((await api.get("/api/v1/decisions?kind=budget")).json()["data"]["items"]) == 2
 
+    async def test_what_begun_calls_cost_later_is_in_the_question_that_is_approved(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
+    ) -> None:
+        await api.patch("/api/v1/agents/agent", json={"daily_cap_usd": "50"})
+        run = await started(agent)
+        held = [(await agent.post(f"{run}/reservations", json={"usd": "0.01"})).json()["data"] for _ in range(3)]
+        asked = []
+        for cost in held:
+            await agent.post(f"{run}/reservations/{cost['cost_id']}/settle", json={"usd": "1"})
+            [one] = (await api.get("/api/v1/decisions?kind=budget&status=pending")).json()["data"]["items"]
+            asked.append(one)
+        yes = {"decision": "approve", "explanation": "go"}
+        old = await api.post(f"/api/v1/decisions/{asked[0]['decision_id']}/resolve", json=yes)
+        assert refusal(old) == (409, "decision_canceled")
+        assert Decimal(asked[-1]["cost_so_far"]["usd"]) == 3
+        shown = asked[-1]["question"]["proposed"]["cap_usd"]
+        assert Decimal(shown) > 3
+        assert (await api.post(f"/api/v1/decisions/{asked[-1]['decision_id']}/resolve", json=yes)).status_code == 200
+        found = (await api.get(run)).json()["data"]
+        assert (found["status"], found["cap_usd"], found["usd"]) == (None, shown, "3")
+        assert (await paid(agent, run, usd="0.01")).status_code == 201
+
     async def test_a_denied_raise_leaves_it_blocked(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
         run = await started(agent)
         await paid(agent, run, usd="1")
@@ -217,6 +292,20 @@ class TestCosts:
         assert (settled.json()["data"]["run"]["usd"], settled.json()["data"]["run"]["tokens"]) == ("0.00315", 1010)
         assert (await agent.post(f"{place}/release", json={})).status_code == 200
         assert refusal(await agent.post(f"{run}/reservations/x/settle", json={})) == (404, "reservation_not_found")
+
+    async def test_dollars_are_written_without_an_exponent(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
+    ) -> None:
+        run = await started(agent)
+        assert (await paid(agent, run, usd="0.00000")).json()["data"]["usd"] == "0"
+        tiny = (await paid(agent, run, usd="0.000000001")).json()["data"]
+        assert (tiny["usd"], tiny["run"]["usd"]) == ("0.000000001",) * 2
+        await agent.post(f"{run}/reservations", json={"usd": "0.000000002"})
+        assert (await api.get(run)).json()["data"]["reserved_usd"] == "0.000000002"
+        assert (await api.get("/api/v1/costs")).json()["data"]["total"]["usd"] == "0.000000001"
+        assert refusal(await paid(agent, run, usd="0.3")) == (409, "budget_exceeded")
+        [asked] = (await api.get("/api/v1/decisions?kind=budget")).json()["data"]["items"]
+        assert asked["cost_so_far"]["usd"] == asked["question"]["settled_usd"] == "0.000000001"
 
     async def test_an_admin_corrects(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
         run = await started(agent)

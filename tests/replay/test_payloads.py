@@ -163,7 +163,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     ),
     (
         ControlAnswer(effect="stops_command", stage=StageName.RUN_TESTS, paused=True),
-        '{"effect":"stops_command","stage":"run_tests","paused":true}',
+        '{"effect":"stops_command","stage":"run_tests","paused":true,"reason":""}',
     ),
     (
         MissionSnapshot(stage=StageName.MERGE, outcome=MissionOutcome.MERGED),

@@ -10,15 +10,19 @@ import pytest
 from psycopg import AsyncConnection
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import select
 
 from models.domain.budgets import Category, Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict, NotFound
 from models.domain.policy import Level
 from models.domain.prices import Charge, Usage
-from models.store import ledger, runs
+from models.domain.principals import Role
+from models.domain.states import DecisionStatus
+from models.store import budgets, decisions, ledger, runs
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
+from models.tables.missions import Decision
 from tests.fixtures.api import Team, make_team
 from tests.fixtures.budgets import (
     BOT,
@@ -33,6 +37,7 @@ from tests.fixtures.budgets import (
     told,
     usd,
 )
+from tests.fixtures.runs import human
 
 
 def at(where: Place, cost_id: str) -> Place:
@@ -215,6 +220,23 @@ class TestCrossing:
             [("budget", "pending", key.scope.value)] if asks else []
         )
         assert len(await told(db, team.workspace_id, "alert.raised")) == 1
+
+    async def test_an_approval_that_the_spending_overtook_is_asked_again(self, db: Database, team: Team) -> None:
+        where = await place(db, team.workspace_id, agent_id="bot")
+        for cost_id in "12":
+            await ledger.reserve(db, at(where, cost_id), usd("0.01"), BOT)
+        await ledger.settle(db, where, usd("1"), BOT)
+        async with db.workspace(team.workspace_id) as session:
+            [asked] = await session.scalars(select(Decision).with_for_update())
+            await ledger.settle(db, at(where, "2"), usd("9"), BOT)
+            person = human(team.workspace_id, "olga", Role.ADMIN)
+            await decisions.resolve(session, person, asked.decision_id, DecisionStatus.APPROVED, "go")
+            await budgets.answered(session, asked, OLGA)
+        found = await run_of(db, where)
+        assert (found["status"], found["usd"], found["cap_usd"]) == ("blocked", 10, Decimal("0.25"))
+        rows = await db.alone(team.workspace_id, "SELECT * FROM decision ORDER BY decision_id", {})
+        assert [(row["status"], row["requested_by"]) for row in rows] == [("approved", "bot"), ("pending", "bot")]
+        assert Decimal(rows[1]["binding"]["cap_usd"]) == 20
 
     async def test_a_day_asks_nobody_and_opens_with_the_next(self, db: Database, team: Team, database_url: str) -> None:
         await cap(db, team.workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, "bot"), "0.1")

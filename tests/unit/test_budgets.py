@@ -40,12 +40,13 @@ class TestCaps:
         assert cap_of(caps, Scope.RUN, owners) == Cap()
         assert cap_of(caps, Scope.TICKET, {Owner.TICKET: None}) == Cap()
 
-    @given(cap=money, wanted=money)
-    def test_a_raise_is_enough(self, cap: Decimal, wanted: Decimal) -> None:
-        more = raised(Cap(cap), wanted, 0)
+    @given(cap=money, promised=money, wanted=money)
+    def test_a_raise_is_enough(self, cap: Decimal, promised: Decimal, wanted: Decimal) -> None:
+        more = raised(Cap(cap), Cap(promised, 5), Cap(wanted, 7))
         assert more.usd is not None
         assert more.tokens is None
-        assert more.usd >= max(cap, wanted)
+        assert more.usd >= max(2 * cap, promised + wanted)
+        assert more.usd > promised or promised == wanted == cap == 0
 
     @given(old=st.none() | money, new=st.none() | money, settled=money, reserved=money, crossed=st.booleans())
     def test_a_new_cap_keeps_promises(

@@ -101,6 +101,7 @@ async def test_an_operators_resume_lifts_no_block(world: World) -> None:
     await world.crew.reconcile()
     answer = await run.resume()
     assert (answer.effect, answer.paused) == ("still_blocked", True)
+    assert (await run.resume()).effect == "still_blocked", "only the block holds it now"
     gate.set()
     async with world.db.workspace(world.workspace_id) as session:
         await runs.end(session, world.workspace_id, run_id, RunStatus.FAILED, None, BOT)
