@@ -30,7 +30,9 @@ FACTS = frozenset(
         "touches_config",
     }
 )
-DecisionKind = Literal["budget", "governance", "registration", "rollback", "ticket_done", "tool_action", "wiki_change"]
+DecisionKind = Literal[
+    "agent_question", "budget", "governance", "registration", "rollback", "ticket_done", "tool_action", "wiki_change"
+]
 KINDS = frozenset(get_args(DecisionKind))
 _BRACED = re.compile(r"\{(\w+)\}")
 
