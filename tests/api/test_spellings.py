@@ -37,6 +37,7 @@ async def test_in_paths_and_parameters(api: httpx2.AsyncClient, repo: Repo) -> N
     assert (await data(await api.post(f"/api/v1/agents/{WIDE}/pause")))["status"] == "paused"
     await api.post(f"/api/v1/agents/{WIDE}/resume")
     mission = await filed(api, repo, trust_requirements={"allowed_roles": [WIDE_ROLE]})
+    await data(await api.patch(f"/api/v1/agents/{WIDE}", json={"capabilities": [WIDE_ROLE]}))
     asked = {"agent_id": WIDE, "agent_role": "coding"}
     assert (await data(await api.get("/api/v1/queue/next", params=asked)))["mission_id"] == mission["mission_id"]
     for path, name in {"missions": "assigned_to", "runs": "agent_id", "keys": "principal", "audit": "actor"}.items():
