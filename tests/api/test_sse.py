@@ -141,7 +141,7 @@ class TestWatching:
     ) -> None:
         mission = (await filed(api, repo))["mission_id"]
         recorder = Recorder(db, team.workspace_id, service_key)
-        async with watching(address, team.observer, subject=mission) as watch:
+        async with watching(address, team.observer, subject=mission, type="stage.*") as watch:
             record = await recorder.begin(mission, StageName.RUN_TESTS)
             await recorder.end(record, StageStatus.FAILED, reason="1 of 7 tests failed: calc::adds")
             started, failed = await watch.take(2)

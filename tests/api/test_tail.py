@@ -76,7 +76,7 @@ async def test_dump_restore_into_a_new_cluster_and_the_stream_goes_on(
     old = on(settings, own_postgres)
     db = Database.from_settings(old)
     team = await make_team(db)
-    use_transaction_ids(own_postgres, 500)
+    use_transaction_ids(own_postgres, 2000)
     last_seen = await tell(db, team.workspace_id, "seen")
     await tell(db, team.workspace_id, "missed")
     await db.close()

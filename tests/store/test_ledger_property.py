@@ -106,6 +106,8 @@ class Model:
 
     def adjust(self, run: int, cost: int, amount: int) -> str:
         if (run, cost) not in self.adjusted:
+            if self.settled["run", run] + amount < 0:
+                return "below_zero"
             self.adjusted.add((run, cost))
             for one in self.of(run):
                 self.settled[one] += amount
