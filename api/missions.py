@@ -56,9 +56,8 @@ async def require_start(mission: Mission, call: Call, db: Database, book: Policy
     async with db.workspace(call.workspace_id) as session:
         verdict = await _judged(session, mission, call, book)
     if verdict.outcome is not Outcome.ALLOW:  # the verdict is kept all the same
-        code = "policy_denies" if verdict.outcome is Outcome.DENY else "policy_asks"
         told = "starting it is denied" if verdict.outcome is Outcome.DENY else "an operator must start this mission"
-        raise NotPermitted(code, f"{told}: {'; '.join(verdict.reasons)}")
+        raise NotPermitted(verdict.refusal, f"{told}: {'; '.join(verdict.reasons)}")
     await queue.require_budget(db, call.workspace_id, call.principal.name)
     await require_access(mission, call, db)
 

@@ -28,10 +28,8 @@ async def require_unpriced(
     async with db.workspace(call.workspace_id) as session:
         verdict, _ = await book.judge(session, call.workspace_id, act, f"{run['run_id']}.unpriced.{call.request_id}")
     if verdict.outcome is not Outcome.ALLOW:
-        code = "policy_denies" if verdict.outcome is Outcome.DENY else "policy_asks"
-        raise NotPermitted(
-            code, f"{asked.usage.model!r} has no price, put it into config/prices.yaml: {'; '.join(verdict.reasons)}"
-        )
+        told = f"{asked.usage.model!r} has no price, put it into config/prices.yaml"
+        raise NotPermitted(verdict.refusal, f"{told}: {'; '.join(verdict.reasons)}")
 
 
 def _who(call: Call, run: dict[str, Any]) -> Who:

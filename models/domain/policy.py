@@ -241,6 +241,11 @@ class Verdict(_Part):
         """Whether a human must answer first."""
         return self.outcome is Outcome.ASK
 
+    @property
+    def refusal(self) -> str:
+        """The code by which an act is refused at once that is not allowed, as nobody is asked about it."""
+        return "policy_denies" if self.outcome is Outcome.DENY else "policy_asks"
+
     def asking(self, because: str) -> "Verdict":
         """The same of an act that takes an answer whatever the policy says; what is denied stays so."""
         if self.outcome is not Outcome.ALLOW:

@@ -23,23 +23,11 @@ from models.store import audit_tree
 from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Team, db, settings, team
-from tests.fixtures.audit import act, emptied, exported, judged, new_key
+from tests.fixtures.audit import act, exported, fresh_log, judged, key
 from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.waiting import eventually
 
-__all__ = ["db", "settings", "team"]
-
-
-@pytest.fixture(autouse=True)
-def fresh_log(database_url: str) -> None:
-    """A log of the test's own."""
-    emptied(database_url)
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> ServiceKey:
-    """The key that signs."""
-    return new_key(tmp_path)
+__all__ = ["db", "fresh_log", "key", "settings", "team"]
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
 """What agents did and called before there was activity is theirs all the same, and the sealed log stays as it was."""
 
-from typing import Any
-
-from sqlalchemy import create_engine, text
-
 from models.store.migrate import expected_revision, migrate
 from tests.fixtures.servers import PostgresServer
+from tests.fixtures.sql import rows
 
 PAST = """
 INSERT INTO workspace (workspace_id, slug, name) VALUES ('w', 'w', 'W');
@@ -21,15 +18,6 @@ INSERT INTO tool_call (workspace_id, run_id, number, tool, error) VALUES
     ('w', 'run_1', 1, 'grep', NULL), ('w', 'run_1', 2, 'grep', 'E1');
 """
 LEAVES = "SELECT id, encode(mc_audit_leaf(audit, 1), 'hex') FROM audit ORDER BY id"
-
-
-def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        result = connection.execute(text(statement))
-        found = [tuple(row) for row in result] if result.returns_rows else []
-    engine.dispose()
-    return found
 
 
 def test_up_and_down_with_a_past(postgres_server: PostgresServer) -> None:

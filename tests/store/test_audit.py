@@ -31,20 +31,10 @@ from models.store.events import Actor
 from models.store.migrate import migrate
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Team, make_team
-from tests.fixtures.audit import ODD, OLGA, act, emptied, exported, filled, judged, new_key
+from tests.fixtures.audit import ODD, OLGA, act, exported, filled, fresh_log, judged, key, new_key
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
 
-
-@pytest.fixture(autouse=True)
-def fresh_log(database_url: str) -> None:
-    """A log of the test's own."""
-    emptied(database_url)
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> ServiceKey:
-    """The key that signs."""
-    return new_key(tmp_path)
+__all__ = ["fresh_log", "key"]
 
 
 def rows(url: str, statement: str, *values: Any) -> list[dict[str, Any]]:

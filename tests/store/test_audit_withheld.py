@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,21 +21,11 @@ from models.store import audit_export
 from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Team, make_team
-from tests.fixtures.audit import act, emptied, exported, filled, judged, new_key
+from tests.fixtures.audit import act, exported, filled, fresh_log, judged, key
+
+__all__ = ["fresh_log", "key"]
 
 Entry = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def fresh_log(database_url: str) -> None:
-    """A log of the test's own."""
-    emptied(database_url)
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> ServiceKey:
-    """The key that signs."""
-    return new_key(tmp_path)
 
 
 @pytest.fixture

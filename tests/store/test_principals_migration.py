@@ -1,13 +1,12 @@
 """Keys that were made before principals had rows go on opening what they opened."""
 
-from typing import Any
-
 import pytest
 from sqlalchemy import create_engine, text
 
 from models.domain.names import clean_name
 from models.store.migrate import expected_revision, migrate
 from tests.fixtures.servers import PostgresServer
+from tests.fixtures.sql import rows
 
 OLD_KEYS = """
 INSERT INTO workspace (workspace_id, slug, name) VALUES ('default', 'default', 'Default'), ('other', 'other', 'Other');
@@ -19,15 +18,6 @@ INSERT INTO api_key (workspace_id, key_id, digest, principal, kind, role, create
     ('default', 'k5', 'd5', 'probe', 'agent', 'agent', 'admin', '2026-01-05'),
     ('other', 'k6', 'd6', 'admin', 'human', 'admin', 'admin', '2026-01-06');
 """
-
-
-def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        result = connection.execute(text(statement))
-        found = [tuple(row) for row in result] if result.returns_rows else []
-    engine.dispose()
-    return found
 
 
 def test_each_key_keeps_its_rights(postgres_server: PostgresServer) -> None:
