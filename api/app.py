@@ -64,6 +64,7 @@ def create_app(settings: Settings, versions: Mapping[str, Sequence[APIRouter]] =
     for name, routers in versions.items():
         for routes in routers:
             app.include_router(routes, prefix=f"/api/{name}", include_in_schema=name == "v1")
+    app.state.routes = [route for routers in versions.values() for each in routers for route in each.routes]
     return app
 
 

@@ -13,7 +13,8 @@ from models.store import workspaces
 from models.store.events import Actor
 
 COOKIE = "mission_control_session"
-_SAFE = ("GET", "HEAD", "OPTIONS")
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of requests that change nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Caller:
             shared.limiter.count_address(request)
             raise
         shared.limiter.count(request, principal)
-        _require_scope(principal, noun, reads=request.method in _SAFE)
+        _require_scope(principal, noun, reads=request.method in SAFE)
         if not self.callers.admit(principal):
             raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
         require_latitude(principal.name, principal.status, self.goes)
@@ -116,5 +117,5 @@ def secret_of(request: Request) -> str:
 def _require_same_origin(request: Request) -> None:
     """Browsers send cookies to every port of a host: a page of another port must not act with ours."""
     origin = request.headers.get("origin")
-    if request.method not in _SAFE and origin and urlsplit(origin).netloc != request.headers.get("host"):
+    if request.method not in SAFE and origin and urlsplit(origin).netloc != request.headers.get("host"):
         raise NotPermitted("cross_origin", "a session cookie acts only from our own pages; other programs send a key")

@@ -152,6 +152,23 @@ def tools(
     client.answer(changed, lambda: described(changed))
 
 
+@client_command(app, "trust")
+def trust(client: Client, agent: AgentName, limit: Limit = 50, everything: All = False) -> None:
+    """Show how far an agent is trusted, from 0 to 1, and which missions moved that."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from cli.text import line, moment, table
+
+    place = f"/trust-scores/{quote(agent, safe='')}"
+    score = client.api.get(place)
+    changes = client.api.rows(f"{place}/changes", None if everything else limit)
+    cells = [(moment(c["at"]), c["mission_id"], c["outcome"], f"{c['before']:g}", f"{c['after']:g}") for c in changes]
+    head = Text(f"{line(score['name'])}: {score['score']:g}")
+    rest = [table(("when", "mission", "outcome", "before", "after"), cells)] if cells else []
+    client.answer(score | {"changes": changes}, lambda: Group(head, *rest))
+
+
 @client_command(app, "rotate-key")
 def rotate_key(
     client: Client,

@@ -30,8 +30,10 @@ def list_alerts(
     rows = client.api.rows(
         "/alerts", None if everything else limit, status=status, kind=kind, subject_id=subject, sort="-detected_at"
     )
-    cells = [(a["alert_id"], word(a["status"]), a["kind"], moment(a["detected_at"]), a["summary"]) for a in rows]
-    client.answer(rows, lambda: table(("alert", "status", "kind", "detected", "what"), cells))
+    cells = [
+        (a["alert_id"], word(a["status"]), a["kind"], moment(a["detected_at"]), _about(a), a["summary"]) for a in rows
+    ]
+    client.answer(rows, lambda: table(("alert", "status", "kind", "detected", "about", "what"), cells))
 
 
 @client_command(app, "show")
@@ -53,6 +55,10 @@ def resolve(client: Client, alert_id: AlertId, note: Note = None) -> None:
     _change(client, alert_id, "resolve", note)
 
 
+def _about(alert: dict[str, Any]) -> str:
+    return f"{alert['subject_kind']} {alert['subject_id']}"
+
+
 def _change(client: Client, alert_id: str, verb: str, note: str | None) -> None:
     from cli.text import line, word
 
@@ -71,7 +77,7 @@ def _shown(alert: dict[str, Any]) -> "RenderableType":
             ("alert", alert["alert_id"]),
             ("status", word(alert["status"])),
             ("kind", alert["kind"]),
-            ("about", f"{alert['subject_kind']} {alert['subject_id']}"),
+            ("about", _about(alert)),
             ("what", alert["summary"]),
             ("detected", moment(alert["detected_at"])),
             ("acknowledged", by("acknowledged")),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, client_command
+from cli.command import All, Client, Limit, Yes, client_command
 from cli.errors import REFUSED, told
 
 if TYPE_CHECKING:
@@ -47,6 +47,24 @@ def list_audit(
         for r in rows
     ]
     client.answer(rows, lambda: table(columns, cells))
+
+
+@client_command(app, "redact")
+def redact(
+    client: Client,
+    row: Annotated[int, typer.Argument(metavar="ROW", help="As `audit list` shows it.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Why; it is an act of its own in the log.", show_default=False)],
+    yes: Yes = False,
+) -> None:
+    """Remove what an act says, for good, for admins: its row, its digest and all proofs stay.
+
+    \b
+    Example:
+      mission-control audit redact 4711 --reason "named a customer"
+    """
+    client.confirm(f"Remove what row {row} says, for good?", yes)
+    changed = client.api.post(f"/audit/{row}/redact", {"reason": reason})
+    client.answer(changed, f"row {row} says no more; proofs hold")
 
 
 @client_command(app, "export")

@@ -17,6 +17,7 @@ from cli import (
     policy,
     principals,
     repositories,
+    runs,
     servers,
     workspaces,
 )
@@ -60,5 +61,6 @@ app.add_typer(agents.app, name="agent")
 app.add_typer(alerts.app, name="alert")
 app.add_typer(audit.app, name="audit")
 app.add_typer(activity.app, name="activity")
+app.add_typer(runs.app, name="run")
 app.add_typer(budgets.app, name="budget")
 budgets.add_cost_to(app)

@@ -127,6 +127,33 @@ def explain(
     client.answer(verdict, lambda: explained(verdict))
 
 
+@client_command(app, "verdicts")
+def verdicts(
+    client: Client,
+    action: Annotated[str | None, typer.Option(help="As `mission.merge`.", show_default=False)] = None,
+    outcome: Annotated[str | None, typer.Option(help="allow, ask or deny.", show_default=False)] = None,
+    risk: Annotated[str | None, typer.Option(help="GREEN, YELLOW or RED.", show_default=False)] = None,
+    mission: Annotated[str | None, typer.Option(help="Only of this mission.", show_default=False)] = None,
+    limit: Limit = 50,
+    everything: All = False,
+) -> None:
+    """List what was judged, the newest first, and why; `--json` shows all that the policy was told.
+
+    \b
+    Example:
+      mission-control policy verdicts --outcome deny
+    """
+    from cli.text import moment, table, word
+
+    filters = {"action": action, "outcome": outcome, "risk": risk, "mission_id": mission}
+    rows = client.api.rows("/policy/verdicts", None if everything else limit, **filters)
+    cells = [
+        (moment(r["at"]), r["action"], r["mission_id"], r["risk"], word(r["outcome"]), "; ".join(r["reasons"]))
+        for r in rows
+    ]
+    client.answer(rows, lambda: table(("when", "action", "mission", "risk", "outcome", "because"), cells))
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")

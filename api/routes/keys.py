@@ -3,12 +3,13 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import Depends, Response
+from fastapi import Depends, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
 from api.deps import Admin, Anybody, Db, OnlyOnce, Pagination
 from api.routing import router
+from api.scopes import require_use
 from api.views import page_of
 from models.contracts.missions import Named
 from models.domain.errors import NotFound
@@ -24,7 +25,7 @@ SECRET = "secret"  # noqa: S105  # the name of a field
 
 
 @routes.post("/keys", status_code=201, response_model=Success[KeyMade])
-async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce) -> Response:
+async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce, request: Request) -> Response:
     """Give a principal a key, and make the principal where there is none. Its secret is in this answer only."""
 
     async def create(session: AsyncSession) -> KeyMade:
@@ -32,6 +33,7 @@ async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce) -> Response:
         owner = (new.principal, new.kind, new.role)
         found = await principals.find_or_create(session, call.workspace_id, *owner, call.principal, call.actor)
         call.principal.require_power_over(found.role)
+        require_use(request, principals.as_caller(found), new.scopes)
         key, secret = await api_keys.create(session, call.workspace_id, new, call.actor)
         return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.deps import AppSettings, Db, OnlyOnce, Operator, Pagination, Reader
 from api.routing import router
 from api.views import page_of
+from models.domain.names import environment
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.repositories import RepositoryCreate, RepositoryView
@@ -34,7 +35,7 @@ async def list_repositories(
     call: Reader, db: Db, page: Newest, name: str | None = None, url: str | None = None, env: str | None = None
 ) -> Success[Page[RepositoryView]]:
     """List repositories, the newest first."""
-    filters = {"name": name, "url": url, "env": env}
+    filters = {"name": name, "url": url, "env": environment(env) if env else None}
     async with db.workspace(call.workspace_id) as session:
         return page_of(RepositoryView, await repositories.list_page(session, call.workspace_id, filters, page))
 

@@ -44,6 +44,12 @@ async def require(session: AsyncSession, workspace_id: str, name: str, *, for_up
     return found
 
 
+def as_caller(row: PrincipalRow) -> Principal:
+    """See a principal as one who calls, with none of its keys yet."""
+    kind = Kind(row.kind)
+    return Principal(row.workspace_id, row.name, kind, Role(row.role) if kind is Kind.HUMAN else None, key_id="")
+
+
 async def require_human(session: AsyncSession, workspace_id: str, name: str) -> None:
     """Find a member by name; agents and services are none."""
     found = await session.get(PrincipalRow, (workspace_id, name))

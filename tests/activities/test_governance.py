@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlmodel import col
 
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
+from models.domain.policy_names import FACTS
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import candidates, decisions, governance, policies, running
@@ -149,7 +150,9 @@ class TestAsk:
         answer = await asked(case)
         [verdict] = await case.rows(VerdictRow)
         assert (verdict.verdict_id, verdict.policy_version, verdict.outcome) == (answer.decision_id, 1, "ask")
-        assert verdict.input["context"]["facts"]["overrides"] == ["test"]
+        facts = verdict.input["context"]["facts"]
+        assert facts["overrides"] == ["test"]
+        assert facts.keys() <= FACTS, "a policy may name each of them"
         assert verdict.input["context"]["paths"] == ["calc.txt"]
         assert "hush" not in str(verdict.input)
 

@@ -113,6 +113,29 @@ class TestScopes:
         assert (await caller.get("/api/v1/missions")).status_code == reads
         assert (await caller.post("/api/v1/events", json=EVENT)).status_code == posts
 
+    @pytest.mark.parametrize(
+        ("owner", "scope", "status"),
+        [
+            ({"kind": "service", "role": None}, "decisions", 422),
+            ({"kind": "service", "role": None}, "read", 422),
+            ({"kind": "service", "role": None}, "events", 201),
+            ({"kind": "agent", "role": None}, "audit", 422),
+            ({"kind": "agent", "role": None}, "queue:read", 201),
+            ({"role": "observer"}, "keys:read", 422),
+            ({"role": "observer"}, "audit:read", 201),
+        ],
+        ids=str,
+    )
+    async def test_one_that_opens_nothing_is_refused(
+        self, admin: httpx2.AsyncClient, owner: dict[str, Any], scope: str, status: int
+    ) -> None:
+        answer = await admin.post("/api/v1/keys", json={"principal": "probe", "scopes": ["activity", scope]} | owner)
+        assert answer.status_code == status, answer.text
+        if status == 422:
+            assert answer.json()["error"]["code"] == "scope_opens_nothing"
+            assert f"`{scope}`" in answer.json()["error"]["message"]
+            assert (await admin.get("/api/v1/principals/probe")).status_code == 404, "nobody was made, either"
+
     async def test_a_refusal_names_them(self, admin: httpx2.AsyncClient, client: Caller) -> None:
         key = await made(admin, scopes=["events"])
         answer = await client(key["secret"]).get("/api/v1/missions")

@@ -43,6 +43,7 @@ class TestRegister:
     async def test_production_has_one_name(self, api: httpx2.AsyncClient, env: str) -> None:
         answer = await api.post(PLACE, json={"url": "https://example.com/x", "env": env})
         assert (answer.status_code, answer.json()["data"]["env"]) == (201, "prod")
+        assert len((await api.get(PLACE, params={"env": env})).json()["data"]["items"]) == 1
 
     @pytest.mark.parametrize(
         ("new", "code"),

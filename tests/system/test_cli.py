@@ -18,6 +18,7 @@ import psutil
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from cli.client import connect
 from cli.demo import world
 from models.settings import Settings
 from worker.dev.stack import Stack
@@ -202,6 +203,7 @@ class TestPeople:
         for verb in ("pause", "resume", "drain", "quarantine", "stop", "resume"):
             assert cli("agent", verb, "probe").returncode == 0, verb
         assert "specialist" in cli("agent", "level", "probe", "specialist").stdout
+        assert "probe: 0.5" in cli("agent", "trust", "probe").stdout
         assert "It is not shown again." in cli("agent", "rotate-key", "probe").stdout
         assert cli("agent", "deactivate", "probe", "--yes").returncode == 0
         again = json.loads(cli(*words[:2], "other", *words[3:], "--json").stdout)
@@ -230,6 +232,8 @@ class TestPolicy:
         explained = cli("policy", "explain", "--action", "mission.merge", "--as", "service").stdout
         assert "every merge is looked at" in explained
         assert cli("policy", "activate", "1", "--yes").returncode == 0
+        judged = cli("policy", "verdicts", "--mission", merged[0], "--action", "mission.merge").stdout
+        assert ("mission.merge" in judged, merged[0] in judged) == (True, True)
 
     def test_explained(self, cli: Cli) -> None:
         where = ("--env", "prod", "--protected", "--fact", "ci_files=ci.yml", "--usd", "2", "--usd-left", "1.5")
@@ -274,6 +278,29 @@ class TestBudgets:
         assert paid[merged[0]] > 0, "what its host worked"
         assert Decimal(costs["total"]["usd"]) == sum(paid.values())
         assert "total" in cli("cost").stdout
+
+
+class TestRuns:
+    def test_listed_and_shown_with_their_tools(self, cli: Cli, stack: Stack, merged: tuple[str, str]) -> None:
+        [run] = json.loads(cli("run", "list", "--mission", merged[0], "--json").stdout)
+        assert run["run_id"] in cli("run", "list", "--status", "success").stdout
+        assert f"{run['usd']} paid" in cli("run", "show", run["run_id"]).stdout
+        with connect(stack.settings, None, None) as api:
+            made = api.post("/runs", {})["run_id"]
+            api.post(f"/runs/{made}/tool-calls", {"tool": "grep", "duration_ms": 1500})
+        listed = cli("run", "tools", made).stdout
+        assert ("grep" in listed, "1.5 s" in listed) == (True, True)
+        assert "running" in cli("run", "show", made).stdout
+        assert cli("run", "show", "nothing").returncode == 1
+
+
+class TestAudit:
+    def test_what_an_act_says_is_removed(self, cli: Cli, merged: tuple[str, str]) -> None:
+        [act] = json.loads(cli("audit", "list", "--subject", merged[0], "--action", "mission.created", "--json").stdout)
+        words = ("audit", "redact", str(act["id"]), "--reason", "named a customer")
+        assert cli(*words, text="n\n").returncode == 1
+        assert "proofs hold" in cli(*words, "--yes").stdout
+        assert "audit.redacted" in cli("audit", "list").stdout
 
 
 class TestMemory:
