@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from api import errors
 from api.auth import COOKIE
+from api.claims import claims_of
 from api.gateway import Gateway
 from api.ingest import Ingest
 from api.keyring import KeyRing
@@ -97,10 +98,10 @@ def _lifespan(settings: Settings) -> Any:
                 feed.open()
                 stack.push_async_callback(feed.close)
             ring = KeyRing(db)
-            shared = (settings, db, ring, Limiter(settings), gateway, feed)
+            shared = (settings, db, ring, Limiter(settings), gateway, feed, Ingest(db), claims_of(db))
             noting = asyncio.create_task(ring.note_uses())
             stack.callback(noting.cancel)
-            app.state.services = Services(*shared, Ingest(db), PolicyBook(settings.config_dir), first_start)
+            app.state.services = Services(*shared, PolicyBook(settings.config_dir), first_start)
             log.info("api.ready")
             yield
 

@@ -56,9 +56,8 @@ class KeyRing:
 
     async def _ask(self, secret: str, digest: str) -> Principal:
         asked = time.monotonic()
-        async with self._db.system() as session:
-            find = keys.find_session if secret.startswith(keys.SESSION_PREFIX) else keys.find
-            principal = await find(session, digest)
+        find = keys.find_session if secret.startswith(keys.SESSION_PREFIX) else keys.find
+        principal = await find(self._db, digest)
         if principal is None:
             self._kept.pop(digest, None)
             if len(self._unknown) >= MAX_KEPT:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
+from api.claims import Claims
 from api.gateway import Gateway
 from api.ingest import Ingest
 from api.keyring import KeyRing
@@ -26,6 +27,7 @@ class Services:
     gateway: Gateway
     feed: Feed
     ingest: Ingest
+    claims: Claims
     book: PolicyBook
     first_start: asyncio.Task[None]
 

@@ -185,7 +185,9 @@ async def _claim(agents: Sequence[Agent], port: int, wanted: int, given: Given) 
                 agent.got.append(number)
         writer.close()
 
-    await asyncio.gather(*(work(agent) for agent in agents))
+    while open_claims:  # who is given nothing leaves a claim to the others, who may be through by then
+        await asyncio.gather(*(work(agent) for agent in agents))
+        assert not all(agent.is_done for agent in agents) or not open_claims, f"{open_claims} are given to nobody"
     return took
 
 

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 
 from api.auth import Call
 from api.deps import AppSettings, Asker, Db
 from api.idempotency import envelope
 from api.routing import router
+from api.services import services
 from api.views import view_of
 from models.contracts.missions import Named
 from models.domain.errors import NotPermitted
@@ -24,6 +25,7 @@ routes = router("queue")
 
 @routes.get("/queue/next", response_model=Success[MissionView | None])
 async def next_mission(
+    request: Request,
     call: Asker,
     db: Db,
     settings: AppSettings,
@@ -39,10 +41,12 @@ async def next_mission(
     name = await _name(agent_id, call, db)
     roles = roles_of(agent_role)
     if peek:
-        found = await queue.peek_next(db, call.workspace_id, name, roles)
+        found = await queue.peek(db, call.workspace_id, name, roles)
     else:
         call.require_change("queue")
-        found = await queue.claim_next(db, call.workspace_id, name, roles, call.actor)
+        found = await services(request).claims.ask(call.workspace_id, queue.Claim(name, roles, call.actor))
+    if not found:
+        await queue.require_fit(db, call.workspace_id, name, roles)
     return Response(envelope(view_of(found, settings) if found else None), media_type="application/json")
 
 

@@ -61,13 +61,15 @@ class Clock:
 class Database:
     """The product's doors to Postgres: as the app for one workspace, as the system for all. One per process and loop.
 
-    The app has two pools: sessions of SQLAlchemy, and bare connections for what every stage does. Close it at the end.
+    Each door has two pools: sessions of SQLAlchemy, and bare connections for what every stage or request does. Close it
+    at the end.
     """
 
     def __init__(self, app_url: str, system_url: str, *, pool_size: int = 20) -> None:
         self._app = _engine(app_url, "mission_control_app", pool_size)
         self._alone = Connections(plain(app_url), pool_size, _options("mission_control_app"))
         self._system = _engine(system_url, "mission_control_system", pool_size)
+        self._looking = Connections(plain(system_url), pool_size, _options("mission_control_system"))
         self._hint: asyncio.Task[None] | None = None
 
     @classmethod
@@ -109,6 +111,12 @@ class Database:
             yield session
         self._announce(session.info)
 
+    async def look(self, statement: str, values: Mapping[str, Any]) -> Rows:
+        """Read by one statement over all workspaces, in one exchange: for key look-up."""
+        async with self._looking.borrow(statement) as raw, raw.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(statement, values)
+            return await cursor.fetchall()
+
     @asynccontextmanager
     async def listener(self) -> AsyncIterator[AsyncConnection]:
         """A connection of its own that hears `EVENT_CHANNEL`: the hints that other processes send."""
@@ -126,6 +134,7 @@ class Database:
         if self._hint is not None:
             await asyncio.gather(self._hint, return_exceptions=True)
         await self._alone.close()
+        await self._looking.close()
         await self._app.dispose()
         await self._system.dispose()
 

@@ -14,7 +14,7 @@ from models.domain.agents import AgentStatus, Registration
 from models.domain.events import EventType, Subject
 from models.domain.principals import ADMINS, Kind, Principal, Role
 from models.store import events
-from models.store.database import within
+from models.store.database import Database
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.workspaces import ApiKey, BrowserSession
@@ -43,9 +43,9 @@ def of_secret(secret: str) -> dict[str, str]:
     return {"key_id": key_id, "lineage": key_id, "digest": digest(secret), "hint": secret[:HINT]}
 
 
-async def find(session: AsyncSession, key_digest: str) -> Principal | None:
+async def find(db: Database, key_digest: str) -> Principal | None:
     """Find whose key this is (system door); None if unknown, revoked or expired. Every key in use asks each second."""
-    for row in await within(session)(_OPENS, {"digest": key_digest}):
+    for row in await db.look(_OPENS, {"digest": key_digest}):
         status = row.pop("agent_status")
         return _principal(ApiKey(**row), status)
     return None
@@ -59,11 +59,12 @@ _OPENS = """
 """
 
 
-async def find_session(session: AsyncSession, digest: str) -> Principal | None:
+async def find_session(db: Database, digest: str) -> Principal | None:
     """Find whose browser session this is (system door); None once it, or the key it was opened with, has ended."""
     opened = _OWNED.join(BrowserSession, onclause=_opened_with())
     lasting = opened.where(BrowserSession.digest == digest, col(BrowserSession.expires_at) > func.mc_now())
-    row = (await session.execute(lasting)).one_or_none()
+    async with db.system() as session:
+        row = (await session.execute(lasting)).one_or_none()
     return _principal(*row) if row else None
 
 

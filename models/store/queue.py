@@ -1,6 +1,7 @@
 """Which mission an agent does next (MISS-21, MISS-22, V-02)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from models.contracts.missions import TrustRequirements
@@ -17,28 +18,34 @@ Package = dict[str, Any]
 """Of a mission, as `packages` shows it."""
 
 
-async def claim_next(db: Database, workspace_id: str, name: str, roles: Sequence[str], actor: Actor) -> Package | None:
-    """Assign the most severe, then oldest mission that the agent may take, and return it; it must be alive and active.
+@dataclass(frozen=True)
+class Claim:
+    """An agent asks for its next mission, in one of these roles."""
 
-    A mission another caller is claiming at this moment is passed over, so no two ever get the same one. A mission that
-    was filed for the agent or for its role is given out once, too.
+    name: str
+    roles: Sequence[str]
+    actor: Actor
 
-    Raises:
-        NotFound, Conflict, NotPermitted: nothing is offered because of the agent itself; see `_require_fit`.
+
+async def claim_all(db: Database, workspace_id: str, claims: Sequence[Claim]) -> list[Package | None]:
+    """Assign to each, one after the other, the most severe, then oldest mission that it may take; None: there is none.
+
+    An agent must be alive and active. A mission another caller is claiming at this moment is passed over, so no two
+    ever get the same one. A mission that was filed for the agent or for its role is given out once, too.
     """
-    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
-    found = await db.alone(workspace_id, CLAIM, _asked(workspace_id, name, roles) | told, has_events=True)
-    if not found:
-        await _require_fit(db, workspace_id, name, roles)
-    return found[0] if found else None
+    steps = [(CLAIM, _asked(workspace_id, claim.name, claim.roles) | _told(claim.actor)) for claim in claims]
+    given = await db.together(workspace_id, *steps, has_events=True)
+    return [rows[0] if rows else None for rows in given]
 
 
-async def peek_next(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> Package | None:
-    """Find what `claim_next` would give, and leave it there."""
+async def peek(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> Package | None:
+    """Find what a claim would be given, and leave it there."""
     found = await db.alone(workspace_id, PEEK, _asked(workspace_id, name, roles))
-    if not found:
-        await _require_fit(db, workspace_id, name, roles)
     return found[0] if found else None
+
+
+def _told(actor: Actor) -> dict[str, Any]:
+    return {"actor": actor.name, "correlation_id": actor.correlation_id}
 
 
 def _asked(workspace_id: str, name: str, roles: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +61,7 @@ async def require_budget(db: Database, workspace_id: str, name: str) -> None:
         raise budgets.exceeded(spent[0])
 
 
-async def _require_fit(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> None:
+async def require_fit(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> None:
     """Tell an agent that was offered nothing whether that is because of itself; return where it is not.
 
     Raises:

@@ -149,8 +149,8 @@ class TestFirstStart:
         secret = settings.key_file.read_text().strip()
         assert stat.S_IMODE(settings.key_file.stat().st_mode) == 0o600
         assert [path.name for path in settings.key_file.parent.iterdir()] == ["admin.key"]
+        owner = await keys.find(doors[0], keys.digest(secret))
         async with doors[0].system() as session:
-            owner = await keys.find(session, keys.digest(secret))
             assert (await session.execute(text("SELECT count(*) FROM api_key"))).scalar_one() == 1
         assert owner is not None
         assert await told(doors[0], "default") == [
@@ -194,9 +194,8 @@ class TestFirstStart:
             await make_workspace(session, "default")
             secret = await make_key(session, "default", "admin", role=Role.OBSERVER)
         await ensure_first_admin(door, settings)
-        async with door.system() as session:
-            assert await keys.find(session, keys.digest(secret)) is None
-            first = await keys.find(session, keys.digest(settings.key_file.read_text().strip()))
+        assert await keys.find(door, keys.digest(secret)) is None
+        first = await keys.find(door, keys.digest(settings.key_file.read_text().strip()))
         assert first is not None
         assert first.role is Role.PLATFORM_ADMIN
         types = [type for type, _ in await told(door, "default")]
@@ -213,9 +212,8 @@ class TestFirstStart:
             await make_workspace(session, "default")
             others = [await make_key(session, "default", name, kind=kind) for name in ("admin", "admin-2")]
         await ensure_first_admin(door, settings)
-        async with door.system() as session:
-            first = await keys.find(session, keys.digest(settings.key_file.read_text().strip()))
-            kept = [await keys.find(session, keys.digest(other)) for other in others]
+        first = await keys.find(door, keys.digest(settings.key_file.read_text().strip()))
+        kept = [await keys.find(door, keys.digest(other)) for other in others]
         assert first is not None
         assert (first.name, first.role) == ("admin-3", Role.PLATFORM_ADMIN)
         assert [owner and owner.kind for owner in kept] == [kind, kind]
