@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from cli.command import All, Client, Limit, Yes, client_command
 from cli.errors import REFUSED, told
+from models.domain.errors import Misconfigured
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,11 +85,8 @@ def export(
     with client.api.stream("/audit/export") as pieces:
         if output is None:
             _write(pieces, sys.stdout.buffer)
-            return
-        draft = output.with_name(f"{output.name}.part")  # an export that broke off never stands there as a whole one
-        with draft.open("wb") as file:
-            _write(pieces, file)
-        draft.replace(output)
+        else:
+            _keep(pieces, output)
 
 
 @app.command("verify")
@@ -127,6 +126,21 @@ def verify(
         typer.secho(safe(f"{verdict.problem.code}: {verdict.problem.message}"), fg="red", err=True)
     if not verdict.is_good:
         raise typer.Exit(REFUSED)
+
+
+def _keep(pieces: Iterable[bytes], output: Path) -> None:
+    """Write a file that is there whole or not at all: an export that broke off never stands there as one."""
+    draft = output.with_name(f"{output.name}.part")
+    try:
+        with draft.open("wb") as file:
+            _write(pieces, file)
+        draft.replace(output)
+    except OSError as error:
+        told = f"{output} cannot be written: {error.strerror}; name another place with --output"
+        raise Misconfigured("file_unwritable", told) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def _verified(export: Path, keys: list[Path], checkpoint: Path | None) -> "Verdict":

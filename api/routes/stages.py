@@ -3,12 +3,14 @@
 import json
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from api.auth import secret_of
 from api.deps import Db, Pagination, Reader
 from api.missions import ThisMission
 from api.routing import router, unwrapped
+from api.services import services
 from models.domain.errors import NotFound
 from models.domain.stages import StageName, stage_by_number
 from models.schemas import links
@@ -62,6 +64,7 @@ async def get_stage(
 
 @routes.get("/missions/{mission_id}/stages/{stage}/log", response_class=Response, responses=unwrapped("text/plain"))
 async def get_log(
+    request: Request,
     call: Reader,
     mission: ThisMission,
     db: Db,
@@ -76,7 +79,8 @@ async def get_log(
         stage = await records.require(session, mission, name, round, candidate)
         printed = b"" if follow else await records.log(session, stage)
     if follow:
-        pieces = records.follow(db, mission, stage, offset)
+        secret, ring = secret_of(request), services(request).keys
+        pieces = records.follow(db, mission, stage, offset, lambda: ring.may_look(secret))
         return StreamingResponse(pieces, media_type="text/plain", headers=_UNSNIFFED | {"Cache-Control": "no-store"})
     return PlainTextResponse(printed[offset:], headers=_UNSNIFFED)
 

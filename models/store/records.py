@@ -1,7 +1,7 @@
 """Reading the records that stages leave behind, and their logs, finished or still growing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -54,16 +54,23 @@ async def log(session: AsyncSession, stage: Stage) -> bytes:
     return await blobs.printed(session, stage.workspace_id, stage.log_id) or b""
 
 
-async def follow(db: Database, mission: Mission, stage: Stage, offset: int = 0) -> AsyncIterator[bytes]:
-    """Read a log while it grows, from byte `offset` on, until its stage has ended; it holds nothing between looks."""
+async def follow(
+    db: Database, mission: Mission, stage: Stage, offset: int, may_look: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Read a log while it grows, from byte `offset` on, until its stage has ended or its reader `may_look` no longer.
+
+    It holds nothing while it waits, be it for the log or for its reader.
+    """
     seen, after, tail, log_id = 0, -1, b"", stage.log_id
-    while True:
+    while await may_look():
         async with db.workspace(mission.workspace_id) as session:
             stage = await require(session, mission, StageName(stage.stage), stage.round, stage.candidate)
-            if stage.ended_at is not None:
-                yield _rest(await log(session, stage), seen, tail)[max(0, offset - seen) :]
-                return
-            pieces = await blobs.chunks(session, stage.workspace_id, stage.log_id or "", after)
+            is_over = stage.ended_at is not None
+            whole = await log(session, stage) if is_over else b""
+            pieces = [] if is_over else await blobs.chunks(session, stage.workspace_id, stage.log_id or "", after)
+        if is_over:
+            yield _rest(whole, seen, tail)[max(0, offset - seen) :]
+            return
         if stage.log_id != log_id:
             yield _RESTARTED
             seen, after, tail, log_id, offset = 0, -1, b"", stage.log_id, 0

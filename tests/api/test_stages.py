@@ -3,10 +3,12 @@
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 from cryptography.exceptions import InvalidSignature
 
@@ -15,10 +17,12 @@ from models.contracts.missions import TestResult
 from models.domain.canonical import canonical_json, sha256_digest
 from models.domain.stages import StageName, StageStatus
 from models.store import signing_keys
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
+from models.store.records import LOOK_SECONDS
 from models.store.stages import NewEvidence
-from tests.fixtures.api import Team
+from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.stages import Recorder, service_key
@@ -26,6 +30,7 @@ from tests.fixtures.stages import Recorder, service_key
 __all__ = ["repo", "service_key"]
 
 DOCUMENT = Path(__file__).parents[2] / "docs/api.md"
+OPEN_TRANSACTIONS = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'"
 DIGEST = sha256_digest(DIFF.encode())
 
 
@@ -218,6 +223,48 @@ async def test_many_readers_of_one_growing_log(
             await begun.acquire()
         await recorder.end(record, log=b"begun\nended\n")
         assert set(await asyncio.gather(*followers)) == {"begun\nended\n"}
+
+
+async def test_a_reader_who_takes_its_time_holds_no_transaction(
+    address: str, team: Team, mission: dict[str, Any], recorder: Recorder, database_url: str
+) -> None:
+    """What it has not taken yet is ours to keep, and not Postgres's."""
+    long = b"x" * 16_000_000  # more than the connection's buffers take
+    record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
+    await recorder.print(record, 0, long)
+    headers = {"Authorization": f"Bearer {team.observer}"}
+    async with AsyncExitStack() as stack:
+        superuser = stack.enter_context(psycopg.connect(plain(database_url), autocommit=True))
+        client = await stack.enter_async_context(httpx2.AsyncClient(base_url=address, headers=headers, timeout=30))
+        place = of(mission, "stages/4/log?follow=true")
+        readers = [await stack.enter_async_context(client.stream("GET", place)) for _ in range(3)]
+        streams = [reader.aiter_bytes() for reader in readers]
+        read = [len(await anext(stream)) for stream in streams]
+        await recorder.end(record, log=long + b"ended")
+        for _ in range(6):  # each looks again meanwhile, and finds the end
+            await asyncio.sleep(LOOK_SECONDS / 2)
+            assert superuser.execute(OPEN_TRANSACTIONS).fetchall() == []
+        for number, stream in enumerate(streams):
+            read[number] += sum([len(piece) async for piece in stream])
+    assert read == [len(long) + len(b"ended")] * 3
+
+
+async def test_a_revoked_key_reads_on_in_no_log(
+    address: str, client: Caller, team: Team, mission: dict[str, Any], recorder: Recorder
+) -> None:
+    admin = client(team.admin)
+    made = (await admin.post("/api/v1/keys", json={"principal": "olga", "role": "observer"})).json()["data"]
+    record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
+    await recorder.print(record, 0, b"begun\n")
+    async with (
+        httpx2.AsyncClient(base_url=address, headers={"X-API-Key": made["secret"]}, timeout=10) as reader,
+        reader.stream("GET", of(mission, "stages/4/log?follow=true")) as answer,
+    ):
+        pieces = answer.aiter_bytes()
+        assert await anext(pieces) == b"begun\n"
+        await admin.delete(f"/api/v1/keys/{made['key_id']}")
+        async with asyncio.timeout(5):
+            assert b"".join([piece async for piece in pieces]) == b"", "it ends while its stage goes on"
 
 
 class TestVerify:

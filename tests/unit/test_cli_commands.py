@@ -38,6 +38,31 @@ def test_a_command_that_no_worker_took_is_said_once_more(answers: list[Answer], 
     assert (ended.exit_code, left, len(set(keys))) == (code, [], 1)
 
 
+@pytest.mark.parametrize("place", ["nowhere/log.jsonl", "a-file/log.jsonl", "a-folder"])
+def test_an_export_that_cannot_be_written_is_told_and_leaves_nothing(place: str, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("x")
+    (tmp_path / "a-folder").mkdir()
+
+    class Api(BaseHTTPRequestHandler):
+        """Exports a line."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"kind": "log"}\n')
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        words = ["audit", "export", "-o", str(tmp_path / place), "--url", url, "--api-key", "k"]
+        ended = CliRunner().invoke(app, words)
+        server.shutdown()
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "file_unwritable: " in ended.stderr
+    assert "--output" in ended.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a-file", "a-folder"}
+
+
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://x", "localhost:8000", "http://localhost:65536", "h\0"])
 def test_a_url_that_is_none_is_told_as_such(url: str) -> None:
     ended = CliRunner().invoke(app, ["mission", "list", "--url", url, "--api-key", "k"])
