@@ -14,20 +14,20 @@ from models.domain.alerts import AlertKind
 from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
-from models.domain.errors import Conflict
+from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.policy import Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import agents, alerts, events, governance, lists, policies
+from models.store import agents, alerts, events, governance, lists, policies, recapping
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import CONTAIN, LEFT, PASSED, SPENT_UP, WANTED
 from models.store.pagination import Rows
-from models.tables.budgets import Budget, BudgetLimit
+from models.tables.budgets import Budget, BudgetLimit, Run
 from models.tables.missions import Decision
 
 KIND = "budget"
@@ -79,8 +79,13 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     """Give a limit a cap, or None: the one that it has where nobody sets any.
 
     A higher one lets go on what a lower one blocked; a lower one takes back no promise.
+
+    Raises:
+        NotFound: `run_not_found`, for the cap of a run.
     """
     await session.execute(_ALONE, {"workspace_id": workspace_id})
+    if key.owner is Owner.RUN and await session.get(Run, (workspace_id, key.name)) is None:
+        raise NotFound("run_not_found", f"there is no run {key.name!r}")
     known = await limits(session, workspace_id)
     await _keep_limit(session, workspace_id, key, cap, actor)
     after = await limits(session, workspace_id)
@@ -88,7 +93,25 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
     about = Subject(kind="budget", id=key.scope.value)
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
-    await _apply(session, workspace_id, key.scope, known, after, actor)
+    opened = await recapping.apply(session, workspace_id, key, known, after, actor)
+    await _tell_open(session, workspace_id, key.scope, opened, actor)
+
+
+async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str, actor: Actor) -> None:
+    """Bring the counter of a ticket, on which something starts now, to the cap that was set while nothing ran on it."""
+    caps = await limits(session, workspace_id)
+    opened = await recapping.renew(session, workspace_id, Key(Scope.TICKET, Owner.TICKET, ticket_id), caps, actor)
+    await _tell_open(session, workspace_id, Scope.TICKET, opened, actor)
+
+
+async def _tell_open(
+    session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
+) -> None:
+    """Take back what was asked and told about limits that are open again."""
+    if subjects:
+        await _withdraw(session, workspace_id, scope, subjects, actor)
+        named = [_named(workspace_id, scope, subject) for subject in subjects]
+        await alerts.is_over(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 
 
 async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap | None, actor: Actor) -> None:
@@ -267,79 +290,10 @@ _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :works
 _TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
 
 
-async def _apply(
-    session: AsyncSession,
-    workspace_id: str,
-    scope: Scope,
-    before: Mapping[Key, Cap],
-    after: Mapping[Key, Cap],
-    actor: Actor,
-) -> None:
-    """Bring those counters of a limit that have another cap now to it, and let runs go on where that opens them."""
-    ask = within(session)
-    known = {"workspace_id": workspace_id, "scope": scope.value}
-    rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
-    opened: list[str] = []
-    for counter in await ask(_COUNTERS, known):
-        owners = _owners(counter)
-        meant = cap_of(after, scope, owners)
-        if meant == cap_of(before, scope, owners):
-            continue
-        cap, crossed = recapped(counter, meant)
-        values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
-        for name, value in zip(rows, values, strict=True):
-            rows[name].append(value)
-        if counter["crossed"] and not crossed:
-            opened.append(counter["subject"])
-    await ask(_RECAP, known | rows)
-    if opened:
-        await ask(_GO_ON, known | {"actor": actor.name, "correlation_id": actor.correlation_id})
-        mark_events(session)
-        await _withdraw(session, workspace_id, scope, opened, actor)
-        named = [_named(workspace_id, scope, subject) for subject in opened]
-        await alerts.is_over(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
-
-
-def recapped(counter: Mapping[str, Any], cap: Cap) -> tuple[Cap, bool]:
-    """Give a counter a cap, which never falls below what is promised: the limit closes instead, until it is raised."""
-    usd = counter["settled_usd"] + counter["reserved_usd"]
-    tokens = counter["settled_tokens"] + counter["reserved_tokens"]
-    held = Cap(None if cap.usd is None else max(cap.usd, usd), None if cap.tokens is None else max(cap.tokens, tokens))
-    is_raised = _above(cap.usd, counter["cap_usd"]) or _above(cap.tokens, counter["cap_tokens"])
-    return held, held != cap or (counter["crossed"] and not is_raised)
-
-
-def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:
-    return before is not None and (cap is None or cap > before)
-
-
 _NAMES_ONE = ("workspace_id", "scope", "subject", "period")
 _COUNTER = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
     AND period = %(period)s FOR NO KEY UPDATE
-"""
-_COUNTERS = """
-    SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s ORDER BY subject, period
-    FOR NO KEY UPDATE
-"""
-_RECAP = """
-    UPDATE budget b SET cap_usd = t.usd, cap_tokens = t.tokens, crossed = t.crossed
-    FROM unnest(CAST(%(subject)s AS text[]), CAST(%(period)s AS text[]), CAST(%(usd)s AS numeric[]),
-    CAST(%(tokens)s AS bigint[]), CAST(%(crossed)s AS boolean[])) AS t (subject, period, usd, tokens, crossed)
-    WHERE b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s AND b.subject = t.subject AND b.period = t.period
-    AND (b.cap_usd, b.cap_tokens, b.crossed) IS DISTINCT FROM (t.usd, t.tokens, t.crossed)
-"""
-_GO_ON = """
-    WITH gone_on AS (
-        UPDATE run r SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL FROM budget b
-        WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL AND r.status IS NOT NULL
-        AND r.blocked_by = %(scope)s AND b.workspace_id = r.workspace_id AND b.scope = r.blocked_by
-        AND b.period = r.blocked_period AND NOT b.crossed AND b.subject =
-        CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ticket_id WHEN 'agent_day' THEN r.agent_id
-        ELSE '' END RETURNING r.run_id
-    )
-    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
-    SELECT %(workspace_id)s, 'run.unblocked', 'run', run_id, %(actor)s, %(correlation_id)s, '{}' FROM gone_on
 """
 
 
@@ -362,20 +316,8 @@ def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Ca
     scope = Scope(wanted["scope"])
     kinds = {Scope.RUN: wanted["level"], Scope.AGENT_DAY: wanted["level"], Scope.TICKET: wanted["category"]}
     row = {name: wanted[name] for name in ("scope", "subject", "period", "agent_id")} | {"kind": kinds.get(scope)}
-    cap = cap_of(caps, scope, _owners(row))
+    cap = cap_of(caps, scope, recapping.owners(row))
     return {"workspace_id": workspace_id, **row, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
-
-
-def _owners(counter: Mapping[str, Any]) -> dict[Owner, str | None]:
-    """Name those who may have a cap of a counter."""
-    return {
-        Owner.RUN: counter["subject"],
-        Owner.TICKET: counter["subject"],
-        Owner.AGENT: counter["agent_id"],
-        Owner.LEVEL: counter["kind"],
-        Owner.CATEGORY: counter["kind"],
-        Owner.WORKSPACE: "",
-    }
 
 
 def _named(workspace_id: str, scope: Scope, subject: str) -> str:

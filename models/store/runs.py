@@ -45,6 +45,8 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, named)
     await budgets.prepare(session, workspace_id, run_id)
     await within(session)(LOCK, _key(workspace_id, run_id))
+    if new.ticket_id:
+        await budgets.renew_ticket(session, workspace_id, new.ticket_id, actor)
     if limit := await budgets.spent_up(session, workspace_id, run_id):
         await budgets.contain(session, run_id, limit, Decimal(0), 0, actor)
     return run_id

@@ -13,7 +13,7 @@ from models.domain.budgets import DEFAULTS, SCALE, Cap, Key, Owner, Scope, cap_o
 from models.domain.errors import InvalidInput, Unavailable
 from models.domain.prices import Usage, charge, parse_prices
 from models.settings import Settings
-from models.store.budgets import recapped
+from models.store.recapping import recapped
 
 DAY = date(2026, 5, 1)
 LIST = parse_prices(

@@ -1,0 +1,139 @@
+"""Another cap for counters that something may still be spent of; those of what is over keep the one that held then."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.domain.budgets import Cap, Key, Owner, Scope, cap_of
+from models.store.database import mark_events, within
+from models.store.events import Actor
+from models.store.ledger_statements import DAY, MONTH
+
+Counter = Mapping[str, Any]
+Caps = Mapping[Key, Cap]
+
+_HERE = "b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s"
+_RUNNING = "FROM run r WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL"
+_LASTS = {
+    Scope.RUN: f"b.subject IN (SELECT r.run_id {_RUNNING})",
+    Scope.TICKET: f"(b.crossed OR b.subject IN (SELECT r.ticket_id {_RUNNING}))",
+    Scope.AGENT_DAY: f"b.period >= {DAY}",
+    Scope.WORKSPACE_MONTH: f"b.period >= {MONTH}",
+}
+"""Of which counters something may still be spent. A ticket on which nothing runs is brought to its cap as soon as it
+does."""
+_ONE = "b.subject = %(name)s"
+_OF_AGENT, _OF_KIND = "b.agent_id = %(name)s AND {lasts}", "b.kind = %(name)s AND {lasts}"
+_OWNED = {
+    Owner.RUN: _ONE,
+    Owner.TICKET: _ONE,
+    Owner.AGENT: _OF_AGENT,
+    Owner.LEVEL: _OF_KIND,
+    Owner.CATEGORY: _OF_KIND,
+    Owner.WORKSPACE: "{lasts}",
+}
+
+
+async def apply(
+    session: AsyncSession, workspace_id: str, key: Key, before: Caps, after: Caps, actor: Actor
+) -> Sequence[str]:
+    """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
+    found = await _counters(session, workspace_id, key)
+    changed = [each for each in found if _cap(after, each) != _cap(before, each)]
+    return await _recap(session, workspace_id, key.scope, changed, after, actor)
+
+
+async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
+    """Bring one counter to the cap that holds by now; whose it is, where that opens its limit."""
+    stale = [each for each in await _counters(session, workspace_id, key) if _is_stale(each, caps)]
+    return await _recap(session, workspace_id, key.scope, stale, caps, actor)
+
+
+async def _counters(session: AsyncSession, workspace_id: str, key: Key) -> list[dict[str, Any]]:
+    """Lock the counters that a cap may be about, and read them."""
+    which = _OWNED[key.owner].format(lasts=_LASTS[key.scope])
+    statement = f"SELECT b.* FROM budget b WHERE {_HERE} AND {which} ORDER BY b.subject, b.period FOR NO KEY UPDATE"  # noqa: S608  # constants of this module, no input
+    known = {"workspace_id": workspace_id, "scope": key.scope.value, "name": key.name}
+    return await within(session)(statement, known)
+
+
+async def _recap(
+    session: AsyncSession, workspace_id: str, scope: Scope, counters: Sequence[Counter], caps: Caps, actor: Actor
+) -> Sequence[str]:
+    ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}
+    rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
+    opened: list[str] = []
+    for counter in counters:
+        cap, crossed = recapped(counter, _cap(caps, counter))
+        values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
+        for name, value in zip(rows, values, strict=True):
+            rows[name].append(value)
+        if counter["crossed"] and not crossed:
+            opened.append(counter["subject"])
+    await ask(_RECAP, known | rows)
+    if opened:
+        await ask(_GO_ON, known | {"actor": actor.name, "correlation_id": actor.correlation_id})
+        mark_events(session)
+    return opened
+
+
+def recapped(counter: Counter, cap: Cap) -> tuple[Cap, bool]:
+    """Give a counter a cap, which never falls below what is promised: the limit closes instead, until it is raised."""
+    usd = counter["settled_usd"] + counter["reserved_usd"]
+    tokens = counter["settled_tokens"] + counter["reserved_tokens"]
+    held = Cap(None if cap.usd is None else max(cap.usd, usd), None if cap.tokens is None else max(cap.tokens, tokens))
+    return held, held != cap or (counter["crossed"] and not _is_raised(counter, cap))
+
+
+def owners(counter: Counter) -> dict[Owner, str | None]:
+    """Name those who may have a cap of a counter."""
+    return {
+        Owner.RUN: counter["subject"],
+        Owner.TICKET: counter["subject"],
+        Owner.AGENT: counter["agent_id"],
+        Owner.LEVEL: counter["kind"],
+        Owner.CATEGORY: counter["kind"],
+        Owner.WORKSPACE: "",
+    }
+
+
+def _cap(caps: Caps, counter: Counter) -> Cap:
+    return cap_of(caps, Scope(counter["scope"]), owners(counter))
+
+
+def _is_stale(counter: Counter, caps: Caps) -> bool:
+    """Whether another cap was set since: that of a limit that was closed may be held above it."""
+    cap = _cap(caps, counter)
+    is_held = counter["crossed"] and not _is_raised(counter, cap)
+    return cap != Cap(counter["cap_usd"], counter["cap_tokens"]) and not is_held
+
+
+def _is_raised(counter: Counter, cap: Cap) -> bool:
+    return _above(cap.usd, counter["cap_usd"]) or _above(cap.tokens, counter["cap_tokens"])
+
+
+def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:
+    return before is not None and (cap is None or cap > before)
+
+
+_RECAP = """
+    UPDATE budget b SET cap_usd = t.usd, cap_tokens = t.tokens, crossed = t.crossed
+    FROM unnest(CAST(%(subject)s AS text[]), CAST(%(period)s AS text[]), CAST(%(usd)s AS numeric[]),
+    CAST(%(tokens)s AS bigint[]), CAST(%(crossed)s AS boolean[])) AS t (subject, period, usd, tokens, crossed)
+    WHERE b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s AND b.subject = t.subject AND b.period = t.period
+    AND (b.cap_usd, b.cap_tokens, b.crossed) IS DISTINCT FROM (t.usd, t.tokens, t.crossed)
+"""
+_GO_ON = """
+    WITH gone_on AS (
+        UPDATE run r SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL FROM budget b
+        WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL AND r.status IS NOT NULL
+        AND r.blocked_by = %(scope)s AND b.workspace_id = r.workspace_id AND b.scope = r.blocked_by
+        AND b.period = r.blocked_period AND NOT b.crossed AND b.subject =
+        CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ticket_id WHEN 'agent_day' THEN r.agent_id
+        ELSE '' END RETURNING r.run_id
+    )
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT %(workspace_id)s, 'run.unblocked', 'run', run_id, %(actor)s, %(correlation_id)s, '{}' FROM gone_on
+"""
