@@ -37,6 +37,11 @@ def require_assigned(mission: Mission, call: Call) -> None:
         raise NotPermitted("not_assigned", "this mission is not assigned to you; `GET /queue/next` assigns one")
 
 
+async def require_own(session: AsyncSession, mission_id: str, call: Call) -> None:
+    """The same, of a mission that a body names; raises `NotFound` where there is none."""
+    require_assigned(await missions.require(session, call.workspace_id, mission_id), call)
+
+
 async def require_access(mission: Mission, call: Call, db: Database) -> None:
     """Let an agent act only for a mission that takes its score and its roles (the third gate of C-22)."""
     if call.principal.kind is Kind.AGENT:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.auth import Call
 from api.blocks import ToMissions, told
 from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Policies, Reader, Reporter, Settler, Spender
+from api.missions import require_own
 from api.routing import router
 from api.unpriced import require_unpriced
 from api.views import page_of
@@ -48,6 +49,8 @@ async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: To
 
     async def start(session: AsyncSession) -> RunView:
         own = _own(new, await agents.name_of(session, call.workspace_id, new.agent_id), call)
+        if own.mission_id is not None:
+            await require_own(session, own.mission_id, call)
         if own_agent(call) is None and own.agent_id is not None:
             known = await agents.require_going(session, call.workspace_id, own.agent_id, Latitude.BEGIN)
             require_level(Level(known.level), own.level)
@@ -153,7 +156,9 @@ async def settle_cost(
 
     async def pay(_: str) -> CostView:
         priced = _price(await _open_run(db, call, run_id), report, settings)
-        await ledger.settle(db, Place(call.workspace_id, run_id, cost_id), priced, call.actor)
+        place = Place(call.workspace_id, run_id, cost_id)
+        if not await ledger.settle(db, place, priced, call.actor):
+            await ledger.require_paid(db, place, priced)
         return await _cost(db, call, run_id, cost_id, priced)
 
     return told(await once.command(pay), missions)
@@ -166,7 +171,9 @@ async def release_cost(run_id: str, cost_id: str, call: Settler, db: Db, once: O
     async def give_back(_: str) -> RunView:
         async with db.workspace(call.workspace_id) as session:
             await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
-        await ledger.release(db, Place(call.workspace_id, run_id, cost_id), call.actor)
+        place = Place(call.workspace_id, run_id, cost_id)
+        if not await ledger.release(db, place, call.actor):
+            await ledger.require_paid(db, place, None)
         return await _find(db, call, run_id)
 
     return await once.command(give_back)

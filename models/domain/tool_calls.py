@@ -19,8 +19,8 @@ EXPIRES_IN = timedelta(hours=24)
 MAX_ARGUMENTS = 16_384
 """Bytes of JSON: people read them, and every pattern of `secret_paths` is held against them."""
 
-_WORDS = (re.compile(r"[^\s\"'`]+"), re.compile(r"[^\s\"'`=:;|<>()\[\]{},&]+"))
-"""What stands between spaces and quotes, and what is left of it without a shell's signs."""
+_WORDS = tuple(re.compile(rf"[^\s\"'`{signs}]+") for signs in ("", r"=:;|<>()\[\]{},&", r"=:;|<>()\[\]{},&*?#%!@$\\"))
+"""What stands between spaces and quotes, what is left of it without a shell's signs, and without those of URLs, too."""
 
 
 class CallStatus(StrEnum):
@@ -63,7 +63,12 @@ def where(declared: str | None, known: str) -> str:
 def secrets_among(arguments: dict[str, Any], patterns: re.Pattern[str]) -> tuple[str, ...]:
     """Find the words of the arguments that name secrets. Nothing else of the arguments is kept with a verdict."""
     words = {word for text in _texts(arguments) for form in _WORDS for word in form.findall(text)}
-    return tuple(sorted(word for word in words if patterns.fullmatch(alike(word))))
+    return tuple(sorted(word for word in words if _is_secret(alike(word), patterns)))
+
+
+def _is_secret(word: str, patterns: re.Pattern[str]) -> bool:
+    """Whether a word names a secret, also as a folder: with a slash behind it, or without one."""
+    return any(patterns.fullmatch(form) for form in (word, word.rstrip("/.")))
 
 
 def standing(said: Said, *, ended: bool, error: str | None) -> tuple[CallStatus, str | None]:

@@ -35,7 +35,8 @@ async def heed(session: AsyncSession, workspace_id: str, mission_id: str, *, is_
 
 _HEED = f"""
     WITH found AS (
-        SELECT min(r.reason) AS reason FROM run r
+        SELECT min(concat(r.reason, CASE WHEN r.run_id <> r.mission_id THEN
+        concat(' (run ', r.run_id, ' of agent ' || r.agent_id, ')') END)) AS reason FROM run r
         WHERE r.workspace_id = %(workspace_id)s AND r.mission_id = %(mission_id)s AND {_IS_BLOCKED}
     ), changed AS (
         UPDATE mission m SET blocked = found.reason, paused = found.reason IS NOT NULL OR %(is_paused)s FROM found

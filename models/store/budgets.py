@@ -104,10 +104,15 @@ async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str,
     await _tell_open(session, workspace_id, Scope.TICKET, opened, actor)
 
 
+async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
+    """Take back what was asked and told about the limit of a run that has ended."""
+    await _tell_open(session, workspace_id, Scope.RUN, [run_id], actor)
+
+
 async def _tell_open(
     session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
 ) -> None:
-    """Take back what was asked and told about limits that are open again."""
+    """Take back what was asked and told about limits that hold nothing any more."""
     if subjects:
         await _withdraw(session, workspace_id, scope, subjects, actor)
         named = [_named(workspace_id, scope, subject) for subject in subjects]

@@ -12,12 +12,24 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.domain.budgets import written
 from models.domain.errors import Conflict, MissionControlError, NotFound
 from models.domain.prices import Charge
 from models.store import budgets
 from models.store.database import Database, Rows, Step, mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import ADJUST, FINISH, LOCK, LOCK_ALL, LOCK_HELD, OPEN, OVERDUE, PAID, RESERVE
+from models.store.ledger_statements import (
+    ADJUST,
+    FINISH,
+    LOCK,
+    LOCK_ALL,
+    LOCK_HELD,
+    OPEN,
+    OVERDUE,
+    PAID,
+    RESERVE,
+    SETTLED,
+)
 
 LASTS = timedelta(minutes=15)
 """How long a call may take before its reservation counts as forgotten by a holder that died."""
@@ -98,6 +110,18 @@ async def release(db: Database, place: Place, actor: Actor) -> bool:
     values = place.key | NOTHING | {"holder": actor.name, "kind": "release", "ready": True}
     _, found = await db.together(place.workspace_id, (LOCK_HELD, place.key), (FINISH, values))
     return _finished(found, place)
+
+
+async def require_paid(db: Database, place: Place, paid: Charge | None) -> None:
+    """Refuse to say of a cost that is over that it was paid with something else, or given back (None).
+
+    Raises:
+        Conflict: `cost_settled`, with what was paid.
+    """
+    rows = await db.alone(place.workspace_id, SETTLED, place.key)
+    if rows and (paid is None or (rows[0]["usd"], rows[0]["tokens"]) != (paid.usd, paid.usage.tokens)):
+        told = f"{place.cost_id!r} was settled with {written(rows[0]['usd'])} USD; an admin may correct it"
+        raise Conflict("cost_settled", f"{told} (`POST /runs/{place.run_id}/adjustments`)")
 
 
 async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:

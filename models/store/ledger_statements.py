@@ -169,6 +169,10 @@ PAID = """
     WHERE workspace_id = %(workspace_id)s AND scope = 'run' AND subject = %(run_id)s AND period = ''
 """
 
+SETTLED = f"""
+    SELECT usd, tokens_in + tokens_out AS tokens FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'settle'
+"""  # noqa: S608  # as above
+
 OPEN = f"""
     SELECT l.cost_id FROM ledger l WHERE l.{_RUN.replace("AND ", "AND l.")} AND l.kind = 'reserve'
     AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id AND e.run_id = l.run_id

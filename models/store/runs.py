@@ -32,8 +32,8 @@ from models.tables.missions import Mission
 
 async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor: Actor) -> str:
     """Start an execution; one that a limit leaves nothing is blocked at once (BUDG-09). Its id."""
-    if new.mission_id and await session.get(Mission, (workspace_id, new.mission_id)) is None:
-        raise NotFound("mission_not_found", f"there is no mission {new.mission_id!r}")
+    if new.mission_id:
+        await _require_mission(session, workspace_id, new.mission_id)
     run_id = f"run_{uuid4().hex}"
     agent = await _agent(session, workspace_id, new.agent_id)
     level = new.level or (agent.level if agent else Level.INTERN if new.agent_id else None)
@@ -52,6 +52,14 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     return run_id
 
 
+async def _require_mission(session: AsyncSession, workspace_id: str, mission_id: str) -> None:
+    mission = await session.get(Mission, (workspace_id, mission_id))
+    if mission is None:
+        raise NotFound("mission_not_found", f"there is no mission {mission_id!r}")
+    if mission.ended_at is not None:
+        raise Conflict("mission_ended", f"{mission_id} has ended: nothing is spent on it any more")
+
+
 async def _agent(session: AsyncSession, workspace_id: str, agent: str | None) -> AgentRow | None:
     """Find who runs, by name or id; a run may also be of one that never registered."""
     if agent is None:
@@ -67,23 +75,27 @@ async def end(
     """End an execution once, and give back what it holds.
 
     Raises:
-        Conflict: `run_ended`.
+        Conflict: `run_ended`; `run_blocked`, what a limit or a loop holds did not end well.
     """
     require_may_set(actor.name, status)
     await ledger.release_all(session, workspace_id, run_id, actor)
     values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
     if not (ended := await within(session)(_END, values)):
+        if (await find(session, workspace_id, run_id))["ended_at"] is None:
+            raise Conflict("run_blocked", "the run is blocked: end it as failed or blocked, or wait until it goes on")
         raise Conflict("run_ended", "the run has ended already")
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
     policy = Actor(governance.POLICY, actor.correlation_id)
     await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": run_id}, policy)
     await alerts.is_over(session, workspace_id, AlertKind.LOOP, [run_id], actor)
+    await budgets.close_run(session, workspace_id, run_id, policy)
 
 
 _END = """
     UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = now()
-    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL RETURNING agent_id
+    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL
+    AND NOT (status IS NOT DISTINCT FROM 'blocked' AND %(status)s = 'success') RETURNING agent_id
 """
 
 

@@ -172,8 +172,9 @@ class _Wanted:
 
     @property
     def env(self) -> str:
-        """What it reaches."""
-        return where(self.call.env, self.mission.env if self.mission else self.asking.env)
+        """What it reaches: production where any of the three says so, else what its mission is about."""
+        home = self.asking.env
+        return where(where(self.call.env, self.mission.env), home) if self.mission else where(self.call.env, home)
 
     def act(self, policy: Policy) -> Act:
         """Say what a policy judges; of the arguments only the words that it says are secrets."""

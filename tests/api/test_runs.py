@@ -290,7 +290,10 @@ class TestCosts:
         place = f"{run}/reservations/{held['cost_id']}"
         settled = await agent.post(f"{place}/settle", json={**SONNET, "tokens_out": 10})
         assert (settled.json()["data"]["run"]["usd"], settled.json()["data"]["run"]["tokens"]) == ("0.00315", 1010)
-        assert (await agent.post(f"{place}/release", json={})).status_code == 200
+        again = await agent.post(f"{place}/settle", json={**SONNET, "tokens_out": 10})
+        assert (again.status_code, again.json()["data"]) == (200, settled.json()["data"])
+        for late in (agent.post(f"{place}/settle", json={"usd": "0.2"}), agent.post(f"{place}/release", json={})):
+            assert refusal(await late) == (409, "cost_settled")
         assert refusal(await agent.post(f"{run}/reservations/x/settle", json={})) == (404, "reservation_not_found")
 
     async def test_dollars_are_written_without_an_exponent(

@@ -189,7 +189,7 @@ class TestTheVerdict:
             assert (await call(agent, run, "shell", env=spelt))["status"] == "pending"
         place = {"url": str(repo.path), "name": "live", "env": "prod"}
         assert (await api.post("/api/v1/repositories", json=place)).status_code == 201
-        mission = await filed(api, repo, workspace_repo_path=None, repository="live")
+        mission = await filed(api, repo, workspace_repo_path=None, repository="live", assigned_to="agent")
         there = (await agent.post(RUNS, json={"mission_id": mission["mission_id"]})).json()["data"]["run_id"]
         for said in ({}, {"env": "dev"}):
             assert (await call(agent, f"{RUNS}/{there}", "shell", **said))["status"] == "pending"

@@ -34,7 +34,8 @@ async def test_it_holds_the_mission_and_a_raised_cap_lets_it_go_on(world: World)
     await world.crew.reconcile()
     await until(lambda: run.script.stopped == [StageName.RUN_TESTS])
     row = await run.row()
-    assert (row.blocked, row.paused) == ("the run's limit of 0.25 USD is crossed; an admin may raise it", True)
+    why = f"the run's limit of 0.25 USD is crossed; an admin may raise it (run {run_id} of agent bot)"
+    assert (row.blocked, row.paused) == (why, True)
     assert (await run.snapshot()).paused
     for _ in range(2):
         await world.crew.reconcile()
