@@ -21,7 +21,8 @@ from activities.workbench.worktrees import Workbench, clear
 from models.contracts.pipeline import StageInput, StageRef
 from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, Unavailable, WorkbenchLost
 from models.domain.repo_config import Commands
-from models.domain.repositories import check_url
+from models.domain.repositories import usable
+from models.repositories import look
 from models.settings import Settings
 from models.store import blobs, candidates, running, stages, workbenches
 from models.store.database import Database
@@ -74,7 +75,7 @@ class Benches:
         async with self.db.workspace(workspace_id) as session:
             mission = await running.load(session, workspace_id, mission_id)
             repository = await running.load_repository(session, mission)
-        url = check_url(repository.url, self.settings.repository_roots)
+        url = usable(await look(repository.url, self.settings.repository_roots))
         root = self.folder(workspace_id, mission_id)
         mirror = Mirror(
             self._mirrors / workspace_id / f"{repository.repository_id}.git", url, self.git, root / ".objects"
