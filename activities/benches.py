@@ -18,8 +18,10 @@ from activities.workbench.patching import Applied, apply_diff, apply_ref, commit
 from activities.workbench.signing import ServiceKey
 from activities.workbench.trees import remove_tree
 from activities.workbench.worktrees import Workbench, clear
+from models.contracts.missions import TrustRequirements
 from models.contracts.pipeline import StageInput, StageRef
 from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, Unavailable, WorkbenchLost
+from models.domain.memory import require_code_write
 from models.domain.repo_config import Commands
 from models.domain.repositories import usable
 from models.repositories import look
@@ -48,9 +50,8 @@ class Job:
         return Author(self.mission.workspace_id, self.mission.mission_id)
 
     def require_write(self) -> None:
-        """Hold a mission to what it may write; raises `StageFailed` where it may only read (POL-17)."""
-        if self.mission.trust_requirements.get("memory_write_scope") == "read_only":
-            raise StageFailed("read_only", "the mission's memory_write_scope is read_only: it may not change code")
+        """Hold the mission to what it may write; raises `StageFailed` where it may only read (POL-17)."""
+        require_code_write(TrustRequirements.model_validate(self.mission.trust_requirements).memory_write_scope)
 
     @property
     def commands(self) -> Commands:
