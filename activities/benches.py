@@ -18,10 +18,13 @@ from activities.workbench.patching import Applied, apply_diff, apply_ref, commit
 from activities.workbench.signing import ServiceKey
 from activities.workbench.trees import remove_tree
 from activities.workbench.worktrees import Workbench, clear
+from models.contracts.missions import TrustRequirements
 from models.contracts.pipeline import StageInput, StageRef
 from models.domain.errors import Gone, InvalidInput, NotFound, StageFailed, Unavailable, WorkbenchLost
+from models.domain.memory import require_code_write
 from models.domain.repo_config import Commands
-from models.domain.repositories import check_url
+from models.domain.repositories import usable
+from models.repositories import look
 from models.settings import Settings
 from models.store import blobs, candidates, running, stages, workbenches
 from models.store.database import Database
@@ -47,9 +50,8 @@ class Job:
         return Author(self.mission.workspace_id, self.mission.mission_id)
 
     def require_write(self) -> None:
-        """Hold a mission to what it may write; raises `StageFailed` where it may only read (POL-17)."""
-        if self.mission.trust_requirements.get("memory_write_scope") == "read_only":
-            raise StageFailed("read_only", "the mission's memory_write_scope is read_only: it may not change code")
+        """Hold the mission to what it may write; raises `StageFailed` where it may only read (POL-17)."""
+        require_code_write(TrustRequirements.model_validate(self.mission.trust_requirements).memory_write_scope)
 
     @property
     def commands(self) -> Commands:
@@ -74,7 +76,7 @@ class Benches:
         async with self.db.workspace(workspace_id) as session:
             mission = await running.load(session, workspace_id, mission_id)
             repository = await running.load_repository(session, mission)
-        url = check_url(repository.url, self.settings.repository_roots)
+        url = usable(await look(repository.url, self.settings.repository_roots))
         root = self.folder(workspace_id, mission_id)
         mirror = Mirror(
             self._mirrors / workspace_id / f"{repository.repository_id}.git", url, self.git, root / ".objects"

@@ -10,9 +10,10 @@ from temporalio import activity
 from activities.recording import StageRecorder, Verdict
 from activities.records import record_fact
 from models.contracts.merge_queue import QueueRef, SlotRelease
+from models.contracts.missions import TrustRequirements
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
 from models.domain.actions import FORCE_ROLLBACK, MERGE
-from models.domain.approval import Binding
+from models.domain.approval import Binding, demanded, is_demanded
 from models.domain.budgets import SCALE
 from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
@@ -120,7 +121,8 @@ class GovernanceActivities:
         act, shown = await self._act(session, question, mission)
         name = governance.decision_id(ref, GOVERNANCE)
         found, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
-        judged = _demanded(found, mission)
+        wanted = TrustRequirements.model_validate(mission.trust_requirements)
+        judged = demanded(found, wanted.memory_write_scope, wanted.requires_governance_approval)
         binding = _binding(question, judged, law)
         verdict = await _rest(session, question, judged, binding, shown)
         decision = await governance.ask(
@@ -156,10 +158,9 @@ class GovernanceActivities:
         known = await governance.grounds(session, question.ref, mission, *_TELLING)
         details, tests, scan = known.found
         touched = TouchedLaw.model_validate(details.get("touched", {}))
-        trust, files = mission.trust_requirements, details.get("files", [])
+        wanted, files = TrustRequirements.model_validate(mission.trust_requirements), details.get("files", [])
         facts: dict[str, Fact] = {
-            "requires_governance_approval": bool(trust.get("requires_governance_approval"))
-            or trust.get("memory_write_scope") == "propose",
+            "requires_governance_approval": is_demanded(wanted.memory_write_scope, wanted.requires_governance_approval),
             "touches_config": touched.config,
             "ci_files": touched.ci,
             "existing_tests": touched.existing_tests,
@@ -206,16 +207,6 @@ async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
     queue = QueueRef(workspace_id=mission.workspace_id, repository_id=mission.repository_id, branch=mission.branch)
     run = SlotRelease(workflow_id=info.workflow_id or "", run_id=info.workflow_run_id or "")
     return await merge_slots.claim(session, queue, run)
-
-
-def _demanded(judged: Judged, mission: Mission) -> Judged:
-    """Let a human decide what whoever filed the mission wants decided, whatever the policy says (POL-17, APPR-07)."""
-    trust = mission.trust_requirements
-    if trust.get("memory_write_scope") == "propose":
-        return judged.asking("the mission's memory_write_scope is propose: it may not merge by itself")
-    if trust.get("requires_governance_approval"):
-        return judged.asking("the mission requires governance approval")
-    return judged
 
 
 async def _rest(

@@ -24,10 +24,10 @@ from models.contracts.pipeline import (
     StageResult,
 )
 from models.domain.errors import MissionControlError, StageFailed
-from models.domain.judging import resolve, suspects
+from models.domain.judging import still_failing
 from models.domain.metrics import Sample, breaches, lasting, unmet_targets
 from models.domain.stages import StageStatus
-from models.domain.testing import Outcome, TestReport, worst
+from models.domain.testing import TestReport
 from models.store import blobs, metric_windows, running, stages
 from models.store.stages import NewEvidence
 from models.tables.missions import Mission, Stage
@@ -152,7 +152,7 @@ class ObservationActivities:
         head, base_sha = await job.mirror.head(job.mission.branch), job.mission.context["git_sha"]
         bare = await self._trials.base(job, base_sha, log)
         report = await self._trials.test(job, "merged", head, base_sha, log)
-        return report, await asyncio.to_thread(_failing, names, bare, report)
+        return report, await asyncio.to_thread(still_failing, names, bare, report)
 
     async def _looks(self, seen: ObserveInput) -> bytes:
         """Read what the looks printed, before the last try of the stage drops the pieces of those before it."""
@@ -222,19 +222,3 @@ def _finished(seen: ObserveInput, report: TestReport, failing: list[str], sample
         tests=stored_results("observe", report),
         evidence=(NewEvidence("test", report_bytes(report)),),
     )
-
-
-def _failing(names: Sequence[str], bare: TestReport, report: TestReport) -> list[str]:
-    """Name what does not pass now: the must-pass tests, or where none is named, what passed before the merge."""
-    if report.stopped or report.trouble:
-        return [report.stopped or report.trouble]
-    if not report.cases:
-        worse = report.exit_code != 0 and bare.exit_code == 0
-        return [f"the test command, with exit code {report.exit_code}"] if worse else []
-    if not names:
-        return list(suspects(bare, report))
-    return [name for name, ids in resolve(names, report.by_id).items() if not _pass(ids, report)]
-
-
-def _pass(ids: Sequence[str], report: TestReport) -> bool:
-    return len(ids) == 1 and worst(report.by_id[ids[0]]) == Outcome.PASSED.value

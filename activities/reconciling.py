@@ -18,6 +18,7 @@ from activities.recording import StageRecorder
 from models.configuration import config_hash
 from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
+from models.domain.ending import doubt
 from models.domain.errors import MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
@@ -185,19 +186,15 @@ def _this_pass() -> Actor:
 
 def _terminated(mission: Mission, ref: StageRef, reason: str) -> Conclusion:
     """Close the mission. A merge that nobody observed to the end, or that may have happened, calls for a look."""
-    doubt = _UNOBSERVED if mission.merge_sha else _UNCERTAIN if mission.stage == StageName.MERGE.value else ""
+    open_end = doubt(mission.stage, bool(mission.merge_sha))
     return Conclusion(
         ref=ref,
         outcome=MissionOutcome.TERMINATED,
-        reason=f"{reason}{doubt}",
+        reason=f"{reason}{open_end}",
         merge_sha=mission.merge_sha or "",
         revert_sha=mission.revert_sha or "",
-        capa=bool(doubt),
+        capa=bool(open_end),
     )
-
-
-_UNOBSERVED = " after its merge, which nobody observed to the end"
-_UNCERTAIN = " during its merge: look for its Mission-Id among the branch's commits"
 
 
 def _name(mission: Mission) -> str:

@@ -20,7 +20,7 @@ from models.contracts.pipeline import (
 )
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType
-from models.domain.metrics import Sample, Shortfall, met_in_words, unmet_targets
+from models.domain.metrics import Sample, Shortfall, met_in_words, missing_proof, unmet_targets
 from models.domain.stages import StageName, StageStatus
 from models.store import blobs, blocks, metric_windows, probes, running, stages
 from models.store.probes import Probed
@@ -119,27 +119,12 @@ async def _collect(session: AsyncSession, mission: Mission, ref: StageRef, probe
     async def also(session: AsyncSession) -> None:
         await metric_windows.snapshot(session, ref.workspace_id, ref.mission_id, "before_merge", found.samples)
 
-    against = _against(found, probed)
+    against = missing_proof(found.unmet, probed and probed.broken)
     status = StageStatus.FAILED if against else StageStatus.PASSED
     reason = against or found.met or "the mission has no metric targets"
     answer = StageResult(status=status, reason=reason)
     evidence = (NewEvidence("metric", canonical_json(found.details)),)
     return Verdict(answer, status, reason, found.details, evidence=evidence, also=also)
-
-
-def _against(found: "_Measured", probed: Probed | None) -> str:
-    """Say what speaks against a pass, and where samples are missing, how to bring some."""
-    said = [str(shortfall) for shortfall in found.unmet]
-    if probed and probed.broken:
-        said.insert(0, f"{probed.broken.rstrip('.')} (at the patch)")
-    elif any(shortfall.observed is None for shortfall in found.unmet):
-        said.append(_NOT_PROBED if probed else _NO_PROBE)
-    return "; ".join(said)
-
-
-_POST = "post an observation first (`POST /api/v1/metrics/observations`), then retry the mission"
-_NO_PROBE = f"{_POST}, or give the repository a `probe` that measures it"
-_NOT_PROBED = f"the probe printed no such metric: let it, or {_POST}"
 
 
 class _Measured(NamedTuple):

@@ -14,6 +14,7 @@ from benchmarks.servers import PREFIX, BenchWorker, pid_of, serving
 from benchmarks.worker import BARE_QUEUE
 from models.contracts.pipeline import PipelineInput
 from models.domain.ids import mission_workflow_id
+from models.domain.repositories import RepositoryUrl
 from models.domain.states import MissionOutcome
 from models.schemas.missions import MissionCreate
 from models.schemas.repositories import RepositoryCreate
@@ -54,7 +55,10 @@ class Office:
             await make_workspace(session, workspace_id)
         places = [RepositoryCreate(url=f"https://example.org/{n}.git") for n in range(repository_count)]
         async with db.workspace(workspace_id) as session:
-            made = [await repositories.register(session, workspace_id, place, (), OPERATOR) for place in places]
+            made = [
+                await repositories.register(session, workspace_id, place, RepositoryUrl(place.url), OPERATOR)
+                for place in places
+            ]
         return cls(client, db, workspace_id, made)
 
     async def file(self, count: int, *, approval: bool = False) -> list[str]:

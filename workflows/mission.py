@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from models.contracts.controls import CancelCommand, Command, ControlAnswer, Effect, Note
     from models.contracts.merge_queue import SlotGrant
     from models.contracts.pipeline import ControlRecord, DecisionRef, PipelineInput, RunsCheck
+    from models.domain.ending import lacks_choice, outcome_of_cancel
     from models.domain.stages import StageName
     from models.domain.states import MissionOutcome
     from workflows.policies import RECORD
@@ -131,8 +132,7 @@ class Mission:
         """End the story when somebody asked for it, unless it is already ending."""
         if self.canceled is None or not self.wants_out:
             return
-        keeps = not self.merge_sha or self.canceled.merged == "keep"
-        outcome = MissionOutcome.CANCELED if keeps else MissionOutcome.ROLLED_BACK
+        outcome = outcome_of_cancel(bool(self.merge_sha), self.canceled.merged)
         why = self.canceled.reason or f"canceled by {self.canceled.actor}"
         raise MissionEnds(outcome, why, self.stage, capa=bool(self.merge_sha))
 
@@ -211,7 +211,7 @@ class Mission:
     @cancel.validator
     def validate_cancel(self, command: CancelCommand) -> None:
         self._refuse_when_closing()
-        if self.merge_sha and command.merged is None:
+        if lacks_choice(bool(self.merge_sha), command.merged):
             raise ApplicationError(
                 "the change is merged: say merged=keep or merged=roll_back", type="merged_choice_required"
             )
@@ -255,7 +255,7 @@ class Mission:
         self._stop_running()
         if not self.merge_sha:
             return "cleans_up"
-        return "rolls_back" if command.merged == "roll_back" else "keeps_merge"
+        return "keeps_merge" if outcome_of_cancel(True, command.merged) is MissionOutcome.CANCELED else "rolls_back"
 
     def _stop_running(self) -> bool:
         """Cancel the running command, if it is one that may be stopped; its activity kills the process tree first."""

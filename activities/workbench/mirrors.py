@@ -44,7 +44,7 @@ def last_fetch(path: Path) -> float:
 
 
 class Mirror:
-    """The mirror at `path` of the repository at `url` (checked right before by `check_url`).
+    """The mirror at `path` of the repository at `url` (looked at right before).
 
     `own` is the folder for the objects of one mission; without it they go into the mirror.
     """
@@ -79,9 +79,17 @@ class Mirror:
         own = _also(self._own) if self._own else {}
         return "".join(f"{name}={shlex.quote(value)} " for name, value in own.items()) + UPLOAD_PACK
 
+    @property
+    def origin_dir(self) -> Path:
+        """The folder with the refs and objects of a local origin, bare or not."""
+        if self.url.path is None:
+            raise ValueError("a remote repository has no folder here")
+        path = Path(self.url.path)
+        return path / ".git" if (path / ".git").is_dir() else path
+
     async def origin_git(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
         """Run git on a local origin itself; its own configuration holds there, but for its hooks."""
-        return await self._git.run(*args, git_dir=self.url.git_dir, **options)
+        return await self._git.run(*args, git_dir=self.origin_dir, **options)
 
     async def fetch(self) -> None:
         """Bring branches and tags up to date; makes the mirror if it is missing, remakes it if it is damaged.

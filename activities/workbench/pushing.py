@@ -100,12 +100,12 @@ async def _alone(mirror: Mirror) -> AsyncIterator[int | None]:
     if mirror.url.path is None:
         yield None
         return
-    if not mirror.url.git_dir.is_dir():
+    if not mirror.origin_dir.is_dir():
         raise GitError("git push failed: the origin is no longer at its path.")
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
-                lock = await stack.enter_async_context(exclusive(mirror.url.git_dir))
+                lock = await stack.enter_async_context(exclusive(mirror.origin_dir))
         except TimeoutError:
             raise GitError("An earlier push into the origin has not ended: look at what its hooks still do.") from None
         yield lock
@@ -120,7 +120,7 @@ async def _put_back(mirror: Mirror, ref: str, new: str, lock: int | None) -> Non
     later one would take them for somebody's uncommitted work.
     """
     path, place = mirror.url.path, {"GIT_WORK_TREE": str(mirror.url.path)}
-    if path is None or path == mirror.url.git_dir:
+    if path is None or path == mirror.origin_dir:
         return
     branch = await mirror.origin_git("symbolic-ref", "--quiet", "HEAD", ok=(0, 1))
     same = await mirror.origin_git("diff-index", "--cached", "--quiet", new, env=place, ok=(0, 1, 128))

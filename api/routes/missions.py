@@ -15,6 +15,7 @@ from models.contracts.missions import Named
 from models.domain.errors import NotPermitted
 from models.domain.principals import Kind
 from models.domain.states import MissionOutcome, MissionStatus, Severity
+from models.repositories import look
 from models.schemas.envelope import Page, Success
 from models.schemas.missions import MissionCreate, MissionSummary, MissionView
 from models.schemas.pagination import PageRequest
@@ -33,11 +34,11 @@ async def create_mission(new: MissionCreate, call: AnyActor, once: OnlyOnce, set
     _require_operator_for_overrides(new, call)
     tried = [await read_candidate(candidate, call) for candidate in new.patch_candidates]
     package = new.with_default_targets(load_catalog(settings.config_dir))
+    place = await look(new.place, settings.repository_roots)
 
     async def create(session: AsyncSession) -> MissionView:
-        roots, env = settings.repository_roots, settings.env
         repository = await repositories.resolve(
-            session, call.workspace_id, new.place, roots, env, call.actor, may_register=_is_operator(call)
+            session, call.workspace_id, new.place, place, settings.env, call.actor, may_register=_is_operator(call)
         )
         mission = await missions.create(session, call.workspace_id, package, repository, call.actor)
         await candidates.keep(session, call.workspace_id, mission.mission_id, tried, call.actor.name)

@@ -9,6 +9,7 @@ from api.deps import AppSettings, Db, OnlyOnce, Operator, Pagination, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.names import environment
+from models.repositories import look
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.repositories import RepositoryCreate, RepositoryView
@@ -21,10 +22,10 @@ Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-creat
 @routes.post("/repositories", status_code=201, response_model=Success[RepositoryView])
 async def create_repository(new: RepositoryCreate, call: Operator, once: OnlyOnce, settings: AppSettings) -> Response:
     """Register a repository: a local path inside the allowed folders, or an https or ssh URL."""
+    place = await look(new.url, settings.repository_roots)
 
     async def register(session: AsyncSession) -> RepositoryView:
-        roots = settings.repository_roots
-        added = await repositories.register(session, call.workspace_id, new, roots, call.actor)
+        added = await repositories.register(session, call.workspace_id, new, place, call.actor)
         return RepositoryView.model_validate(added)
 
     return await once.commit(register)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.contracts.pipeline import Payload
+from models.domain.ending import Choice
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
 
@@ -26,7 +27,7 @@ class Note(Command):
 class CancelCommand(Command):
     """Ends a mission early; after the merge the caller says what becomes of it."""
 
-    merged: Literal["keep", "roll_back"] | None = None
+    merged: Choice | None = None
 
 
 Effect = Literal[

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from models.contracts.wire import BOTH_CASES
+from models.domain.memory import WriteScope
 from models.domain.metrics import Comparator, Finite
 from models.domain.names import one_spelling
 from models.domain.states import MissionOutcome, MissionStatus, Severity
@@ -94,7 +95,7 @@ class TrustRequirements(Contract):
 
     required_trust_score: Annotated[Finite, Field(ge=0, le=1)] = 0
     allowed_roles: Annotated[tuple[Named, ...], Field(max_length=50)] = ()
-    memory_write_scope: Literal["read_only", "propose", "persist"] = "persist"
+    memory_write_scope: WriteScope = WriteScope.PERSIST
     requires_governance_approval: bool = False
 
 

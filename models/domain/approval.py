@@ -1,6 +1,9 @@
-"""What an approval of a merge binds, so that it stands for nothing else."""
+"""When a mission has its merge approved, and what an approval binds, so that it stands for nothing else."""
 
 from pydantic import BaseModel, ConfigDict
+
+from models.domain.memory import WriteScope
+from models.domain.policy import Verdict
 
 BEFORE_VERSIONS = "builtin-1"
 """What an approval bound that was given before policies had versions."""
@@ -19,3 +22,17 @@ class Binding(BaseModel):
     def covers(self, later: "Binding") -> bool:
         """Whether the approval still stands on a moved branch: nothing differs (design section 7), no doubt is new."""
         return self.model_copy(update={"reasons": later.reasons}) == later and set(later.reasons) <= set(self.reasons)
+
+
+def is_demanded(scope: WriteScope, requires_approval: bool) -> bool:
+    """Whether whoever filed the mission wants a human to decide on its merge (POL-17, APPR-07)."""
+    return requires_approval or scope is WriteScope.PROPOSE
+
+
+def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool) -> Verdict:
+    """Let a human decide what whoever filed the mission wants decided, whatever the policy says."""
+    if scope is WriteScope.PROPOSE:
+        return verdict.asking("the mission's memory_write_scope is propose: it may not merge by itself")
+    if requires_approval:
+        return verdict.asking("the mission requires governance approval")
+    return verdict

@@ -125,6 +125,25 @@ def resolve(names: Iterable[str], ids: Collection[str]) -> dict[str, tuple[str, 
     return {name: (id,) if id in known else tuple(found.get(id, ())) for name, id in wanted.items()}
 
 
+def still_failing(names: Collection[str], bare: TestReport, merged: TestReport) -> list[str]:
+    """Name what does not pass on the merged branch: of the must-pass tests, or where none is named, of what passed.
+
+    A name that means several tests, or none, does not pass: nobody can say that it does.
+    """
+    if merged.stopped or merged.trouble:
+        return [merged.stopped or merged.trouble]
+    if not merged.cases:
+        worse = merged.exit_code != 0 and bare.exit_code == 0
+        return [f"the test command, with exit code {merged.exit_code}"] if worse else []
+    if not names:
+        return list(suspects(bare, merged))
+    return [name for name, ids in resolve(names, merged.by_id).items() if not _passes(ids, merged)]
+
+
+def _passes(ids: Sequence[str], report: TestReport) -> bool:
+    return len(ids) == 1 and worst(report.by_id[ids[0]]) == Outcome.PASSED
+
+
 def judge(
     bare: TestReport,
     before: TestReport,

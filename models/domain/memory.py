@@ -3,7 +3,7 @@
 from datetime import timedelta
 from enum import StrEnum
 
-from models.domain.errors import NotPermitted
+from models.domain.errors import NotPermitted, StageFailed
 from models.domain.policy import Outcome, Verdict
 from models.domain.principals import Principal, Role
 
@@ -58,6 +58,16 @@ def scoped(verdict: Verdict, scope: WriteScope) -> Verdict:
     if verdict.outcome is Outcome.DENY:
         raise NotPermitted("policy_denies", f"writing to the memory is denied: {'; '.join(verdict.reasons)}")
     return verdict.asking("the mission's memory_write_scope is propose") if scope is WriteScope.PROPOSE else verdict
+
+
+def require_code_write(scope: WriteScope) -> None:
+    """Hold a mission to what it may write (POL-17).
+
+    Raises:
+        StageFailed: `read_only`; it may only read.
+    """
+    if scope is WriteScope.READ_ONLY:
+        raise StageFailed("read_only", "the mission's memory_write_scope is read_only: it may not change code")
 
 
 def may_see(who: Principal, state: NoteState, written_by: str) -> bool:

@@ -29,6 +29,9 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
 _PERCENTILE = re.compile(r"_p\d{2,4}$")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _METRIC_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,255}")
+_POST = "post an observation first (`POST /api/v1/metrics/observations`), then retry the mission"
+_NO_PROBE = f"{_POST}, or give the repository a `probe` that measures it"
+_NOT_PROBED = f"the probe printed no such metric: let it, or {_POST}"
 
 
 def _finite(value: float) -> float:
@@ -133,6 +136,21 @@ def unmet_targets(targets: Iterable[Target], samples: Iterable[Sample], now: dat
         by_id.setdefault(sample.metric_id, []).append(sample)
     found = (_shortfall(target, by_id.get(target.metric_id, ()), now) for target in targets)
     return [shortfall for shortfall in found if shortfall is not None]
+
+
+def missing_proof(unmet: Iterable[Shortfall], broken: str | None) -> str:
+    """Say what speaks against the targets, and where samples are missing, how to bring some; nothing if nothing does.
+
+    Args:
+        broken: why the probe broke at the patch; empty where it did not, None where there is no probe.
+    """
+    found = list(unmet)
+    said = [str(shortfall) for shortfall in found]
+    if broken:
+        said.insert(0, f"{broken.rstrip('.')} (at the patch)")
+    elif any(shortfall.observed is None for shortfall in found):
+        said.append(_NO_PROBE if broken is None else _NOT_PROBED)
+    return "; ".join(said)
 
 
 def met_in_words(targets: Iterable[Target], samples: Collection[Sample], now: datetime) -> str:

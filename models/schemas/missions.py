@@ -15,6 +15,7 @@ from models.contracts.missions import (
     Symptom,
     TrustRequirements,
 )
+from models.domain.ending import Choice
 from models.domain.errors import InvalidInput
 from models.domain.metrics import Catalog, Finite, default_targets
 from models.domain.repo_config import RepoConfig
@@ -111,7 +112,7 @@ class MissionNote(Body):
 class MissionCancel(MissionCommand):
     """Ends a mission; after the merge `merged` says what becomes of it."""
 
-    merged: Literal["keep", "roll_back"] | None = None
+    merged: Choice | None = None
 
 
 class MissionStarted(BaseModel):

@@ -1,7 +1,6 @@
 """The git repositories that missions may change: registered, found, and found by their place."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -10,9 +9,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.repositories import check_url
+from models.domain.repositories import RepositoryUrl, usable
 from models.schemas.pagination import PageRequest
 from models.schemas.repositories import RepositoryCreate
 from models.store import events, lists
@@ -22,16 +21,20 @@ from models.tables.workspaces import Repository
 
 
 async def register(
-    session: AsyncSession, workspace_id: str, new: RepositoryCreate, roots: Iterable[Path], actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    new: RepositoryCreate,
+    place: RepositoryUrl | InvalidInput,
+    actor: Actor,
 ) -> Repository:
-    """Register a repository.
+    """Register a repository at a place that was looked at.
 
     Raises:
         InvalidInput: its URL is not one we may use.
         Conflict: `repository_exists`; a name and a place are registered once.
     """
-    place = check_url(new.url, roots)
-    values = _values(new) | {"url": place.url, "name": new.name or _name(place.url)}
+    url = usable(place).url
+    values = _values(new) | {"url": url, "name": new.name or _name(url)}
     added = await _add(session, workspace_id, values, actor)
     if added is None:
         raise Conflict(
@@ -49,7 +52,7 @@ async def resolve(
     session: AsyncSession,
     workspace_id: str,
     wanted: str,
-    roots: Iterable[Path],
+    place: RepositoryUrl | InvalidInput,
     env: str,
     actor: Actor,
     *,
@@ -57,8 +60,8 @@ async def resolve(
 ) -> Repository:
     """Find the repository that a mission names by id, name or place.
 
-    A local path inside `roots` that nobody registered is registered now, unprotected, for the environment `env`, if
-    the caller may register repositories.
+    `place` is what a look at `wanted` found. One on this machine that nobody registered is registered now, unprotected,
+    for the environment `env`, if the caller may register repositories.
 
     Raises:
         NotFound: `repository_not_found`; nobody registered it.
@@ -66,10 +69,10 @@ async def resolve(
     """
     found = await _find(session, workspace_id, wanted)
     if found is None and ("/" in wanted or ":" in wanted):
-        place = check_url(wanted, roots)
-        found = await _find(session, workspace_id, place.url)
-        if found is None and place.path is not None and may_register:
-            found = await _register_path(session, workspace_id, place.url, env, actor)
+        there = usable(place)
+        found = await _find(session, workspace_id, there.url)
+        if found is None and there.path is not None and may_register:
+            found = await _register_path(session, workspace_id, there.url, env, actor)
     return _there(found, wanted)
 
 

@@ -190,7 +190,7 @@ class TestKilled:
         worker.kill()
         await worker.wait()
         again = asyncio.ensure_future(merge_topic(bench, base, topic))
-        with pytest.raises(BlockingIOError), locked_now(bench.mirror.url.git_dir):
+        with pytest.raises(BlockingIOError), locked_now(bench.mirror.origin_dir):
             raise AssertionError("the origin is free while a push into it goes on")
         go_on.touch()
         merged = await again
@@ -200,7 +200,7 @@ class TestKilled:
     async def test_what_it_pushed_never_ends(self, bare: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pushing, "_WAIT_SECONDS", 0.1)
         base, topic = await bare.topic()
-        with locked_now(bare.mirror.url.git_dir), pytest.raises(GitError, match="look at what its hooks still do"):
+        with locked_now(bare.mirror.origin_dir), pytest.raises(GitError, match="look at what its hooks still do"):
             await merge_topic(bare, base, topic)
         assert bare.origin.sha("main") == base
 

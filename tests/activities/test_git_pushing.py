@@ -9,7 +9,7 @@ import pytest
 from activities.workbench.git import GitError
 from activities.workbench.mirrors import Mirror
 from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
-from models.domain.repositories import check_url
+from models.repositories import check_url
 from tests.fixtures.merging import (
     SOMEBODY_PUSHES,
     hook,
@@ -51,10 +51,10 @@ class TestOrigins:
     @pytest.mark.parametrize("lock", ["index.lock", "refs/heads/main.lock"])
     async def test_another_git_is_at_work_there(self, checked_out: Bench, lock: str) -> None:
         base, topic = await checked_out.topic()
-        (checked_out.mirror.url.git_dir / lock).touch()
+        (checked_out.mirror.origin_dir / lock).touch()
         with pytest.raises(GitError, match="lock file"):
             await merge_topic(checked_out, base, topic)
-        (checked_out.mirror.url.git_dir / lock).unlink()
+        (checked_out.mirror.origin_dir / lock).unlink()
         assert not (await merge_topic(checked_out, base, topic)).already_there
         assert checked_out.work.git("status", "--porcelain") == b""
 
@@ -110,7 +110,7 @@ class TestOrigins:
         hook(bare, "post-receive", f"setsid sleep 60 <&- >&- 2>&- & echo $! > {pid}")
         await merge_topic(bare, base, topic)
         try:
-            with locked_now(bare.mirror.url.git_dir):
+            with locked_now(bare.mirror.origin_dir):
                 assert psutil.Process(int(pid.read_text())).is_running()
         finally:
             os.kill(int(pid.read_text()), signal.SIGKILL)

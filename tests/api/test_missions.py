@@ -108,6 +108,20 @@ class TestCreate:
         assert (row.actor, row.data["severity"]) == ("admin", "high")
         assert row.correlation_id
 
+    async def test_a_repetition_is_answered_though_the_folder_is_gone(
+        self, api: httpx2.AsyncClient, repo: Repo
+    ) -> None:
+        headers = {"Idempotency-Key": "file-1"}
+        first = await api.post("/api/v1/missions", json=body(repo), headers=headers)
+        repo.path.rename(repo.path.with_name("elsewhere"))
+        again = await api.post("/api/v1/missions", json=body(repo), headers=headers)
+        assert (again.status_code, again.json()) == (201, first.json())
+        registered = await api.post("/api/v1/missions", json=body(repo))
+        assert registered.status_code == 201, "a place that is registered is known by its name"
+        (repo.path.parent / "link").symlink_to(repo.path)
+        unknown = await api.post("/api/v1/missions", json=body(Repo(repo.path.parent / "link")))
+        assert refusal(unknown) == (422, "repository_not_git")
+
     async def test_a_repetition_files_one(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         headers = {"Idempotency-Key": "file-1"}
         first, second = [await api.post("/api/v1/missions", json=body(repo), headers=headers) for _ in range(2)]

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from models.contracts.merge_queue import QueueRef, SlotRelease
+from models.domain.repositories import RepositoryUrl
 from models.schemas.repositories import RepositoryCreate
 from models.store import merge_slots, repositories
 from models.store.database import Database
@@ -24,7 +25,9 @@ async def slot(db: Database) -> QueueRef:
         await make_workspace(session, workspace)
     place = RepositoryCreate(url="https://example.org/app.git")
     async with db.workspace(workspace) as session:
-        made = await repositories.register(session, workspace, place, (), Actor("olga", "request-1"))
+        made = await repositories.register(
+            session, workspace, place, RepositoryUrl(place.url), Actor("olga", "request-1")
+        )
     return QueueRef(workspace_id=workspace, repository_id=made.repository_id, branch="main")
 
 

@@ -1,8 +1,13 @@
-"""What an approval stands for."""
+"""When a mission has its merge approved, and what an approval stands for."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models.domain.approval import Binding
+from models.domain.approval import Binding, demanded, is_demanded
+from models.domain.memory import WriteScope
+from models.domain.policy import Outcome, Risk, Verdict
+from tests.fixtures.policies import VERDICTS
 
 
 @pytest.mark.parametrize("change", [{"patch_id": "p2"}, {"config_hash": "c2"}, {"policy_version": "v2"}])
@@ -16,3 +21,32 @@ def test_an_approval_stands_when_doubts_went_away_and_not_when_one_is_new() -> N
     bound = Binding(patch_id="p", config_hash="c", reasons=("the branch is protected", "an operator overrides: test"))
     assert bound.covers(bound.model_copy(update={"reasons": ("the branch is protected",)}))
     assert not bound.covers(bound.model_copy(update={"reasons": ("the scan found 1 new medium finding(s)",)}))
+
+
+@given(VERDICTS, st.sampled_from(WriteScope), st.booleans())
+def test_what_the_filer_wants_decided_is_asked_whatever_the_policy_allows(
+    verdict: Verdict, scope: WriteScope, requires: bool
+) -> None:
+    found = demanded(verdict, scope, requires)
+    if not is_demanded(scope, requires) or verdict.outcome is not Outcome.ALLOW:
+        assert found == verdict, "the filer makes no policy laxer, and asks no second question"
+        return
+    assert (found.outcome, found.reasons[:-1]) == (Outcome.ASK, verdict.reasons)
+    assert found.ask is not None
+
+
+@pytest.mark.parametrize(
+    ("scope", "requires", "reason"),
+    [
+        (WriteScope.PROPOSE, False, "the mission's memory_write_scope is propose: it may not merge by itself"),
+        (WriteScope.PROPOSE, True, "the mission's memory_write_scope is propose: it may not merge by itself"),
+        (WriteScope.PERSIST, True, "the mission requires governance approval"),
+        (WriteScope.READ_ONLY, True, "the mission requires governance approval"),
+        (WriteScope.PERSIST, False, None),
+        (WriteScope.READ_ONLY, False, None),
+    ],
+)
+def test_the_reason_names_what_the_filer_set(scope: WriteScope, requires: bool, reason: str | None) -> None:
+    assert is_demanded(scope, requires) == (reason is not None)
+    allowed = Verdict(risk=Risk.GREEN, outcome=Outcome.ALLOW, reasons=())
+    assert demanded(allowed, scope, requires).reasons == ((reason,) if reason else ())

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.judging import MAX_REPEATED, Flaky, Verdict, judge, resolve, settle, suspects, unrepeated
+from models.domain.judging import (
+    MAX_REPEATED,
+    Flaky,
+    Verdict,
+    judge,
+    resolve,
+    settle,
+    still_failing,
+    suspects,
+    unrepeated,
+)
 from models.domain.testing import Outcome, Source, TestCase, TestReport, normal_id
 
 P, F, E, S = Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.SKIPPED
@@ -277,6 +287,43 @@ class TestExitCodeAlone:
     def test_an_install_that_failed_is_said(self) -> None:
         verdict = judge(exits(0), exits(0), exits(1, trouble="install ended with code 1"), [])
         assert verdict.reasons == ("the run at the patch has no result: install ended with code 1",)
+
+
+class TestAfterTheMerge:
+    """`still_failing`: what the last look at the merged branch says."""
+
+    @pytest.mark.parametrize("outcome", [F, E, S])
+    def test_a_named_test_must_pass(self, outcome: Outcome) -> None:
+        assert still_failing([BUG], BARE, AFTER) == []
+        assert still_failing([BUG, OLD], BARE, report((OLD, P), (BUG, outcome))) == [BUG]
+        assert still_failing([BUG], BARE, report((BUG, P), (BUG, outcome))) == [BUG]
+
+    def test_a_name_that_means_none_or_several_does_not_pass(self) -> None:
+        assert still_failing([BUG], BARE, BARE) == [BUG]
+        both = report(("a.py::test", P), ("b.py::test", P))
+        assert still_failing(["test", "a.py::test"], both, both) == ["test"]
+
+    def test_others_do_not_count_where_tests_are_named(self) -> None:
+        assert still_failing([BUG], BARE, report((OLD, F), (BUG, P))) == []
+
+    def test_without_names_whatever_passed_at_the_base_must_pass(self) -> None:
+        bare = report((OLD, P), (BUG, F))
+        assert still_failing([], bare, bare) == []
+        assert still_failing([], bare, report((OLD, F), (BUG, F), ("new::test", F))) == [OLD]
+        assert still_failing([], bare, report((BUG, F))) == [OLD]
+
+    @pytest.mark.parametrize("names", [[], [BUG]])
+    def test_a_run_that_says_nothing_fails(self, names: list[str]) -> None:
+        assert still_failing(names, BARE, report((BUG, P), stopped="too long", trouble="no report")) == ["too long"]
+        assert still_failing(names, BARE, report((BUG, P), trouble="no report")) == ["no report"]
+
+    @pytest.mark.parametrize(
+        ("base", "merged", "found"), [(0, 0, []), (0, 3, ["the test command, with exit code 3"]), (1, 3, [])]
+    )
+    def test_by_its_exit_code_alone_it_may_be_no_worse_than_the_base(
+        self, base: int, merged: int, found: list[str]
+    ) -> None:
+        assert still_failing([], exits(base), exits(merged)) == found
 
 
 class TestSettling:

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.domain.actions import WRITE_MEMORY, WRITE_MISSION_MEMORY
-from models.domain.errors import NotPermitted
-from models.domain.memory import NOTE_TRANSITIONS, NoteState, WriteScope, may_see, scoped
-from models.domain.policy import Ask, Context, Level, Outcome, Risk, Verdict, Who, assess
+from models.domain.errors import NotPermitted, StageFailed
+from models.domain.memory import NOTE_TRANSITIONS, NoteState, WriteScope, may_see, require_code_write, scoped
+from models.domain.policy import Context, Level, Outcome, Verdict, Who, assess
 from models.domain.principals import Kind, Principal, Role
 from models.domain.states import sources
-from tests.fixtures.policies import FIRST
+from tests.fixtures.policies import FIRST, VERDICTS
 
 LAXEST_FIRST = (Outcome.ALLOW, Outcome.ASK, Outcome.DENY)
 OF_SCOPES = {
@@ -18,13 +18,6 @@ OF_SCOPES = {
     WriteScope.PROPOSE: Outcome.ASK,
     WriteScope.READ_ONLY: Outcome.DENY,
 }
-verdicts = st.builds(
-    Verdict,
-    risk=st.sampled_from(Risk),
-    outcome=st.sampled_from(Outcome),
-    reasons=st.lists(st.text(max_size=10), max_size=3).map(tuple),
-    ask=st.none() | st.builds(Ask, people=st.integers(1, 3)),
-)
 OPERATOR, MEMBER, AUTHOR, AGENT = (
     Principal("w", "olga", Kind.HUMAN, Role.OPERATOR, "k"),
     Principal("w", "mia", Kind.HUMAN, Role.MEMBER, "k"),
@@ -33,7 +26,7 @@ OPERATOR, MEMBER, AUTHOR, AGENT = (
 )
 
 
-@given(verdicts, st.sampled_from(WriteScope))
+@given(VERDICTS, st.sampled_from(WriteScope))
 def test_the_stricter_of_policy_and_mission_holds(verdict: Verdict, scope: WriteScope) -> None:
     strictest = max(verdict.outcome, OF_SCOPES[scope], key=LAXEST_FIRST.index)
     if strictest is Outcome.DENY:
@@ -45,6 +38,14 @@ def test_the_stricter_of_policy_and_mission_holds(verdict: Verdict, scope: Write
     assert found.outcome is strictest
     assert found.reasons[: len(verdict.reasons)] == verdict.reasons
     assert found == verdict or found.ask is not None
+
+
+def test_only_a_mission_that_may_only_read_changes_no_code() -> None:
+    for scope in (WriteScope.PROPOSE, WriteScope.PERSIST):
+        require_code_write(scope)
+    with pytest.raises(StageFailed, match="memory_write_scope is read_only: it may not change code") as refused:
+        require_code_write(WriteScope.READ_ONLY)
+    assert refused.value.code == "read_only"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from models.domain.metrics import (
     holds,
     lasting,
     met_in_words,
+    missing_proof,
     observed,
     parse_catalog,
     parse_measurements,
@@ -140,6 +141,33 @@ class TestCatalog:
         symptoms = [None, "plan_success_rate", "infra.cpu_utilization", "unknown", "plan_success_rate"]
         [inherited] = default_targets(catalog, symptoms, [own])
         assert MetricTarget.model_validate(inherited.model_dump()) == target(95.0, ">", "plan_success_rate")
+
+
+class TestMissingProof:
+    [missed] = unmet_targets([target()], [sample(150)], NOW)
+    [unseen] = unmet_targets([target(metric_id="errors")], [], NOW)
+
+    @pytest.mark.parametrize("broken", [None, ""])
+    def test_nothing_speaks_against_targets_that_are_met(self, broken: str | None) -> None:
+        assert missing_proof([], broken) == ""
+
+    @pytest.mark.parametrize("broken", [None, ""])
+    def test_a_sample_that_is_there_asks_for_no_other(self, broken: str | None) -> None:
+        assert missing_proof([self.missed], broken) == str(self.missed)
+
+    def test_without_a_probe_it_says_both_ways_to_bring_samples(self) -> None:
+        *said, way = missing_proof([self.missed, self.unseen], None).split("; ")
+        assert said == [str(self.missed), str(self.unseen)]
+        assert way.startswith("post an observation first (`POST /api/v1/metrics/observations`), then retry")
+        assert way.endswith("or give the repository a `probe` that measures it")
+
+    def test_a_probe_that_printed_no_such_metric_is_to_print_it(self) -> None:
+        said = missing_proof(iter([self.unseen]), "")
+        assert said.startswith(f"{self.unseen}; the probe printed no such metric: let it, or post an observation")
+
+    def test_a_broken_probe_speaks_against_met_targets_too_and_comes_first(self) -> None:
+        assert missing_proof([], "the probe ended with code 1.") == "the probe ended with code 1 (at the patch)"
+        assert missing_proof([self.unseen], "no output") == f"no output (at the patch); {self.unseen}"
 
 
 class TestMeasurements:

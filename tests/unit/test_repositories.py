@@ -1,11 +1,14 @@
-"""Which repository URLs and ref names are accepted."""
+"""Which repository URLs and ref names are accepted, and which folders of this machine."""
 
-from pathlib import Path
+import asyncio
+import threading
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from models.domain.errors import InvalidInput
-from models.domain.repositories import check_ref_name, check_url, outside_roots
+from models.domain.repositories import RepositoryUrl, check_ref_name, local_path, usable
+from models.repositories import check_url, look, outside_roots
 
 
 def make_git_dir(path: Path) -> Path:
@@ -50,8 +53,8 @@ class TestRemote:
         ],
     )
     def test_accepted(self, url: str) -> None:
-        checked = check_url(url, [])
-        assert (checked.url, checked.path) == (url, None)
+        assert check_url(url, []) == RepositoryUrl(url)
+        assert local_path(url) is None
 
     @pytest.mark.parametrize(
         "url",
@@ -102,8 +105,9 @@ class TestLocal:
     def test_checkout_and_bare(self, root: Path) -> None:
         make_git_dir(root / "app" / ".git")
         make_git_dir(root / "bare.git")
-        assert check_url(str(root / "app"), [root]).git_dir == root / "app" / ".git"
-        assert check_url(str(root / "bare.git"), [root]).git_dir == root / "bare.git"
+        for name in ("app", "bare.git"):
+            place = root / name
+            assert check_url(str(place), [root]) == RepositoryUrl(str(place), place)
 
     def test_file_url(self, root: Path) -> None:
         make_git_dir(root / "my app")
@@ -143,6 +147,43 @@ class TestLocal:
     def test_loop(self, root: Path) -> None:
         (root / "loop").symlink_to(root / "loop")
         assert code_of(str(root / "loop"), root) in ("repository_url_invalid", "repository_not_git")
+
+
+class SlowFolder(type(Path())):  # type: ignore[misc]
+    """A folder that is found only once somebody says so, as one of a network that hangs."""
+
+    asked, found = threading.Event(), threading.Event()
+
+    def resolve(self, strict: bool = False) -> Path:
+        self.asked.set()
+        assert self.found.wait(10), "the event loop waits for the folder"
+        return Path(self)
+
+
+class TestLook:
+    def test_the_rules_know_a_path_without_looking(self) -> None:
+        assert local_path("/gone/../app") == PurePosixPath("/gone/../app")
+        assert local_path("file:///my%20app") == PurePosixPath("/my app")
+
+    async def test_a_folder_that_hangs_holds_up_nobody_else(self, root: Path) -> None:
+        make_git_dir(root / "app")
+        looking = asyncio.create_task(look(str(root / "app"), [SlowFolder(root)]))
+        assert await asyncio.to_thread(SlowFolder.asked.wait, 10)
+        assert not looking.done()
+        SlowFolder.found.set()
+        assert usable(await looking) == RepositoryUrl(str(root / "app"), root / "app")
+
+    @pytest.mark.parametrize(
+        ("url", "code"), [("app", "repository_scheme_not_allowed"), ("/etc", "repository_outside_roots")]
+    )
+    async def test_a_refusal_is_raised_where_it_counts(self, root: Path, url: str, code: str) -> None:
+        found = await look(url, [root])
+        with pytest.raises(InvalidInput) as refused:
+            usable(found)
+        assert refused.value.code == code
+
+    async def test_a_remote_place_needs_no_root(self) -> None:
+        assert await look("https://example.com/app", []) == RepositoryUrl("https://example.com/app")
 
 
 class TestRefNames:

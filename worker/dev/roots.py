@@ -1,6 +1,8 @@
 """Tells which registered repositories the settings do not let missions use."""
 
-from models.domain.repositories import outside_roots
+import asyncio
+
+from models.repositories import outside_roots
 from models.settings import Settings
 from models.store import repositories
 from models.store.database import Database
@@ -17,6 +19,6 @@ async def outside(settings: Settings) -> str:
             urls = await repositories.urls(session)
     finally:
         await database.close()
-    found = outside_roots(urls, settings.repository_roots)
+    found = await asyncio.to_thread(outside_roots, urls, settings.repository_roots)
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return ", ".join(found[:_NAMED]) + more

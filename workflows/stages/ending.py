@@ -9,6 +9,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.observing import ObservationActivities
     from activities.records import RecordActivities
     from models.contracts.pipeline import Conclusion, MergeResult
+    from models.domain.ending import LOOK_FOR_MERGE
     from models.domain.stages import StageName, StageStatus
     from models.domain.states import MissionOutcome
     from workflows.policies import RECORD, clearing, host_commands, host_git
@@ -37,7 +38,7 @@ async def close(mission: Pipeline, end: MissionEnds) -> MissionOutcome:
 
 def unforeseen(mission: Pipeline, error: FailureError) -> MissionEnds:
     """A part of ours that broke for good fails the mission; whether it merged then only the branch can tell."""
-    doubt = "; look for its Mission-Id among the branch's commits" if mission.stage is StageName.MERGE else ""
+    doubt = f"; {LOOK_FOR_MERGE}" if mission.stage is StageName.MERGE else ""
     return MissionEnds(MissionOutcome.FAILED, f"{_cause(error)}{doubt}", mission.stage)
 
 
