@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Annotated
+from uuid import uuid4
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -73,7 +74,7 @@ async def _judged(session: AsyncSession, mission: Mission, call: Call, book: Pol
     filed = {"mission_id": mission.mission_id, "filed_by": mission.created_by}
     context = Context(env=mission.env, protected=mission.protected, facts=filed)
     act = Act(action=START, principal=who, context=context)
-    name = f"{mission.mission_id}.start.{call.request_id}"
+    name = f"{mission.mission_id}.start.{uuid4().hex}"  # a request's own id is its sender's to choose
     return (await book.judge(session, call.workspace_id, act, name, mission.mission_id))[0]
 
 

@@ -1,6 +1,7 @@
 """Whether a model may be called whose price nobody knows (V-30): the policy says so, before it is called."""
 
 from typing import Any
+from uuid import uuid4
 
 from api.auth import Call
 from models.domain.actions import CALL_UNPRICED
@@ -26,7 +27,7 @@ async def require_unpriced(
     )
     act = Act(action=CALL_UNPRICED, principal=_who(call, run), context=context)
     async with db.workspace(call.workspace_id) as session:
-        verdict, _ = await book.judge(session, call.workspace_id, act, f"{run['run_id']}.unpriced.{call.request_id}")
+        verdict, _ = await book.judge(session, call.workspace_id, act, f"{run['run_id']}.unpriced.{uuid4().hex}")
     if verdict.outcome is not Outcome.ALLOW:
         told = f"{asked.usage.model!r} has no price, put it into config/prices.yaml"
         raise NotPermitted(verdict.refusal, f"{told}: {'; '.join(verdict.reasons)}")

@@ -34,7 +34,7 @@ def _items(view: type[View]) -> TypeAdapter[list[View]]:
 
 async def agent_views(session: AsyncSession, workspace_id: str, found: Sequence[AgentRow]) -> list[AgentView]:
     """Show agents with the caps that hold for each."""
-    caps = await budgets.limits(session, workspace_id)
+    caps = await budgets.limits(session, workspace_id, *(agent.name for agent in found))
     views = [AgentView.model_validate(agent) for agent in found]
     for view in views:
         for scope, name in CAPS.items():

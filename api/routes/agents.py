@@ -27,7 +27,7 @@ from api.services import services
 from api.views import agent_view, agent_views
 from models.contracts.missions import Named
 from models.domain.agents import AgentStatus, Registration, Verb, require_no_new_roles
-from models.domain.budgets import Cap, Key, Owner
+from models.domain.budgets import Key, Owner
 from models.domain.errors import InvalidInput, NotFound, NotPermitted
 from models.domain.names import STRANGERS
 from models.domain.principals import Kind
@@ -119,8 +119,11 @@ async def change_agent(
         if not values and not caps:
             raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(AgentChange.model_fields)}")
         for scope, usd in caps.items():
-            cap = None if usd is None else Cap(usd)
-            await budgets.set_limit(session, call.workspace_id, Key(scope, Owner.AGENT, known.name), cap, call.actor)
+            key = Key(scope, Owner.AGENT, known.name)
+            if usd is None:
+                await budgets.set_limit(session, call.workspace_id, key, None, call.actor)
+            else:
+                await budgets.change_limit(session, call.workspace_id, key, {"usd": usd}, call.actor)
         changed = await agents.change(session, known, values, call.actor) if values else known
         return await agent_view(session, changed)
 

@@ -1,5 +1,6 @@
 """Limits, what they hold, and what was paid (BUDG-07, BUDG-09, WORKSPACE-03)."""
 
+from dataclasses import replace
 from datetime import date
 from typing import Annotated
 
@@ -11,12 +12,12 @@ from api.deps import Admin, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from api.views import page_of
 from models.contracts.missions import Named
-from models.domain.budgets import Scope
+from models.domain.budgets import Owner, Scope
 from models.domain.errors import NotFound
 from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitSet, LimitView, Sum
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import MAX_OFFSET, PageRequest
-from models.store import budgets, costs
+from models.store import agents, budgets, costs
 
 routes = router("budgets")
 InOrder = Annotated[PageRequest, Depends(Pagination("scope", default="scope"))]
@@ -35,8 +36,11 @@ async def set_budget(new: LimitSet, call: Admin, once: OnlyOnce, missions: ToMis
     """Set a cap. A higher one lets blocked runs go on at once; a lower one takes back nothing that was promised."""
 
     async def set_limit(session: AsyncSession) -> LimitView:
-        await budgets.set_limit(session, call.workspace_id, new.key, new.cap, call.actor)
-        return await budgets.view(session, call.workspace_id, new.key)
+        key = new.key
+        if key.owner is Owner.AGENT:  # by name or id; nobody else's cap would ever hold
+            key = replace(key, name=(await agents.require(session, call.workspace_id, key.name)).name)
+        await budgets.set_limit(session, call.workspace_id, key, new.cap, call.actor)
+        return await budgets.view(session, call.workspace_id, key)
 
     return told(await once.commit(set_limit), missions)
 

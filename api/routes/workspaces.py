@@ -1,6 +1,5 @@
 """Workspaces, and the humans who are members of them (WORKSPACE-01, 04, 05, 07)."""
 
-from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Response
@@ -80,9 +79,8 @@ async def set_workspace_budget(
     """Set how many tokens the workspace may use in a month; its limit in dollars stays as it is."""
 
     async def set_tokens(session: AsyncSession) -> LimitView:
-        known = await budgets.limits(session, call.workspace_id)
-        cap = replace(known[MONTH], tokens=new.cap_tokens)
-        await budgets.set_limit(session, call.workspace_id, MONTH, cap, call.actor)
+        change = {"tokens": new.cap_tokens}
+        await budgets.change_limit(session, call.workspace_id, MONTH, change, call.actor)
         return await budgets.view(session, call.workspace_id, MONTH)
 
     return told(await once.commit(set_tokens), missions)

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import delete, func, text
+from sqlalchemy import delete, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -32,19 +33,24 @@ from models.tables.missions import Decision
 
 KIND = "budget"
 """Of the decision that asks for a higher cap."""
+_SHARED = (Owner.LEVEL.value, Owner.CATEGORY.value, Owner.WORKSPACE.value)
+"""Owners of caps that are not one run's, ticket's or agent's; there are few."""
 
 
-async def limits(session: AsyncSession, workspace_id: str) -> dict[Key, Cap]:
-    """Read every cap that holds in a workspace: what admins set, over the defaults."""
-    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id))
+async def limits(session: AsyncSession, workspace_id: str, *names: str | None) -> dict[Key, Cap]:
+    """Read the caps that hold for the runs, tickets and agents of these names: what admins set, over the defaults."""
+    owned = or_(col(BudgetLimit.owner).in_(_SHARED), col(BudgetLimit.name).in_([name for name in names if name]))
+    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, owned))
     return {**DEFAULTS, **{_key(row): Cap(row.cap_usd, row.cap_tokens) for row in rows}}
 
 
 async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
-    """List those caps for people, in the order of the limits."""
-    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id))
+    """List all caps that hold, but for those of runs that have ended, in the order of the limits."""
+    ended = select(Run.run_id).where(Run.workspace_id == workspace_id, col(Run.ended_at).is_not(None))
+    lasts = or_(col(BudgetLimit.owner) != Owner.RUN.value, col(BudgetLimit.name).not_in(ended))
+    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, lasts))
     known = {_key(row): row for row in rows}
-    caps = await limits(session, workspace_id)
+    caps = {**DEFAULTS, **{key: Cap(row.cap_usd, row.cap_tokens) for key, row in known.items()}}
     order = list(Scope)
     return [
         LimitView(
@@ -86,9 +92,9 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     if key.owner is Owner.RUN and await session.get(Run, (workspace_id, key.name)) is None:
         raise NotFound("run_not_found", f"there is no run {key.name!r}")
-    known = await limits(session, workspace_id)
+    known = await limits(session, workspace_id, key.name)
     await _keep_limit(session, workspace_id, key, cap, actor)
-    after = await limits(session, workspace_id)
+    after = await limits(session, workspace_id, key.name)
     shown = {"before": _shown(known.get(key, Cap())), "after": _shown(after.get(key, Cap()))}
     data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
     about = Subject(kind="budget", id=key.scope.value)
@@ -97,9 +103,18 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     await _tell_open(session, workspace_id, key.scope, opened, actor)
 
 
+async def change_limit(
+    session: AsyncSession, workspace_id: str, key: Key, change: Mapping[str, Any], actor: Actor
+) -> None:
+    """Change one part of a cap, its `usd` or its `tokens`, and leave the other as it is."""
+    await session.execute(_ALONE, {"workspace_id": workspace_id})
+    known = (await limits(session, workspace_id, key.name)).get(key, Cap())
+    await set_limit(session, workspace_id, key, replace(known, **change), actor)
+
+
 async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str, actor: Actor) -> None:
     """Bring the counter of a ticket, on which something starts now, to the cap that was set while nothing ran on it."""
-    caps = await limits(session, workspace_id)
+    caps = await limits(session, workspace_id, ticket_id)
     opened = await recapping.renew(session, workspace_id, Key(Scope.TICKET, Owner.TICKET, ticket_id), caps, actor)
     await _tell_open(session, workspace_id, Scope.TICKET, opened, actor)
 
@@ -133,8 +148,9 @@ async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: C
 async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None:
     """Make the counters that a run needs now, each with the cap that holds for it."""
     await session.execute(_TOGETHER, {"workspace_id": workspace_id})
-    caps = await limits(session, workspace_id)
     wanted = await within(session)(WANTED, {"workspace_id": workspace_id, "run_id": run_id})
+    named = {row[name] for row in wanted for name in ("subject", "agent_id")}
+    caps = await limits(session, workspace_id, *named)
     rows = [_counter(workspace_id, row, caps) for row in wanted]
     if rows:
         await session.execute(insert(Budget).values(rows).on_conflict_do_nothing())

@@ -204,12 +204,16 @@ PASSED = f"""
 """  # noqa: S608  # as above
 """The crossed limits of a run whose pending question proposes no more than is promised by now."""
 
-# A cap is crossed once, whoever meets it; what follows of it is told once, and each run that meets it is blocked.
+# A cap is crossed once, whoever meets it; what follows of it is told once, and each run that meets it is blocked. What
+# was closed by a lower cap is told, and asked about, when it is met first.
 CONTAIN = f"""
     WITH closed AS (
         UPDATE budget SET crossed = true, crossings = crossings + 1
         WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
-        AND (NOT crossed OR %(again)s) RETURNING *
+        AND (NOT crossed OR %(again)s OR NOT EXISTS (
+            SELECT FROM alert a WHERE a.workspace_id = %(workspace_id)s AND a.kind = 'cost_spike'
+            AND a.subject_kind = 'budget' AND a.subject_id = %(named)s AND a.status <> 'resolved'
+        )) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id

@@ -42,7 +42,7 @@ async def apply(
     """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
     found = await _counters(session, workspace_id, key)
     changed = [each for each in found if _cap(after, each) != _cap(before, each)]
-    return await _recap(session, workspace_id, key.scope, changed, after, actor)
+    return await _recap(session, workspace_id, key.scope, changed, after, actor, before)
 
 
 async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
@@ -60,13 +60,19 @@ async def _counters(session: AsyncSession, workspace_id: str, key: Key) -> list[
 
 
 async def _recap(
-    session: AsyncSession, workspace_id: str, scope: Scope, counters: Sequence[Counter], caps: Caps, actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    scope: Scope,
+    counters: Sequence[Counter],
+    caps: Caps,
+    actor: Actor,
+    before: Caps | None = None,
 ) -> Sequence[str]:
     ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
     opened: list[str] = []
     for counter in counters:
-        cap, crossed = recapped(counter, _cap(caps, counter))
+        cap, crossed = recapped(counter, _cap(caps, counter), _cap(before, counter) if before else None)
         values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
@@ -79,12 +85,16 @@ async def _recap(
     return opened
 
 
-def recapped(counter: Counter, cap: Cap) -> tuple[Cap, bool]:
-    """Give a counter a cap, which never falls below what is promised: the limit closes instead, until it is raised."""
+def recapped(counter: Counter, cap: Cap, before: Cap | None = None) -> tuple[Cap, bool]:
+    """Give a counter a cap, which never falls below what is promised: the limit closes instead, until it is raised.
+
+    The cap that was meant `before` may be lower than the one that it then had to be given.
+    """
     usd = counter["settled_usd"] + counter["reserved_usd"]
     tokens = counter["settled_tokens"] + counter["reserved_tokens"]
     held = Cap(None if cap.usd is None else max(cap.usd, usd), None if cap.tokens is None else max(cap.tokens, tokens))
-    return held, held != cap or (counter["crossed"] and not _is_raised(counter, cap))
+    is_raised = _is_raised(counter, cap) or (before is not None and _is_higher(cap, before))
+    return held, held != cap or (counter["crossed"] and not is_raised)
 
 
 def owners(counter: Counter) -> dict[Owner, str | None]:
@@ -111,7 +121,11 @@ def _is_stale(counter: Counter, caps: Caps) -> bool:
 
 
 def _is_raised(counter: Counter, cap: Cap) -> bool:
-    return _above(cap.usd, counter["cap_usd"]) or _above(cap.tokens, counter["cap_tokens"])
+    return _is_higher(cap, Cap(counter["cap_usd"], counter["cap_tokens"]))
+
+
+def _is_higher(cap: Cap, before: Cap) -> bool:
+    return _above(cap.usd, before.usd) or _above(cap.tokens, before.tokens)
 
 
 def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:

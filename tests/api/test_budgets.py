@@ -43,6 +43,9 @@ class TestLimits:
         self, client: Caller, team: Team, api: httpx2.AsyncClient, db: Database
     ) -> None:
         new = {"scope": "agent_day", "owner": "agent", "name": "bot", "cap_usd": "3.5", "cap_tokens": None}
+        assert refusal(await api.put(BUDGETS, json=new)) == (404, "agent_not_found")
+        async with db.system() as session:
+            await add_agents(session, team.workspace_id, "bot")
         for key in (team.operator, team.observer, team.agent, team.service):
             assert refusal(await client(key).put(BUDGETS, json=new)) == (403, "not_permitted")
         answer = await api.put(BUDGETS, json=new)
@@ -50,6 +53,12 @@ class TestLimits:
         assert (await shown(api, "agent_day"))["bot"] == "3.5"
         [event] = await told(db, team.workspace_id, "budget.changed")
         assert (event["actor"], event["data"]["after"]) == ("admin", {"cap_usd": "3.5", "cap_tokens": None})
+        agent = (await api.get("/api/v1/agents/bot")).json()["data"]
+        by_id = await api.put(BUDGETS, json=new | {"name": agent["agent_id"], "cap_tokens": 9})
+        assert by_id.json()["data"]["name"] == "bot"
+        await api.patch("/api/v1/agents/bot", json={"daily_cap_usd": "4"})
+        [kept] = [each for each in (await api.get(BUDGETS)).json()["data"]["items"] if each["name"] == "bot"]
+        assert (kept["cap_usd"], kept["cap_tokens"]) == ("4", 9), "dollars leave tokens as they are"
 
     async def test_a_workspaces_tokens_leave_its_dollars_as_they_are(
         self, client: Caller, team: Team, other_team: Team, api: httpx2.AsyncClient, db: Database

@@ -1,16 +1,19 @@
 """Another cap is met by what can still be spent of, and has nothing to do with what is over."""
 
+import asyncio
 from decimal import Decimal
 
 import psycopg
+import pytest
 
-from models.domain.budgets import Key, Owner, RunStatus, Scope
-from models.store import ledger, runs
+from models.domain.budgets import MONTH, Cap, Key, Owner, RunStatus, Scope
+from models.domain.errors import Conflict, NotFound
+from models.store import budgets, ledger, runs
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.api import Team
-from tests.fixtures.budgets import BOT, cap, clock_moved, counters, place, run_of, start, usd
+from tests.fixtures.budgets import BOT, OLGA, cap, clock_moved, counters, place, run_of, start, told, usd
 
 INTERNS = Key(Scope.RUN, Owner.LEVEL, "intern")
 CATEGORY = Key(Scope.TICKET, Owner.CATEGORY, "default")
@@ -70,3 +73,73 @@ async def test_a_closed_ticket_is_opened_by_a_higher_cap_with_nothing_running(db
     await ended(db, first)
     await cap(db, team.workspace_id, CATEGORY, "5")
     assert (await run_of(db, await place(db, team.workspace_id, ticket_id="T-1")))["status"] is None
+
+
+async def test_a_limit_that_a_lower_cap_closed_is_asked_about_when_it_is_met(db: Database, team: Team) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot")
+    await ledger.spend(db, where, usd("0.2"), BOT)
+    await cap(db, team.workspace_id, INTERNS, "0.1")
+    assert await decided(db, team) == [], "whoever lowered it knows"
+    for cost_id in ("late", "later"):
+        with pytest.raises(Conflict):
+            await ledger.reserve(db, Place(team.workspace_id, where.run_id, cost_id), usd("0.01"), BOT)
+    assert await decided(db, team) == ["pending"]
+    for kind in ("budget.exceeded", "alert.raised", "run.blocked"):
+        assert len(await told(db, team.workspace_id, kind)) == 1, kind
+
+
+async def test_a_cap_that_was_held_above_what_was_meant_opens_with_a_higher_one(db: Database, team: Team) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot")
+    await ledger.reserve(db, where, usd("0.2"), BOT)
+    await cap(db, team.workspace_id, INTERNS, "0.15")
+    await ledger.settle(db, where, usd("0.01"), BOT)
+    await cap(db, team.workspace_id, INTERNS, "0.16")
+    assert (await run_of(db, where))["cap_usd"] == Decimal("0.16")
+    await ledger.spend(db, Place(team.workspace_id, where.run_id, "2"), usd("0.15"), BOT)
+
+
+async def test_the_end_of_a_run_takes_its_question_and_its_alert_along(db: Database, team: Team) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot")
+    with pytest.raises(Conflict):
+        await ledger.spend(db, where, usd("0.3"), BOT)
+    with pytest.raises(Conflict) as refused:
+        await ended(db, where)
+    assert refused.value.code == "run_blocked"
+    async with db.workspace(team.workspace_id) as session:
+        await runs.end(session, team.workspace_id, where.run_id, RunStatus.FAILED, "gave up", BOT)
+    assert await decided(db, team) == ["canceled"]
+    assert await db.alone(team.workspace_id, "SELECT FROM alert WHERE status <> 'resolved'", {}) == []
+
+
+async def test_caps_of_runs_that_have_ended_are_not_listed(db: Database, team: Team) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot")
+    await cap(db, team.workspace_id, Key(Scope.RUN, Owner.RUN, where.run_id), "1")
+    assert where.run_id in await listed(db, team)
+    await ended(db, where)
+    assert where.run_id not in await listed(db, team)
+    with pytest.raises(NotFound):
+        await cap(db, team.workspace_id, Key(Scope.RUN, Owner.RUN, "run_nope"), "1")
+
+
+async def test_one_part_of_a_cap_is_changed_beside_the_other(db: Database, team: Team) -> None:
+    """Two admins at once, each of whom knows of one part only."""
+
+    async def change(**part: object) -> None:
+        async with db.workspace(team.workspace_id) as session:
+            await budgets.change_limit(session, team.workspace_id, MONTH, part, OLGA)
+
+    await asyncio.gather(*(change(**part) for part in ({"usd": Decimal(5)}, {"tokens": 7}) for _ in range(3)))
+    async with db.workspace(team.workspace_id) as session:
+        assert (await budgets.limits(session, team.workspace_id))[MONTH] == Cap(Decimal(5), 7)
+
+
+async def decided(db: Database, team: Team) -> list[str]:
+    """How the questions about limits stand."""
+    rows = await db.alone(team.workspace_id, "SELECT status FROM decision WHERE kind = 'budget'", {})
+    return [row["status"] for row in rows]
+
+
+async def listed(db: Database, team: Team) -> list[str]:
+    """Whose caps are shown."""
+    async with db.workspace(team.workspace_id) as session:
+        return [view.name for view in await budgets.views(session, team.workspace_id)]
