@@ -15,6 +15,7 @@ from workflows.mission import MissionEnds
 from workflows.pipeline import Pipeline
 from workflows.stages.approval import approve
 from workflows.stages.ending import close, unforeseen
+from workflows.stages.merge_slot import give_back
 from workflows.stages.merging import merge
 from workflows.stages.observation import observe
 from workflows.stages.proof import prove
@@ -32,6 +33,10 @@ class CodingPipelineWorkflow(Pipeline):
     async def run(self, start: PipelineInput) -> MissionOutcome:
         """Tell the mission's story to its one outcome."""
         return await self.see_through(self._story())
+
+    async def return_slot(self) -> None:
+        """Give back a merge slot that the story did not ask for."""
+        await give_back(self, waited=True)
 
     async def _story(self) -> MissionOutcome:
         """Whatever ends the story early is recorded by stage 11, and a merge that must go is taken back."""

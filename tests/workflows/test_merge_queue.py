@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from temporalio.service import RPCError
 
-from models.contracts.merge_queue import SlotGrant
+from models.contracts.merge_queue import SlotGrant, SlotRequest
 from models.domain.stages import StageName
-from models.domain.states import MissionOutcome
+from models.domain.states import DecisionStatus, MissionOutcome
 from models.store import merge_slots
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
@@ -115,6 +115,27 @@ class TestGrants:
         assert run.script.tokens == []
         gate.set()
         await all_merge(first, run)
+
+    async def test_one_that_a_lost_workflow_task_asked_for_is_given_back(self, world: World) -> None:
+        """Its next try heard of a pause first, and never asked."""
+        repository = await world.repository()
+        first, gate = await world.holder(repository)
+        held = await world.start(repository=repository, requires_governance_approval=True)
+        question = await held.question()
+        await held.pause()
+        described = await held.handle.describe()
+        asked = SlotRequest(
+            workflow_id=held.handle.id, run_id=described.run_id, number=1, rank=0, created_at=described.start_time
+        )
+        other = await world.start(repository=repository)
+        await world.waits(other, repository)
+        await world.queue(repository).signal(MergeQueueWorkflow.request_slot, asked)
+        assert asked in (await world.waits(held, repository)).waiting, "first of those who wait"
+        gate.set()
+        await all_merge(first, other)
+        await held.answer(question, DecisionStatus.APPROVED)
+        await held.resume()
+        await all_merge(held)
 
     async def test_a_token_that_the_fence_refuses_is_exchanged_for_a_younger_one(self, world: World) -> None:
         repository = await world.repository()

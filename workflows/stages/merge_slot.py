@@ -35,9 +35,9 @@ async def merge_slot(mission: Pipeline) -> AsyncIterator[None]:
         mission.in_slot = True
         yield
     except Exception:  # and no other: when the worker lets go of the workflow, there is nobody to tell
-        await _give_back(mission)
+        await _leave(mission)
         raise
-    await _give_back(mission)
+    await _leave(mission)
 
 
 async def _ask_until_granted(mission: Pipeline) -> None:
@@ -57,9 +57,14 @@ async def _ask_until_granted(mission: Pipeline) -> None:
             patience = min(2 * patience, ASK_AGAIN_AT_LAST)
 
 
-async def _give_back(mission: Pipeline) -> None:
+async def _leave(mission: Pipeline) -> None:
     waited = mission.grant is None
     mission.grant, mission.in_slot = None, False
+    await give_back(mission, waited=waited)
+
+
+async def give_back(mission: Pipeline, *, waited: bool) -> None:
+    """Say that the mission holds the slot no more, nor waits for it."""
     info = workflow.info()
     release = SlotRelease(workflow_id=info.workflow_id, run_id=info.run_id)
     back = SlotReturn(queue=_queue(mission), release=release, waited=waited)
