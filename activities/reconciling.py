@@ -1,6 +1,7 @@
 """What the reconciler does: it compares Postgres with Temporal, and Postgres says in the end what is true."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from activities.recording import StageRecorder
 from models.configuration import config_hash
 from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
+from models.domain.budgets import RunStatus
 from models.domain.ending import doubt
-from models.domain.errors import MissionControlError, Unavailable
+from models.domain.errors import Conflict, MissionControlError, Unavailable
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
@@ -32,6 +34,7 @@ from models.store import (
     memory,
     reconciling,
     running,
+    runs,
     signing_keys,
     stages,
 )
@@ -110,8 +113,16 @@ class ReconcileActivities:
                 held = await ledger.overdue(session)
             async with self._db.system() as session:
                 await agents.sweep(session)
+                orphans = await runs.orphans(session)
             for place in held:
                 await ledger.release(self._db, place, _this_pass())
+            for orphan in orphans:
+                await self._end_run(*orphan)
+
+    async def _end_run(self, workspace_id: str, run_id: str, why: str) -> None:
+        with suppress(Conflict):  # somebody else has ended it meanwhile
+            async with self._db.workspace(workspace_id) as session:
+                await runs.end(session, workspace_id, run_id, RunStatus.FAILED, why, _this_pass())
 
     async def _note_configuration(self, session: AsyncSession) -> None:
         """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""

@@ -1,6 +1,7 @@
 """`mission-control budget …` and `mission-control cost`: what may be spent, and what was."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -63,18 +64,26 @@ def set_budget(
     scope: Annotated[str, typer.Argument(help="run, ticket, agent_day or workspace_month.", show_default=False)],
     owner: Annotated[str, typer.Argument(help="level, category, agent, ticket, run or workspace.", show_default=False)],
     name: Annotated[str, typer.Argument(help="Whose; a workspace has none.", show_default=False)] = "",
-    usd: Annotated[str, typer.Option(help="The most in dollars.")] = NONE,
-    tokens: Annotated[str, typer.Option(help="The most in tokens.")] = NONE,
+    usd: Annotated[str | None, typer.Option(help="The most in dollars, or `none`.", show_default="as it is")] = None,
+    tokens: Annotated[str | None, typer.Option(help="The most in tokens, or `none`.", show_default="as it is")] = None,
 ) -> None:
-    """Set a cap, for admins. A higher one lets what it blocked go on at once.
+    """Set a cap, for admins; what is not said of it stays. A higher one lets what it blocked go on at once.
 
     \b
     Examples:
       mission-control budget set run level intern --usd 0.50
       mission-control budget set workspace_month workspace --tokens 50000000
     """
-    body = {"scope": scope, "owner": owner, "name": name, "cap_usd": None if usd == NONE else usd}
-    made = client.api.put("/budgets", {**body, "cap_tokens": _tokens(tokens)})
+    if usd is None and tokens is None:
+        raise typer.BadParameter("say how much: --usd, --tokens, or both; `none` is no limit", param_hint="--usd")
+    if owner == "agent":
+        name = client.api.get(f"/agents/{quote(name, safe='')}")["name"]
+    key = {"scope": scope, "owner": owner, "name": name}
+    known: dict[str, Any] = next((cap for cap in client.api.get("/budgets")["items"] if key.items() <= cap.items()), {})
+    said = {"cap_usd": known.get("cap_usd"), "cap_tokens": known.get("cap_tokens")}
+    said |= {} if usd is None else {"cap_usd": None if usd == NONE else usd}
+    said |= {} if tokens is None else {"cap_tokens": _tokens(tokens)}
+    made = client.api.put("/budgets", key | said)
     owner = f"{made['owner']} {made['name']}".rstrip()
     client.answer(made, f"{made['scope']} of {owner}: {_caps(made)}")
 

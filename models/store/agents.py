@@ -174,23 +174,28 @@ def _place(row: Row[Any]) -> str:
 
 def _silence(row: Row[Any]) -> NewEvent:
     kind = EventType.AGENT_LOST if row.silence == Silence.LOST else EventType.AGENT_STALE
-    data = {"name": row.name, "last_heartbeat_at": row.last_heartbeat_at.isoformat()}
-    return NewEvent(kind, Subject(kind="agent", id=row.agent_id), SWEEPER, data)
+    return NewEvent(kind, Subject(kind="agent", id=row.agent_id), SWEEPER, _heard(row))
 
 
 def _lost(row: Row[Any]) -> NewAlert:
     about = Subject(kind="agent", id=row.agent_id)
     said = f"agent {row.name!r} has not been heard of for {LOST_SECONDS // 60} minutes"
-    details = {"name": row.name, "last_heartbeat_at": row.last_heartbeat_at.isoformat()}
-    return NewAlert(AlertKind.AGENT_STALE, about, said, details)
+    return NewAlert(AlertKind.AGENT_STALE, about, said, _heard(row))
+
+
+def _heard(row: Row[Any]) -> dict[str, Any]:
+    """Say when it was heard of last; one that was let in, and never was, has no time."""
+    at = row.last_heartbeat_at
+    return {"name": row.name, "last_heartbeat_at": at.isoformat() if at else None}
 
 
 _SILENT = text(
     "UPDATE agent SET silence = told.now FROM ("
     " SELECT workspace_id, agent_id, now FROM agent, LATERAL (SELECT CASE"
-    " WHEN last_heartbeat_at <= mc_now() - make_interval(secs => :lost) THEN 'lost' ELSE 'stale' END AS now)"
-    " WHERE status = 'active' AND last_heartbeat_at <= mc_now() - make_interval(secs => :stale) AND silence <> now"
-    " ORDER BY last_heartbeat_at LIMIT :limit FOR UPDATE OF agent SKIP LOCKED) AS told"
+    " WHEN COALESCE(last_heartbeat_at, decided_at) <= mc_now() - make_interval(secs => :lost) THEN 'lost'"
+    " ELSE 'stale' END AS now) WHERE status = 'active' AND silence <> now"
+    " AND COALESCE(last_heartbeat_at, decided_at) <= mc_now() - make_interval(secs => :stale)"
+    " ORDER BY COALESCE(last_heartbeat_at, decided_at) LIMIT :limit FOR UPDATE OF agent SKIP LOCKED) AS told"
     " WHERE agent.workspace_id = told.workspace_id AND agent.agent_id = told.agent_id"
     " RETURNING agent.workspace_id, agent.agent_id, agent.name, agent.silence, agent.last_heartbeat_at"
 )

@@ -21,6 +21,7 @@ from models.store.events import Actor
 from models.store.ledger_statements import (
     ADJUST,
     FINISH,
+    IS_ADJUSTED,
     LOCK,
     LOCK_ALL,
     LOCK_HELD,
@@ -127,19 +128,22 @@ async def require_paid(db: Database, place: Place, paid: Charge | None) -> None:
 async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
     """Correct what a run paid, by more or less; doing it again changes nothing.
 
+    What is taken off is given back to the day that paid it.
+
     Raises:
         Conflict: `below_zero`, for nobody is paid for running.
     """
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
     await budgets.prepare(session, place.workspace_id, place.run_id)
     ask = within(session)
-    await ask(LOCK, place.key)
+    await ask(LOCK_ALL if usd < 0 else LOCK, place.key)
     values = place.key | NOTHING | told | {"holder": actor.name, "usd": usd, "reason": reason}
     if not await ask(ADJUST, values):
-        return
-    [run] = await ask(PAID, place.key)
-    if run["usd"] < 0:
-        raise Conflict("below_zero", f"the run has paid {run['usd'] - usd} USD: no more than that can be taken off")
+        if await ask(IS_ADJUSTED, place.key):
+            return
+        [run] = await ask(PAID, place.key)
+        paid = f"the run has paid {written(run['usd'])} USD, and on no day more than what is to be taken off"
+        raise Conflict("below_zero", f"{paid}: correct it by less, or in parts")
     mark_events(session)
     await budgets.renew(session, place.workspace_id, place.run_id, actor)
 

@@ -143,10 +143,17 @@ FINISH = f"""
     SELECT said.verdict, crossing.* FROM said LEFT JOIN crossing ON true
 """  # noqa: S608  # as above
 
-# Corrects what a run paid, by more or less. It is charged to the windows of today, and no limit keeps it from being so.
+# Corrects what a run paid, by more or less. More is charged to the windows of today, and no limit keeps it from being
+# so; less is given back to the last day that paid so much, or it would open the windows of today.
 ADJUST = f"""
     WITH r AS (
-        SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {_RUN}
+        SELECT run.*, w.day, w.month FROM run, LATERAL (
+            SELECT {DAY} AS day, {MONTH} AS month WHERE %(usd)s >= 0
+            UNION ALL (
+                SELECT day, month FROM ledger WHERE {_RUN} AND kind IN ('settle', 'adjust') AND %(usd)s < 0
+                GROUP BY day, month HAVING sum(usd) + %(usd)s >= 0 ORDER BY day DESC LIMIT 1
+            )
+        ) w WHERE {_RUN}
     ), k AS (
         SELECT k.* FROM r, LATERAL {_keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
     ), done AS (
@@ -164,6 +171,7 @@ ADJUST = f"""
     SELECT 1 FROM done
 """  # noqa: S608  # as above
 
+IS_ADJUSTED = f"SELECT 1 FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'adjust'"  # noqa: S608  # as above
 PAID = """
     SELECT settled_usd AS usd FROM budget
     WHERE workspace_id = %(workspace_id)s AND scope = 'run' AND subject = %(run_id)s AND period = ''

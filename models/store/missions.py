@@ -92,6 +92,8 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
         raise Conflict("mission_not_ended", f"the mission is {ended.status}; only one that has ended can be retried")
     repository = await session.get_one(Repository, (workspace_id, ended.repository_id))
     values = {name: getattr(ended, name) for name in _COPIED} | {"retry_of": mission_id}
+    if ended.claimed_at is not None:  # whom the queue gave it to is not whom it was filed for
+        values["assigned_to"] = None
     return await _insert(session, workspace_id, values, repository, actor)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -28,6 +29,10 @@ from models.store.pagination import Rows
 from models.tables.agents import AgentRow
 from models.tables.budgets import Run
 from models.tables.missions import Mission
+
+GRACE = timedelta(minutes=15)
+"""After the end of its mission a run may yet pay for what it had begun."""
+ORPHANS_AT_ONCE = 100
 
 
 async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor: Actor) -> str:
@@ -96,6 +101,24 @@ _END = """
     UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = now()
     WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL
     AND NOT (status IS NOT DISTINCT FROM 'blocked' AND %(status)s = 'success') RETURNING agent_id
+"""
+
+
+async def orphans(session: AsyncSession) -> list[tuple[str, str, str]]:
+    """List runs that nobody will end (system door), each with why: of agents that have ended, or of missions."""
+    rows = await within(session)(_ORPHANS, {"limit": ORPHANS_AT_ONCE, "grace": GRACE})
+    return [(row["workspace_id"], row["run_id"], row["why"]) for row in rows]
+
+
+# A mission's own run is ended with it.
+_ORPHANS = """
+    SELECT r.workspace_id, r.run_id,
+    CASE WHEN a.name IS NULL THEN 'its mission has ended' ELSE 'its agent was deactivated' END AS why
+    FROM run r
+    LEFT JOIN agent a ON a.workspace_id = r.workspace_id AND a.name = r.agent_id AND a.registration = 'deactivated'
+    LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
+    AND m.mission_id <> r.run_id AND m.ended_at < mc_now() - CAST(%(grace)s AS interval)
+    WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR m.mission_id IS NOT NULL) LIMIT %(limit)s
 """
 
 

@@ -143,3 +143,22 @@ async def listed(db: Database, team: Team) -> list[str]:
     """Whose caps are shown."""
     async with db.workspace(team.workspace_id) as session:
         return [view.name for view in await budgets.views(session, team.workspace_id)]
+
+
+async def test_a_correction_of_another_day_opens_nothing_today(db: Database, team: Team, database_url: str) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot", level="lead")
+    await cap(db, team.workspace_id, Key(Scope.RUN, Owner.RUN, where.run_id), None)
+    await ledger.spend(db, where, usd("2"), BOT)
+    async with clock_moved(database_url, "3 days"):
+        await ledger.spend(db, Place(team.workspace_id, where.run_id, "today"), usd("0.5"), BOT)
+        async with db.workspace(team.workspace_id) as session:
+            await ledger.adjust(session, Place(team.workspace_id, where.run_id, "less"), -usd("1").usd, "twice", OLGA)
+        days = [each["settled_usd"] for each in await counters(db, team.workspace_id) if each["scope"] == "agent_day"]
+        assert days == [1, Decimal("0.5")]
+        with pytest.raises(Conflict) as refused:
+            async with db.workspace(team.workspace_id) as session:
+                await ledger.adjust(
+                    session, Place(team.workspace_id, where.run_id, "more"), -usd("1.2").usd, "thrice", OLGA
+                )
+        assert refused.value.code == "below_zero"
+    assert (await run_of(db, where))["usd"] == Decimal("1.5")

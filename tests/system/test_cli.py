@@ -270,6 +270,11 @@ class TestBudgets:
         made = cli("budget", "set", "run", "level", "lead", "--usd", "2.25")
         assert made.stdout.strip() == "run of level lead: USD 2.25, tokens none"
         assert "2.25" in cli("budget", "list").stdout
+        made = cli("budget", "set", "run", "level", "lead", "--tokens", "900")
+        assert made.stdout.strip() == "run of level lead: USD 2.25, tokens 900", "what is not said stays"
+        assert "USD none, tokens 900" in cli("budget", "set", "run", "level", "lead", "--usd", "none").stdout
+        nothing = cli("budget", "set", "run", "level", "lead")
+        assert (nothing.returncode, "say how much" in nothing.stderr) == (2, True)
         assert cli("budget", "set", "run", "level", "lead", "--usd", "-1").returncode == 1
         assert cli("budget", "set", "run", "level", "lead", "--tokens", "some").returncode == 2
         assert json.loads(cli("budget", "spending", "--scope", "run", "--json").stdout) is not None
