@@ -206,16 +206,28 @@ def _changes(table: Any, tried: dict[str, Any]) -> Iterator["RenderableType"]:
     def step(before: str, after: str) -> str:
         return before if before == after else f"{before} → {after}"
 
-    counts = [(step(*each["risk"]), step(*each["outcome"]), str(each["count"])) for each in tried["changes"]]
-    yield table(("risk", "outcome", "acts"), counts)
+    counts = [
+        (step(*each["risk"]), step(*each["outcome"]), step(*map(_asked, each["ask"])), str(each["count"]))
+        for each in tried["changes"]
+    ]
+    yield table(("risk", "outcome", "asked", "acts"), counts)
     examples = [
         (
             each["mission_id"] or each["verdict_id"],
             each["action"],
             step(each["before"]["risk"], each["after"]["risk"]),
             step(each["before"]["outcome"], each["after"]["outcome"]),
+            step(*map(_asked, each["ask"])),
             "; ".join(each["after"]["reasons"]),
         )
         for each in tried["examples"]
     ]
-    yield table(("for example", "action", "risk", "outcome", "because"), examples)
+    yield table(("for example", "action", "risk", "outcome", "asked", "because"), examples)
+
+
+def _asked(ask: dict[str, Any] | None) -> str:
+    """Who must approve, in few words."""
+    if ask is None:
+        return "nobody"
+    alone = ", not the requester" if ask["four_eyes"] == "required" else ""
+    return f"{ask['people']} {ask['role']}{alone}"

@@ -112,7 +112,8 @@ async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[Polic
     _hold_to_bounds(policy, wanted.limit)
     async with db.workspace(call.workspace_id) as session:
         past = await policies.verdicts(session, call.workspace_id, wanted.limit)
-    return Success(data=await asyncio.to_thread(replay, past, policy))
+        laws = await policies.laws(session, call.workspace_id, {row.policy_version for row in past})
+    return Success(data=await asyncio.to_thread(replay, past, laws, policy))
 
 
 def _hold_to_bounds(policy: Policy, limit: int) -> None:

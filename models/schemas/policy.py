@@ -82,11 +82,15 @@ class VerdictView(Judgement):
     at: datetime
 
 
+Asks = Annotated[tuple[Ask | None, Ask | None], Field(description="Who was to be asked, and who would have been.")]
+
+
 class Changed(BaseModel):
     """How many acts would have gone from one verdict to another."""
 
     risk: tuple[Risk, Risk]
     outcome: tuple[Outcome, Outcome]
+    ask: Asks
     count: int
 
 
@@ -100,6 +104,7 @@ class ChangedAct(BaseModel):
     policy_version: int
     before: Judgement
     after: Judgement
+    ask: Asks
 
 
 class PolicyTried(BaseModel):

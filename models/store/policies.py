@@ -1,7 +1,7 @@
 """A workspace's policy: its versions, which is in force, and what was judged by it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,15 @@ async def verdicts(session: AsyncSession, workspace_id: str, limit: int) -> Sequ
     statement = select(VerdictRow).where(VerdictRow.workspace_id == workspace_id)
     newest = statement.order_by(col(VerdictRow.at).desc(), col(VerdictRow.verdict_id).desc()).limit(limit)
     return list(await session.scalars(newest))
+
+
+async def laws(session: AsyncSession, workspace_id: str, versions: Collection[int]) -> dict[int, Policy]:
+    """Read versions of the policy as what they say."""
+    wanted = select(PolicyVersion).where(
+        PolicyVersion.workspace_id == workspace_id, col(PolicyVersion.version).in_(versions)
+    )
+    sources = {row.version: row.source for row in await session.scalars(wanted)}
+    return await asyncio.to_thread(lambda: {version: parse_policy(text) for version, text in sources.items()})
 
 
 async def _seed(session: AsyncSession, workspace_id: str, source: str) -> None:

@@ -151,13 +151,21 @@ class TestTry:
     async def test_shows_what_would_have_changed(self, api: httpx2.AsyncClient, past: None) -> None:
         found = (await api.post(f"{PATH}/try", json={"source": STRICT})).json()["data"]
         assert (found["judged"], found["changed"]) == (3, 3)
+        operator = {"role": "operator", "people": 1, "four_eyes": "unless_alone"}
         assert found["changes"] == [
-            {"risk": ["YELLOW", "YELLOW"], "outcome": ["allow", "deny"], "count": 2},
-            {"risk": ["RED", "RED"], "outcome": ["ask", "deny"], "count": 1},
+            {"risk": ["YELLOW", "YELLOW"], "outcome": ["allow", "deny"], "ask": [None, None], "count": 2},
+            {"risk": ["RED", "RED"], "outcome": ["ask", "deny"], "ask": [operator, None], "count": 1},
         ]
         one = next(example for example in found["examples"] if example["verdict_id"] == "merge-1")
         assert (one["before"]["rules"], one["after"]["rules"]) == (["protected-branch"], ["freeze", "protected-branch"])
         assert await in_force(api) == 1
+
+    async def test_who_would_have_been_asked_is_a_change(self, api: httpx2.AsyncClient, past: None) -> None:
+        """The quorum of one rule, and nothing else."""
+        source = SOURCE.replace("    risk: RED\n    ask: {role: operator}", "    risk: RED\n    ask: {people: 2}", 1)
+        found = (await api.post(f"{PATH}/try", json={"source": source})).json()["data"]
+        assert (found["changed"], found["changes"][0]["outcome"]) == (1, ["ask", "ask"])
+        assert [ask["people"] for ask in found["examples"][0]["ask"]] == [1, 2]
 
     async def test_the_same_policy_changes_nothing(self, api: httpx2.AsyncClient, past: None) -> None:
         found = (await api.post(f"{PATH}/try", json={"version": 1})).json()["data"]
