@@ -1,4 +1,4 @@
-"""The mission package: the twelve models of MISS-01, shared by HTTP, Postgres and Temporal."""
+"""The mission package: the twelve models of MISS-01, which HTTP and Postgres share; Temporal carries only its id."""
 
 from datetime import datetime
 from typing import Annotated, Literal
