@@ -98,7 +98,7 @@ async def end(
 
 
 _END = """
-    UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = now()
+    UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = mc_now()
     WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL
     AND NOT (status IS NOT DISTINCT FROM 'blocked' AND %(status)s = 'success') RETURNING agent_id
 """
