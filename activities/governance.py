@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.recording import StageRecorder, Verdict
-from activities.records import record_fact
+from activities.records import facts_before, record_fact
 from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.contracts.missions import TrustRequirements
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
@@ -52,7 +52,8 @@ class GovernanceActivities:
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             if mission.ended_at is not None:
                 raise MissionControlError("mission_ended", "the mission was closed from outside: it asks no more")
-            for task in _facts(question):
+            known = StageInput(ref=ref, base_sha=question.base_sha, head_sha=question.head_sha)
+            for task in facts_before(known, stressed=question.stressed):
                 result = await record_fact(self._recorder, session, mission, task)
                 if result.failed:
                     return RoundAnswer(failed_stage=task.ref.stage, reason=result.reason)
@@ -236,15 +237,6 @@ async def _terms(
     asking = [mission.created_by, question.started_by]
     asking += await governance.givers(session, question.ref) if verdict.asks else []
     return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, asking)
-
-
-def _facts(question: GovernanceInput) -> list[StageInput]:
-    """Name the stages before the question that only touch Postgres."""
-    known = StageInput(ref=question.ref, base_sha=question.base_sha, head_sha=question.head_sha)
-    names = [StageName.PUBLISH_DIAGNOSTICS, StageName.COLLECT_METRICS]
-    if not question.stressed:
-        names.insert(0, StageName.STRESS_TESTS)
-    return [known.model_copy(update={"ref": question.ref.model_copy(update={"stage": name})}) for name in names]
 
 
 def _binding(question: GovernanceInput, judged: Judged, law: InForce) -> Binding:

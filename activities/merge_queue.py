@@ -74,7 +74,7 @@ class MergeQueueActivities:
         return await self._tell(offer, offer.to, token) if holder.same(offer.to) else SlotOutcome(held=holder)
 
     async def _tell(self, offer: SlotOffer, to: SlotRequest, token: int) -> SlotOutcome:
-        grant = SlotGrant(queue_id=_name(offer.queue), number=to.number, token=token)
+        grant = SlotGrant(number=to.number, token=token)
         if await self._signal(to.workflow_id, to.run_id, self._doors.slot_granted, grant):
             return SlotOutcome()
         await merge_slots.release(self._db, offer.queue, to)

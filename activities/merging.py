@@ -56,7 +56,7 @@ class MergeActivities:
                     key=self._benches.key,
                 )
             except (RevertConflict, TargetDirty, PushRefused, NotFound, StageFailed) as refused:
-                return MergeResult(status=StageStatus.FAILED, reason=refused.message, conflict=True)
+                return MergeResult(status=StageStatus.FAILED, reason=refused.message)
             except TargetMoved as moved:
                 raise Unavailable("branch_keeps_moving", moved.message) from moved
             async with self._benches.db.workspace(task.ref.workspace_id) as session:

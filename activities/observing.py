@@ -63,11 +63,8 @@ class ObservationActivities:
                 broken = (f"the probe ({failure.message[:200]})",)
                 await log.line(failure.message)
             async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
-                now = await metric_windows.now(session)
-                samples = [Sample(metric_id=name, value=value, at=now) for name, value in measured.items()]
-                await metric_windows.add(
-                    session, seen.ref.workspace_id, seen.ref.mission_id, f"probe/{seen.number}", samples
-                )
+                source = f"probe/{seen.number}"
+                await metric_windows.add(session, seen.ref.workspace_id, seen.ref.mission_id, source, measured)
                 return await self._judge(session, seen, broken, log)
 
     @activity.defn

@@ -2,20 +2,17 @@
 
 from functools import partial
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.benches import Benches, Job
 from activities.heartbeats import heartbeating
 from activities.logs import StageLog
 from activities.recording import StageRecorder, outlasting
-from activities.records import record_fact
+from activities.records import facts_before, record_fact
 from activities.trials import Trials
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import StageInput
 from models.domain.errors import StageFailed
-from models.domain.metrics import Sample
-from models.domain.stages import StageName
 from models.store import metric_windows, probes, stages
 from models.store.probes import Probed
 from models.tables.missions import Stage
@@ -40,7 +37,7 @@ class ProbeActivities:
                 record = await stages.load(session, task.ref)
                 if record and probes.noted(record):
                     return
-                for earlier in _earlier(job, task):
+                for earlier in facts_before(task, stressed=job.commands.stress is not None):
                     await record_fact(self._recorder, session, job.mission, earlier)
                 record = await stages.begin(session, task.ref, activity.info().attempt)
             if record.ended_at is None:
@@ -65,18 +62,5 @@ class ProbeActivities:
     async def _keep(self, record: Stage, measured: dict[str, float], probed: Probed) -> None:
         async with self._db.workspace(record.workspace_id) as session:
             if await probes.note(session, record, probed):
-                await _sample(session, record, measured)
-
-
-def _earlier(job: Job, task: StageInput) -> list[StageInput]:
-    names = [StageName.PUBLISH_DIAGNOSTICS]
-    if job.commands.stress is None:
-        names.insert(0, StageName.STRESS_TESTS)
-    return [task.model_copy(update={"ref": task.ref.model_copy(update={"stage": name})}) for name in names]
-
-
-async def _sample(session: AsyncSession, record: Stage, measured: dict[str, float]) -> None:
-    now = await metric_windows.now(session)
-    found = [Sample(metric_id=name, value=value, at=now) for name, value in measured.items()]
-    source = f"probe/before/{record.round}/{record.candidate}"
-    await metric_windows.add(session, record.workspace_id, record.mission_id, source, found)
+                source = f"probe/before/{record.round}/{record.candidate}"
+                await metric_windows.add(session, record.workspace_id, record.mission_id, source, measured)

@@ -56,6 +56,14 @@ class RecordActivities:
             await conclude(self._recorder, session, end, stages.WORKER)
 
 
+def facts_before(task: StageInput, *, stressed: bool) -> list[StageInput]:
+    """Ask for the stages before this one that only touch Postgres: 5 only where nothing was stressed."""
+    names = [name for name in _FACTS if name.order < task.ref.stage.order]
+    if stressed:
+        names.remove(StageName.STRESS_TESTS)
+    return [task.model_copy(update={"ref": task.ref.model_copy(update={"stage": name})}) for name in names]
+
+
 async def record_fact(
     recorder: StageRecorder, session: AsyncSession, mission: Mission, task: StageInput
 ) -> StageResult:

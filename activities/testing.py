@@ -16,7 +16,6 @@ from models.contracts.pipeline import StageInput, StageRef, StageResult
 from models.domain import judging
 from models.domain.judging import MAX_REPEATED, Flaky, judge, settle, suspects, unrepeated
 from models.domain.law import split_test_files, touches
-from models.domain.metrics import Sample
 from models.domain.patches import PatchSummary
 from models.domain.stages import StageStatus
 from models.domain.stress import StressRun, compare_stress, in_words
@@ -114,9 +113,8 @@ class TestingActivities:
 
 async def _measured(ref: StageRef, run: StressRun, session: AsyncSession) -> None:
     """Keep what a patch that passes was measured at as samples, which stage 7 judges by as well."""
-    now = await metric_windows.now(session)
-    found = [Sample(metric_id=name, value=value, at=now) for name, value in run.measured.items()]
-    await metric_windows.add(session, ref.workspace_id, ref.mission_id, f"stress/{ref.round}/{ref.candidate}", found)
+    source = f"stress/{ref.round}/{ref.candidate}"
+    await metric_windows.add(session, ref.workspace_id, ref.mission_id, source, run.measured)
 
 
 def _summary(verdict: judging.Verdict) -> str:

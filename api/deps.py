@@ -115,3 +115,7 @@ class Pagination:
         if cursor and offset:
             raise InvalidInput("cursor_and_offset", "give cursor or offset, not both")
         return PageRequest(limit, order, offset, read_cursor(cursor, order) if cursor else None)
+
+
+Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
+"""The page of most lists: what was made last comes first."""

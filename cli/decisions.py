@@ -67,7 +67,7 @@ def show(client: Client, decision_id: DecisionId) -> None:
 
 @client_command(app, "approve")
 def approve(client: Client, decision_id: DecisionId, reason: Reason) -> None:
-    """Approve what `decision show` shows; the mission goes on.
+    """Approve what `decision show` shows; what asked for it goes on.
 
     \b
     Example:
@@ -78,7 +78,7 @@ def approve(client: Client, decision_id: DecisionId, reason: Reason) -> None:
 
 @client_command(app, "deny")
 def deny(client: Client, decision_id: DecisionId, reason: Reason) -> None:
-    """Deny; the mission ends without a merge."""
+    """Deny; what asked for it is not done."""
     _resolve(client, decision_id, "deny", reason)
 
 

@@ -1,4 +1,7 @@
-"""What an operator may set, in one place; the environment is read here and nowhere else."""
+"""What an operator may set, in one place, read from the environment here and nowhere else.
+
+Temporal's SDK reads its own `TEMPORAL_*`. What we pass on to processes that we start is read where they are started.
+"""
 
 import os
 from pathlib import Path

@@ -92,7 +92,7 @@ def keep_for_good() -> None:
 
 
 def audit_work(settings: Settings, db: Database, tools: Tools) -> list[Coroutine[Any, Any, None]]:
-    """List what keeps the audit log: it needs Postgres alone, and goes on while Temporal is away."""
+    """List what keeps the audit log: it needs no Temporal, and goes on while that is away (ADR 17)."""
     work = [Sealer(db, tools.recorder.key).run()]
     if settings.audit_mirror:
         url, place = settings.audit_mirror.get_secret_value(), settings.cache_dir / "audit-mirror"

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def dying_with_us(death_signal: str) -> tuple[str, ...]:
-    """Begin a command that must not work on unseen: it gets the signal when the thread that started it ends.
+def setpriv(*options: str) -> tuple[str, ...]:
+    """Begin a command with these options of `setpriv`; empty where it is not there (not Linux).
 
-    Empty where there is no `setpriv` (not Linux).
+    `--pdeathsig` is for what must not work on unseen: it gets the signal when the thread that started it ends, even by
+    SIGKILL.
     """
-    setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", death_signal, "--") if setpriv else ()
+    found = shutil.which("setpriv")
+    return (found, *options, "--") if options and found else ()
 
 
 async def undisturbed(work: Coroutine[Any, Any, T]) -> T:

@@ -103,7 +103,6 @@ class CommandResult:
     exit_code: int | None
     stopped: Stopped | None
     seconds: float
-    output_bytes: int
     isolation: Isolation
     peak_memory: int = 0
     left_behind: int = 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from activities.workbench.cleanup import dying_with_us
+from activities.workbench.cleanup import setpriv
 from models.domain.errors import StageFailed, Unavailable
 
 LOCAL_SECONDS = 120.0
@@ -124,7 +124,7 @@ class Git:
         self._scratch = home / "tmp"
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         # TERM lets it take its lock files away.
-        self._prefix = (*dying_with_us("TERM"), "git")
+        self._prefix = (*setpriv("--pdeathsig=TERM"), "git")
 
     async def run(
         self,

@@ -74,7 +74,6 @@ async def merge(
     evidence: str,
     date: datetime,
     key: ServiceKey,
-    title: str = "",
 ) -> Merged:
     """Merge `topic` into `branch`, which must still be at `base`, or find that this was done.
 
@@ -95,7 +94,7 @@ async def merge(
     merged = await merge_trees(mirror, base, topic)
     if merged.conflicts:
         raise MergeConflict(merged.conflicts)
-    message = f"Merge {title or mission.mission_id} into {branch}"
+    message = f"Merge {mission.mission_id} into {branch}"
     draft = Draft(merged.tree, (base, topic), message, {**mission.trailers(), "Evidence": evidence}, date)
     sha = await commit(mirror, draft, key)
     try:

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Mapping
 
-from models.domain.canonical import sha256_digest
-
 CREDENTIALS = re.compile(rb"//[^\s/]+@")
 LONGEST_LINE = 16 * 1024
 KEPT = 1024 * 1024
@@ -107,7 +105,3 @@ class CappedLog:
             return bytes(self._head + self._tail)
         gap = f"\n[{self.dropped} bytes left out]\n".encode()
         return bytes(self._head) + gap + bytes(self._tail[-self._tail_size :])
-
-    def digest(self) -> str:
-        """Content address of the log as it is stored."""
-        return sha256_digest(self.content())

@@ -59,15 +59,15 @@ class _Pump:
 
     def __init__(self, scrubber: Scrubber, limit: int, on_output: OnOutput) -> None:
         self._scrubber, self._limit, self._on_output = scrubber, limit, on_output
-        self.total = 0
+        self._total = 0
 
     async def run(self, source: asyncio.StreamReader) -> bool:
         """Carry until the end; True if more came than is allowed."""
         while chunk := await source.read(CHUNK):
-            allowed = chunk[: max(0, self._limit - self.total)]
-            self.total += len(chunk)
+            allowed = chunk[: max(0, self._limit - self._total)]
+            self._total += len(chunk)
             await self._give(self._scrubber.feed(allowed))
-            if self.total > self._limit:
+            if self._total > self._limit:
                 return True
         await self._give(self._scrubber.flush())
         return False
@@ -139,7 +139,7 @@ class Sandbox:
             watch = Watch(command.limits, prepared.cage, tree, disk)
             exit_code, stopped, left = await self._follow(tree, watch, pump)
             seconds = time.monotonic() - began
-            return CommandResult(exit_code, stopped, seconds, pump.total, self.isolation, watch.peak_memory, left)
+            return CommandResult(exit_code, stopped, seconds, self.isolation, watch.peak_memory, left)
 
     @contextlib.asynccontextmanager
     async def _prepared(self, command: Command) -> AsyncIterator[_Prepared]:

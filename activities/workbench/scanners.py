@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from activities.workbench.cleanup import dying_with_us, undisturbed
+from activities.workbench.cleanup import setpriv, undisturbed
 from activities.workbench.command import OUT, WORKSPACE, CommandRunner
 from activities.workbench.locks import exclusive
 from activities.workbench.mirrors import Mirror
@@ -216,7 +216,7 @@ async def _own(folder: Path) -> AsyncIterator[tuple[Path, int]]:
 async def _work(folder: Path, salt: bytes, lock: int) -> dict[str, Any]:
     """Run the worker, alone with its folder: no variable of ours, and so no secret of ours, goes along."""
     process = await asyncio.create_subprocess_exec(
-        *dying_with_us("KILL"),
+        *setpriv("--pdeathsig=KILL"),
         *(sys.executable, "-I", "-m", "activities.workbench.scan_worker", str(folder)),
         cwd=folder,
         env={"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"},

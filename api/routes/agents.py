@@ -1,9 +1,8 @@
 """Agents: registered, let in, heard of, held, and deactivated (AGENT-01..11)."""
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
@@ -13,9 +12,9 @@ from api.deps import (
     AgentOrAdmin,
     Db,
     LivingAgent,
+    Newest,
     OnlyOnce,
     Operator,
-    Pagination,
     Policies,
     Reader,
     ReaderOrRegistrant,
@@ -44,13 +43,11 @@ from models.schemas.agents import (
 )
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyRotate
-from models.schemas.pagination import PageRequest
 from models.store import agents, budgets, registrations, workspaces
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 
 routes = router("agents")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 SECRET = "secret"  # noqa: S105  # the name of a field
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Admin, Db, Human, OnlyOnce, Operator, Pagination
+from api.deps import Admin, Db, Human, Newest, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
 from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
@@ -32,7 +32,6 @@ from models.store import audit, audit_export, audit_tree, signing_keys
 from models.tables.audit import AuditRow
 
 routes = router("audit")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 BySize = Annotated[PageRequest, Depends(Pagination("size", default="-size"))]
 RowId = Annotated[int, Path(ge=0, le=2**63 - 1)]
 

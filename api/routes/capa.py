@@ -1,22 +1,18 @@
 """Corrective and preventive actions (HEAL-23, HEAL-24, V-18)."""
 
-from typing import Annotated
-
-from fastapi import Depends, Response
+from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Db, OnlyOnce, Operator, Pagination, Reader, ServiceOrOperator
+from api.deps import Db, Newest, OnlyOnce, Operator, Reader, ServiceOrOperator
 from api.routing import router
 from api.views import page_of
 from models.contracts.missions import Named
 from models.domain.states import CapaStatus, Severity
 from models.schemas.capa import CapaCreate, CapaPatch, CapaView
 from models.schemas.envelope import Page, Success
-from models.schemas.pagination import PageRequest
 from models.store import capas
 
 routes = router("capa")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 
 
 @routes.post("/capa", status_code=201, response_model=Success[CapaView])

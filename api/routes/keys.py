@@ -1,13 +1,12 @@
 """API keys: made, listed, rotated, revoked (API-07, AGENT-06, V-46)."""
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import Admin, Anybody, Db, OnlyOnce, Pagination
+from api.deps import Admin, Anybody, Db, Newest, OnlyOnce
 from api.routing import router
 from api.scopes import require_use
 from api.views import page_of
@@ -16,11 +15,9 @@ from models.domain.errors import NotFound
 from models.domain.principals import Kind
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyCreate, KeyMade, KeyRotate, KeyView
-from models.schemas.pagination import PageRequest
 from models.store import api_keys, principals
 
 routes = router("keys")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 SECRET = "secret"  # noqa: S105  # the name of a field
 
 

@@ -3,24 +3,22 @@
 from secrets import token_hex
 from typing import Annotated
 
-from fastapi import Depends, Query, Response
+from fastapi import Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import AnyWriter, Db, OnlyOnce, Operator, Pagination, Policies, Reader
+from api.deps import AnyWriter, Db, Newest, OnlyOnce, Operator, Policies, Reader
 from api.missions import require_access, require_assigned
 from api.routing import router
 from api.views import page_of
 from models.domain.memory import NoteKind, NoteState, scoped
 from models.schemas.envelope import Page, Success
 from models.schemas.memory import MemoryCreate, MemorySummary, MemoryView
-from models.schemas.pagination import PageRequest
 from models.store import memory, missions
 from models.store.database import Database
 from models.tables.missions import Mission
 
 routes = router("memory")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 
 
 @routes.post("/memory", status_code=201, response_model=Success[MemoryView])

@@ -1,22 +1,18 @@
 """Who acts in the workspace: humans, agents and services (POL-19, C-03)."""
 
-from typing import Annotated
-
-from fastapi import Depends, Response
+from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Admin, Db, OnlyOnce, Pagination, Reader
+from api.deps import Admin, Db, Newest, OnlyOnce, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.principals import Kind
 from models.schemas.envelope import Page, Success
 from models.schemas.names import CleanName
-from models.schemas.pagination import PageRequest
 from models.schemas.principals import PrincipalCreate, PrincipalView
 from models.store import principals
 
 routes = router("principals")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 
 
 @routes.post("/principals", status_code=201, response_model=Success[PrincipalView])

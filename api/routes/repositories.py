@@ -1,22 +1,18 @@
 """The git repositories that missions may change."""
 
-from typing import Annotated
-
-from fastapi import Depends, Response
+from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import AppSettings, Db, OnlyOnce, Operator, Pagination, Reader
+from api.deps import AppSettings, Db, Newest, OnlyOnce, Operator, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.names import environment
 from models.repositories import look
 from models.schemas.envelope import Page, Success
-from models.schemas.pagination import PageRequest
 from models.schemas.repositories import RepositoryCreate, RepositoryView
 from models.store import repositories
 
 routes = router("repositories")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 
 
 @routes.post("/repositories", status_code=201, response_model=Success[RepositoryView])

@@ -1,37 +1,20 @@
 """A browser's session: a key exchanged for a cookie, because EventSource cannot send headers (C-08)."""
 
 from datetime import timedelta
-from typing import Annotated
 
 from fastapi import Request, Response
-from pydantic import Field
 
 from api.auth import COOKIE, secret_of
 from api.deps import PUBLIC, Anybody, Db
 from api.routing import router
 from api.services import services
 from models.domain.errors import Unauthenticated
-from models.domain.principals import Kind, Role
-from models.schemas.envelope import Body, Success
+from models.schemas.envelope import Success
+from models.schemas.session import SessionOpen, SessionView
 from models.store import keys
 
 LASTS = timedelta(hours=12)
 routes = router("auth")
-
-
-class SessionOpen(Body):
-    """The key to exchange."""
-
-    key: Annotated[str, Field(min_length=1, max_length=200, repr=False)]
-
-
-class SessionView(Body):
-    """Whom the cookie stands for."""
-
-    principal: str
-    workspace_id: str
-    kind: Kind
-    role: Role | None
 
 
 @routes.post("/auth/session", dependencies=[PUBLIC])

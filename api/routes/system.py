@@ -4,7 +4,6 @@ from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
-from pydantic import BaseModel
 
 from api.deps import INSIDE, Db, Workflows
 from api.routing import Route
@@ -12,6 +11,7 @@ from api.sdk_metrics import sdk_metrics
 from api.services import services
 from models.domain.errors import Unavailable
 from models.schemas.envelope import Success
+from models.schemas.system import Alive, Ready
 from models.store import audit_tree, system
 from models.store.migrate import expected_revision
 
@@ -21,25 +21,9 @@ _EXPECTED = expected_revision()
 WATCHERS = Gauge("mission_control_event_watchers", "Open event streams.")
 MISSIONS = Gauge("mission_control_missions", "Missions that have not ended.", ["status"])
 DECISIONS = Gauge("mission_control_pending_decisions", "Questions waiting for a human.")
-
-
 SEALED = Gauge("mission_control_audit_sealed_rows", "Audit rows under the newest checkpoint.")
 MIRRORED = Gauge("mission_control_audit_mirrored_rows", "Audit rows under the newest checkpoint that the mirror has.")
 UNSEALED = Gauge("mission_control_audit_unsealed_seconds", "Age of the oldest audit row that is not sealed yet.")
-
-
-class Alive(BaseModel):
-    """The process runs."""
-
-    status: Literal["ok"] = "ok"
-
-
-class Ready(BaseModel):
-    """What works. Reads and decisions need the database only; commands to missions need Temporal too."""
-
-    database: Literal["ok"] = "ok"
-    migrations: str
-    temporal: Literal["ok", "unavailable"]
 
 
 @routes.get("/healthz")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from api.deps import Db, Pagination, Reader
+from api.deps import Db, Newest, Pagination, Reader
 from api.routing import router
 from api.views import page_of
 from models.contracts.missions import Named
@@ -14,7 +14,6 @@ from models.schemas.trust import TrustChangeView, TrustScore
 from models.store import agents, trust
 
 routes = router("agents")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 Latest = Annotated[PageRequest, Depends(Pagination("at", default="-at"))]
 
 

@@ -1,12 +1,10 @@
 """Workspaces, and the humans who are members of them (WORKSPACE-01, 04, 05, 07)."""
 
-from typing import Annotated
-
-from fastapi import Depends, Response
+from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.blocks import ToMissions, told
-from api.deps import Admin, Db, Human, OnlyOnce, OnlyOnceEverywhere, Pagination, PlatformAdmin, Reader
+from api.deps import Admin, Db, Human, Newest, OnlyOnce, OnlyOnceEverywhere, PlatformAdmin, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.budgets import MONTH
@@ -14,13 +12,12 @@ from models.domain.principals import Role
 from models.schemas.budgets import LimitView
 from models.schemas.envelope import Page, Success
 from models.schemas.names import CleanName
-from models.schemas.pagination import MAX_LIMIT, PageRequest
+from models.schemas.pagination import MAX_LIMIT
 from models.schemas.principals import MemberPut, PrincipalView
 from models.schemas.workspaces import WorkspaceBudget, WorkspaceChange, WorkspaceCreate, WorkspaceMade, WorkspaceView
 from models.store import budgets, principals, workspaces
 
 routes = router("workspaces")
-Newest = Annotated[PageRequest, Depends(Pagination("created_at", default="-created_at"))]
 
 
 @routes.post("/workspaces", status_code=201, response_model=Success[WorkspaceMade])

@@ -38,7 +38,6 @@ class SlotRequest(SlotRelease):
 class SlotGrant(Payload):
     """Hands out the slot. `token` grows with every grant: the fence refuses an older one."""
 
-    queue_id: str
     number: int
     token: int
 

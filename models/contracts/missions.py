@@ -1,4 +1,4 @@
-"""The mission package: the twelve models of MISS-01, shared by HTTP, Postgres and Temporal."""
+"""The mission package: the twelve models of MISS-01, which HTTP and Postgres share; Temporal carries only its id."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -9,9 +9,8 @@ from models.contracts.wire import BOTH_CASES
 from models.domain.memory import WriteScope
 from models.domain.metrics import Comparator, Finite
 from models.domain.names import one_spelling
+from models.domain.patches import MAX_PATCH_BYTES
 from models.domain.states import MissionOutcome, MissionStatus, Severity
-
-MAX_PATCH_BYTES = 16 * 1024 * 1024
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Named = Annotated[Name, AfterValidator(one_spelling)]

@@ -197,7 +197,6 @@ class MergeResult(Payload):
     reason: str = ""
     merge_sha: str = ""
     moved_to: str = ""
-    conflict: bool = False
 
 
 class ObserveInput(StageTask):

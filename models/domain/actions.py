@@ -2,6 +2,9 @@
 
 The verdict on a merge is asked in stage 8 and covers what leads to it; the others are declared so that a policy, and
 whoever reads it, can name them.
+
+What the worker's own loops do is no action: `activities/sealing.py` and `activities/mirroring.py` keep the audit log
+whatever a policy says, also while Temporal is away, and nobody asks them to (ADR 17).
 """
 
 from collections.abc import Mapping

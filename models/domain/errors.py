@@ -1,4 +1,4 @@
-"""Every failure Mission Control names, in one tree.
+"""The kinds of failure that Mission Control names. One that a single module knows stands there, as one of these.
 
 MissionControlError
 ├── InvalidInput            422  the request is understood and refused

@@ -42,7 +42,12 @@ _CI_FILES = (
     ".woodpecker.yml",
 )
 _TEST_SUPPORT = (
-    *("**/conftest.py", "**/pytest.ini", "**/.pytest.ini", "**/pytest.toml", "**/.pytest.toml", "**/tox.ini"),
+    "**/conftest.py",
+    "**/pytest.ini",
+    "**/.pytest.ini",
+    "**/pytest.toml",
+    "**/.pytest.toml",
+    "**/tox.ini",
 )
 _TEST_CONFIGURATION = (*_TEST_SUPPORT, "**/setup.cfg", "**/pyproject.toml")
 DEFAULT_TEST_PATHS = (

@@ -31,8 +31,6 @@ def _endpoint(url: str) -> str:
 Endpoint = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_endpoint)]
 Capabilities = Annotated[tuple[CleanName, ...], Field(max_length=100)]
 Tools = Annotated[Globs, Field(description="The tools it may call, as patterns such as `git_*`; [] is none.")]
-Explanation = Said
-
 
 CAPS = {Scope.AGENT_DAY: "daily_cap_usd", Scope.RUN: "run_cap_usd"}
 """Fields of agents, by their limits (BUDG-12)."""
@@ -50,7 +48,7 @@ class AgentRegister(Body):
 class AgentDecide(Body):
     """Why a registration is approved or rejected."""
 
-    explanation: Explanation = "decided without further words"
+    explanation: Said = "decided without further words"
 
 
 class AgentChange(Body):

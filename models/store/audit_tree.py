@@ -24,6 +24,7 @@ from models.domain.merkle import (
 )
 from models.schemas.pagination import PageRequest
 from models.store import audit_counts, pagination
+from models.store.events import IN_INDEX_ORDER
 from models.store.pagination import Rows
 from models.tables.audit import AuditCheckpoint, AuditLeaf, AuditMirrored
 
@@ -67,7 +68,7 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE) -> i
     if last and not await _continues(session, checkpoints.read(last.note), Checkpoint(name, size, frontier.root)):
         raise Conflict("audit_tree_broken", f"the audit tree is not that of its checkpoint {size}: verify an export")
     place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
-    await session.execute(_IN_INDEX_ORDER)
+    await session.execute(IN_INDEX_ORDER)
     row = (await session.execute(_SEAL, {**place, "size": size, "limit": limit})).one()
     if row.leaves is None:
         return 0
@@ -107,7 +108,7 @@ async def standing(session: AsyncSession) -> Standing:
     """Tell how far sealing and mirror are."""
     last = await latest(session)
     place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
-    await session.execute(_IN_INDEX_ORDER)
+    await session.execute(IN_INDEX_ORDER)
     waits = (await session.execute(_WAITS, place)).scalar()
     mirrored = await session.scalar(select(AuditMirrored.size).order_by(col(AuditMirrored.size).desc()).limit(1))
     return Standing(last.size if last else 0, mirrored or 0, max(float(waits or 0), 0))
@@ -180,9 +181,6 @@ _TRY_LOCK = text(
     " IS DISTINCT FROM (SELECT ROW(epoch, xid, id) FROM audit_checkpoint ORDER BY size DESC LIMIT 1)"
     " THEN pg_try_advisory_xact_lock(:lock) ELSE false END"
 )
-
-# Postgres guesses far too few rows behind a row comparison, and would sort all of them to return the first.
-_IN_INDEX_ORDER = text("SET LOCAL enable_sort = off")
 
 # Settled is what no running transaction can precede any more, as in the tail of events.
 _SEAL = text("""

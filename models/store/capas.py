@@ -60,7 +60,7 @@ async def change(session: AsyncSession, workspace_id: str, capa_id: str, patch: 
     statement = (
         update(Capa)
         .where(col(Capa.workspace_id) == workspace_id, col(Capa.capa_id) == capa_id)
-        .values(**patch.changes, updated_at=func.now())
+        .values(**patch.changes, updated_at=func.mc_now())
         .returning(Capa)
     )
     capa = (await session.scalars(statement, execution_options={"populate_existing": True})).one()

@@ -95,7 +95,7 @@ PAY = f"""
         RETURNING period
     ), ended AS (
         INSERT INTO run (workspace_id, run_id, mission_id, status, created_by, started_at, ended_at)
-        SELECT %(workspace_id)s, %(mission_id)s, %(mission_id)s, %(status)s, 'worker', began, GREATEST(now(), began)
+        SELECT %(workspace_id)s, %(mission_id)s, %(mission_id)s, %(status)s, 'worker', began, GREATEST(mc_now(), began)
         FROM due, all_of_month
         ON CONFLICT (workspace_id, run_id) DO UPDATE SET status = EXCLUDED.status, ended_at = EXCLUDED.ended_at,
         reason = NULL, blocked_by = NULL, blocked_period = NULL

@@ -127,8 +127,8 @@ _INSERT_ALL = text(
     " RETURNING epoch, CAST(xid AS text) AS xid, id"
 )
 
-# Postgres guesses far too few rows behind a row comparison, and would sort a million to return the first 500.
-_IN_INDEX_ORDER = text("SET LOCAL enable_sort = off")
+IN_INDEX_ORDER = text("SET LOCAL enable_sort = off")
+"""Postgres guesses far too few rows behind a row comparison, and would sort a million to return the first 500."""
 
 # `xid` here is text, for drivers know no xid8: ORDER BY must name `event.xid`, or 1000 sorts before 999.
 _COLUMNS = (
@@ -139,7 +139,7 @@ _COLUMNS = (
 
 async def settled_after(session: AsyncSession, after: Place, limit: int = 1000) -> list[tuple[Place, Event]]:
     """Read the next events that no running transaction can precede any more, of all workspaces (system door)."""
-    await session.execute(_IN_INDEX_ORDER)
+    await session.execute(IN_INDEX_ORDER)
     rows = await session.execute(_TAIL, {"epoch": after.epoch, "xid": str(after.xid), "id": after.id, "limit": limit})
     return [_event(row) for row in rows.mappings()]
 
@@ -186,7 +186,7 @@ async def between(
         "subject_id": subject_id,
         "limit": REPLAY_CHUNK,
     }
-    await session.execute(_IN_INDEX_ORDER)
+    await session.execute(IN_INDEX_ORDER)
     return [_event(row) for row in (await session.execute(_BETWEEN, values)).mappings()]
 
 
@@ -201,7 +201,7 @@ async def replayable_after(session: AsyncSession, workspace_id: str, after: Plac
     if after > upto:  # seen through another process whose tail is ahead of ours, or never given out by this database
         return None if known else upto
     values = {**_range(workspace_id, after, upto), "rows": MAX_REPLAY, "hours": REPLAY_HOURS}
-    await session.execute(_IN_INDEX_ORDER)
+    await session.execute(IN_INDEX_ORDER)
     newest_left_out = (await session.execute(_TOO_OLD, values)).one_or_none()
     if newest_left_out:
         return _place(newest_left_out)

@@ -132,6 +132,7 @@ async def lock_first_start(session: AsyncSession) -> None:
 
 
 def valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Pick the keys that are neither revoked nor expired by the database's clock."""
     unexpired = or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > func.mc_now())
     return col(ApiKey.revoked_at).is_(None), unexpired
 

@@ -1,6 +1,6 @@
 """Samples of a metric in a window of time, and the snapshots a mission keeps of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, text
@@ -62,8 +62,12 @@ async def _of_metric(
     return [Sample(metric_id=row.metric_id, value=row.value, at=row.at) for row in await session.execute(statement)]
 
 
-async def add(session: AsyncSession, workspace_id: str, mission_id: str, source: str, found: list[Sample]) -> None:
-    """Keep samples that a mission's own command measured; a repeated run has the same ids and adds nothing."""
+async def add(
+    session: AsyncSession, workspace_id: str, mission_id: str, source: str, measured: Mapping[str, float]
+) -> None:
+    """Keep what a mission's own command measured as samples of now; a repeat has the same ids and adds nothing."""
+    at = await now(session)
+    found = [Sample(metric_id=name, value=value, at=at) for name, value in measured.items()]
     await _insert(session, workspace_id, mission_id, source, None, found)
 
 

@@ -24,6 +24,6 @@ def _moving(changes: str) -> str:
     """  # noqa: S608  # as above
 
 
-START = _moving("run_id = %(run_id)s, started_at = now()")
-MERGED = _moving("merge_sha = %(merge_sha)s, merged_at = now()")
-CLOSED = _moving("outcome = %(outcome)s, reason = %(reason)s, ended_at = now(), paused = false, blocked = NULL")
+START = _moving("run_id = %(run_id)s, started_at = mc_now()")
+MERGED = _moving("merge_sha = %(merge_sha)s, merged_at = mc_now()")
+CLOSED = _moving("outcome = %(outcome)s, reason = %(reason)s, ended_at = mc_now(), paused = false, blocked = NULL")

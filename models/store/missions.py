@@ -173,7 +173,7 @@ async def cancel_open(session: AsyncSession, workspace_id: str, mission_id: str,
             col(Mission.status) == MissionStatus.OPEN.value,
             col(Mission.run_id).is_(None),
         )
-        .values(status=MissionStatus.ESCALATED.value, outcome=outcome, reason=said, ended_at=func.now())
+        .values(status=MissionStatus.ESCALATED.value, outcome=outcome, reason=said, ended_at=func.mc_now())
         .returning(col(Mission.mission_id))
     )
     if (await session.execute(statement)).scalar_one_or_none() is None:

@@ -60,7 +60,7 @@ PEEK = f"""
 
 _CLAIM = f"""
     WITH me AS MATERIALIZED ({_FIT}), chosen AS MATERIALIZED ({_NEXT} FOR UPDATE OF m SKIP LOCKED), claimed AS (
-        UPDATE mission SET assigned_to = %(name)s, claimed_at = now()
+        UPDATE mission SET assigned_to = %(name)s, claimed_at = mc_now()
         WHERE workspace_id = %(workspace_id)s AND mission_id = (SELECT mission_id FROM chosen) RETURNING *
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)

@@ -98,7 +98,7 @@ async def end(
 
 
 _END = """
-    UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = now()
+    UPDATE run SET status = %(status)s, reason = COALESCE(%(reason)s, reason), ended_at = mc_now()
     WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL
     AND NOT (status IS NOT DISTINCT FROM 'blocked' AND %(status)s = 'success') RETURNING agent_id
 """
@@ -196,13 +196,9 @@ async def lock_open(session: AsyncSession, workspace_id: str, run_id: str, *, al
     return run
 
 
-def _names(workspace_id: str, run_id: str) -> dict[str, Any]:
-    return {"workspace_id": workspace_id, "run_id": run_id}
-
-
 def _key(workspace_id: str, run_id: str) -> dict[str, Any]:
     """Name a run, alone and as the only one of a list."""
-    return {**_names(workspace_id, run_id), "run_ids": [run_id]}
+    return {"workspace_id": workspace_id, "run_id": run_id, "run_ids": [run_id]}
 
 
 async def _tell(

@@ -30,7 +30,7 @@ async def close_on(session: AsyncSession, workspace_id: str, mission_id: str, ho
             col(Workbench.mission_id) == mission_id,
             col(Workbench.host) == host,
         )
-        .values(closed_at=func.now())
+        .values(closed_at=func.mc_now())
     )
 
 

@@ -141,7 +141,7 @@ class TestRollBack:
         await may(case, "read_only")
         refs = case.repo.git("for-each-ref")
         answer = await reverted(case)
-        assert (answer.status, answer.conflict, "read_only" in answer.reason) == (StageStatus.FAILED, True, True)
+        assert (answer.status, "read_only" in answer.reason) == (StageStatus.FAILED, True)
         assert (case.repo.git("for-each-ref"), (await case.row()).revert_sha) == (refs, None)
 
     async def test_the_revert_says_why_in_one_line(self, shop: Shop) -> None:
@@ -157,5 +157,5 @@ class TestRollBack:
         case = await (await shop.mission()).merged()
         case.repo.commit({"calc.txt": "a * b\n"})
         answer = await reverted(case)
-        assert (answer.status, answer.conflict) == (StageStatus.FAILED, True)
+        assert (answer.status, "Later commits build on the merge" in answer.reason) == (StageStatus.FAILED, True)
         assert (await case.row()).revert_sha is None

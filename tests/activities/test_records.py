@@ -6,7 +6,6 @@ from decimal import Decimal
 import pytest
 
 from models.contracts.pipeline import Conclusion, ControlRecord
-from models.domain.metrics import Sample
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
 from models.store import metric_windows, stages
@@ -20,9 +19,7 @@ TARGET = {"metric_targets": [{"metric_id": "search.p95", "comparator": "<", "tar
 
 async def measured(case: Case, value: float) -> None:
     async with case.db.workspace(case.workspace_id) as session:
-        now = await metric_windows.now(session)
-        sample = Sample(metric_id="search.p95", value=value, at=now)
-        await metric_windows.add(session, case.workspace_id, case.mission_id, "test", [sample])
+        await metric_windows.add(session, case.workspace_id, case.mission_id, "test", {"search.p95": value})
 
 
 async def test_a_stage_that_is_skipped_says_why_once(shop: Shop) -> None:

@@ -109,7 +109,7 @@ class TestUsesEverythingUp:
         limits = replace(TIGHT, output=64 * MEGABYTE)
         result = await anywhere.sandbox.run(anywhere.command("yes | head -c 1000000000", limits), count)
         assert result.stopped is Stopped.OUTPUT
-        assert taken == limits.output < result.output_bytes
+        assert taken == limits.output
         assert psutil.Process().memory_info().rss - before < 32 * MEGABYTE
 
     async def test_closes_its_worktree_to_hide_what_it_writes(self, anywhere: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,13 @@ async def actions(api: httpx2.AsyncClient, **params: Any) -> list[str]:
 
 class TestActs:
     async def test_what_operators_do_is_there_with_their_name(self, client: Caller, team: Team, repo: Repo) -> None:
-        api, admin = client(team.operator), client(team.admin)
+        api, admin, began = client(team.operator), client(team.admin), datetime.now(UTC)
         mission = await filed(api, repo, patch_candidates=[{"diff": DIFF}])
-        await api.post(f"{API}/missions/{mission['mission_id']}/cancel", json={})
+        canceled = await api.post(f"{API}/missions/{mission['mission_id']}/cancel", json={})
         capa = (await api.post(f"{API}/capa", json={"title": "t", "cause": "c", "severity": "low"})).json()["data"]
         await api.patch(f"{API}/capa/{capa['capa_id']}", json={"status": "in_progress"})
         made = (await admin.post(f"{API}/keys", json={"principal": "olga", "role": "operator"})).json()["data"]
-        await admin.post(f"{API}/keys/{made['key_id']}/rotate", json={})
+        rotated = (await admin.post(f"{API}/keys/{made['key_id']}/rotate", json={})).json()["data"]
         await admin.delete(f"{API}/keys/{made['key_id']}")
         assert await actions(api, actor="operator") == [
             "repository.registered",
@@ -76,9 +77,16 @@ class TestActs:
             "api_key.rotated",
             "api_key.revoked",
         ]
-        rows = await listed(api)
+        rows = list(reversed(await listed(api)))
         assert {row["actor_kind"] for row in rows} == {"human"}
-        assert all(row["correlation_id"].startswith("req_") for row in rows)
+        times = [datetime.fromisoformat(row["created_at"]) for row in rows]
+        assert times == sorted(times)
+        assert began <= times[0] <= times[-1] <= datetime.now(UTC)
+        mission_id, capa_id, key_id, new_id = mission["mission_id"], capa["capa_id"], made["key_id"], rotated["key_id"]
+        about = [mission["repository_id"], mission_id, mission_id, capa_id, capa_id]
+        assert [row["subject"]["id"] for row in rows] == [*about, "olga", key_id, new_id, key_id, key_id]
+        requests = [row["correlation_id"] for row in rows]
+        assert (requests[2], len(set(requests))) == (canceled.headers["x-request-id"], 7)
         assert made["secret"] not in json.dumps(rows)
 
     async def test_a_stage_s_row_carries_commit_configuration_and_signed_record(

@@ -136,7 +136,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     ),
     (
         MergeResult(status=StageStatus.SKIPPED, moved_to="n"),
-        '{"status":"skipped","reason":"","merge_sha":"","moved_to":"n","conflict":false}',
+        '{"status":"skipped","reason":"","merge_sha":"","moved_to":"n"}',
     ),
     (
         ObserveInput(ref=REF, merge_sha="m", started_at=NOON, number=2, breaches=("p95",)),
@@ -173,7 +173,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     (QUEUE, QUEUE_JSON),
     (LEFT, LEFT_JSON),
     (REQUEST, REQUEST_JSON),
-    (SlotGrant(queue_id="q", number=3, token=7), '{"queue_id":"q","number":3,"token":7}'),
+    (SlotGrant(number=3, token=7), '{"number":3,"token":7}'),
     (SlotAsk(queue=QUEUE, request=REQUEST), f'{{"queue":{QUEUE_JSON},"request":{REQUEST_JSON}}}'),
     (
         SlotReturn(queue=QUEUE, release=LEFT, waited=True),
@@ -216,6 +216,7 @@ OLDER: list[tuple[Payload | Binding, str]] = [
         '{"patch_id":"p","config_hash":"c","policy_version":"v"}',
     ),
     (StageInput(ref=REF, base_sha="b"), f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"","merge_sha":""}}'),
+    (SlotGrant(number=3, token=7), '{"queue_id":"q","number":3,"token":7}'),
     (
         Conclusion(ref=REF, outcome=MissionOutcome.FAILED, reason="r"),
         f'{{"ref":{REF_JSON},"outcome":"failed","reason":"r","decision_id":"d"}}',

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activities.workbench.output import CappedLog, CredentialFilter, Scrubber
-from models.domain.canonical import sha256_digest
 
 WORDS = {"/srv/data/patched": "/workspace", "/srv/data/patched/env": "/env", "/srv/cache": "/env", "/tmp/home": "/tmp"}
 
@@ -71,4 +70,3 @@ class TestCappedLog:
         if log.dropped:
             expected = data[:20] + f"\n[{log.dropped} bytes left out]\n".encode() + data[-30:]
         assert log.content() == expected
-        assert log.digest() == sha256_digest(expected)

@@ -109,7 +109,7 @@ class TestGrants:
         await run.pause()
         await run.resume()
         await world.waits(run, repository)
-        late = SlotGrant(queue_id="late", number=1, token=1)
+        late = SlotGrant(number=1, token=1)
         await run.handle.signal(CodingPipelineWorkflow.slot_granted, late)
         await run.note("does it wait?")
         assert run.script.tokens == []

@@ -1,6 +1,5 @@
 """Acceptance targets are held against real samples: those of everybody, and of the mission itself."""
 
-from models.domain.metrics import Sample
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
 from models.schemas.metrics import ObservationCreate
@@ -18,8 +17,7 @@ async def filed(world: World, metric_id: str) -> Run:
 async def probed(world: World, run: Run, metric_id: str) -> None:
     """A mission's own probe reads 5."""
     async with world.db.workspace(world.workspace_id) as session:
-        sample = Sample(metric_id=metric_id, value=5, at=await metric_windows.now(session))
-        await metric_windows.add(session, world.workspace_id, run.mission_id, "probe/0", [sample])
+        await metric_windows.add(session, world.workspace_id, run.mission_id, "probe/0", {metric_id: 5})
 
 
 async def test_what_was_read_for_another_mission_does_not_count(world: World) -> None:

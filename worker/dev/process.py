@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from typing import ClassVar, Self
 
 import psutil
 
+from activities.workbench.cleanup import setpriv
 from models.domain.errors import Unavailable
 from worker.dev.ports import listens
 
@@ -31,16 +31,13 @@ class RunAs:
         return [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
 
 
-def launcher(user: RunAs | None = None, death_signal: signal.Signals | None = None) -> list[str]:
-    """The `setpriv` prefix that changes the user and ties the child's life to ours.
+def launcher(user: RunAs | None = None, death_signal: signal.Signals | None = None) -> tuple[str, ...]:
+    """What changes the user and ties the child's life to ours.
 
-    The kernel sends `death_signal` when the thread that started the child ends, even by SIGKILL. Where there is no
-    `setpriv` (not Linux) the next `up` clears away what a killed one left.
+    Where there is no `setpriv` the next `up` clears away what a killed one left.
     """
-    options = user.options if user else []
-    if death_signal:
-        options = [*options, f"--pdeathsig={death_signal.name.removeprefix('SIG')}"]
-    return ["setpriv", *options, "--"] if options and shutil.which("setpriv") else []
+    dying = [f"--pdeathsig={death_signal.name.removeprefix('SIG')}"] if death_signal else []
+    return setpriv(*(user.options if user else []), *dying)
 
 
 class Child:

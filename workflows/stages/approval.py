@@ -50,7 +50,7 @@ async def ask(mission: Pipeline) -> GovernanceAnswer:
         raise MissionEnds(MissionOutcome.FAILED, round_.reason, round_.failed_stage)
     mission.decision_id = round_.answer.decision_id
     if round_.slot_token and not mission.in_slot:
-        mission.taken = SlotGrant(queue_id="", number=mission.slot_number, token=round_.slot_token)
+        mission.taken = SlotGrant(number=mission.slot_number, token=round_.slot_token)
     return round_.answer
 
 
