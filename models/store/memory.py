@@ -9,7 +9,6 @@ from sqlalchemy.orm import defer
 from sqlmodel import col, select
 
 from models.domain.actions import WRITE_MEMORY, WRITE_MISSION_MEMORY
-from models.domain.agents import Registration
 from models.domain.canonical import digest_of
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
@@ -23,16 +22,15 @@ from models.domain.memory import (
     may_see,
     may_see_all,
 )
-from models.domain.policy import Act, Context, Fact, Level, Resolvers, Verdict, Who
+from models.domain.policy import Act, Context, Fact, Resolvers, Verdict
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition, sources
 from models.schemas.memory import MemoryCreate
 from models.schemas.pagination import PageRequest
-from models.store import events, governance, lists, pagination
+from models.store import agents, events, governance, lists, pagination
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.store.policies import InForce, PolicyBook
-from models.tables.agents import AgentRow
 from models.tables.memory import MemoryNote
 from models.tables.missions import Decision, Mission
 
@@ -50,7 +48,7 @@ async def judge(
     session: AsyncSession, memory_id: str, mission: Mission | None, by: Principal, book: PolicyBook
 ) -> tuple[Verdict, InForce]:
     """Ask the policy in force about writing a note, and keep its verdict under the note's id."""
-    who = Who(name=by.known_as, kind=by.kind, role=by.role, level=await _level(session, by))
+    who = (await agents.doer(session, by, by.own_agent)).who
     name = f"{memory_id}.write"
     if mission is None:
         act = Act(action=WRITE_MEMORY, principal=who, context=Context())
@@ -162,14 +160,6 @@ async def refuse_expired(session: AsyncSession, actor: Actor) -> int:
     for decision in expired:
         await conclude(session, decision, actor)
     return len(expired)
-
-
-async def _level(session: AsyncSession, by: Principal) -> Level | None:
-    if by.kind is not Kind.AGENT:
-        return None
-    known = {"name": by.name, "registration": Registration.APPROVED.value}
-    row = (await session.scalars(lists.matching(AgentRow, by.workspace_id, known))).one_or_none()
-    return Level(row.level) if row else Level.INTERN
 
 
 async def _ask(

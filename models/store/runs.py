@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from models.domain.agents import Latitude
 from models.domain.alerts import AlertKind
 from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus
 from models.domain.errors import Conflict, NotFound
@@ -136,6 +137,14 @@ async def require_open_to(session: AsyncSession, workspace_id: str, run_id: str,
     if run["run_id"] == run["mission_id"]:
         hint = "start a run with its `mission_id` for what you spend on it"
         raise Conflict("run_of_mission", f"this run is the mission's own, which writes it itself; {hint}")
+    return run
+
+
+async def require_going_on(session: AsyncSession, workspace_id: str, run_id: str, agent: str | None) -> dict[str, Any]:
+    """The same for what is still to be done: others go on with an agent's run only as far as the agent itself might."""
+    run = await require_open_to(session, workspace_id, run_id, agent)
+    if agent is None and run["agent_id"] is not None:
+        await agents.require_going(session, workspace_id, run["agent_id"], Latitude.FINISH)
     return run
 
 
