@@ -27,10 +27,11 @@ from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition, sources
 from models.schemas.memory import MemoryCreate
 from models.schemas.pagination import PageRequest
-from models.store import agents, events, governance, lists, pagination
+from models.store import agents, events, governance, lists, pagination, questions
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.store.policies import InForce, PolicyBook
+from models.store.questions import Question
 from models.tables.memory import MemoryNote
 from models.tables.missions import Decision, Mission
 
@@ -167,29 +168,20 @@ async def _ask(
 ) -> str:
     """Put the question into the inbox. No mission waits for it: it names the mission without being one's."""
     await _require_room(session, note["workspace_id"])
-    decision_id = f"{note['memory_id']}.{KIND}"
-    shown = {name: note[name] for name in ("memory_id", "kind", "title", "tags", "mission_id")}
-    terms = Terms.of(verdict.ask, resolvers, verdict.risk, (actor.name,))
-    decision = {
-        "workspace_id": note["workspace_id"],
-        "decision_id": decision_id,
-        "kind": KIND,
-        "round": 0,
-        "candidate": 0,
-        "status": DecisionStatus.PENDING.value,
-        "risk": verdict.risk.value,
-        "reasons": list(verdict.reasons),
-        "question": {**shown, "approve": "keep the note for all to read", "deny": "refuse it"},
-        "binding": {"memory_id": note["memory_id"], "digest": note["digest"]},
-        "requested_by": actor.name,
-        "expires_at": func.mc_now() + PROPOSAL_LASTS,
-        "terms": terms.model_dump(mode="json"),
-    }
-    await session.execute(insert(Decision).values(**decision))
-    told = {name: decision[name] for name in ("kind", "risk", "reasons")} | {"memory_id": note["memory_id"]}
-    about = Subject(kind="decision", id=decision_id)
-    await events.append(session, note["workspace_id"], EventType.DECISION_REQUESTED, about, actor, told)
-    return decision_id
+    asked = Question(
+        note["workspace_id"],
+        f"{note['memory_id']}.{KIND}",
+        KIND,
+        verdict.risk,
+        verdict.reasons,
+        shown={name: note[name] for name in ("memory_id", "kind", "title", "tags", "mission_id")}
+        | {"approve": "keep the note for all to read", "deny": "refuse it"},
+        binding={"memory_id": note["memory_id"], "digest": note["digest"]},
+        requested_by=actor.name,
+        terms=Terms.of(verdict.ask, resolvers, verdict.risk, (actor.name,)),
+        expires_in=PROPOSAL_LASTS,
+    )
+    return (await questions.put(session, asked, actor)).decision_id
 
 
 async def _require_room(session: AsyncSession, workspace_id: str) -> None:

@@ -21,7 +21,7 @@ from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate
-from models.store import agents, alerts, budgets, events, governance, ledger, lists, pagination
+from models.store import agents, alerts, budgets, events, governance, ledger, lists, pagination, questions
 from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
@@ -92,8 +92,8 @@ async def end(
         raise Conflict("run_ended", "the run has ended already")
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
-    policy = Actor(governance.POLICY, actor.correlation_id)
-    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": run_id}, policy)
+    policy = Actor(questions.POLICY, actor.correlation_id)
+    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": [run_id]}, policy)
     await alerts.is_over(session, workspace_id, AlertKind.LOOP, [run_id], actor)
     await budgets.close_run(session, workspace_id, run_id, policy)
 

@@ -30,11 +30,12 @@ from models.domain.tool_calls import (
 )
 from models.schemas.pagination import PageRequest
 from models.schemas.tool_calls import ToolCallCreate, ToolCallEnd
-from models.store import agents, budgets, events, governance, lists, pagination, runs
+from models.store import agents, budgets, events, lists, pagination, questions, runs
 from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.store.policies import InForce, PolicyBook
+from models.store.questions import Question
 from models.tables.budgets import Run, ToolCall
 from models.tables.missions import Decision, Mission
 
@@ -201,26 +202,19 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
     """Put the question whether a call may be made. The policy puts it, in the name of whoever wants to call."""
     run, requesters = wanted.run, wanted.requesters
     spent = await runs.find(session, run.workspace_id, run.run_id)
-    terms = Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters)
-    values = {
-        "workspace_id": run.workspace_id,
-        "decision_id": f"{run.run_id}.{TOOL_ACTION}.{wanted.number}",
-        "kind": TOOL_ACTION,
-        "round": 0,
-        "candidate": 0,
-        "status": DecisionStatus.PENDING.value,
-        "risk": verdict.risk.value,
-        "reasons": list(verdict.reasons),
-        "question": wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
-        "binding": {**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
-        "requested_by": requesters[0],
-        "expires_at": func.mc_now() + EXPIRES_IN,
-        "terms": terms.model_dump(mode="json"),
-    }
-    decision = (await session.scalars(insert(Decision).values(**values).returning(Decision))).one()
-    policy = Actor(governance.POLICY, wanted.asking.actor.correlation_id)
-    await governance.tell(session, decision, EventType.DECISION_REQUESTED, policy)
-    return decision
+    asked = Question(
+        run.workspace_id,
+        f"{run.run_id}.{TOOL_ACTION}.{wanted.number}",
+        TOOL_ACTION,
+        verdict.risk,
+        verdict.reasons,
+        shown=wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
+        binding={**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
+        requested_by=requesters[0],
+        terms=Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters),
+        expires_in=EXPIRES_IN,
+    )
+    return await questions.put(session, asked, Actor(questions.POLICY, wanted.asking.actor.correlation_id))
 
 
 async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> dict[str, Any]:
