@@ -23,7 +23,7 @@ from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import governance, merge_slots, running, stages
+from models.store import governance, merge_slots, questions, running, stages
 from models.store.database import clock
 from models.store.events import Actor
 from models.store.governance import Grounds
@@ -68,7 +68,7 @@ class GovernanceActivities:
         ref = asked.ref
         async with self._db.workspace(ref.workspace_id) as session:
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
-            actor = Actor(governance.POLICY, mission.correlation_id)
+            actor = Actor(questions.POLICY, mission.correlation_id)
             decision = await governance.expire(session, ref.workspace_id, asked.decision_id, actor)
             assert decision is not None  # noqa: S101  # the workflow has its id from us
             answer = _answer(decision)
@@ -266,7 +266,7 @@ def _answer(decision: Decision) -> GovernanceAnswer:
 
 def _binds(decision: Decision) -> bool:
     """Whether a later round may rest on it: only on what a human saw, never on what the policy let pass."""
-    return bool(decision.binding) and decision.resolved_by not in (None, governance.POLICY)
+    return bool(decision.binding) and decision.resolved_by not in (None, questions.POLICY)
 
 
 def _reason(decision: Decision, status: DecisionStatus) -> str:

@@ -27,6 +27,7 @@ from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
 from models.store import (
     agents,
+    alerts,
     blocks,
     configuration,
     governance,
@@ -47,7 +48,7 @@ RECONCILER = "reconciler"
 RUNNING_MISSIONS = "WorkflowType = 'CodingPipelineWorkflow' AND ExecutionStatus = 'Running'"
 EVENT_RETENTION_DAYS = 30
 AT_ONCE = 200
-"""Decisions that one pass reminds of, or expires: their events must fit into one short transaction."""
+"""Decisions that one pass reminds of or expires, alerts that it ends: their events fit into one short transaction."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ class ReconcileActivities:
         async with heartbeating():
             async with self._db.system() as session:
                 await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
-                await self._note_configuration(session)
-                await self._publish_key(session)
-                held = await ledger.overdue(session)
+            for part in (self._note_configuration, self._publish_key, agents.sweep, self._end_alerts):
+                async with self._db.system() as session:
+                    await part(session)
             async with self._db.system() as session:
-                await agents.sweep(session)
+                held = await ledger.overdue(session)
                 orphans = await runs.orphans(session)
             for place in held:
                 await ledger.release(self._db, place, _this_pass())
@@ -137,6 +138,10 @@ class ReconcileActivities:
         """Let readers verify what this worker signs."""
         key = self._recorder.key
         await signing_keys.publish(session, key.key_id, key.public_openssh, _this_pass())
+
+    async def _end_alerts(self, session: AsyncSession) -> None:
+        """Resolve what told of limits whose window is over."""
+        await alerts.turn_windows(session, _this_pass(), AT_ONCE)
 
     async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:
         name = mission_workflow_id(workspace_id, decision.ref.mission_id)

@@ -1,6 +1,10 @@
-"""How many requests a key, or an address without one, may make: counted in this process, never in the database."""
+"""How many requests and streams a key, or an address without one, may have: counted here, never in the database."""
 
+import math
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
 from starlette.requests import HTTPConnection
@@ -25,6 +29,8 @@ class Limiter:
         }
         self._anonymous = settings.anonymous_requests_per_minute
         self._full_at: dict[str, int] = {}
+        self._streams, self._noticed = settings.streams_per_key, math.ceil(settings.sse_heartbeat_seconds)
+        self._open: Counter[str] = Counter()
 
     def count(self, connection: HTTPConnection, principal: Principal) -> None:
         """Count a request of a key, with those of the keys that it was rotated from.
@@ -42,6 +48,24 @@ class Limiter:
     def count_registration(self, connection: HTTPConnection) -> None:
         """Count a stranger's registration of an agent."""
         self._spend(connection, f"register {_address(connection)}", REGISTRATIONS_PER_HOUR, HOUR)
+
+    @contextmanager
+    def stream(self, principal: Principal) -> Iterator[None]:
+        """Count a stream of a key, with those of the keys that it was rotated from, for as long as it is open.
+
+        Raises:
+            RateLimited: `too_many_streams`. That a client is gone is noticed with the next heartbeat at the latest.
+        """
+        if self._open[principal.lineage] >= self._streams:
+            told = f"{self._streams} streams of this key are open: close one, or see more in one by its filters"
+            raise RateLimited("too_many_streams", told, limit=self._streams, wait_seconds=self._noticed)
+        self._open[principal.lineage] += 1
+        try:
+            yield
+        finally:
+            self._open[principal.lineage] -= 1
+            if not self._open[principal.lineage]:
+                del self._open[principal.lineage]
 
     def _spend(self, connection: HTTPConnection, name: str, limit: int, window: int) -> None:
         """Take one; what is left goes into the headers of the answer, whatever that will be."""

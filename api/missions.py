@@ -12,7 +12,7 @@ from api.deps import Db
 from models.domain.actions import START
 from models.domain.errors import NotPermitted
 from models.domain.patches import inspect_patch
-from models.domain.policy import Act, Context, Level, Outcome, Verdict, Who
+from models.domain.policy import Act, Context, Outcome, Verdict
 from models.domain.principals import Kind
 from models.schemas.missions import CandidateCreate
 from models.store import agents, missions, queue, trust
@@ -69,11 +69,10 @@ async def require_start(mission: Mission, call: Call, db: Database, book: Policy
 
 
 async def _judged(session: AsyncSession, mission: Mission, call: Call, book: PolicyBook) -> Verdict:
-    agent = await agents.require(session, call.workspace_id, call.principal.name)
-    who = Who(name=agent.name, kind=Kind.AGENT, level=Level(agent.level))
+    doer = await agents.doer(session, call.principal, call.principal.own_agent)
     filed = {"mission_id": mission.mission_id, "filed_by": mission.created_by}
     context = Context(env=mission.env, protected=mission.protected, facts=filed)
-    act = Act(action=START, principal=who, context=context)
+    act = Act(action=START, principal=doer.who, context=context)
     name = f"{mission.mission_id}.start.{uuid4().hex}"  # a request's own id is its sender's to choose
     return (await book.judge(session, call.workspace_id, act, name, mission.mission_id))[0]
 

@@ -6,10 +6,10 @@ from uuid import uuid4
 from api.auth import Call
 from models.domain.actions import CALL_UNPRICED
 from models.domain.errors import NotPermitted
-from models.domain.policy import Act, Context, Level, Outcome, Who
+from models.domain.policy import Act, Context, Outcome
 from models.domain.prices import Charge
-from models.domain.principals import Kind
 from models.settings import Settings
+from models.store import agents
 from models.store.database import Database
 from models.store.policies import PolicyBook
 
@@ -25,15 +25,10 @@ async def require_unpriced(
     context = Context(
         env=settings.env, usd=asked.usd, facts={"model": asked.usage.model or "", "run_id": run["run_id"]}
     )
-    act = Act(action=CALL_UNPRICED, principal=_who(call, run), context=context)
     async with db.workspace(call.workspace_id) as session:
+        doer = await agents.doer(session, call.principal, run["agent_id"])
+        act = Act(action=CALL_UNPRICED, principal=doer.who, context=context)
         verdict, _ = await book.judge(session, call.workspace_id, act, f"{run['run_id']}.unpriced.{uuid4().hex}")
     if verdict.outcome is not Outcome.ALLOW:
         told = f"{asked.usage.model!r} has no price, put it into config/prices.yaml"
         raise NotPermitted(verdict.refusal, f"{told}: {'; '.join(verdict.reasons)}")
-
-
-def _who(call: Call, run: dict[str, Any]) -> Who:
-    if run["agent_id"] is None:
-        return Who(name=call.principal.known_as, kind=call.principal.kind, role=call.principal.role)
-    return Who(name=run["agent_id"], kind=Kind.AGENT, level=Level(run["level"]))

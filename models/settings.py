@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     """Addresses and networks of proxies, with commas between, that are believed where a request comes from."""
     max_body_bytes: int = 64 * 1024 * 1024
     sse_heartbeat_seconds: float = Field(default=15, gt=0)
+    streams_per_key: int = Field(default=20, ge=1, le=100_000)
     human_requests_per_minute: int = Field(default=600, ge=1, le=MAX_RATE)
     agent_requests_per_minute: int = Field(default=1200, ge=1, le=MAX_RATE)
     service_requests_per_minute: int = Field(default=6000, ge=1, le=MAX_RATE)

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.deps import AgentOrService, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from models.domain.events import Subject
-from models.domain.principals import Kind
 from models.schemas.activity import ActivityStatus, ActivityView, AgentDecision
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
@@ -45,10 +44,9 @@ async def list_activity(
 @routes.post("/activity", status_code=201, response_model=Success[ActivityView])
 async def record_decision(made: AgentDecision, call: AgentOrService, once: OnlyOnce) -> Response:
     """Record what an agent decided: input, reasoning and output. An agent tells of itself, a service of any agent."""
-    own = call.principal.name if call.principal.kind is Kind.AGENT else None
 
     async def record(session: AsyncSession) -> ActivityView:
-        return _view(await activity.record(session, call.workspace_id, made, own, call.actor))
+        return _view(await activity.record(session, call.workspace_id, made, call.principal.own_agent, call.actor))
 
     return await once.commit(record)
 

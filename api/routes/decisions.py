@@ -8,7 +8,6 @@ from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
 
-from api.auth import Call
 from api.blocks import ToMissions, told
 from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader, Workflows
 from api.gateway import Gateway
@@ -17,7 +16,6 @@ from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
 from models.domain.policy import Risk
 from models.domain.policy_names import DecisionKind
-from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas import links
@@ -47,7 +45,7 @@ async def list_decisions(
     """
     filters = {"status": status, "kind": kind, "risk": risk, "mission_id": mission_id}
     async with db.workspace(call.workspace_id) as session:
-        found = await decisions.list_page(session, call.workspace_id, filters, page, _agent(call))
+        found = await decisions.list_page(session, call.workspace_id, filters, page, call.principal.own_agent)
         views = await _views(session, call.workspace_id, found.rows)
     return Success(data=Page(items=views, next_cursor=found.next_cursor))
 
@@ -58,7 +56,7 @@ async def count_decisions(
 ) -> Success[DecisionCounts]:
     """Count questions in a state, by kind and by risk."""
     async with db.workspace(call.workspace_id) as session:
-        found = await decisions.counts(session, call.workspace_id, status, _agent(call))
+        found = await decisions.counts(session, call.workspace_id, status, call.principal.own_agent)
     return Success(data=DecisionCounts.of(status, found))
 
 
@@ -66,7 +64,7 @@ async def count_decisions(
 async def get_decision(decision_id: str, call: Reader, db: Db) -> Success[DecisionView]:
     """Show a question: what exactly is to be approved, why a human is asked, and what the answer binds."""
     async with db.workspace(call.workspace_id) as session:
-        decision = await decisions.require(session, call.workspace_id, decision_id, _agent(call))
+        decision = await decisions.require(session, call.workspace_id, decision_id, call.principal.own_agent)
         [view] = await _views(session, call.workspace_id, [decision])
         view.answers = await _answers(session, decision)
     return Success(data=view)
@@ -88,7 +86,7 @@ async def resolve_decision(
     resolved: list[Decision] = []
 
     async def resolve(session: AsyncSession) -> DecisionView:
-        if agent := _agent(call):
+        if agent := call.principal.own_agent:
             await decisions.require(session, call.workspace_id, decision_id, agent)
         given = (answer.status, answer.explanation)
         decision = await decisions.resolve(session, call.principal, decision_id, *given, call.request_id)
@@ -116,10 +114,6 @@ async def _tell(gateway: Gateway, decision: Decision) -> None:
     """Wake the waiting mission. Where that fails, the reconciler tells it later: the answer is in Postgres."""
     with suppress(MissionControlError):
         await gateway.decision_resolved(decisions.reference(decision))
-
-
-def _agent(call: Call) -> str | None:
-    return call.principal.name if call.principal.kind is Kind.AGENT else None
 
 
 async def _answers(session: AsyncSession, decision: Decision) -> tuple[AnswerView, ...]:

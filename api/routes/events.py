@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 from fastapi import Header, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import Counter
 
 from api.auth import secret_of
@@ -13,6 +13,7 @@ from api.idempotency import KeyHeader, identified_by, replay
 from api.routing import router, unwrapped
 from api.services import services
 from api.sse import Stream, Wanted
+from api.streams import HeldStream
 from models.domain.errors import InvalidInput
 from models.domain.events import EventType
 from models.schemas.envelope import Success
@@ -46,7 +47,7 @@ async def watch_events(
     subject: Annotated[str | None, Query(max_length=256, description="The id of what the events are about.")] = None,
     after: Annotated[str | None, Query(max_length=64, description="An event's id; `0-0-0` is the beginning.")] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=64)] = None,
-) -> StreamingResponse:
+) -> HeldStream:
     """Watch what happens, as server-sent events: first what came after the given event, then live."""
     feed = services(request).feed
     place = _place(last_event_id or after)
@@ -54,8 +55,7 @@ async def watch_events(
     await feed.ready()
     secret, ring = secret_of(request), services(request).keys
     stream = Stream(feed, call.workspace_id, wanted, place, lambda: ring.may_look(secret))
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream.chunks(), media_type="text/event-stream", headers=headers)
+    return HeldStream(request, stream.chunks(), "text/event-stream", {"X-Accel-Buffering": "no"})
 
 
 def _one_key(header: str | None, body: str | None) -> str | None:

@@ -19,7 +19,6 @@ from models.domain.budgets import RunStatus, require_level
 from models.domain.errors import NotPermitted
 from models.domain.policy import Level
 from models.domain.prices import Charge, charge
-from models.domain.principals import Kind
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import (
@@ -51,7 +50,7 @@ async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: To
         own = _own(new, await agents.name_of(session, call.workspace_id, new.agent_id), call)
         if own.mission_id is not None:
             await require_own(session, own.mission_id, call)
-        if own_agent(call) is None and own.agent_id is not None:
+        if call.principal.own_agent is None and own.agent_id is not None:
             known = await agents.require_going(session, call.workspace_id, own.agent_id, Latitude.BEGIN)
             require_level(Level(known.level), own.level)
         run_id = await runs.start(session, call.workspace_id, own, call.actor)
@@ -89,7 +88,7 @@ async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce, missi
     """End an execution. What it reserved and did not settle is given back."""
 
     async def finish(session: AsyncSession) -> RunView:
-        await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+        await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
         await runs.end(session, call.workspace_id, run_id, end.status, end.reason, call.actor)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
@@ -128,9 +127,8 @@ async def reserve_cost(
     """
 
     async def hold(key: str) -> CostView:
-        run = await _open_run(db, call, run_id)
         async with db.workspace(call.workspace_id) as session:
-            await require_agent_going(session, call, run)
+            run = await runs.require_going_on(session, call.workspace_id, run_id, call.principal.own_agent)
         priced = _price(run, wanted, settings)
         if priced.unpriced:
             await require_unpriced(db, book, call, settings, run, priced)
@@ -170,7 +168,7 @@ async def release_cost(run_id: str, cost_id: str, call: Settler, db: Db, once: O
 
     async def give_back(_: str) -> RunView:
         async with db.workspace(call.workspace_id) as session:
-            await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+            await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
         place = Place(call.workspace_id, run_id, cost_id)
         if not await ledger.release(db, place, call.actor):
             await ledger.require_paid(db, place, None)
@@ -193,20 +191,9 @@ async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOn
     return await once.command(adjust)
 
 
-def own_agent(call: Call) -> str | None:
-    """An agent sees to its own runs only."""
-    return call.principal.name if call.principal.kind is Kind.AGENT else None
-
-
-async def require_agent_going(session: AsyncSession, call: Call, run: dict[str, Any]) -> None:
-    """Let others go on with an agent's run only as far as the agent itself might."""
-    if own_agent(call) is None and run["agent_id"] is not None:
-        await agents.require_going(session, call.workspace_id, run["agent_id"], Latitude.FINISH)
-
-
 def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:
     """Whose run it is: an agent starts its own, and no agent says itself how far it is trusted."""
-    agent = own_agent(call)
+    agent = call.principal.own_agent
     if agent is None:
         return new
     if named not in (None, agent) or new.level is not None:
@@ -216,12 +203,12 @@ def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:
 
 async def _find(db: Database, call: Call, run_id: str) -> RunView:
     async with db.workspace(call.workspace_id) as session:
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, own_agent(call)))
+        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, call.principal.own_agent))
 
 
 async def _open_run(db: Database, call: Call, run_id: str) -> dict[str, Any]:
     async with db.workspace(call.workspace_id) as session:
-        return await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+        return await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
 
 
 def _price(run: dict[str, Any], report: CostReport, settings: Settings) -> Charge:

@@ -6,7 +6,6 @@ from fastapi import Depends, Path, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import AppSettings, Db, OnlyOnce, Pagination, Policies, Reader, Settler, Spender
-from api.routes.runs import own_agent, require_agent_going
 from api.routing import router
 from api.views import page_of
 from models.domain.errors import NotPermitted
@@ -32,8 +31,7 @@ async def log_tool_call(
     asking = Asking(call.principal, call.actor, settings.env)
 
     async def log(session: AsyncSession) -> ToolCallView | NotPermitted:
-        run = await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
-        await require_agent_going(session, call, run)
+        await runs.require_going_on(session, call.workspace_id, run_id, call.principal.own_agent)
         logged = await tool_calls.log(session, book, asking, run_id, made)
         if logged["refused"]:
             return NotPermitted("tool_not_permitted", f"{made.tool!r}: {logged['refused']}", number=logged["number"])
@@ -64,7 +62,7 @@ async def end_tool_call(run_id: str, number: Number, told: ToolCallEnd, call: Se
     """Tell how a call went that was allowed."""
 
     async def end(session: AsyncSession) -> ToolCallView:
-        await runs.require_open_to(session, call.workspace_id, run_id, own_agent(call))
+        await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
         ended = await tool_calls.end(session, call.workspace_id, run_id, number, told, call.actor)
         return ToolCallView.model_validate(ended)
 

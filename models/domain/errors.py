@@ -9,7 +9,7 @@ MissionControlError
 ├── NotPermitted            403
 ├── Unauthenticated         401
 ├── TooLarge                413
-├── RateLimited             429  too many requests; `wait_seconds` says when the next one may come
+├── RateLimited             429  too many requests or streams; `wait_seconds` says when to try again
 ├── Unavailable             503  a part we need is not there; try again
 ├── Misconfigured           a setting is missing or wrong: nothing starts until somebody mends it
 ├── StageFailed             the mission's own work is at fault: a verdict, never retried
@@ -53,7 +53,7 @@ class TooLarge(MissionControlError):
 
 
 class RateLimited(MissionControlError):
-    """The caller's key, or address, has no requests left for now."""
+    """The caller's key, or address, has no requests or streams left for now."""
 
     status = 429
     retryable = True

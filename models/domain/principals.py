@@ -95,6 +95,11 @@ class Principal:
         return f"{self.home}/{self.name}" if self.home else self.name
 
     @property
+    def own_agent(self) -> str | None:
+        """The agent that it is, which sees and does what is its own only; None for people and services."""
+        return self.name if self.kind is Kind.AGENT else None
+
+    @property
     def is_admin(self) -> bool:
         """Whether it may do all in the workspace."""
         return self.role in ADMINS

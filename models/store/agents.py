@@ -1,6 +1,7 @@
 """The rows of agents: found, changed, heard of, told of when silent. How they come to be: `registrations`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from models.domain.alerts import AlertKind
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.names import is_agent_id
+from models.domain.policy import Level, Who
+from models.domain.principals import Kind, Principal
 from models.schemas.pagination import PageRequest
 from models.store import alerts, api_keys, events, lists, rows
 from models.store.alerts import NewAlert
@@ -82,6 +85,26 @@ async def name_of(session: AsyncSession, workspace_id: str, agent: T) -> T | str
         known = await session.get(AgentRow, (workspace_id, agent))
         return known.name if known else agent
     return agent
+
+
+@dataclass(frozen=True)
+class Doer:
+    """Who does what a policy judges, and the tools that it may call."""
+
+    who: Who
+    tools: tuple[str, ...] = ("*",)
+
+
+async def doer(session: AsyncSession, caller: Principal, agent: str | None) -> Doer:
+    """Name who does what a caller asks for: the agent in whose name it is, at the level that it has now, or itself."""
+    if agent is None:
+        return Doer(Who(name=caller.known_as, kind=caller.kind, role=caller.role))
+    known = lists.matching(AgentRow, caller.workspace_id, {"name": agent}).where(
+        col(AgentRow.registration).in_((Registration.APPROVED.value, Registration.DEACTIVATED.value))
+    )
+    row = (await session.scalars(known)).one_or_none()
+    level = Level(row.level) if row else Level.INTERN
+    return Doer(Who(name=agent, kind=Kind.AGENT, level=level), tuple(row.tools) if row else ("*",))
 
 
 async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping[str, Any]) -> AgentRow:

@@ -118,17 +118,21 @@ _OVER = f"""
     ){_TOLD}
 """  # constants of this module, no input
 _WINDOW_TURNED = f"""
-    WITH over AS ({_RESOLVED}
+    WITH due AS (
+        SELECT workspace_id, alert_id FROM alert
         WHERE kind = 'cost_spike' AND status <> 'resolved' AND details ->> 'period' NOT IN ('',
         to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM'))
-        RETURNING *
+        LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ), over AS ({_RESOLVED}
+        FROM due WHERE alert.workspace_id = due.workspace_id AND alert.alert_id = due.alert_id RETURNING alert.*
     ){_TOLD}
-"""  # as above
+"""  # noqa: S608  # as above
 
 
-async def turn_windows(session: AsyncSession, actor: Actor) -> None:
+async def turn_windows(session: AsyncSession, actor: Actor, limit: int) -> None:
     """Resolve what tells of limits whose day or month is over (system door)."""
-    await within(session)(_WINDOW_TURNED, {"actor": actor.name, "correlation_id": actor.correlation_id})
+    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
+    await within(session)(_WINDOW_TURNED, told | {"limit": limit})
     mark_events(session)
 
 

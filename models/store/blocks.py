@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import LOOP
-from models.store import alerts, running
+from models.store import running
 from models.store.database import mark_events, within
 from models.store.events import Actor
 
@@ -77,11 +77,10 @@ _UNHEEDED = f"""
 
 
 async def turn_windows(session: AsyncSession, actor: Actor) -> None:
-    """Let runs go on whose day or month is over, and resolve the alerts that told of it (system door)."""
+    """Let runs go on whose day or month is over (system door)."""
     told = {"actor": actor.name, "correlation_id": actor.correlation_id, "limit": AT_ONCE}
     if await within(session)(_TURN, told):
         mark_events(session)
-    await alerts.turn_windows(session, actor)
 
 
 # Runs of which somebody spends at this moment see to it themselves.

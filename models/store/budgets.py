@@ -22,12 +22,13 @@ from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import agents, alerts, events, governance, lists, policies, recapping
+from models.store import agents, alerts, events, governance, lists, policies, questions, recapping
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import CONTAIN, LEFT, PASSED, SPENT_UP, WANTED
 from models.store.pagination import Rows
+from models.store.questions import Question
 from models.tables.budgets import Budget, BudgetLimit, Run
 from models.tables.missions import Decision
 
@@ -129,7 +130,8 @@ async def _tell_open(
 ) -> None:
     """Take back what was asked and told about limits that hold nothing any more."""
     if subjects:
-        await _withdraw(session, workspace_id, scope, subjects, actor)
+        bound = {"scope": [scope.value], "subject": subjects}
+        await governance.withdraw_about(session, workspace_id, KIND, bound, actor)
         named = [_named(workspace_id, scope, subject) for subject in subjects]
         await alerts.is_over(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 
@@ -193,23 +195,27 @@ async def contain(
         "asked_tokens": tokens,
         "run_id": run_id,
     }
-    binding = {"scope": scope.value, "subject": crossed["subject"], **_shown(more)}
+    question = Question(
+        crossed["workspace_id"],
+        f"{KIND}.{scope.value}.{crossed['subject']}",
+        KIND,
+        Risk.YELLOW,
+        [reason(crossed)],
+        shown={**told, "proposed": _shown(more)},
+        binding={"scope": scope.value, "subject": crossed["subject"], **_shown(more)},
+        requested_by=actor.name,
+        terms=await _terms(session, crossed["workspace_id"], actor) if scope in ASKED else Terms(),
+    )
     about = Subject(kind="budget", id=_named(crossed["workspace_id"], scope, crossed["subject"]))
-    values = {
-        **{name: crossed[name] for name in ("workspace_id", "scope", "subject", "period")},
+    values = question.values(actor) | {
+        **{name: crossed[name] for name in ("scope", "subject", "period")},
         "run_id": run_id,
         "reason": reason(crossed),
         "instead": instead,
         "again": again,
         "is_asked": scope in ASKED,
-        "risk": Risk.YELLOW.value,
-        "terms": await _terms(session, crossed["workspace_id"], actor) if scope in ASKED else "{}",
-        "question": canonical_json({**told, "proposed": _shown(more)}).decode(),
-        "binding": canonical_json(binding).decode(),
         "told": canonical_json(told).decode(),
         "named": about.id,
-        "actor": actor.name,
-        "correlation_id": actor.correlation_id,
     }
     if await within(session)(CONTAIN, values) and not again:
         spike = NewAlert(AlertKind.COST_SPIKE, about, reason(crossed), told)
@@ -229,7 +235,7 @@ async def renew(session: AsyncSession, workspace_id: str, run_id: str, actor: Ac
     A question that is being answered now is left to its answer, which looks for itself.
     """
     for passed in await within(session)(PASSED, {"workspace_id": workspace_id, "run_id": run_id}):
-        policy = Actor(governance.POLICY, actor.correlation_id)
+        policy = Actor(questions.POLICY, actor.correlation_id)
         await governance.withdraw(session, workspace_id, passed["decision_id"], policy)
         asker = Actor(passed["requested_by"], actor.correlation_id)
         await contain(session, passed["run_id"], passed, Decimal(0), 0, asker, again=True)
@@ -265,13 +271,13 @@ def _reaches(promised: Cap, cap: Cap) -> bool:
     return any(most is not None and used is not None and used >= most for used, most in pairs)
 
 
-async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> str:
+async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> Terms:
     """Say who may raise a cap: whom the policy in force names, and an admin where none is yet."""
     law = await policies.active(session, workspace_id)
     resolvers = Resolvers(role=Role.ADMIN)
     if law:
         resolvers = (await asyncio.to_thread(parse_policy, law.source)).resolvers(KIND)
-    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name}).model_dump_json()
+    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name})
 
 
 def exceeded(crossed: Mapping[str, Any]) -> Conflict:
@@ -316,21 +322,6 @@ _COUNTER = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
     AND period = %(period)s FOR NO KEY UPDATE
 """
-
-
-async def _withdraw(
-    session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
-) -> None:
-    """Take back the questions that a raised cap has answered; one that is being answered now is left to its answer."""
-    asked = (
-        select(Decision.decision_id)
-        .where(Decision.workspace_id == workspace_id, Decision.kind == KIND)
-        .where(Decision.status == DecisionStatus.PENDING.value, col(Decision.binding)["scope"].astext == scope.value)
-        .where(col(Decision.binding)["subject"].astext.in_(subjects))
-        .with_for_update(skip_locked=True)
-    )
-    for decision_id in list(await session.scalars(asked)):
-        await governance.withdraw(session, workspace_id, decision_id, actor)
 
 
 def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:

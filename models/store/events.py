@@ -7,12 +7,10 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import select
 
 from models.domain.canonical import canonical_json
 from models.domain.events import Event, EventType, Subject
 from models.store.database import mark_events, within
-from models.tables.workspaces import Workspace
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,23 @@ async def append_everywhere(
     session: AsyncSession, kind: EventType, subject: Subject, actor: Actor, data: dict[str, Any]
 ) -> None:
     """Write an event about the installation into each workspace (system door)."""
-    for workspace_id in await session.scalars(select(Workspace.workspace_id)):
-        await append(session, workspace_id, kind, subject, actor, data)
+    values = {
+        "type": kind.value,
+        "subject_kind": subject.kind,
+        "subject_id": subject.id,
+        "actor": actor.name,
+        "correlation_id": actor.correlation_id,
+        "data": canonical_json(data).decode(),
+    }
+    await within(session)(_INSERT_EVERYWHERE, values)
+    mark_events(session)
+
+
+_INSERT_EVERYWHERE = """
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT workspace_id, %(type)s, %(subject_kind)s, %(subject_id)s, %(actor)s, %(correlation_id)s,
+    CAST(%(data)s AS jsonb) FROM workspace
+"""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The workflow's side of decisions: asking, expiring, withdrawing, and acknowledging an answer."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -11,22 +12,18 @@ from sqlmodel import col, select
 
 from models.contracts.pipeline import StageRef
 from models.domain.approval import Binding
-from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
-from models.domain.events import EventType, Subject
-from models.domain.policy import Outcome, Verdict, Who, least_trusted
+from models.domain.events import EventType
+from models.domain.policy import Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.domain.system_acts import require_may_set
-from models.store import events
 from models.store.compute_statements import COMPUTING
-from models.store.database import mark_events, within
+from models.store.database import within
 from models.store.events import Actor
+from models.store.questions import EVENTS, POLICY, Question, put, tell
 from models.tables.missions import Candidate, Decision, Mission
-
-POLICY = "policy"
-"""Who decides where no human is asked (V-12)."""
 
 
 def decision_id(ref: StageRef, kind: str, repeat: int = 0) -> str:
@@ -51,58 +48,23 @@ async def ask(
 
     The workflow, which asks, knows of such an answer.
     """
-    name, status = decision_id(ref, kind, repeat), _STATUS[verdict.outcome]
-    told = {"mission_id": ref.mission_id, "kind": kind, "risk": verdict.risk.value, "reasons": list(verdict.reasons)}
-    values = {
-        "workspace_id": ref.workspace_id,
-        "decision_id": name,
-        "kind": kind,
-        "mission_id": ref.mission_id,
-        "round": ref.round,
-        "candidate": ref.candidate,
-        "status": status.value,
-        "risk": verdict.risk.value,
-        "reasons": _json(list(verdict.reasons)),
-        "question": _json(question),
-        "binding": _json(binding.model_dump(mode="json") if binding else {}),
-        "requested_by": actor.name,
-        "expires_in": expires_in if verdict.asks else None,
-        "terms": _json(terms.model_dump(mode="json")),
-        "resolved_by": None if verdict.asks else POLICY,
-        "type": _TOLD[status].value,
-        "correlation_id": actor.correlation_id,
-        "told": _json(told),
-    }
-    put = await within(session)(_ASK, values)
-    if put:
-        mark_events(session)
-        return Decision(**put[0])
-    known = await session.get(Decision, (ref.workspace_id, name))
-    assert known is not None  # noqa: S101  # it was not inserted, so it is there: the key is ours
-    return known
-
-
-def _json(value: Any) -> str:
-    return canonical_json(value).decode()
-
-
-_ASK = """
-    WITH put AS (
-        INSERT INTO decision (workspace_id, decision_id, kind, mission_id, round, candidate, status, risk, reasons,
-        question, binding, requested_by, expires_at, terms, resolved_by, resolved_at, acknowledged_at)
-        SELECT %(workspace_id)s, %(decision_id)s, %(kind)s, %(mission_id)s, %(round)s, %(candidate)s, %(status)s,
-        %(risk)s, CAST(%(reasons)s AS jsonb), CAST(%(question)s AS jsonb), CAST(%(binding)s AS jsonb), %(requested_by)s,
-        mc_now() + CAST(%(expires_in)s AS interval), CAST(%(terms)s AS jsonb), answer.by, answer.at, answer.at
-        FROM (SELECT CAST(%(resolved_by)s AS text) AS by,
-        CASE WHEN CAST(%(resolved_by)s AS text) IS NOT NULL THEN mc_now() END AS at) AS answer
-        ON CONFLICT DO NOTHING RETURNING *
-    ), told AS (
-        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
-        SELECT workspace_id, %(type)s, 'decision', decision_id, requested_by, %(correlation_id)s,
-        CAST(%(told)s AS jsonb) || jsonb_build_object('expires_at', expires_at) FROM put
+    asked = Question(
+        ref.workspace_id,
+        decision_id(ref, kind, repeat),
+        kind,
+        verdict.risk,
+        verdict.reasons,
+        shown=question,
+        binding=binding.model_dump(mode="json") if binding else {},
+        requested_by=actor.name,
+        terms=terms,
+        expires_in=expires_in,
+        mission_id=ref.mission_id,
+        round=ref.round,
+        candidate=ref.candidate,
+        outcome=verdict.outcome,
     )
-    SELECT * FROM put
-"""
+    return await put(session, asked, actor)
 
 
 @dataclass(frozen=True)
@@ -196,13 +158,17 @@ async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: A
 
 
 async def withdraw_about(
-    session: AsyncSession, workspace_id: str, kind: str, bound: dict[str, Any], actor: Actor
+    session: AsyncSession, workspace_id: str, kind: str, bound: Mapping[str, Collection[str]], actor: Actor
 ) -> None:
-    """Cancel the open questions of a kind that bind this; one that is being answered now is left to its answer."""
+    """Cancel the open questions of a kind that bind one of these; one that is being answered now is left to its answer.
+
+    `bound` names, for some of what a question binds, the values that are meant.
+    """
     asked = (
         select(Decision.decision_id)
         .where(Decision.workspace_id == workspace_id, Decision.kind == kind)
-        .where(Decision.status == DecisionStatus.PENDING.value, col(Decision.binding).contains(bound))
+        .where(Decision.status == DecisionStatus.PENDING.value)
+        .where(*(col(Decision.binding)[name].astext.in_(meant) for name, meant in bound.items()))
         .with_for_update(skip_locked=True)
     )
     for name in list(await session.scalars(asked)):
@@ -293,32 +259,5 @@ async def _close(
     closed = await session.execute(statement)
     decision = await session.get(Decision, (workspace_id, name), populate_existing=True)
     if closed.rowcount and decision is not None:  # type: ignore[attr-defined]  # an UPDATE's result has it
-        await tell(session, decision, _TOLD[to], actor)
+        await tell(session, decision, EVENTS[to], actor)
     return decision
-
-
-_STATUS = {
-    Outcome.ASK: DecisionStatus.PENDING,
-    Outcome.ALLOW: DecisionStatus.APPROVED,
-    Outcome.DENY: DecisionStatus.DENIED,
-}
-_TOLD = {
-    DecisionStatus.PENDING: EventType.DECISION_REQUESTED,
-    DecisionStatus.APPROVED: EventType.DECISION_APPROVED,
-    DecisionStatus.DENIED: EventType.DECISION_DENIED,
-    DecisionStatus.EXPIRED: EventType.DECISION_EXPIRED,
-    DecisionStatus.CANCELED: EventType.DECISION_CANCELED,
-}
-
-
-async def tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
-    """Write an event about a decision."""
-    data = {
-        "mission_id": decision.mission_id,
-        "kind": decision.kind,
-        "risk": decision.risk,
-        "reasons": decision.reasons,
-        "expires_at": decision.expires_at and decision.expires_at.isoformat(),
-    }
-    subject = Subject(kind="decision", id=decision.decision_id)
-    await events.append(session, decision.workspace_id, kind, subject, actor, data)

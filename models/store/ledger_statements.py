@@ -4,6 +4,8 @@ Each transaction first locks the counters it is about, in one order (by name, th
 the rest in one statement: it sees them as they are now, and no two transactions wait for each other in a circle.
 """
 
+from models.store.questions import TOLD, inserted
+
 _RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
 DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 MONTH = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM')"
@@ -226,12 +228,7 @@ CONTAIN = f"""
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id
     ), asked AS (
-        INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, reasons, question,
-        binding, requested_by, terms)
-        SELECT workspace_id, 'budget.' || scope || '.' || subject || '.' || crossings, 'budget', 0, 0, 'pending',
-        %(risk)s, jsonb_build_array(CAST(%(reason)s AS text)), CAST(%(question)s AS jsonb), CAST(%(binding)s AS jsonb),
-        %(actor)s, CAST(%(terms)s AS jsonb)
-        FROM closed WHERE %(is_asked)s ON CONFLICT DO NOTHING RETURNING decision_id, kind, risk, reasons
+        {inserted("%(decision_id)s || '.' || crossings", "FROM closed WHERE %(is_asked)s")}
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, type, kind, id, %(actor)s, %(correlation_id)s, data FROM (
@@ -240,8 +237,7 @@ CONTAIN = f"""
             UNION ALL SELECT 2, 'run.blocked', 'run', %(run_id)s,
             jsonb_build_object('reason', CAST(%(reason)s AS text), 'by', CAST(%(scope)s AS text), 'mission_id',
             mission_id) FROM stopped
-            UNION ALL SELECT 3, 'decision.requested', 'decision', decision_id,
-            jsonb_build_object('kind', kind, 'risk', risk, 'reasons', reasons, 'mission_id', NULL) FROM asked
+            UNION ALL SELECT 3, %(type)s, 'decision', decision_id, {TOLD} FROM asked
         ) t ORDER BY number
     )
     SELECT 1 FROM closed

@@ -9,7 +9,6 @@ from sqlalchemy.orm import defer
 from sqlmodel import col, select
 
 from models.domain.actions import WRITE_MEMORY, WRITE_MISSION_MEMORY
-from models.domain.agents import Registration
 from models.domain.canonical import digest_of
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
@@ -23,16 +22,16 @@ from models.domain.memory import (
     may_see,
     may_see_all,
 )
-from models.domain.policy import Act, Context, Fact, Level, Resolvers, Verdict, Who
+from models.domain.policy import Act, Context, Fact, Resolvers, Verdict
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition, sources
 from models.schemas.memory import MemoryCreate
 from models.schemas.pagination import PageRequest
-from models.store import events, governance, lists, pagination
+from models.store import agents, events, governance, lists, pagination, questions
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.store.policies import InForce, PolicyBook
-from models.tables.agents import AgentRow
+from models.store.questions import Question
 from models.tables.memory import MemoryNote
 from models.tables.missions import Decision, Mission
 
@@ -50,7 +49,7 @@ async def judge(
     session: AsyncSession, memory_id: str, mission: Mission | None, by: Principal, book: PolicyBook
 ) -> tuple[Verdict, InForce]:
     """Ask the policy in force about writing a note, and keep its verdict under the note's id."""
-    who = Who(name=by.known_as, kind=by.kind, role=by.role, level=await _level(session, by))
+    who = (await agents.doer(session, by, by.own_agent)).who
     name = f"{memory_id}.write"
     if mission is None:
         act = Act(action=WRITE_MEMORY, principal=who, context=Context())
@@ -164,42 +163,25 @@ async def refuse_expired(session: AsyncSession, actor: Actor) -> int:
     return len(expired)
 
 
-async def _level(session: AsyncSession, by: Principal) -> Level | None:
-    if by.kind is not Kind.AGENT:
-        return None
-    known = {"name": by.name, "registration": Registration.APPROVED.value}
-    row = (await session.scalars(lists.matching(AgentRow, by.workspace_id, known))).one_or_none()
-    return Level(row.level) if row else Level.INTERN
-
-
 async def _ask(
     session: AsyncSession, note: dict[str, Any], verdict: Verdict, resolvers: Resolvers, actor: Actor
 ) -> str:
     """Put the question into the inbox. No mission waits for it: it names the mission without being one's."""
     await _require_room(session, note["workspace_id"])
-    decision_id = f"{note['memory_id']}.{KIND}"
-    shown = {name: note[name] for name in ("memory_id", "kind", "title", "tags", "mission_id")}
-    terms = Terms.of(verdict.ask, resolvers, verdict.risk, (actor.name,))
-    decision = {
-        "workspace_id": note["workspace_id"],
-        "decision_id": decision_id,
-        "kind": KIND,
-        "round": 0,
-        "candidate": 0,
-        "status": DecisionStatus.PENDING.value,
-        "risk": verdict.risk.value,
-        "reasons": list(verdict.reasons),
-        "question": {**shown, "approve": "keep the note for all to read", "deny": "refuse it"},
-        "binding": {"memory_id": note["memory_id"], "digest": note["digest"]},
-        "requested_by": actor.name,
-        "expires_at": func.mc_now() + PROPOSAL_LASTS,
-        "terms": terms.model_dump(mode="json"),
-    }
-    await session.execute(insert(Decision).values(**decision))
-    told = {name: decision[name] for name in ("kind", "risk", "reasons")} | {"memory_id": note["memory_id"]}
-    about = Subject(kind="decision", id=decision_id)
-    await events.append(session, note["workspace_id"], EventType.DECISION_REQUESTED, about, actor, told)
-    return decision_id
+    asked = Question(
+        note["workspace_id"],
+        f"{note['memory_id']}.{KIND}",
+        KIND,
+        verdict.risk,
+        verdict.reasons,
+        shown={name: note[name] for name in ("memory_id", "kind", "title", "tags", "mission_id")}
+        | {"approve": "keep the note for all to read", "deny": "refuse it"},
+        binding={"memory_id": note["memory_id"], "digest": note["digest"]},
+        requested_by=actor.name,
+        terms=Terms.of(verdict.ask, resolvers, verdict.risk, (actor.name,)),
+        expires_in=PROPOSAL_LASTS,
+    )
+    return (await questions.put(session, asked, actor)).decision_id
 
 
 async def _require_room(session: AsyncSession, workspace_id: str) -> None:

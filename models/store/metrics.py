@@ -9,14 +9,13 @@ from sqlalchemy import func, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.errors import NotFound
 from models.domain.events import EventType, Subject
 from models.schemas.metrics import ObservationCreate
 from models.schemas.pagination import PageRequest
-from models.store import events, lists
+from models.store import events, lists, missions
 from models.store.events import Actor
 from models.store.pagination import Rows
-from models.tables.missions import MetricSample, Mission
+from models.tables.missions import MetricSample
 
 
 async def observe(
@@ -27,7 +26,7 @@ async def observe(
     Raises:
         NotFound: a sample names a mission that the workspace does not have; then none is kept.
     """
-    await _require_missions(session, workspace_id, {sample.mission_id for sample in samples if sample.mission_id})
+    await missions.require_all(session, workspace_id, {sample.mission_id for sample in samples if sample.mission_id})
     now: datetime = (await session.execute(select(func.mc_now()))).scalar_one()
     rows = [
         {
@@ -54,12 +53,3 @@ async def list_page(
     """Read one page of samples."""
     keys = (col(MetricSample.at), col(MetricSample.observation_id))
     return await lists.fetch(session, MetricSample, workspace_id, filters, keys, page)
-
-
-async def _require_missions(session: AsyncSession, workspace_id: str, wanted: set[str]) -> None:
-    statement = select(Mission.mission_id).where(
-        Mission.workspace_id == workspace_id, col(Mission.mission_id).in_(wanted)
-    )
-    missing = wanted - set(await session.scalars(statement)) if wanted else set()
-    if missing:
-        raise NotFound("mission_not_found", f"there is no mission {min(missing)!r}")

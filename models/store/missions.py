@@ -63,7 +63,7 @@ async def create(
     session: AsyncSession, workspace_id: str, new: MissionCreate, repository: Repository, actor: Actor
 ) -> Mission:
     """File a mission. It has the repository's protection and environment, and its branch unless it names one."""
-    await _require_all(session, workspace_id, set(new.dependencies))
+    await require_all(session, workspace_id, set(new.dependencies))
     trust = new.trust_requirements.model_dump(mode="json")
     trust["requires_governance_approval"] |= new.requires_governance_approval
     values = {
@@ -227,7 +227,8 @@ _COUNT = text(
 )
 
 
-async def _require_all(session: AsyncSession, workspace_id: str, wanted: set[str]) -> None:
+async def require_all(session: AsyncSession, workspace_id: str, wanted: set[str]) -> None:
+    """Refuse names of missions that the workspace does not have."""
     if not wanted:
         return
     statement = select(Mission.mission_id).where(

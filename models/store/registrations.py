@@ -4,21 +4,21 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import REGISTRATION_TRANSITIONS, AgentStatus, Registration
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict
-from models.domain.events import EventType, Subject
+from models.domain.events import EventType
 from models.domain.names import STRANGERS
 from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition
 from models.schemas.agents import AgentRegister
-from models.store import agents, api_keys, decisions, events, governance, keys, principals, rows
+from models.store import agents, api_keys, decisions, governance, keys, principals, questions, rows
 from models.store.events import Actor
+from models.store.questions import Question
 from models.tables.agents import AgentRow
 from models.tables.missions import Decision
 from models.tables.workspaces import ApiKey, PrincipalRow
@@ -71,28 +71,19 @@ async def _require_room(session: AsyncSession, workspace_id: str, actor: Actor) 
 
 async def _ask(session: AsyncSession, agent: AgentRow, resolvers: Resolvers, actor: Actor) -> None:
     """Put the question into the inbox. The agent asks, whoever sent the request: an admin may answer it."""
-    decision = Decision(
-        workspace_id=agent.workspace_id,
-        decision_id=decision_id(agent),
-        kind=KIND,
-        status=DecisionStatus.PENDING.value,
-        risk=Risk.YELLOW.value,
-        reasons=["new_agent"],
-        question={
-            "agent_id": agent.agent_id,
-            "name": agent.name,
-            "endpoint": agent.endpoint,
-            "capabilities": agent.capabilities,
-            "filed_by": agent.requested_by,
-        },
+    asked = Question(
+        agent.workspace_id,
+        decision_id(agent),
+        KIND,
+        Risk.YELLOW,
+        ["new_agent"],
+        shown={name: getattr(agent, name) for name in ("agent_id", "name", "endpoint", "capabilities")}
+        | {"filed_by": agent.requested_by},
         binding={"agent_id": agent.agent_id},
         requested_by=agent.agent_id,
-        terms=Terms.of(None, resolvers, Risk.YELLOW, (agent.agent_id,)).model_dump(mode="json"),
+        terms=Terms.of(None, resolvers, Risk.YELLOW, (agent.agent_id,)),
     )
-    values = decision.model_dump(exclude_unset=True)
-    await session.execute(insert(Decision).values(**values, round=0, candidate=0))
-    about, data = Subject(kind="decision", id=decision.decision_id), {"kind": KIND, "agent_id": agent.agent_id}
-    await events.append(session, agent.workspace_id, EventType.DECISION_REQUESTED, about, actor, data)
+    await questions.put(session, asked, actor)
 
 
 def decision_id(agent: AgentRow) -> str:

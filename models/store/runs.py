@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from models.domain.agents import Latitude
 from models.domain.alerts import AlertKind
 from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus
 from models.domain.errors import Conflict, NotFound
@@ -20,7 +21,7 @@ from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate
-from models.store import agents, alerts, budgets, events, governance, ledger, lists, pagination
+from models.store import agents, alerts, budgets, events, governance, ledger, lists, pagination, questions
 from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
@@ -91,8 +92,8 @@ async def end(
         raise Conflict("run_ended", "the run has ended already")
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
-    policy = Actor(governance.POLICY, actor.correlation_id)
-    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": run_id}, policy)
+    policy = Actor(questions.POLICY, actor.correlation_id)
+    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": [run_id]}, policy)
     await alerts.is_over(session, workspace_id, AlertKind.LOOP, [run_id], actor)
     await budgets.close_run(session, workspace_id, run_id, policy)
 
@@ -136,6 +137,14 @@ async def require_open_to(session: AsyncSession, workspace_id: str, run_id: str,
     if run["run_id"] == run["mission_id"]:
         hint = "start a run with its `mission_id` for what you spend on it"
         raise Conflict("run_of_mission", f"this run is the mission's own, which writes it itself; {hint}")
+    return run
+
+
+async def require_going_on(session: AsyncSession, workspace_id: str, run_id: str, agent: str | None) -> dict[str, Any]:
+    """The same for what is still to be done: others go on with an agent's run only as far as the agent itself might."""
+    run = await require_open_to(session, workspace_id, run_id, agent)
+    if agent is None and run["agent_id"] is not None:
+        await agents.require_going(session, workspace_id, run["agent_id"], Latitude.FINISH)
     return run
 
 

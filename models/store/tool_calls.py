@@ -10,13 +10,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.agents import Registration
 from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop, written
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.policy import Act, Context, Level, Outcome, Policy, Verdict, Who
-from models.domain.principals import Kind, Principal
+from models.domain.policy import Act, Context, Outcome, Policy, Verdict, Who
+from models.domain.principals import Principal
 from models.domain.states import DecisionStatus
 from models.domain.tool_calls import (
     EXPIRES_IN,
@@ -31,12 +30,12 @@ from models.domain.tool_calls import (
 )
 from models.schemas.pagination import PageRequest
 from models.schemas.tool_calls import ToolCallCreate, ToolCallEnd
-from models.store import budgets, events, governance, lists, pagination, runs
+from models.store import agents, budgets, events, lists, pagination, questions, runs
 from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.store.policies import InForce, PolicyBook
-from models.tables.agents import AgentRow
+from models.store.questions import Question
 from models.tables.budgets import Run, ToolCall
 from models.tables.missions import Decision, Mission
 
@@ -66,11 +65,11 @@ async def log(
         await budgets.prepare(session, asking.caller.workspace_id, run_id)
     run = await runs.lock_open(session, asking.caller.workspace_id, run_id)
     number = await _last_number(session, run) + 1
-    who, tools = await _caller(session, run, asking.caller)
-    if is_listed(call.tool, tools):
+    doer = await agents.doer(session, asking.caller, run.agent_id)
+    if is_listed(call.tool, doer.tools):
         mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
         left = await budgets.left(session, run.workspace_id, run_id) if call.usd is not None else None
-        row = await _judge(session, book, _Wanted(call, run, number, who, mission, asking, left))
+        row = await _judge(session, book, _Wanted(call, run, number, doer.who, mission, asking, left))
     else:
         row = {"refused": UNLISTED}
     row |= {"digest": digest(call.tool, call.arguments), "ended_at": func.now() if call.was_made else None}
@@ -144,20 +143,6 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "status": status, "reason": reason, "reasons": said.reasons}
 
 
-async def _caller(session: AsyncSession, run: Run, caller: Principal) -> tuple[Who, tuple[str, ...]]:
-    """Name who makes a run's calls, and the tools that it may call."""
-    if run.agent_id is None:
-        return Who(name=caller.known_as, kind=caller.kind, role=caller.role), ("*",)
-    statement = select(AgentRow).where(
-        AgentRow.workspace_id == run.workspace_id,
-        AgentRow.name == run.agent_id,
-        col(AgentRow.registration).in_((Registration.APPROVED.value, Registration.DEACTIVATED.value)),
-    )
-    agent = (await session.scalars(statement)).one_or_none()
-    level = Level(agent.level) if agent else Level.INTERN
-    return Who(name=run.agent_id, kind=Kind.AGENT, level=level), tuple(agent.tools) if agent else ("*",)
-
-
 @dataclass(frozen=True)
 class _Wanted:
     """A call that is to be judged, and all that is known of it."""
@@ -217,26 +202,19 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
     """Put the question whether a call may be made. The policy puts it, in the name of whoever wants to call."""
     run, requesters = wanted.run, wanted.requesters
     spent = await runs.find(session, run.workspace_id, run.run_id)
-    terms = Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters)
-    values = {
-        "workspace_id": run.workspace_id,
-        "decision_id": f"{run.run_id}.{TOOL_ACTION}.{wanted.number}",
-        "kind": TOOL_ACTION,
-        "round": 0,
-        "candidate": 0,
-        "status": DecisionStatus.PENDING.value,
-        "risk": verdict.risk.value,
-        "reasons": list(verdict.reasons),
-        "question": wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
-        "binding": {**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
-        "requested_by": requesters[0],
-        "expires_at": func.mc_now() + EXPIRES_IN,
-        "terms": terms.model_dump(mode="json"),
-    }
-    decision = (await session.scalars(insert(Decision).values(**values).returning(Decision))).one()
-    policy = Actor(governance.POLICY, wanted.asking.actor.correlation_id)
-    await governance.tell(session, decision, EventType.DECISION_REQUESTED, policy)
-    return decision
+    asked = Question(
+        run.workspace_id,
+        f"{run.run_id}.{TOOL_ACTION}.{wanted.number}",
+        TOOL_ACTION,
+        verdict.risk,
+        verdict.reasons,
+        shown=wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
+        binding={**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
+        requested_by=requesters[0],
+        terms=Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters),
+        expires_in=EXPIRES_IN,
+    )
+    return await questions.put(session, asked, Actor(questions.POLICY, wanted.asking.actor.correlation_id))
 
 
 async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> dict[str, Any]:

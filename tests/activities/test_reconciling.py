@@ -7,15 +7,17 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
+from models.domain.budgets import Key, Owner, Scope
+from models.domain.errors import Conflict
 from models.domain.prices import Charge, Usage
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.schemas.runs import RunCreate
 from models.settings import Settings
-from models.store import decisions, ledger, runs
+from models.store import alerts, decisions, ledger, runs
 from models.store.ledger import Place
 from models.tables.budgets import Entry
 from models.tables.missions import Capa, Decision
-from tests.fixtures.budgets import clock_moved, counters, start
+from tests.fixtures.budgets import BOT, cap, clock_moved, counters, place, start, told, usd
 from tests.fixtures.killing import eventually_whole, require_whole, spend_until_killed
 from tests.fixtures.runs import human
 from tests.fixtures.servers import TemporalServer
@@ -116,3 +118,49 @@ async def test_what_a_dead_holder_reserved_is_given_back(shop: Shop, reconciler:
     async with case.db.workspace(case.workspace_id) as session:
         assert (await runs.find(session, case.workspace_id, run_id))["reserved_usd"] == 0
     assert {row.kind for row in await case.rows(Entry)} == {"reserve", "release"}
+
+
+async def over_its_day(shop: Shop, agent: str) -> str:
+    """Let an agent spend all that its day has; the run that this blocks."""
+    await cap(shop.db, shop.workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, agent), "0.1")
+    where = await place(shop.db, shop.workspace_id, agent_id=agent)
+    with pytest.raises(Conflict):
+        await ledger.reserve(shop.db, where, usd("0.2"), BOT)
+    return where.run_id
+
+
+async def states(shop: Shop) -> tuple[set[str | None], list[str]]:
+    """How the runs of the workspace are, and its alerts."""
+    found = [
+        await shop.db.alone(shop.workspace_id, f"SELECT status FROM {table}", {})  # noqa: S608  # two names of ours
+        for table in ("run", "alert")
+    ]
+    return {row["status"] for row in found[0]}, sorted(row["status"] for row in found[1])
+
+
+async def test_a_day_that_is_over_lets_runs_go_on_and_ends_its_alerts(
+    shop: Shop, reconciler: ReconcileActivities, database_url: str
+) -> None:
+    for agent in ("bot", "cat"):
+        await over_its_day(shop, agent)
+    for part in (reconciler.repeat_answers, reconciler.keep_house):
+        await ActivityEnvironment().run(part)
+    assert await states(shop) == ({"blocked"}, ["open", "open"]), "the day is not over"
+    async with clock_moved(database_url, "1 day"):
+        await ActivityEnvironment().run(reconciler.repeat_answers)
+        assert await states(shop) == ({None}, ["open", "open"])
+        for _ in (1, 2):
+            await ActivityEnvironment().run(reconciler.keep_house)
+    assert await states(shop) == ({None}, ["resolved", "resolved"])
+    assert len(await told(shop.db, shop.workspace_id, "alert.resolved")) == 2
+
+
+async def test_one_pass_ends_so_many_alerts_and_the_next_ones_the_others(shop: Shop, database_url: str) -> None:
+    for agent in ("bot", "cat", "dog"):
+        await over_its_day(shop, agent)
+    async with clock_moved(database_url, "1 day"):
+        for ended in (2, 3, 3):
+            async with shop.db.system() as session:
+                await alerts.turn_windows(session, BOT, limit=2)
+            assert (await states(shop))[1].count("resolved") == ended
+    assert len(await told(shop.db, shop.workspace_id, "alert.resolved")) == 3

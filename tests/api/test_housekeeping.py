@@ -7,10 +7,12 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import text
 
+from models.domain.events import EventType, Subject
 from models.domain.principals import Role
 from models.store import reconciling
 from models.store.connections import plain
 from models.store.database import Database
+from models.store.events import Actor, append_everywhere
 from models.store.migrate import expected_revision, migrate
 from tests.fixtures.api import Team
 from tests.fixtures.servers import PostgresServer
@@ -104,3 +106,19 @@ class TestLeftovers:
             found = await reconciling.open_workbenches_of_ended(session)
         hosts = [leftover.host for leftover in found]
         assert (hosts.count("alive"), hosts.count("gone")) == (10, reconciling.OF_ONE_HOST)
+
+
+MANY = "INSERT INTO workspace (workspace_id, slug, name) SELECT n, n, 'x' FROM generate_series(1, 20000) AS t (n)"
+
+
+async def test_news_reach_all_of_very_many_workspaces_in_one_short_transaction(db: Database) -> None:
+    """One by one they would take longer than a transaction may."""
+    about = Subject(kind="configuration", id="installation")
+    async with db.system() as session:
+        await session.execute(text(MANY))
+    async with db.system() as session:
+        await append_everywhere(session, EventType.CONFIG_CHANGED, about, Actor("x", "y"), {"config_hash": "news"})
+    async with db.system() as session:
+        told = await session.scalars(text("SELECT workspace_id FROM event WHERE data ->> 'config_hash' = 'news'"))
+        known = await session.scalars(text("SELECT workspace_id FROM workspace"))
+        assert sorted(told) == sorted(known)

@@ -198,6 +198,19 @@ class TestCosts:
         held = [row for row in await entries(db, team.workspace_id) if row["kind"] == "reserve"]
         assert len(held) == 3
 
+    async def test_an_agent_is_judged_by_the_level_that_it_has_now_not_by_that_of_its_run(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
+    ) -> None:
+        await put_in_force(api, UNPRICED.replace("call_unpriced}", "call_unpriced, kind: agent, level: intern}"))
+        unpriced = {"model": "x-1", "tokens_out": 10}
+        assert (await api.patch("/api/v1/agents/agent", json={"level": "lead"})).status_code == 200
+        run = await started(agent)
+        assert (await agent.post(f"{run}/reservations", json=unpriced)).status_code == 201
+        assert (await api.patch("/api/v1/agents/agent", json={"level": "intern"})).status_code == 200
+        for caller in (agent, api):
+            assert refusal(await caller.post(f"{run}/reservations", json=unpriced)) == (403, "policy_denies")
+        assert (await agent.get(run)).json()["data"]["level"] == "lead"
+
     async def test_a_reservation_says_what_it_is_for(self, agent: httpx2.AsyncClient) -> None:
         run = await started(agent)
         for nothing in ({"model": "claude-sonnet-4-5"}, {"calls": 3}, {}):

@@ -70,6 +70,13 @@ async def test_the_admin_key_is_revoked(server: EmbeddedPostgres, open_dir: Path
     assert not (open_dir / "signing_key").exists()
 
 
+async def test_what_grows_is_named_with_its_size(server: EmbeddedPostgres, open_dir: Path) -> None:
+    script = reaching(server.port) + commands("The database grows")
+    told = await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
+    assert "(8 rows)" in told
+    assert "kB" in told
+
+
 async def test_a_backup_is_restored_into_another_server(server: EmbeddedPostgres, open_dir: Path) -> None:
     script = reaching(server.port) + commands("Backup")
     await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))

@@ -1,0 +1,27 @@
+"""Answers that go on for as long as their client listens."""
+
+from collections.abc import AsyncIterable, Mapping
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from api.services import services
+
+
+class HeldStream(StreamingResponse):
+    """A stream that takes one of those that its caller's key may have open, and gives it back however it ends.
+
+    Where the key has none left, the answer is 429 `too_many_streams` instead.
+    """
+
+    def __init__(
+        self, request: Request, pieces: AsyncIterable[bytes], media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(pieces, media_type=media_type, headers={"Cache-Control": "no-store", **(headers or {})})
+        self._place = services(request).limiter.stream(request.state.call.principal)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it: the place is taken only now, so that what is never sent holds none."""
+        with self._place:
+            await super().__call__(scope, receive, send)

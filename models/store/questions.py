@@ -1,0 +1,121 @@
+"""How a question is put, of whatever kind: a decision and the event that tells of it, in one statement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.domain.canonical import canonical_json
+from models.domain.decisions import Terms
+from models.domain.events import EventType
+from models.domain.policy import Outcome, Risk
+from models.domain.states import DecisionStatus
+from models.store.database import mark_events, within
+from models.store.events import Actor
+from models.tables.missions import Decision
+
+POLICY = "policy"
+"""Who decides where no human is asked (V-12)."""
+
+EVENTS = {
+    DecisionStatus.PENDING: EventType.DECISION_REQUESTED,
+    DecisionStatus.APPROVED: EventType.DECISION_APPROVED,
+    DecisionStatus.DENIED: EventType.DECISION_DENIED,
+    DecisionStatus.EXPIRED: EventType.DECISION_EXPIRED,
+    DecisionStatus.CANCELED: EventType.DECISION_CANCELED,
+}
+_STATUS = {
+    Outcome.ASK: DecisionStatus.PENDING,
+    Outcome.ALLOW: DecisionStatus.APPROVED,
+    Outcome.DENY: DecisionStatus.DENIED,
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: `shown` is what whoever answers sees, `binding` what the answer stands for.
+
+    It is asked in the name of `requested_by`, whoever puts it. What is not to be asked was answered by the policy.
+    """
+
+    workspace_id: str
+    decision_id: str
+    kind: str
+    risk: Risk
+    reasons: Sequence[str]
+    shown: Mapping[str, Any]
+    binding: Mapping[str, Any]
+    requested_by: str
+    terms: Terms
+    expires_in: timedelta | None = None
+    mission_id: str | None = None
+    round: int = 0
+    candidate: int = 0
+    outcome: Outcome = Outcome.ASK
+
+    def values(self, actor: Actor) -> dict[str, Any]:
+        """Give what `inserted` and `told` need."""
+        status = _STATUS[self.outcome]
+        names = ("workspace_id", "decision_id", "kind", "requested_by", "mission_id", "round", "candidate")
+        return {name: getattr(self, name) for name in names} | {
+            "status": status.value,
+            "risk": self.risk.value,
+            "reasons": _json(list(self.reasons)),
+            "question": _json(self.shown),
+            "binding": _json(self.binding),
+            "terms": _json(self.terms.model_dump(mode="json")),
+            "expires_in": self.expires_in if status is DecisionStatus.PENDING else None,
+            "resolved_by": None if status is DecisionStatus.PENDING else POLICY,
+            "type": EVENTS[status].value,
+            "actor": actor.name,
+            "correlation_id": actor.correlation_id,
+        }
+
+
+def inserted(decision_id: str = "%(decision_id)s", source: str = "") -> str:
+    """Write the part of a statement that puts a question, once."""
+    answered = "CASE WHEN CAST(%(resolved_by)s AS text) IS NOT NULL THEN mc_now() END"
+    return f"""
+        INSERT INTO decision (workspace_id, decision_id, kind, mission_id, round, candidate, status, risk, reasons,
+        question, binding, requested_by, expires_at, terms, resolved_by, resolved_at, acknowledged_at)
+        SELECT %(workspace_id)s, {decision_id}, %(kind)s, %(mission_id)s, %(round)s, %(candidate)s, %(status)s,
+        %(risk)s, CAST(%(reasons)s AS jsonb), CAST(%(question)s AS jsonb), CAST(%(binding)s AS jsonb), %(requested_by)s,
+        mc_now() + CAST(%(expires_in)s AS interval), CAST(%(terms)s AS jsonb), CAST(%(resolved_by)s AS text),
+        {answered}, {answered} {source} ON CONFLICT DO NOTHING RETURNING *
+    """  # constants of the modules that call it, no input
+
+
+TOLD = """jsonb_build_object('mission_id', mission_id, 'kind', kind, 'risk', risk, 'reasons', reasons, 'binding',
+        binding, 'requested_by', requested_by, 'expires_at', expires_at)"""
+"""What events tell of a decision's row."""
+
+
+async def put(session: AsyncSession, question: Question, actor: Actor) -> Decision:
+    """Put a question, or find it already put."""
+    found = await within(session)(_PUT, question.values(actor))
+    if found:
+        mark_events(session)
+        return Decision(**found[0])
+    known = await session.get(Decision, (question.workspace_id, question.decision_id))
+    assert known is not None  # noqa: S101  # it was not inserted, so it is there: the key is ours
+    return known
+
+
+async def tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
+    """Write an event about a decision as its row is now."""
+    names = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "type": kind.value}
+    await within(session)(_TELL, names | {"actor": actor.name, "correlation_id": actor.correlation_id})
+    mark_events(session)
+
+
+_EVENT = f"""
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT workspace_id, %(type)s, 'decision', decision_id, %(actor)s, %(correlation_id)s, {TOLD} FROM"""
+_PUT = f"WITH put AS ({inserted()}), told AS ({_EVENT} put) SELECT * FROM put"  # noqa: S608  # as above
+_TELL = f"{_EVENT} decision WHERE workspace_id = %(workspace_id)s AND decision_id = %(decision_id)s"
+
+
+def _json(value: Any) -> str:
+    return canonical_json(value).decode()
