@@ -13,8 +13,8 @@ from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.contracts.missions import TrustRequirements
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
 from models.domain.actions import FORCE_ROLLBACK, MERGE
-from models.domain.approval import Binding, demanded, is_demanded
-from models.domain.budgets import SCALE
+from models.domain.approval import Binding, demanded
+from models.domain.budgets import SCALE, written
 from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
 from models.domain.law import TouchedLaw
@@ -161,7 +161,7 @@ class GovernanceActivities:
         touched = TouchedLaw.model_validate(details.get("touched", {}))
         wanted, files = TrustRequirements.model_validate(mission.trust_requirements), details.get("files", [])
         facts: dict[str, Fact] = {
-            "requires_governance_approval": is_demanded(wanted.memory_write_scope, wanted.requires_governance_approval),
+            "requires_governance_approval": wanted.requires_governance_approval,
             "touches_config": touched.config,
             "ci_files": touched.ci,
             "existing_tests": touched.existing_tests,
@@ -179,6 +179,7 @@ class GovernanceActivities:
             "files": files,
             "overrides": mission.overrides,
             "facts": facts | {"protected": mission.protected, "env": mission.env},
+            "usd": written(context.usd or Decimal(0)),
         }
         return act, shown
 

@@ -87,13 +87,15 @@ def revoke(client: Client, key: KeyId, yes: Yes = False) -> None:
 
 
 def _state(key: dict[str, Any]) -> str:
+    """How it stands, and since or until when."""
     from cli.text import moment
 
-    if key["revoked_at"]:
+    state = str(key["state"])
+    if state == "revoked":
         return f"revoked {moment(key['revoked_at'])}"
-    if key["expires_at"]:
-        return f"until {moment(key['expires_at'])}"
-    return "active"
+    if state == "expired":
+        return f"expired {moment(key['expires_at'])}"
+    return f"{state} until {moment(key['expires_at'])}" if key["expires_at"] else state
 
 
 def described(key: dict[str, Any]) -> "RenderableType":

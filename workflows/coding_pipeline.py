@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
+    from models.contracts.merge_queue import SlotGrant
     from models.contracts.pipeline import PipelineInput
     from models.domain.states import MissionOutcome
 
@@ -34,9 +35,17 @@ class CodingPipelineWorkflow(Pipeline):
         """Tell the mission's story to its one outcome."""
         return await self.see_through(self._story())
 
-    async def return_slot(self) -> None:
-        """Give back a merge slot that the story did not ask for."""
-        await give_back(self, waited=True)
+    @workflow.signal
+    async def slot_granted(self, grant: SlotGrant) -> None:
+        """Hear that the merge slot is ours; a grant that answers an earlier request was given back already.
+
+        One that answers a later request was asked for by a workflow task that was lost: nobody knows of it any more,
+        and a mission that is held would keep the slot from all others.
+        """
+        if grant.number == self.slot_number:
+            self.grant = grant
+        elif grant.number > self.slot_number:
+            await give_back(self, waited=True)
 
     async def _story(self) -> MissionOutcome:
         """Whatever ends the story early is recorded by stage 11, and a merge that must go is taken back."""

@@ -237,22 +237,6 @@ class Mission:
         if self.is_blocked:
             self._stop_running()
 
-    @workflow.signal
-    async def slot_granted(self, grant: SlotGrant) -> None:
-        """Hear that the merge slot is ours; a grant that answers an earlier request was given back already.
-
-        One that answers a later request was asked for by a workflow task that was lost: nobody knows of it any more,
-        and a mission that is held would keep the slot from all others.
-        """
-        if grant.number == self.slot_number:
-            self.grant = grant
-        elif grant.number > self.slot_number:
-            await self.return_slot()
-
-    async def return_slot(self) -> None:
-        """Give back a merge slot that the story did not ask for."""
-        raise NotImplementedError
-
     async def _cancel_from_temporal(self) -> None:
         if self.closing or self.canceled is not None:
             return

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import Depends, Response
@@ -132,6 +133,9 @@ def _view(decision: Decision, spent: Mapping[str, Any]) -> DecisionView:
     view.digest = digest_of({"question": decision.question, "binding": decision.binding})
     if decision.kind in (budgets.KIND, TOOL_ACTION):
         spent = {name: decision.question[f"settled_{name}"] for name in CostSoFar.model_fields}
+    elif spent or "usd" in decision.question:  # what hosts work is settled in the end: of that, what it was when asked
+        own = decision.question.get("usd", spent.get("own_usd", 0))
+        spent = {"usd": spent.get("usd", 0) + Decimal(own), "tokens": spent.get("tokens", 0)}
     view.cost_so_far = CostSoFar.model_validate(spent)
     view.links["self"] = links.decision(decision.decision_id)
     if decision.kind == TOOL_ACTION:

@@ -54,7 +54,7 @@ async def watch_events(
     wanted = Wanted(_types(type) if type else None, subject)
     await feed.ready()
     secret, ring = secret_of(request), services(request).keys
-    stream = Stream(feed, call.workspace_id, wanted, place, lambda: ring.may_look(secret))
+    stream = Stream(feed, call.workspace_id, wanted, place, lambda: ring.may_look(secret, call.workspace_id))
     return HeldStream(request, stream.chunks(), "text/event-stream", {"X-Accel-Buffering": "no"})
 
 

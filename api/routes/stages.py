@@ -4,13 +4,14 @@ import json
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 
 from api.auth import secret_of
 from api.deps import Db, Pagination, Reader
 from api.missions import ThisMission
 from api.routing import router, unwrapped
 from api.services import services
+from api.streams import HeldStream
 from models.domain.errors import NotFound
 from models.domain.stages import StageName, stage_by_number
 from models.schemas import links
@@ -80,8 +81,8 @@ async def get_log(
         printed = b"" if follow else await records.log(session, stage)
     if follow:
         secret, ring = secret_of(request), services(request).keys
-        pieces = records.follow(db, mission, stage, offset, lambda: ring.may_look(secret))
-        return StreamingResponse(pieces, media_type="text/plain", headers=_UNSNIFFED | {"Cache-Control": "no-store"})
+        pieces = records.follow(db, mission, stage, offset, lambda: ring.may_look(secret, call.workspace_id))
+        return HeldStream(request, pieces, "text/plain", _UNSNIFFED)
     return PlainTextResponse(printed[offset:], headers=_UNSNIFFED)
 
 

@@ -24,13 +24,8 @@ class Binding(BaseModel):
         return self.model_copy(update={"reasons": later.reasons}) == later and set(later.reasons) <= set(self.reasons)
 
 
-def is_demanded(scope: WriteScope, requires_approval: bool) -> bool:
-    """Whether whoever filed the mission wants a human to decide on its merge (POL-17, APPR-07)."""
-    return requires_approval or scope is WriteScope.PROPOSE
-
-
 def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool) -> Verdict:
-    """Let a human decide what whoever filed the mission wants decided, whatever the policy says."""
+    """Let a human decide what whoever filed the mission wants decided, whatever the policy says (POL-17, APPR-07)."""
     if scope is WriteScope.PROPOSE:
         return verdict.asking("the mission's memory_write_scope is propose: it may not merge by itself")
     if requires_approval:

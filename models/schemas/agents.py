@@ -48,7 +48,7 @@ class AgentRegister(Body):
 class AgentDecide(Body):
     """Why a registration is approved or rejected."""
 
-    explanation: Said = "decided without further words"
+    explanation: Said
 
 
 class AgentChange(Body):

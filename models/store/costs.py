@@ -32,13 +32,18 @@ async def sums(
 
 
 async def of_missions(session: AsyncSession, workspace_id: str, missions: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Sum up what missions have cost by now; one that cost nothing is left out."""
+    """Sum up what missions have cost by now; those that cost nothing are left out.
+
+    `own_usd` is for what hosts worked, which is settled when the mission ends.
+    """
     rows = await within(session)(_OF_MISSIONS, {"workspace_id": workspace_id, "missions": list(missions)})
     return {row.pop("mission_id"): row for row in rows}
 
 
 _OF_MISSIONS = """
-    SELECT mission_id, sum(usd) AS usd, CAST(sum(tokens_in + tokens_out) AS bigint) AS tokens FROM ledger
+    SELECT mission_id, COALESCE(sum(usd) FILTER (WHERE run_id <> mission_id), 0) AS usd,
+    COALESCE(sum(usd) FILTER (WHERE run_id = mission_id), 0) AS own_usd,
+    CAST(sum(tokens_in + tokens_out) AS bigint) AS tokens FROM ledger
     WHERE workspace_id = %(workspace_id)s AND mission_id = ANY(%(missions)s) AND kind IN ('settle', 'adjust')
     GROUP BY mission_id
 """

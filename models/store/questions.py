@@ -69,7 +69,7 @@ class Question:
             "expires_in": self.expires_in if status is DecisionStatus.PENDING else None,
             "resolved_by": None if status is DecisionStatus.PENDING else POLICY,
             "type": EVENTS[status].value,
-            "actor": actor.name,
+            "actor": actor.name if status is DecisionStatus.PENDING else POLICY,
             "correlation_id": actor.correlation_id,
         }
 

@@ -124,7 +124,7 @@ class TestAsk:
     @pytest.mark.parametrize(
         ("trust", "source", "reason"),
         [
-            ({"memory_write_scope": "propose"}, SOURCE, "the mission requires governance approval"),
+            ({"memory_write_scope": "propose"}, SOURCE, "memory_write_scope is propose"),
             ({"memory_write_scope": "propose"}, NO_FORCE, "memory_write_scope is propose"),
             ({"requires_governance_approval": True}, NO_FORCE, "the mission requires governance approval"),
         ],

@@ -15,9 +15,10 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from api.registry import VERSIONS
-from models.domain.principals import NOUNS
+from models.domain.principals import NOUNS, Role
 from models.settings import Settings
 from models.store.database import Database
+from tests.fixtures.access import make_key, make_workspace
 from tests.fixtures.api import NO_TEMPORAL, Caller, Team
 from tests.fixtures.budgets import clock_moved
 from tests.fixtures.waiting import eventually
@@ -228,6 +229,25 @@ class TestRevoke:
             async with asyncio.timeout(5):
                 heard = b"".join([chunk async for chunk in chunks])
         assert heard.count(b"\nevent: ") <= 3, "of what came meanwhile"
+
+    async def test_the_stream_of_a_visitor_ends_with_the_right_to_visit(
+        self, db: Database, address: str, other_team: Team
+    ) -> None:
+        """A platform admin of another workspace becomes a mere observer at home."""
+        async with db.system() as session:
+            await make_workspace(session, "home")
+            secret = await make_key(session, "home", "olga", role=Role.PLATFORM_ADMIN)
+        headers = {"X-API-Key": secret, "X-Workspace": other_team.workspace_id}
+        async with (
+            httpx2.AsyncClient(base_url=address, headers=headers, timeout=10) as visitor,
+            visitor.stream("GET", "/api/v1/events") as stream,
+        ):
+            chunks = stream.aiter_bytes()
+            assert await anext(chunks) == b": open\n\n"
+            async with db.system() as session:
+                await make_key(session, "home", "olga", role=Role.OBSERVER)
+            async with asyncio.timeout(5):
+                assert b"event: " not in b"".join([chunk async for chunk in chunks])
 
     async def test_the_last_admin_key_stays(self, admin: httpx2.AsyncClient, client: Caller) -> None:
         [own] = (await admin.get("/api/v1/keys?role=admin")).json()["data"]["items"]

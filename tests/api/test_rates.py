@@ -198,14 +198,14 @@ async def test_postgres_is_asked_of_an_unknown_key_once_a_second(db: Database, t
         await make_key(session, team.workspace_id, "late", role=Role.OBSERVER, secret=secret)
     with pytest.raises(Unauthenticated):
         await ring.open(secret)
-    assert await eventually(lambda: ring.may_look(secret), 5)
+    assert await eventually(lambda: ring.may_look(secret, team.workspace_id), 5)
 
 
 async def test_guesses_fill_no_memory(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "MAX_KEPT", 3)
     ring = KeyRing(db)
     for _ in range(5):
-        assert not await ring.may_look(keys.new_secret())
+        assert not await ring.may_look(keys.new_secret(), "default")
     assert len(ring._unknown) <= 3
 
 

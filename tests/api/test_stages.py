@@ -216,9 +216,14 @@ async def test_many_readers_of_one_growing_log(
                 begun.release()
         return seen
 
-    headers = {"Authorization": f"Bearer {team.observer}"}
-    async with httpx2.AsyncClient(base_url=address, headers=headers, timeout=30) as client:
-        followers = [asyncio.create_task(follow(client)) for _ in range(40)]
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                httpx2.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+            )
+            for key in (team.observer, team.operator)
+        ]
+        followers = [asyncio.create_task(follow(client)) for client in clients for _ in range(18)]
         for _ in followers:
             await begun.acquire()
         await recorder.end(record, log=b"begun\nended\n")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.approval import Binding, demanded, is_demanded
+from models.domain.approval import Binding, demanded
 from models.domain.memory import WriteScope
 from models.domain.policy import Outcome, Risk, Verdict
 from tests.fixtures.policies import VERDICTS
@@ -28,7 +28,7 @@ def test_what_the_filer_wants_decided_is_asked_whatever_the_policy_allows(
     verdict: Verdict, scope: WriteScope, requires: bool
 ) -> None:
     found = demanded(verdict, scope, requires)
-    if not is_demanded(scope, requires) or verdict.outcome is not Outcome.ALLOW:
+    if not (requires or scope is WriteScope.PROPOSE) or verdict.outcome is not Outcome.ALLOW:
         assert found == verdict, "the filer makes no policy laxer, and asks no second question"
         return
     assert (found.outcome, found.reasons[:-1]) == (Outcome.ASK, verdict.reasons)
@@ -47,6 +47,5 @@ def test_what_the_filer_wants_decided_is_asked_whatever_the_policy_allows(
     ],
 )
 def test_the_reason_names_what_the_filer_set(scope: WriteScope, requires: bool, reason: str | None) -> None:
-    assert is_demanded(scope, requires) == (reason is not None)
     allowed = Verdict(risk=Risk.GREEN, outcome=Outcome.ALLOW, reasons=())
     assert demanded(allowed, scope, requires).reasons == ((reason,) if reason else ())
