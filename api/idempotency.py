@@ -15,17 +15,15 @@ from api.errors import failure
 from api.services import services
 from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
+from models.schemas.idempotency import IdempotencyKey
 from models.store import idempotency
 from models.store.idempotency import Answer
 
 KeyHeader = Annotated[
-    str | None,
+    IdempotencyKey | None,
     Header(
         alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="Makes a repeated request harmless: it gets the first one's answer.",
+        description="Makes a repeated request harmless: it gets the first one's answer. Without `/`; not `.` or `..`.",
     ),
 ]
 

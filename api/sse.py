@@ -112,6 +112,11 @@ class Feed:
         """How far the stream was delivered; only once `ready`."""
         return self._tail.standing
 
+    @property
+    def is_following(self) -> bool:
+        """Whether what happens reaches the streams."""
+        return self._tail.is_following
+
     def open(self) -> None:
         """Begin to follow the stream."""
         self._tasks = [asyncio.create_task(self._tail.run()), asyncio.create_task(self._beat())]

@@ -47,6 +47,11 @@ async def readyz(request: Request, db: Db, gateway: Workflows) -> Success[Ready]
     first_start = services(request).first_start
     if not first_start.done() or first_start.exception():
         raise Unavailable("no_admin_key", "the first admin key is not made yet; the log says what it waits for")
+    if not services(request).feed.is_following:
+        raise Unavailable(
+            "events_stalled",
+            "this process does not follow the events; its log says why: look for event_tail_interrupted, or restart it",
+        )
     temporal: Literal["ok", "unavailable"] = "ok" if await gateway.answers() else "unavailable"
     return Success(data=Ready(migrations=_EXPECTED, temporal=temporal))
 

@@ -91,6 +91,13 @@ class EventType(StrEnum):
     SUBSYSTEM_ERROR = "subsystem.error"
     SUBSYSTEM_REPORT = "subsystem.report"
 
+    @classmethod
+    def unlisted(cls, name: str) -> "EventType":
+        """Name a type that only a newer version writes, so that its events can be passed on; the list stays closed."""
+        made = str.__new__(cls, name)
+        made._name_ = made._value_ = name
+        return made
+
 
 class Subject(BaseModel):
     """What an event is about."""

@@ -8,6 +8,7 @@ from models.domain.canonical import canonical_json
 from models.domain.errors import TooLarge
 from models.domain.events import Event, EventType, Subject
 from models.schemas.envelope import Body
+from models.schemas.idempotency import IdempotencyKey
 
 MAX_DATA_BYTES = 64 * 1024
 """An event tells of a thing and links to it; logs and reports are stored as such."""
@@ -19,10 +20,7 @@ class EventPost(Body):
     type: Literal[EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT]
     subject: Subject
     data: dict[str, Any] = Field(default_factory=dict, description=f"At most {MAX_DATA_BYTES} bytes as JSON.")
-    idempotency_key: Annotated[
-        str | None,
-        Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="As the header Idempotency-Key."),
-    ] = None
+    idempotency_key: Annotated[IdempotencyKey | None, Field(description="As the header Idempotency-Key.")] = None
 
     def require_small(self) -> None:
         """Refuse what would make every watcher wait; raises `TooLarge`."""

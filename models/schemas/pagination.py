@@ -53,8 +53,10 @@ def read_cursor(cursor: str, sort: Sort) -> tuple[str | int | float, ...]:
     """
     try:
         order, *values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise invalid_cursor() from error
+    if not all(isinstance(value, str | int | float) for value in (order, *values)):
+        raise invalid_cursor()
     if order != str(sort):
         raise InvalidInput("invalid_cursor", f"this cursor is for sort={order}; start again without it", sort=str(sort))
     return tuple(values)

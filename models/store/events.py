@@ -3,14 +3,18 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.canonical import canonical_json
 from models.domain.events import Event, EventType, Subject
 from models.store.database import mark_events, within
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,7 @@ def _event(row: Any) -> tuple[Place, Event]:
     place = Place(row["epoch"], int(row["xid"]), row["id"])
     return place, Event(
         id=str(place),
-        type=row["type"],
+        type=_type(row["type"]),
         workspace_id=row["workspace_id"],
         correlation_id=row["correlation_id"],
         occurred_at=row["occurred_at"],
@@ -266,3 +270,13 @@ def _event(row: Any) -> tuple[Place, Event]:
         subject=Subject(kind=row["subject_kind"], id=row["subject_id"]),
         data=row["data"],
     )
+
+
+@lru_cache(maxsize=1000)
+def _type(name: str) -> EventType:
+    """Read a type; one that a newer version's process writes beside us is told of once, and passed on as it is."""
+    try:
+        return EventType(name)
+    except ValueError:
+        log.warning("event_type_unknown", type=name)
+        return EventType.unlisted(name)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -125,6 +126,28 @@ class TestCommit:
         assert refused.status_code == 409
         assert (await api.post("/api/v1/notes", json={"text": "b"}, headers=keyed("k"))).status_code == 201
 
+    @pytest.mark.parametrize("key", ["call/1", "/", ".", ".."])
+    async def test_a_key_that_no_path_could_name(self, client: Caller, team: Team, key: str) -> None:
+        agent = client(team.agent)
+        run = (await agent.post("/api/v1/runs", json={})).json()["data"]["run_id"]
+        refused = await agent.post(f"/api/v1/runs/{run}/reservations", json={"usd": "0.01"}, headers=keyed(key))
+        told = await agent.post("/api/v1/events", json=REPORT | {"idempotency_key": key})
+        for answer in (refused, told):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_input")
+            assert "holds no '/', and is neither '.' nor '..'" in answer.json()["error"]["message"]
+        assert (await agent.get(f"/api/v1/runs/{run}")).json()["data"]["reserved_usd"] == "0"
+
+    async def test_every_other_key_names_what_it_made(self, address: str, team: Team) -> None:
+        allowed = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "/")
+        async with httpx2.AsyncClient(base_url=address, headers={"X-API-Key": team.agent}) as agent:
+            runs = "/api/v1/runs"
+            run = (await agent.post(runs, json={})).json()["data"]["run_id"]
+            for key in (allowed, *allowed.replace(".", ""), "...", "%2F", "%2e"):
+                held = await agent.post(f"{runs}/{run}/reservations", json={"usd": "0.0001"}, headers=keyed(key))
+                assert held.json()["data"]["cost_id"] == key
+                place = f"{runs}/{run}/reservations/{quote(key, safe='')}/settle"
+                assert (await agent.post(place, json={"usd": "0.0001"})).status_code == 200, key
+
     @pytest.mark.parametrize("key", [b"a b", b"x" * 300, "\u00e9".encode()])
     async def test_unsound_keys(self, api: httpx2.AsyncClient, key: bytes) -> None:
         answer = await api.post("/api/v1/notes", json={"text": "a"}, headers={b"Idempotency-Key": key})
@@ -143,6 +166,7 @@ class TestCommit:
 
 
 JSON = {"Content-Type": "application/json"}
+REPORT = {"type": "subsystem.report", "subject": {"kind": "subsystem", "id": "x"}}
 
 
 class TestCommand:

@@ -156,6 +156,7 @@ DAY = "2026-01-01T00:00:00Z"
         (forged(), "invalid_cursor"),
         (forged("-created_at"), "invalid_cursor"),
         (forged("-created_at", "yesterday", "c"), "invalid_cursor"),
+        ("cursor=" + base64.b64encode(b"[" * 1500).decode(), "invalid_cursor"),
         (forged("-created_at", DAY, 1), "invalid_cursor"),
         (forged("-created_at", DAY, "\0"), "invalid_input"),
         (forged("created_at", DAY, "c"), "invalid_cursor"),

@@ -2,20 +2,27 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx2
 import psycopg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
+from models.domain.events import Event
 from models.settings import Settings
+from models.store import tail as tails
 from models.store.connections import plain
 from models.store.database import Database
+from models.store.events import Place
 from models.store.migrate import migrate
-from tests.fixtures.api import make_team, served
-from tests.fixtures.watching import tell, watching
+from models.store.tail import Tail
+from tests.fixtures.api import Team, make_team, served
+from tests.fixtures.logs import Lines
+from tests.fixtures.waiting import eventually
+from tests.fixtures.watching import PATIENCE, tell, watching
 from worker.dev.ports import free_port
 from worker.dev.postgres import EmbeddedPostgres, installed_binaries
 
@@ -96,6 +103,76 @@ async def test_dump_restore_into_a_new_cluster_and_the_stream_goes_on(
         assert place.epoch == last_seen.epoch + 1
         assert place.xid < last_seen.xid, "the new cluster counts transactions from the beginning: what epochs are for"
         await db.close()
+
+
+async def tell_of_tomorrow(db: Database, workspace_id: str) -> None:
+    """Write an event of a type that only a newer version knows, as its worker does while this API still runs."""
+    async with db.workspace(workspace_id) as session:
+        await session.execute(text(TOMORROWS), {"workspace_id": workspace_id})
+
+
+TOMORROWS = (
+    "INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)"
+    " VALUES (:workspace_id, 'healing.started', 'subsystem', 'x', 'worker', 'c', '{}')"
+)
+
+
+async def test_types_of_a_newer_version_are_passed_on(
+    settings: Settings, db: Database, team: Team, logged: Callable[[], Lines]
+) -> None:
+    lines, own = logged(), ["subsystem.report"]
+    first = await tell(db, team.workspace_id, "first")
+    async with served(settings) as address, watching(address, team.observer) as watch:
+        for name in ("second", "third"):
+            await tell_of_tomorrow(db, team.workspace_id)
+            await tell(db, team.workspace_id, name)
+        assert await watch.types(4) == ["healing.started", *own] * 2
+        async with watching(address, team.observer, str(first), type="subsystem.*") as choosy:
+            assert await choosy.subjects(2) == ["second", "third"]
+    async with served(settings) as address, watching(address, team.observer, str(first)) as late:
+        assert await late.types(4) == ["healing.started", *own] * 2
+    told = [line["type"] for line in lines() if line["event"] == "event_type_unknown"]
+    assert told == ["healing.started"], "said once, not with every event"
+
+
+async def test_a_delivery_that_fails_is_made_again(db: Database, team: Team) -> None:
+    tries: list[list[str]] = []
+    done = asyncio.Event()
+
+    def deliver(found: list[tuple[Place, Event]]) -> None:
+        tries.append([event.subject.id for _, event in found if event.workspace_id == team.workspace_id])
+        if len(tries) == 1:
+            raise ValueError("a fault of ours")
+        done.set()
+
+    tail = Tail(db, deliver)
+    following = asyncio.create_task(tail.run())
+    try:
+        await tail.ready()
+        await tell(db, team.workspace_id, "kept")
+        await asyncio.wait_for(done.wait(), PATIENCE)
+    finally:
+        following.cancel()
+    assert tries == [["kept"], ["kept"]]
+
+
+async def test_an_api_that_cannot_follow_is_not_ready(
+    settings: Settings, own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "SILENT_SECONDS", 1.0)
+    theirs = on(settings, own_postgres)
+    async with served(theirs) as address, httpx2.AsyncClient(timeout=PATIENCE) as anyone:
+
+        async def is_answered(status: int, code: str | None = None) -> bool:
+            answer = await anyone.get(f"{address}/readyz")
+            return (answer.status_code, answer.json().get("error", {}).get("code")) == (status, code)
+
+        await eventually(lambda: is_answered(200))
+        with psycopg.connect(plain(own_postgres.url), autocommit=True) as connection:
+            connection.execute("ALTER TABLE event RENAME TO event_away")
+            await eventually(lambda: is_answered(503, "events_stalled"))
+            connection.execute("ALTER TABLE event_away RENAME TO event")
+        await eventually(lambda: is_answered(200))
 
 
 def use_transaction_ids(server: EmbeddedPostgres, count: int) -> None:
