@@ -85,8 +85,8 @@ class Limiter:
 
 
 def _refusal(left: Allowance, window: int) -> RateLimited:
-    seconds, per = -(-left.wait // SECOND), "minute" if window == MINUTE else "hour"
-    message = f"{left.limit} requests a {per} are used up; try again in {seconds} s"
+    seconds, per = -(-left.wait // SECOND), "a minute" if window == MINUTE else "an hour"
+    message = f"{left.limit} requests {per} are used up; try again in {seconds} s"
     return RateLimited("rate_limited", message, limit=left.limit, wait_seconds=seconds)
 
 

@@ -10,7 +10,7 @@ from api.blocks import ToMissions, told
 from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Policies, Reader, Reporter, Settler, Spender
 from api.missions import require_own
 from api.routing import router
-from api.unpriced import require_unpriced
+from api.unpriced import judge_unpriced, require_unpriced
 from api.views import page_of
 from models.configuration import load_prices
 from models.contracts.missions import Named
@@ -97,12 +97,22 @@ async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce, missi
 
 @routes.post("/runs/{run_id}/costs", status_code=201, response_model=Success[CostView])
 async def report_cost(
-    run_id: str, report: CostReport, call: Settler, db: Db, once: OnlyOnce, settings: AppSettings, missions: ToMissions
+    run_id: str,
+    report: CostReport,
+    call: Settler,
+    db: Db,
+    once: OnlyOnce,
+    settings: AppSettings,
+    missions: ToMissions,
+    book: Policies,
 ) -> Response:
     """Pay for a call that was made. Where that goes beyond a limit, nothing is paid and the run is blocked."""
 
     async def pay(key: str) -> CostView:
-        priced = _price(await _open_run(db, call, run_id), report, settings)
+        run = await _open_run(db, call, run_id)
+        priced = _price(run, report, settings)
+        if priced.unpriced:
+            await judge_unpriced(db, book, call, settings, run, priced, key)
         async with missions.hear_of_refusal():
             await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
         return await _cost(db, call, run_id, key, priced)

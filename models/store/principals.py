@@ -110,7 +110,7 @@ async def find_or_create(
             raise InvalidInput("role_required", f"there is no principal {name!r} yet: say which role it gets")
         return await create(session, workspace_id, name, kind, role, caller, actor)
     if (kind and known.kind != kind) or (role and known.role != role):
-        raise Conflict("principal_differs", f"{name!r} is a {known.kind} of role {known.role}; leave kind and role out")
+        raise Conflict("principal_differs", f"{name!r} is of kind {known.kind} and role {known.role}; leave both out")
     return known
 
 
@@ -130,7 +130,7 @@ async def set_role(
     if known is None:
         return await insert_principal(session, workspace_id, name, Kind.HUMAN, role, actor)
     if known.kind != Kind.HUMAN:
-        raise Conflict("not_a_human", f"{name!r} is a {known.kind}; only humans have roles")
+        raise Conflict("not_a_human", f"{name!r} is of kind {known.kind}; only humans have roles")
     caller.require_power_over(known.role)
     _require_admins_left(admins, name, role)
     changed = await rows.set_columns(session, known, role=role.value, deactivated_at=None)

@@ -197,6 +197,8 @@ class TestCosts:
         assert (await paid(agent, run, model="x-1", tokens_out=10)).status_code == 201, "what was done is paid"
         held = [row for row in await entries(db, team.workspace_id) if row["kind"] == "reserve"]
         assert len(held) == 3
+        told = (await api.get("/api/v1/policy/verdicts?outcome=deny")).json()["data"]["items"]
+        assert len(told) == 2, "also of what was called already"
 
     async def test_an_agent_is_judged_by_the_level_that_it_has_now_not_by_that_of_its_run(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
