@@ -10,18 +10,21 @@ from activities.reconciling import ReconcileActivities
 from models.domain.budgets import Key, Owner, Scope
 from models.domain.errors import Conflict
 from models.domain.prices import Charge, Usage
+from models.domain.principals import Kind, Role
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.schemas.runs import RunCreate
 from models.settings import Settings
-from models.store import alerts, decisions, ledger, runs
+from models.store import alerts, decisions, ledger, principals, runs
 from models.store.ledger import Place
 from models.tables.budgets import Entry
 from models.tables.missions import Capa, Decision
+from tests.fixtures.access import make_key
+from tests.fixtures.api import add_agents
 from tests.fixtures.budgets import BOT, cap, clock_moved, counters, place, start, told, usd
 from tests.fixtures.killing import eventually_whole, require_whole, spend_until_killed
 from tests.fixtures.runs import human
 from tests.fixtures.servers import TemporalServer
-from tests.fixtures.stage_hosts import OPERATOR, Shop, do
+from tests.fixtures.stage_hosts import OPERATOR, Case, Shop, do
 from worker.registry import MISSION_SIGNALS
 from workflows.client import connect
 
@@ -136,6 +139,34 @@ async def states(shop: Shop) -> tuple[set[str | None], list[str]]:
         for table in ("run", "alert")
     ]
     return {row["status"] for row in found[0]}, sorted(row["status"] for row in found[1])
+
+
+async def test_runs_that_nobody_will_end_are_ended(
+    shop: Shop, reconciler: ReconcileActivities, database_url: str
+) -> None:
+    """Those of an agent that has ended at once, those of a mission once what they had begun may be paid."""
+    case = await (await shop.mission()).begun()
+    async with case.db.system() as session:
+        await add_agents(session, case.workspace_id, "gone", "here")
+        await make_key(session, case.workspace_id, "gone", kind=Kind.AGENT)
+    of_agent = await start(case.db, case.workspace_id, agent_id="gone")
+    of_mission = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
+    async with case.db.workspace(case.workspace_id) as session:
+        caller = human(case.workspace_id, "olga", Role.ADMIN)
+        await principals.deactivate(session, case.workspace_id, "gone", caller, OPERATOR)
+    await closed(reconciler)
+    for _ in range(2):
+        await ActivityEnvironment().run(reconciler.keep_house)
+    assert await ends(case, of_agent, of_mission) == [("failed", "its agent was deactivated"), (None, None)]
+    async with clock_moved(database_url, "16 minutes"):
+        await ActivityEnvironment().run(reconciler.keep_house)
+    assert (await ends(case, of_mission))[0] == ("failed", "its mission has ended")
+
+
+async def ends(case: Case, *run_ids: str) -> list[tuple[str | None, str | None]]:
+    async with case.db.workspace(case.workspace_id) as session:
+        found = [await runs.find(session, case.workspace_id, run_id) for run_id in run_ids]
+    return [(run["status"], run["reason"]) for run in found]
 
 
 async def test_a_day_that_is_over_lets_runs_go_on_and_ends_its_alerts(

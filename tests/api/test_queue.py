@@ -8,7 +8,9 @@ import httpx2
 import psycopg
 import pytest
 
+from models.domain.principals import Kind
 from models.store.database import Database
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -76,6 +78,27 @@ class TestOneStatement:
         for part in ("UPDATE mission", "FOR UPDATE OF m SKIP LOCKED", "INSERT INTO event", "FROM agent", "JOIN budget"):
             assert part in only
         assert len([one for one in known if "app.workspace" in one]) == 1, "one transaction"
+
+
+class TestGivenBack:
+    async def test_what_an_agent_did_not_begin_goes_to_others_when_it_ends(
+        self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            await make_key(session, team.workspace_id, "a1", kind=Kind.AGENT)
+        claimed, for_it = await filed(api, repo), await filed(api, repo, assigned_to="a1")
+        assert {await claim(api), await claim(api)} == {claimed["mission_id"], for_it["mission_id"]}
+        assert await claim(api, "a2") is None
+        assert (await api.delete("/api/v1/agents/a1")).status_code == 200
+        assert {await claim(api, "a2"), await claim(api, "a2")} == {claimed["mission_id"], for_it["mission_id"]}
+
+    async def test_a_retry_is_for_whom_the_mission_was_filed_for(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        mission = await filed(api, repo)
+        assert await claim(api) == mission["mission_id"]
+        place = f"/api/v1/missions/{mission['mission_id']}"
+        assert (await api.post(f"{place}/cancel", json={})).status_code == 200
+        again = (await api.post(f"{place}/retry", json={})).json()["data"]
+        assert (again["assigned_to"], await claim(api, "a2")) == (None, again["mission_id"])
 
 
 class TestEligible:

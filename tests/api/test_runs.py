@@ -9,8 +9,11 @@ import pytest
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import entries, told
-from tests.fixtures.missions import refusal
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, refusal, repo
 from tests.fixtures.policies import put_in_force
+
+__all__ = ["repo"]
 
 RUNS = "/api/v1/runs"
 SONNET = {"model": "claude-sonnet-4-5", "tokens_in": 1000, "tokens_out": 1000}
@@ -87,6 +90,19 @@ class TestRun:
 
     async def test_operators_do_not_report(self, client: Caller, team: Team) -> None:
         assert refusal(await client(team.operator).post(RUNS, json={})) == (403, "not_permitted")
+
+    async def test_of_a_mission_that_is_anothers_or_over(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, repo: Repo, db: Database
+    ) -> None:
+        """Whoever may spend on a mission may hold it up."""
+        foreign = await filed(api, repo)
+        own = await filed(api, repo, assigned_to="agent")
+        assert refusal(await agent.post(RUNS, json={"mission_id": foreign["mission_id"]})) == (403, "not_assigned")
+        assert (await agent.post(RUNS, json={"mission_id": own["mission_id"]})).status_code == 201
+        await api.post(f"/api/v1/missions/{own['mission_id']}/cancel", json={})
+        for caller in (agent, api):
+            answer = await caller.post(RUNS, json={"mission_id": own["mission_id"]})
+            assert refusal(answer) == (409, "mission_ended")
 
     async def test_of_a_mission_that_is_not_there(self, agent: httpx2.AsyncClient) -> None:
         assert refusal(await agent.post(RUNS, json={"mission_id": "mission_x"})) == (404, "mission_not_found")
