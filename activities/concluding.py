@@ -8,6 +8,7 @@ from temporalio import activity
 from activities.recording import StageRecorder, Verdict
 from models.contracts.pipeline import Conclusion, RollbackCheck, StageResult
 from models.domain.budgets import RunStatus
+from models.domain.ending import doubt
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
@@ -47,8 +48,8 @@ def _with_merge(end: Conclusion, mission: Mission) -> Conclusion:
     if end.merge_sha or not mission.merge_sha:
         return end
     known = {"merge_sha": mission.merge_sha, "revert_sha": mission.revert_sha or "", "capa": True}
-    stays = f"; its merge {mission.merge_sha[:12]} stays, and nobody observed it to the end"
-    return end.model_copy(update=known | {"reason": end.reason if mission.revert_sha else f"{end.reason}{stays}"})
+    stays = "" if mission.revert_sha else doubt(mission.stage, is_merged=True)
+    return end.model_copy(update=known | {"reason": f"{end.reason}{stays}"})
 
 
 async def _close_open(recorder: StageRecorder, session: AsyncSession, end: Conclusion) -> None:

@@ -120,7 +120,7 @@ class TestConclude:
         capa = await self.ended(case, outcome, capa=False)
         assert (capa.severity, capa.cause) == (
             severity,
-            f"errors rise; its merge {case.merge_sha[:12]} stays, and nobody observed it to the end",
+            "errors rise after its merge, which nobody observed to the end",
         )
         assert (await case.row()).reason == capa.cause
         assert (await case.record(StageName.RESOLVE)).git_sha == case.merge_sha
