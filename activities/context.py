@@ -19,16 +19,13 @@ from models.domain.errors import InvalidInput, MissionControlError, NotFound, St
 from models.domain.plain_yaml import MAX_BYTES as MAX_FILE_BYTES
 from models.domain.repo_config import CONFIG_FILE, Commands, RepoConfig, detect, effective_commands, parse_repo_config
 from models.domain.stages import StageName, StageStatus
-from models.domain.states import MissionStatus, Severity
+from models.domain.states import UNDER_WAY, Severity
 from models.store import candidates, running
 from models.store.database import Database
 from models.tables.missions import Stage
 
 POLL_AT_MOST = timedelta(seconds=60)
 """Between two looks in the observation window: the least of this and a third of the window (requirements 5.2)."""
-
-_UNDER_WAY = (MissionStatus.IN_PROGRESS.value, MissionStatus.OBSERVING.value)
-"""Where a workflow that an engineer reset may begin again: the records tell it all until the first that is open."""
 
 
 class ContextActivities:
@@ -77,7 +74,7 @@ class ContextActivities:
     async def _start(self, ref: StageRef, run_id: str) -> None:
         price = self._recorder.second(datetime.now(UTC).date())
         mission = await running.start(self._db, ref.workspace_id, ref.mission_id, run_id, price)
-        if mission.status not in _UNDER_WAY or mission.run_id != run_id:
+        if mission.status not in UNDER_WAY or mission.run_id != run_id:
             raise MissionControlError("mission_not_open", f"{ref.mission_id} is {mission.status}: it runs only once")
 
     async def _look(self, ref: StageRef) -> Verdict:
