@@ -8,6 +8,7 @@ from temporalio import activity
 from activities.recording import StageRecorder, Verdict
 from models.contracts.pipeline import Conclusion, RollbackCheck, StageResult
 from models.domain.budgets import RunStatus
+from models.domain.ending import doubt
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
@@ -15,6 +16,7 @@ from models.store import blobs, candidates, compute, governance, merge_slots, ru
 from models.store.database import clock
 from models.store.events import Actor
 from models.store.stages import NewEvidence
+from models.tables.missions import Mission
 
 
 async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusion, closer: str) -> bool:
@@ -23,7 +25,7 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
     mission = await running.load(session, ref.workspace_id, ref.mission_id, for_update=True)
     if mission.ended_at is not None:
         return False
-    actor = Actor(closer, mission.correlation_id)
+    end, actor = _with_merge(end, mission), Actor(closer, mission.correlation_id)
     for question in await governance.pending_of(session, ref.workspace_id, ref.mission_id):
         await governance.withdraw(session, ref.workspace_id, question, actor)
     await _close_open(recorder, session, end)
@@ -39,6 +41,15 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
     price = recorder.second(clock(session).now.date())
     await compute.pay(session, ref.workspace_id, ref.mission_id, status, price)  # last: others wait for its row
     return is_closed
+
+
+def _with_merge(end: Conclusion, mission: Mission) -> Conclusion:
+    """Tell of a merge that the workflow does not know, because an engineer reset it: then nobody watched that merge."""
+    if end.merge_sha or not mission.merge_sha:
+        return end
+    known = {"merge_sha": mission.merge_sha, "revert_sha": mission.revert_sha or "", "capa": True}
+    stays = "" if mission.revert_sha else doubt(mission.stage, is_merged=True)
+    return end.model_copy(update=known | {"reason": f"{end.reason}{stays}"})
 
 
 async def _close_open(recorder: StageRecorder, session: AsyncSession, end: Conclusion) -> None:

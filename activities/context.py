@@ -19,7 +19,7 @@ from models.domain.errors import InvalidInput, MissionControlError, NotFound, St
 from models.domain.plain_yaml import MAX_BYTES as MAX_FILE_BYTES
 from models.domain.repo_config import CONFIG_FILE, Commands, RepoConfig, detect, effective_commands, parse_repo_config
 from models.domain.stages import StageName, StageStatus
-from models.domain.states import MissionStatus, Severity
+from models.domain.states import UNDER_WAY, Severity
 from models.store import candidates, running
 from models.store.database import Database
 from models.tables.missions import Stage
@@ -74,7 +74,7 @@ class ContextActivities:
     async def _start(self, ref: StageRef, run_id: str) -> None:
         price = self._recorder.second(datetime.now(UTC).date())
         mission = await running.start(self._db, ref.workspace_id, ref.mission_id, run_id, price)
-        if mission.status != MissionStatus.IN_PROGRESS.value or mission.run_id != run_id:
+        if mission.status not in UNDER_WAY or mission.run_id != run_id:
             raise MissionControlError("mission_not_open", f"{ref.mission_id} is {mission.status}: it runs only once")
 
     async def _look(self, ref: StageRef) -> Verdict:

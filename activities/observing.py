@@ -63,7 +63,8 @@ class ObservationActivities:
                 broken = (f"the probe ({failure.message[:200]})",)
                 await log.line(failure.message)
             async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
-                source = f"probe/{seen.number}"
+                # A workflow that was reset counts its looks anew, in a window that begins later.
+                source = f"probe/{seen.started_at.isoformat()}/{seen.number}"
                 await metric_windows.add(session, seen.ref.workspace_id, seen.ref.mission_id, source, measured)
                 return await self._judge(session, seen, broken, log)
 
@@ -165,7 +166,7 @@ class ObservationActivities:
         record = await stages.load(session, seen.ref)
         assert record is not None  # noqa: S101  # the merge's own transaction opened it
         if record.ended_at is not None:
-            return ObserveResult(anomaly=record.reason)
+            return ObserveResult(anomaly=record.reason if record.status == StageStatus.FAILED.value else "")
         if log is not None:
             await _keep(session, record, seen.number, log)
         errors = await metric_windows.error_events(

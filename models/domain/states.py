@@ -30,6 +30,10 @@ class MissionStatus(StrEnum):
     ESCALATED = "escalated"
 
 
+UNDER_WAY = (MissionStatus.IN_PROGRESS, MissionStatus.OBSERVING)
+"""Where a mission has a workflow. One that an engineer reset begins again, and follows what is recorded already."""
+
+
 class MissionOutcome(StrEnum):
     """How a mission ended: exactly one, once (design section 7)."""
 

@@ -56,6 +56,14 @@ class TestFetchContext:
         again = case.task(LOOK).model_copy(update={"first_run_id": "run-1"})
         assert await do(case.host.context.fetch_context, again, workflow_run_id="run-2") == first
 
+    async def test_one_that_was_reset_after_its_merge_is_told_what_it_knew(self, shop: Shop) -> None:
+        case = await shop.mission()
+        first = await looked(case)
+        await case.merged()
+        again = case.task(LOOK).model_copy(update={"first_run_id": "run-1"})
+        assert await do(case.host.context.fetch_context, again, workflow_run_id="run-2") == first
+        assert (await case.row()).status == MissionStatus.OBSERVING
+
     async def test_its_code_is_there_when_a_round_is_open(self, shop: Shop) -> None:
         case = await shop.mission()
         answers = [await do(case.host.context.open, case.task(LOOK), attempt=attempt) for attempt in (1, 2)]

@@ -136,6 +136,14 @@ class TestOpenRound:
         assert await code(it.open_round(workflow_run_id="run-2")) == "mission_not_open"
         assert (await it.case.row()).run_id == FIRST_RUN
 
+    async def test_so_does_one_that_was_reset_after_its_merge(self, ports: Make) -> None:
+        it = await ports()
+        first, merge = await it.open_round(), await it.merge()
+        before = await it.records(), await it.told()
+        assert await it.open_round(FIRST_RUN, workflow_run_id="run-2") == first
+        assert await it.merge(token=2) == merge
+        assert (await it.records(), await it.told()) == before
+
     async def test_a_mission_that_was_closed_is_refused(self, ports: Make) -> None:
         it = await ports()
         await close(it.case)

@@ -1,5 +1,7 @@
 """Stages 10 and 11: looks at the world with a real probe, tests on the merged branch, and what is kept of both."""
 
+from datetime import timedelta
+
 import pytest
 
 from activities.logs import LOOKS_KEPT
@@ -13,6 +15,7 @@ from models.domain.testing import TestReport
 from models.store import events
 from models.store.events import Actor
 from models.store.stages import signed_content
+from models.tables.missions import MetricSample
 from tests.fixtures.product import CHECK
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
@@ -41,7 +44,7 @@ class TestProbe:
         case = await (await shop.mission(PROBED)).merged()
         await probed(case, 1)
         assert await case.log(OBSERVE) == "[mission-control] look 1\nsearch.p95 50\n"
-        assert await case.samples("probe/1") == {"search.p95": 50.0}
+        assert [(row.metric_id, row.value) for row in await case.rows(MetricSample)] == [("search.p95", 50.0)]
 
     async def test_a_look_is_kept_once(self, shop: Shop) -> None:
         case = await (await shop.mission(PROBED, acceptance_criteria=CRITERIA)).merged()
@@ -71,6 +74,15 @@ class TestProbe:
         log = await case.log(OBSERVE)
         assert log.endswith("998\nno gauge\n[mission-control] The probe ended with code 3.\n")
         assert len(log) < 5_000
+
+    async def test_a_reset_workflow_measures_anew(self, shop: Shop) -> None:
+        case = await (await shop.mission(PROBED, acceptance_criteria=CRITERIA)).merged()
+        await probed(case, 1)
+        later = await case.look(1)
+        later = later.model_copy(update={"started_at": later.started_at + timedelta(minutes=5)})
+        for attempt in (1, 2):
+            await do(case.host.observing.probe, later, attempt=attempt)
+        assert [row.value for row in await case.rows(MetricSample)] == [50.0, 50.0]
 
     async def test_of_a_long_window_the_latest_looks_are_kept(self, shop: Shop) -> None:
         case = await (await shop.mission(PROBED)).merged()
@@ -123,6 +135,12 @@ class TestFinish:
         assert "testing merged" in log
         assert record.result["isolation"] == sandbox().isolation.value
         assert await case.pieces() == 0
+
+    async def test_a_window_that_has_passed_is_no_anomaly_to_a_reset_workflow(self, shop: Shop) -> None:
+        case = await (await shop.mission()).merged()
+        await do(case.host.observing.finish, await case.look(1))
+        await error_in(case, "calc", "too late to be seen in it")
+        assert await do(case.host.observing.look, await case.look(1)) == ObserveResult()
 
     async def test_what_broke_since_the_merge_is_named(self, shop: Shop) -> None:
         case = await (await shop.mission(acceptance_criteria={"must_pass_tests": ["calc::adds"]})).merged()

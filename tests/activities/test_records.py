@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,7 @@ async def test_a_command_is_written_down_once(shop: Shop) -> None:
 
 
 class TestConclude:
-    async def ended(self, case: Case, outcome: MissionOutcome, **facts: str) -> Capa:
+    async def ended(self, case: Case, outcome: MissionOutcome, **facts: Any) -> Capa:
         """Conclude twice; the one CAPA of it."""
         end = Conclusion(ref=case.ref(StageName.RESOLVE), outcome=outcome, reason="errors rise", **facts)
         for attempt in (1, 2):
@@ -108,6 +109,28 @@ class TestConclude:
     ) -> None:
         capa = await self.ended(await (await shop.mission()).begun(), outcome, **facts)
         assert capa.severity == severity
+
+    @pytest.mark.parametrize(
+        ("outcome", "severity"), [(MissionOutcome.FAILED, "critical"), (MissionOutcome.CANCELED, "low")]
+    )
+    async def test_a_merge_that_a_reset_run_knows_nothing_of_is_named(
+        self, shop: Shop, outcome: MissionOutcome, severity: str
+    ) -> None:
+        case = await (await shop.mission()).merged()
+        capa = await self.ended(case, outcome, capa=False)
+        assert (capa.severity, capa.cause) == (
+            severity,
+            "errors rise after its merge, which nobody observed to the end",
+        )
+        assert (await case.row()).reason == capa.cause
+        assert (await case.record(StageName.RESOLVE)).git_sha == case.merge_sha
+
+    async def test_nor_does_it_forget_that_the_merge_was_taken_back(self, shop: Shop) -> None:
+        case = await shop.mission()
+        revert_sha = await case.rolled_back()
+        capa = await self.ended(case, MissionOutcome.FAILED)
+        assert (capa.severity, capa.cause) == ("low", "errors rise")
+        assert capa.corrective == f"The merge was taken back by {revert_sha}."
 
     async def test_a_stage_that_was_broken_off_keeps_what_it_printed(self, shop: Shop) -> None:
         case = await (await shop.mission(probe_files())).merged()

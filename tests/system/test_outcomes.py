@@ -108,8 +108,8 @@ def story(product: Product, name: str, files: dict[str, str] | None = None, **co
 class TestAnomalies:
     async def test_what_the_world_shows_for_long_is_taken_back(self, product: Product) -> None:
         await asyncio.gather(
-            two_posted_breaches(product),
-            one_breach(product),
+            one_posted_breach_that_lasts(product),
+            one_breach_that_passes(product),
             an_error_event(product),
             a_probe_that_breaches(product),
             a_probe_that_breaks(product),
@@ -129,7 +129,7 @@ class TestAnomalies:
         assert it.stage("observe")["status"] == "failed"
 
 
-async def two_posted_breaches(product: Product) -> None:
+async def one_posted_breach_that_lasts(product: Product) -> None:
     it = story(product, "breaches")
     tree = it.tree
     await it.measure(50)
@@ -140,7 +140,7 @@ async def two_posted_breaches(product: Product) -> None:
     assert it.stage("observe")["status"] == "failed"
 
 
-async def one_breach(product: Product) -> None:
+async def one_breach_that_passes(product: Product) -> None:
     it = story(product, "blip")
     await it.measure(50)
     await it.file(2 * WINDOW, criteria=it.bound)

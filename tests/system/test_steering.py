@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
+from models.domain.ids import mission_workflow_id
 from tests.fixtures.gates import GATED, Gate, Gates, gates
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.product import Product
+from tests.fixtures.resets import reset
 from tests.fixtures.waiting import until
+from workflows.client import connect
 
 pytestmark = pytest.mark.timeout(120)
 
-LONG = {"observation_window_minutes": 10}
+LONG, SHORT = {"observation_window_minutes": 10}, {"observation_window_minutes": 0.1}
 
 
 async def told(product: Product, mission: str, command: str, **body: Any) -> dict[str, Any]:
@@ -81,3 +84,19 @@ async def test_a_cancel_after_the_merge_keeps_it_or_takes_it_back(product: Produ
     for mission in missions.values():
         assert len(product.rows("SELECT * FROM capa WHERE mission_id = %s", mission)) == 1
     await product.no_strays()
+
+
+async def test_a_workflow_reset_after_its_merge_observes_that_merge(product: Product) -> None:
+    repos = {"good": product.repo(), "bad": product.repo()}
+    missions = {name: await product.file(repo, subsystem_id=name, criteria=SHORT) for name, repo in repos.items()}
+    merges = {name: await product.observing(mission) for name, mission in missions.items()}
+    client = await connect(product.stack.settings)
+    for mission in missions.values():
+        await reset(client, mission_workflow_id("default", mission), to_start=True)
+    event = {"type": "subsystem.error", "subject": {"kind": "subsystem", "id": "bad"}, "data": {"message": "off"}}
+    assert (await product.api.post("/events", json=event)).status_code == 202
+    good, bad = await asyncio.gather(*map(product.ended, missions.values()))
+    assert (good["outcome"], good["merge_sha"]) == ("merged", merges["good"])
+    product.assert_unharmed(missions["good"], repos["good"])
+    assert (bad["outcome"], bad["merge_sha"], bad["reason"]) == ("rolled_back", merges["bad"], "error in bad: off")
+    assert repos["bad"].sha("main") == bad["revert_sha"]

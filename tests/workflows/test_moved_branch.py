@@ -7,6 +7,7 @@ import pytest
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome
 from tests.fixtures.instant_ports import Script
+from tests.fixtures.resets import reset
 from tests.fixtures.workers import World
 from workflows.stages.merging import MAX_ROUNDS
 
@@ -92,3 +93,16 @@ async def test_a_pause_in_the_slot_gives_it_to_others(world: World) -> None:
     await run.resume()
     assert await run.outcome() is MissionOutcome.MERGED
     assert run.script.tries(StageName.PULL_CODE) == 2, "what was recorded is not done again"
+
+
+async def test_a_workflow_reset_while_it_observes_finds_its_way_through_all_rounds(world: World) -> None:
+    script = Script(candidates=2, failing={StageName.RUN_TESTS: 1}, moves=2, patch_changes=True, observation_seconds=3)
+    run = await world.start(script, requires_governance_approval=True)
+    for asked in (1, 2, 3):
+        await run.answer(await run.question(asked=asked), DecisionStatus.APPROVED)
+    merge_sha = (await run.becomes("observing")).merge_sha
+    done = len(run.script.asked)
+    await reset(world.client, run.handle.id, to_start=True)
+    assert await run.outcome() is MissionOutcome.MERGED
+    assert [ref.stage for ref, _ in run.script.asked[done:]] == [StageName.OBSERVE]
+    assert ((await run.row()).merge_sha, len(await run.decisions()), await run.capas()) == (merge_sha, 3, [])

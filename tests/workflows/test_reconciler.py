@@ -4,8 +4,6 @@ import asyncio
 from pathlib import Path
 
 from sqlalchemy import text
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
@@ -16,6 +14,7 @@ from models.domain.states import MissionOutcome
 from models.store import missions, running, signing_keys, workbenches
 from models.store.stages import signed_content
 from tests.fixtures.instant_ports import Script
+from tests.fixtures.resets import reset
 from tests.fixtures.runs import Run
 from tests.fixtures.workers import Crew, World
 from worker.registry import MISSION_SIGNALS
@@ -135,19 +134,7 @@ class TestLeftAlone:
 
     async def test_what_an_engineer_reset(self, world: World) -> None:
         run = await at(world, StageName.RUN_TESTS)
-        history = await run.handle.fetch_history()
-        task = max(
-            event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")
-        )
-        await world.client.workflow_service.reset_workflow_execution(
-            ResetWorkflowExecutionRequest(
-                namespace=world.client.namespace,
-                workflow_execution=WorkflowExecution(workflow_id=run.handle.id),
-                reason="try again from here",
-                workflow_task_finish_event_id=task,
-                request_id="reset",
-            )
-        )
+        await reset(world.client, run.handle.id)
         assert (await world.crew.reconcile()).closed == 0
         run.script.blocks[StageName.RUN_TESTS].set()
         assert await run.outcome() is MissionOutcome.MERGED
