@@ -330,13 +330,14 @@ class TestBlocked:
         gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
         await say(api, mission, "execute")
         await when(api, mission, in_tests)
-        agent = client(team.agent)
-        started = await agent.post("/api/v1/runs", json={"mission_id": mission["mission_id"]})
+        agent = client(team.service)
+        started = await agent.post("/api/v1/runs", json={"mission_id": mission["mission_id"], "level": "intern"})
         run = f"/api/v1/runs/{started.json()['data']['run_id']}"
         assert refusal(await agent.post(f"{run}/costs", json={"usd": "0.26"})) == (409, "budget_exceeded")
         found = await when(api, mission, lambda m: m["paused"])
         await until(lambda: ports.script(mission["mission_id"]).stopped == [StageName.RUN_TESTS])
-        assert found["blocked"] == "the run's limit of 0.25 USD is crossed; an admin may raise it"
+        why = f"the run's limit of 0.25 USD is crossed; an admin may raise it (run {run.rpartition('/')[2]})"
+        assert found["blocked"] == why
         assert (await say(api, mission, "pause")).status_code == 200
         for _ in range(2):
             answer = (await say(api, mission, "resume")).json()["data"]

@@ -52,7 +52,7 @@ async def use_every_kind(api: httpx2.AsyncClient, client: Caller, team: Team, re
     asked = await client(None).post("/api/v1/agents", json=AGENT | {"workspace": team.workspace_id})
     registered = asked.json()["data"]
     place = f"/api/v1/agents/{registered['agent_id']}"
-    await api.post(f"{place}/approve", json={})
+    await api.post(f"{place}/approve", json={"explanation": "known"})
     agent = (await client(registered["registration_token"]).get(place)).json()["data"]["key"]
     renewed = await client(agent).post(f"{place}/rotate-key", json={})
     browser = client(None)
