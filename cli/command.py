@@ -39,6 +39,11 @@ _KEY = Annotated[
 _JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
 
 
+def option(metavar: str, text: str) -> Any:
+    """An option without a default of its own: its help says what holds where it is not given."""
+    return typer.Option(help=text, metavar=metavar, show_default=False)
+
+
 @dataclass(frozen=True)
 class Client:
     """What a client command works with: the API, and the one place where it answers."""
