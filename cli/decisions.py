@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, client_command
+from cli.command import All, Client, Limit, client_command, in_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +20,7 @@ SHOWN_FINDINGS = 20
 
 app = typer.Typer(no_args_is_help=True, help="See and answer what waits for a human.")
 
-DecisionId = Annotated[str, typer.Argument(metavar="DECISION", help="As `decision list` shows it.", show_default=False)]
+DecisionId = Annotated[str, in_path("DECISION", "As `decision list` shows it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the decision.", show_default=False)]
 
 
