@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, client_command
+from cli.command import All, Client, Limit, client_command, in_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 app = typer.Typer(no_args_is_help=True, help="See what is wrong, and say that it was seen or is over.")
 
-AlertId = Annotated[str, typer.Argument(metavar="ALERT", help="As `alert list` shows it.", show_default=False)]
+AlertId = Annotated[str, in_path("ALERT", "As `alert list` shows it.")]
 Note = Annotated[str | None, typer.Option(help="What came of it; kept with the alert.", show_default=False)]
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeAlias
+from urllib.parse import quote
 
 import typer
 
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Limit = Annotated[int, typer.Option(help="Show at most so many rows.", min=1, max=100_000)]
 All = Annotated[bool, typer.Option("--all", help="Show all rows, however many.")]
-MissionId = Annotated[str, typer.Argument(help="As in mission_20250110_001.", metavar="MISSION", show_default=False)]
+
+
+def in_path(metavar: str, text: str) -> Any:
+    """An argument that names a thing in an address, of which it is one part, whatever it holds."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False, callback=lambda name: quote(name, safe=""))
+
+
+MissionId = Annotated[str, in_path("MISSION", "As in mission_20250110_001.")]
 Reason = Annotated[str, typer.Option(help="Why; it enters the history.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -37,6 +45,11 @@ _KEY = Annotated[
     ),
 ]
 _JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+
+
+def option(metavar: str, text: str) -> Any:
+    """An option without a default of its own: its help says what holds where it is not given."""
+    return typer.Option(help=text, metavar=metavar, show_default=False)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, client_command
+from cli.command import All, Client, Limit, client_command, in_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 PROOF = ("run_tests", "security_scan", "stress_tests", "collect_metrics")
 
+SHOWN_FINDINGS = 20
+"""A scan keeps up to a thousand; the route of the stage has them all."""
+
 app = typer.Typer(no_args_is_help=True, help="See and answer what waits for a human.")
 
-DecisionId = Annotated[str, typer.Argument(metavar="DECISION", help="As `decision list` shows it.", show_default=False)]
+DecisionId = Annotated[str, in_path("DECISION", "As `decision list` shows it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the decision.", show_default=False)]
 
 
@@ -158,7 +161,19 @@ def _proof(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
     place = (decision["round"], decision["candidate"])
     stages = api.rows(f"/missions/{decision['mission_id']}/stages", None)
     found = [s for s in stages if (s["round"], s["candidate"]) == place and s["stage"] in PROOF]
-    return [stage_row(stage) for stage in found]
+    return [shown for stage in found for shown in (stage_row(stage), *_findings(stage))]
+
+
+def _findings(stage: dict[str, Any]) -> list["RenderableType"]:
+    """What a scan found and where, the worst first; never the text that it was found in, which may be a secret."""
+    from rich.text import Text
+
+    from cli.text import line
+
+    found = stage["result"].get("findings", [])
+    rows = [f"{f['level']}  {f['path']}:{f['line']}  {f['rule']} ({f['scanner']})" for f in found[:SHOWN_FINDINGS]]
+    more = len(found) - len(rows) + stage["result"].get("left_out", 0)
+    return [Text(line(f"    {row}")) for row in [*rows, *([f"and {more} more"] if more else [])]]
 
 
 def _diff(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:

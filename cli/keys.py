@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, Yes, client_command
+from cli.command import All, Client, Limit, Yes, client_command, in_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys.")
 
-KeyId = Annotated[str, typer.Argument(metavar="KEY", help="As `key list` shows it.", show_default=False)]
+KeyId = Annotated[str, in_path("KEY", "As `key list` shows it.")]
 
 
 @client_command(app, "create")

@@ -4,6 +4,9 @@ import codecs
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 import typer
@@ -12,6 +15,7 @@ from cli.client import Api
 from cli.errors import Refused, Unreachable
 from cli.printed import readable
 from cli.text import line
+from cli.watch import commands, said, states
 
 LOOK_SECONDS = 1.0
 RECONNECT_SECONDS = 2.0
@@ -19,34 +23,61 @@ RECONNECT_SECONDS = 2.0
 Json = dict[str, Any]
 
 
-def show_log(api: Api, mission_id: str, stage: str | None, *, follow: bool, as_json: bool) -> None:
-    """Print a stage's log, or without `stage` that of the latest which has one; `follow` goes on while it grows.
+@dataclass(frozen=True)
+class Place:
+    """Whose log is wanted, as far as its reader says: which stage, of which round and which candidate."""
 
-    With `follow` and without `stage`, all stages follow one another until the mission has ended.
+    stage: str | None = None
+    round: int | None = None
+    candidate: int | None = None
+
+    def has(self, stage: Json) -> bool:
+        """Whether a stage's record is of this round and candidate."""
+        return self.round in (None, stage["round"]) and self.candidate in (None, stage["candidate"])
+
+
+def show_log(api: Api, mission_id: str, place: Place, *, follow: bool, as_json: bool) -> None:
+    """Print a stage's log, or without a stage that of the latest which has one; `follow` goes on while it grows.
+
+    With `follow` and without a stage, all stages follow one another until the mission has ended.
     """
-    if stage:
-        found = api.get(f"/missions/{mission_id}/stages/{stage}")
+    if follow:
+        Thread(target=_tell_commands, args=(api, mission_id), daemon=True).start()
+    if place.stage:
+        named = f"/missions/{mission_id}/stages/{place.stage}"
+        found = api.get(named, round=place.round, candidate=place.candidate)
         if not _print(api, mission_id, found, follow=follow, as_json=as_json):
             raise Refused("no_log", f"stage {found['number']} {found['stage']} has no log: it has printed nothing")
     elif follow:
-        _follow_all(api, mission_id, as_json=as_json)
+        _follow_all(api, mission_id, place, as_json=as_json)
     else:
-        _print(api, mission_id, _latest(api, mission_id), follow=False, as_json=as_json)
+        _print(api, mission_id, _latest(api, mission_id, place), follow=False, as_json=as_json)
 
 
-def _latest(api: Api, mission_id: str) -> Json:
-    stages = api.rows(f"/missions/{mission_id}/stages", None)
+def _tell_commands(api: Api, mission_id: str) -> None:
+    """Say beside the log what people say to the mission from now on, until it has ended, or the log has."""
+    known: list[Json] | None = None
+    with suppress(Refused, RuntimeError):  # the connection was closed: nobody follows any more
+        for mission, _ in states(api, mission_id, lambda _: None):
+            told = commands(mission)
+            for event in told[len(told if known is None else known) :]:
+                typer.secho(f"[mission-control] {said(event)}", fg="yellow", err=True)
+            known = told
+
+
+def _latest(api: Api, mission_id: str, place: Place) -> Json:
+    stages = filter(place.has, api.rows(f"/missions/{mission_id}/stages", None))
     with_log = [stage for stage in stages if stage["status"] == "running" or stage["log_digest"]]
     if not with_log:
-        raise Refused("no_log", f"no command of {mission_id} has printed anything yet")
+        raise Refused("no_log", f"no command of {mission_id} has printed anything there yet")
     return with_log[-1]
 
 
-def _follow_all(api: Api, mission_id: str, *, as_json: bool) -> None:
+def _follow_all(api: Api, mission_id: str, place: Place, *, as_json: bool) -> None:
     shown: set[tuple[object, ...]] = set()
     while True:
         ended = api.get(f"/missions/{mission_id}")["outcome"]
-        for stage in api.rows(f"/missions/{mission_id}/stages", None):
+        for stage in filter(place.has, api.rows(f"/missions/{mission_id}/stages", None)):
             key = (stage["round"], stage["candidate"], stage["stage"])
             if key not in shown:
                 shown.add(key)

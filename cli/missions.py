@@ -6,13 +6,15 @@ from uuid import uuid4
 
 import typer
 
-from cli.command import All, Client, Limit, MissionId, Reason, Yes, client_command
+from cli import candidates
+from cli.command import All, Client, Limit, MissionId, Reason, Yes, client_command, option
 from cli.errors import Refused
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 app = typer.Typer(no_args_is_help=True, help="File missions, watch them, steer them.")
+app.add_typer(candidates.app, name="candidate")
 
 Severity = Literal["critical", "high", "medium", "low"]
 Status = Literal["open", "in_progress", "observing", "resolved", "escalated"]
@@ -20,27 +22,23 @@ Keep = Annotated[bool | None, typer.Option("--keep/--roll-back", help="After the
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Then follow it to its end.")]
 
 
-def _option(metavar: str, text: str) -> Any:
-    return typer.Option(help=text, metavar=metavar, show_default=False)
-
-
 @client_command(app, "create")
 def create(
     client: Client,
-    repo: Annotated[str | None, _option("REPOSITORY", "A registered repository: name, id or URL.")] = None,
-    branch: Annotated[str | None, _option("BRANCH", "Target branch. [default: the repository's]")] = None,
-    severity: Annotated[Severity | None, _option("critical|high|medium|low", "How urgent. [default: medium]")] = None,
-    subsystem: Annotated[str | None, _option("NAME", "What is affected. [default: the repository]")] = None,
-    symptom: Annotated[list[str] | None, _option("TEXT", "What is wrong. May be repeated.")] = None,
+    repo: Annotated[str | None, option("REPOSITORY", "A registered repository: name, id or URL.")] = None,
+    branch: Annotated[str | None, option("BRANCH", "Target branch. [default: the repository's]")] = None,
+    severity: Annotated[Severity | None, option("critical|high|medium|low", "How urgent. [default: medium]")] = None,
+    subsystem: Annotated[str | None, option("NAME", "What is affected. [default: the repository]")] = None,
+    symptom: Annotated[list[str] | None, option("TEXT", "What is wrong. May be repeated.")] = None,
     must_pass: Annotated[
-        list[str] | None, _option("TEST", "A test that fails now and must pass. May be repeated.")
+        list[str] | None, option("TEST", "A test that fails now and must pass. May be repeated.")
     ] = None,
     patch: Annotated[
-        list[str] | None, _option("FILE", "A unified diff's file, or - for stdin. May be repeated.")
+        list[str] | None, option("FILE", "A unified diff's file, or - for stdin. May be repeated.")
     ] = None,
-    ref: Annotated[list[str] | None, _option("REF", "A ref of the repository to try, after the patches.")] = None,
+    ref: Annotated[list[str] | None, option("REF", "A ref of the repository to try, after the patches.")] = None,
     approve_needed: Annotated[bool, typer.Option("--approve-needed", help="Ask a human before the merge.")] = False,
-    window: Annotated[float | None, _option("MINUTES", "Minutes to observe after the merge. [default: 30]")] = None,
+    window: Annotated[float | None, option("MINUTES", "Minutes to observe after the merge. [default: 30]")] = None,
     file: Annotated[Path | None, typer.Option(help="The mission as YAML, in the API's own words.", exists=True)] = None,
     execute: Annotated[bool, typer.Option("--execute", "-x", help="Start it at once.")] = False,
     watch: Watch = False,
@@ -57,7 +55,10 @@ def create(
 
     body = package.from_file(file) if file else {}
     given = package.Options(repo, branch, severity, subsystem, symptom, must_pass, patch, ref, approve_needed, window)
-    mission = client.api.post("/missions", package.merged(body, given), key=str(uuid4()))
+    new = package.merged(body, given)
+    if (execute or watch) and not new.get("patch_candidates"):
+        raise typer.BadParameter("there is nothing to try: give --patch or --ref, or leave --execute and --watch out")
+    mission = client.api.post("/missions", new, key=str(uuid4()))
     return _filed(client, mission, execute, watch)
 
 
@@ -111,7 +112,7 @@ def show(client: Client, mission_id: MissionId) -> None:
 
 @client_command(app, "execute")
 def execute(client: Client, mission_id: MissionId, watch: Watch = False) -> int | None:
-    """Start a mission that was filed."""
+    """Start a mission that was filed, and has a candidate: `mission candidate add` adds one."""
     return _tell(client, _start(client, mission_id), watch)
 
 
@@ -132,6 +133,8 @@ def logs(
     client: Client,
     mission_id: MissionId,
     stage: Annotated[str | None, typer.Option(help="Number or name. [default: the latest that has a log]")] = None,
+    candidate: Annotated[int | None, option("NUMBER", "Of this candidate, from 0. [default: tried last]")] = None,
+    round: Annotated[int | None, option("NUMBER", "Of this round, from 0. [default: the last]")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the command runs.")] = False,
 ) -> None:
     """Print what a stage's commands printed.
@@ -140,9 +143,9 @@ def logs(
     Example:
       mission-control mission logs mission_20250110_001 --stage run_tests -f
     """
-    from cli.logs import show_log
+    from cli.logs import Place, show_log
 
-    show_log(client.api, mission_id, stage, follow=follow, as_json=client.as_json)
+    show_log(client.api, mission_id, Place(stage, round, candidate), follow=follow, as_json=client.as_json)
 
 
 @client_command(app, "note")
@@ -225,9 +228,18 @@ def _control(client: Client, mission_id: str, verb: str, body: dict[str, Any]) -
     from cli.text import line
 
     answer = _said(client, f"/missions/{mission_id}/{verb}", body)
+    effect = _ALREADY.get(verb, "already") if answer["effect"] == "already" else line(answer["effect"])
     stage = f" (stage {line(answer['stage'])})" if answer.get("stage") else ""
     why = f": {line(answer['reason'])}" if answer.get("reason") else ""
-    client.answer(answer, lambda: Text(line(answer["effect"]).replace("_", " ") + stage + why))
+    client.answer(answer, lambda: Text(effect.replace("_", " ") + stage + why))
+
+
+_ALREADY = {
+    "pause": "already paused",
+    "resume": "goes on already: it was not paused",
+    "cancel": "already canceled: it is on its way to its end",
+}
+"""What was so before a command that changed nothing."""
 
 
 def _said(client: Client, path: str, body: dict[str, Any]) -> Any:
@@ -248,6 +260,15 @@ def _held(mission: dict[str, Any]) -> str | None:
     return mission["blocked"] or "yes; `mission resume` lets it go on"
 
 
+def _last_pause(mission: dict[str, Any]) -> str | None:
+    """Say who paused the mission last, when and why."""
+    from cli.text import moment
+    from cli.watch import commands, said
+
+    pauses = [event for event in commands(mission) if event["action"] == "pause"]
+    return f"{said(pauses[-1]).removeprefix('paused ')}, {moment(pauses[-1]['at'])}" if pauses else None
+
+
 def _described(mission: dict[str, Any]) -> "RenderableType":
     from cli.text import facts, moment, word
 
@@ -258,6 +279,7 @@ def _described(mission: dict[str, Any]) -> "RenderableType":
             ("mission", mission["mission_id"]),
             ("status", word(mission["status"])),
             ("paused", _held(mission)),
+            ("last pause", _last_pause(mission)),
             ("outcome", word(mission["outcome"]) if mission.get("outcome") else None),
             ("reason", mission.get("reason")),
             ("severity", mission["severity"]),

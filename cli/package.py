@@ -75,10 +75,11 @@ def _name(request: Json) -> str:
 
 
 def _candidates(given: Options) -> list[Json]:
-    return [{"diff": _read(name)} for name in given.patches or []] + [{"ref": ref} for ref in given.refs or []]
+    return [{"diff": read_patch(name)} for name in given.patches or []] + [{"ref": ref} for ref in given.refs or []]
 
 
-def _read(name: str) -> str:
+def read_patch(name: str) -> str:
+    """Read a patch's file, or stdin for `-`; raises `typer.BadParameter` where that is no text."""
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).expanduser().read_bytes()
         return data.decode()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, client_command
+from cli.command import All, Client, Limit, client_command, in_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,7 +70,7 @@ def list_repositories(client: Client, limit: Limit = 50, everything: All = False
 @client_command(app, "show")
 def show(
     client: Client,
-    repository: Annotated[str, typer.Argument(metavar="REPOSITORY", help="As `repository list` shows it.")],
+    repository: Annotated[str, in_path("REPOSITORY", "As `repository list` shows it.")],
 ) -> None:
     """Show a repository and the commands that are registered for it."""
     found = client.api.get(f"/repositories/{repository}")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, client_command
+from cli.command import All, Client, Limit, client_command, in_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -13,7 +13,7 @@ app = typer.Typer(
     no_args_is_help=True, help="See executions: what they cost, what blocked them, which tools they called."
 )
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="As `run list` shows it.", show_default=False)]
+RunId = Annotated[str, in_path("RUN", "As `run list` shows it.")]
 
 
 @client_command(app, "list")

@@ -3,8 +3,10 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import typer
 from rich.console import Console
@@ -15,6 +17,7 @@ from rich.text import Text
 from cli.client import Api
 from cli.errors import Unreachable
 from cli.text import console, duration, line, span, table, word
+from models.contracts.controls import Effect
 
 OUTCOME_CODES = {
     "merged": 0,
@@ -40,6 +43,10 @@ class View(Protocol):
 
     def stage_ended(self, stage: Json) -> None:
         """A stage has its verdict."""
+        ...
+
+    def steered(self, event: Json) -> None:
+        """Somebody paused, resumed or canceled the mission, or noted something."""
         ...
 
     def now(self, mission: Json, stage: Json | None) -> None:
@@ -72,19 +79,45 @@ def watch(api: Api, mission_id: str, view: View) -> Json:
     shown: set[tuple[object, ...]] = set()
     mission: Json = {}
     try:
-        for mission, stages in _states(api, mission_id, view.lost):
-            for stage in stages:
-                key = (stage["round"], stage["candidate"], stage["stage"])
-                if stage["status"] in ENDED and key not in shown:
+        for mission, stages in states(api, mission_id, view.lost):
+            for key, tell in _news(view, mission, stages):
+                if key not in shown:
                     shown.add(key)
-                    view.stage_ended(stage)
+                    tell()
             view.now(mission, next((s for s in stages if s["status"] not in ENDED), None))
     finally:
         view.quiet()
     return mission
 
 
-def _states(api: Api, mission_id: str, lost: Callable[[str], None]) -> Iterator[tuple[Json, list[Json]]]:
+def _news(view: View, mission: Json, stages: list[Json]) -> Iterator[tuple[tuple[object, ...], Callable[[], None]]]:
+    """What there is to tell, in the order of time: the stages that ended, and what people said to the mission."""
+    ended = [(s["ended_at"], _place(s), partial(view.stage_ended, s)) for s in stages if s["status"] in ENDED]
+    steered = [(e["at"], (e["at"], e["actor"], e["action"]), partial(view.steered, e)) for e in commands(mission)]
+    for _, key, tell in sorted([*ended, *steered], key=lambda news: datetime.fromisoformat(news[0])):
+        yield key, tell
+
+
+def _place(stage: Json) -> tuple[object, ...]:
+    return stage["round"], stage["candidate"], stage["stage"]
+
+
+def commands(mission: Json) -> list[Json]:
+    """What people said to a mission, as its history has it."""
+    return [event for event in mission["remediation_history"] if event["action"] in _COMMANDS]
+
+
+def said(event: Json) -> str:
+    """Who said what, and why: `paused by olga (lunch)`."""
+    effect, _, rest = event["result"].partition(": ")
+    reason = rest if effect in get_args(Effect) else event["result"]
+    return line(f"{_COMMANDS[event['action']]} by {event['actor']}" + (f" ({reason})" if reason else ""))
+
+
+_COMMANDS = {"pause": "paused", "resume": "resumed", "note": "noted", "cancel": "canceled"}
+
+
+def states(api: Api, mission_id: str, lost: Callable[[str], None]) -> Iterator[tuple[Json, list[Json]]]:
     """The mission and its stages now, and after each event about it, until it has ended.
 
     Events only say that it is time to look again, so nothing can be missed between two connections.
@@ -113,6 +146,9 @@ class JsonLines:
         """Print the record."""
         typer.echo(json.dumps(stage))
 
+    def steered(self, event: Json) -> None:
+        """Nothing: the mission's own history, in the last line, tells it."""
+
     def now(self, mission: Json, stage: Json | None) -> None:
         """Nothing: a script waits for what has ended."""
 
@@ -131,7 +167,7 @@ class StageLines:
         self._out = out
         self._place: tuple[int, int] | None = None
         self._status: Status | None = None
-        self._waiting = ""
+        self._waiting = self._blocked = ""
 
     def stage_ended(self, stage: Json) -> None:
         """Print its line, after a heading where another candidate or round begins."""
@@ -142,6 +178,10 @@ class StageLines:
             self._place = place
         self._out.print(stage_row(stage))
 
+    def steered(self, event: Json) -> None:
+        """Print who said what."""
+        self._out.print(f"    {said(event)}", style="yellow")
+
     def now(self, mission: Json, stage: Json | None) -> None:
         """Show what runs, or that a human is waited for."""
         self.quiet()
@@ -150,6 +190,9 @@ class StageLines:
         if stage and stage["status"] == "waiting_decision" and self._waiting != stage["stage"]:
             self._waiting = stage["stage"]
             self.asked()
+        if self._blocked != (blocked := mission.get("blocked") or ""):
+            self._blocked = blocked
+            self._out.print(line(f"    blocked: {blocked}" if blocked else "    no longer blocked"), style="yellow")
         if self._out.is_terminal:
             self._status = self._out.status(_Since(_doing(mission, stage)))
             self._status.start()
@@ -184,6 +227,8 @@ def _doing(mission: Json, stage: Json | None) -> str:
     if mission.get("paused"):
         return line(f"blocked: {mission['blocked']}") if mission.get("blocked") else "paused"
     if stage is None:
+        if mission["stage"] == "governance":
+            return "waits for the merge slot"
         return "observing" if mission["status"] == "observing" else "going on"
     return f"{line(stage['number'])} {line(stage['stage'])}"
 
@@ -191,7 +236,7 @@ def _doing(mission: Json, stage: Json | None) -> str:
 def _heading(place: tuple[int, int], before: tuple[int, int]) -> str:
     if place[0] != before[0]:
         return "the target branch moved: the stages repeat on its new head"
-    return f"candidate {place[1] + 1}"
+    return f"candidate {place[1]}"
 
 
 def stage_row(stage: Json) -> Table:
@@ -222,7 +267,7 @@ def stage_table(stages: list[Json]) -> Table:
     rows = [
         (
             s["number"],
-            s["stage"] + (f" ({s['round'] + 1}.{s['candidate'] + 1})" if several else ""),
+            s["stage"] + (f" (round {s['round']}, candidate {s['candidate']})" if several else ""),
             word(s["status"]),
             span(s),
             _why(s),

@@ -87,4 +87,4 @@ def remove(client: Client, name: Member, workspace: Workspace = None, yes: Yes =
 
 def _place(client: Client, workspace: str | None) -> str:
     """The address of the workspace that is meant."""
-    return f"/workspaces/{workspace or client.api.get('/status')['workspace_id']}"
+    return f"/workspaces/{quote(workspace or client.api.get('/status')['workspace_id'], safe='')}"

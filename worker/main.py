@@ -26,7 +26,7 @@ from worker.interceptors import AroundActivities
 from worker.registry import Activities, Tools, control_activities, host_activities, shared_activities
 from worker.schedules import ensure_reconciler
 from worker.search_attributes import ensure_search_attributes
-from workflows.client import connect, make_runtime
+from workflows.client import connect, make_runtime, plainly
 from workflows.coding_pipeline import CodingPipelineWorkflow
 from workflows.merge_queue import MergeQueueWorkflow
 from workflows.queues import control_queue, host_queue, workbench_queue
@@ -156,5 +156,5 @@ async def _connect(settings: Settings) -> Client:
     try:
         return await connect(settings, runtime=_runtime(settings))
     except RuntimeError as error:  # the SDK's own word for a connection that was refused
-        message = f"Temporal does not answer: see that it runs and that TEMPORAL_ADDRESS is right ({error})"
+        message = f"Temporal does not answer: see that it runs and that TEMPORAL_ADDRESS is right ({plainly(error)})"
         raise Unavailable("temporal_unreachable", message) from error

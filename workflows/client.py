@@ -1,6 +1,7 @@
 """Connects to Temporal, the same way in every process."""
 
 import logging
+import re
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -23,6 +24,12 @@ def make_runtime(metrics_address: str | None = None) -> Runtime:
     told = LoggingConfig(TelemetryFilter(core_level="WARN", other_level="ERROR"), forwarded)
     metrics = PrometheusConfig(bind_address=metrics_address) if metrics_address else None
     return Runtime(telemetry=TelemetryConfig(logging=told, metrics=metrics))
+
+
+def plainly(error: Exception) -> str:
+    """Why Temporal does not answer, in words: of the SDK's own dump of its core's error, only what the system said."""
+    said = re.findall(r'message: "([^"]+)"', str(error))
+    return said[-1] if said else str(error).partition(" { ")[0].splitlines()[0]
 
 
 async def connect(settings: Settings, *, runtime: Runtime | None = None, lazy: bool = False) -> Client:

@@ -284,7 +284,7 @@ class Mission:
                 version=self._version,
                 action=action,
                 actor=command.actor,
-                detail=detail or command.reason,
+                detail=": ".join(said for said in (detail, command.reason) if said),
                 correlation_id=command.correlation_id,
             )
             await workflow.execute_local_activity_method(RecordActivities.record_control, record, **RECORD)

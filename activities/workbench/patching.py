@@ -145,7 +145,7 @@ def _refuse_unapplied(result: GitResult) -> None:
         return
     if result.code != 1 and any(line.startswith(_NOT_THE_PATCH) for line in result.err.splitlines()):
         raise GitError("git apply failed.", stderr=result.err)
-    reason = "\n".join(line.removeprefix("error: ") for line in result.err.splitlines())[:_MAX_REASON]
+    reason = "; ".join(line.removeprefix("error: ") for line in result.err.splitlines())[:_MAX_REASON]
     if "beyond a symbolic link" in reason or "invalid path" in reason:
         raise StageFailed("patch_escapes", f"The patch writes where it must not: {reason}")
     raise StageFailed("patch_does_not_apply", f"The patch does not apply to the target branch: {reason}")

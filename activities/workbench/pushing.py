@@ -6,7 +6,8 @@ origin run, wherever it is, since they are its owner's law; with a local origin 
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
@@ -20,6 +21,8 @@ _CANCEL_SECONDS = 30.0
 _WAIT_SECONDS = 120.0
 _RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead receive-pack"
 _DIRTY = ("has unstaged changes", "has staged changes", "Could not update working tree")
+_NAMED = 3
+"""Of the files in the way, a message names so many."""
 _LOCKED = ("File exists", "Up-to-date check failed")
 _RACED = ("stale info", "failed to update ref", "incorrect old value", "cannot lock ref", "failed to lock")
 
@@ -35,9 +38,15 @@ class TargetMoved(Conflict):
 class TargetDirty(Conflict):
     """The branch is checked out in the origin with changes that are not committed: nothing was pushed."""
 
-    def __init__(self, branch: str, said: str) -> None:
-        message = f"{branch!r} is checked out with uncommitted work ({said}): commit or stash it there, then retry."
-        super().__init__("target_dirty", message)
+    def __init__(self, branch: str, said: str, paths: Sequence[str]) -> None:
+        where = f" in {', '.join(paths[:_NAMED])}" if paths else ""
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        super().__init__(
+            "target_dirty",
+            f"{branch!r} is checked out with uncommitted work{where}{more} ({said}): "
+            "commit or stash it there, then retry.",
+            files=list(paths[:_NAMED]),
+        )
 
 
 class PushRefused(NotPermitted):
@@ -145,10 +154,25 @@ async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitR
     if any(word in said + pushed.err for word in _LOCKED):
         raise GitError("Another git works on the origin; if none does, remove its stale lock file.", stderr=pushed.err)
     if any(word in said for word in _DIRTY):
-        raise TargetDirty(branch, said)
+        raise TargetDirty(branch, said, await _in_the_way(mirror, old, new))
     if said and not any(word in said for word in _RACED):
         raise PushRefused("push_refused", f"The origin refused the push to {branch!r}: {said}.", stderr=pushed.err)
     raise GitError(f"git push failed: {said or 'the origin broke off'}", stderr=pushed.err)
+
+
+async def _in_the_way(mirror: Mirror, old: str, new: str) -> list[str]:
+    """Name the changed files of the checkout; where there are none, the unknown ones at whose place we would write."""
+    place, asked = {"GIT_WORK_TREE": str(mirror.url.path)}, (("diff-files",), ("diff-index", "--cached", "HEAD"))
+    options = ("--name-only", "-z")
+    changed = [await mirror.origin_git(*words, *options, env=place, ok=(0, 1, 128)) for words in asked]
+    if found := sorted({path for result in changed for path in _paths(result)}):
+        return found
+    added = ("diff-tree", "-r", "--name-only", "-z", "--diff-filter=A")
+    return [path for path in _paths(await mirror.git(*added, old, new)) if os.path.lexists(f"{mirror.url.path}/{path}")]
+
+
+def _paths(result: GitResult) -> list[str]:
+    return [path.decode("utf-8", "backslashreplace") for path in result.out.split(b"\0") if path]
 
 
 def _rejection(pushed: GitResult) -> str:

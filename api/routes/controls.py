@@ -1,5 +1,6 @@
 """Steering a mission: start, pause, resume, note, cancel (MISS-20). Commands go in through Temporal."""
 
+from collections.abc import Awaitable
 from typing import Annotated
 
 from fastapi import Body, Response
@@ -12,10 +13,12 @@ from api.routing import router
 from api.views import mission_links
 from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
 from models.contracts.pipeline import PipelineInput
+from models.domain.stages import StageName
 from models.domain.states import Severity
 from models.schemas.envelope import Success
 from models.schemas.missions import MissionCancel, MissionCommand, MissionExecute, MissionNote, MissionStarted
 from models.store import missions
+from models.tables.missions import Mission
 
 routes = router("missions")
 # Nothing in these bodies must be said, so none need come.
@@ -71,7 +74,9 @@ async def pause_mission(
 ) -> Response:
     """Hold a mission before its next stage, and stop a command that runs; the answer says which of the two."""
     command = _command(body, call)
-    return await once.command(lambda key: gateway.pause(call.workspace_id, mission.mission_id, command, key))
+    return await once.command(
+        lambda key: _at(mission, gateway.pause(call.workspace_id, mission.mission_id, command, key))
+    )
 
 
 @routes.post("/missions/{mission_id}/resume", response_model=Success[ControlAnswer])
@@ -82,7 +87,7 @@ async def resume_mission(
     command = _command(body, call)
 
     async def resume(key: str) -> ControlAnswer:
-        answer = await gateway.resume(call.workspace_id, mission.mission_id, command, key)
+        answer = await _at(mission, gateway.resume(call.workspace_id, mission.mission_id, command, key))
         is_held = answer.effect == "still_blocked"
         return answer.model_copy(update={"reason": mission.blocked or ""}) if is_held else answer
 
@@ -95,7 +100,7 @@ async def inject_note(
 ) -> Response:
     """Add a remark to a running mission's history."""
     note = Note(actor=call.actor.name, correlation_id=call.request_id, text=body.text)
-    return await once.command(lambda key: gateway.note(call.workspace_id, mission.mission_id, note, key))
+    return await once.command(lambda key: _at(mission, gateway.note(call.workspace_id, mission.mission_id, note, key)))
 
 
 @routes.post("/missions/{mission_id}/cancel", response_model=Success[ControlAnswer])
@@ -113,7 +118,15 @@ async def cancel_mission(
     command = CancelCommand(
         actor=call.actor.name, correlation_id=call.request_id, reason=body.reason, merged=body.merged
     )
-    return await once.command(lambda key: gateway.cancel(call.workspace_id, mission.mission_id, command, key))
+    return await once.command(
+        lambda key: _at(mission, gateway.cancel(call.workspace_id, mission.mission_id, command, key))
+    )
+
+
+async def _at(mission: Mission, answered: Awaitable[ControlAnswer]) -> ControlAnswer:
+    """Name the stage that ran when the command came: a workflow tells stages that ride together as their last one."""
+    answer = await answered
+    return answer.model_copy(update={"stage": mission.stage and StageName(mission.stage)})
 
 
 def _command(body: MissionCommand, call: Call) -> Command:

@@ -3,7 +3,8 @@
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -13,6 +14,7 @@ from rich.text import Text
 from cli.demo import governance, mission
 from cli.demo.scene import House, Wishes
 from cli.text import console, duration, line
+from models.domain.errors import Misconfigured, MissionControlError
 from models.settings import Settings
 from worker.dev.stack import Stack
 
@@ -28,11 +30,11 @@ def run_demo(settings: Settings, data_dir: Path | None, scene: str, wishes: Wish
     began = time.monotonic()
     out = console()
     folder = (data_dir or settings.data_dir / "demo").absolute()
-    stack = Stack(_apart(settings, folder), report=lambda text: out.print(Text(f"· {line(text)}", style="dim")))
+    stack = Stack(apart(settings, folder), report=lambda text: out.print(Text(f"· {line(text)}", style="dim")))
     for polite in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(polite, signal.default_int_handler)
     # The servers live in a thread with an event loop; this one may wait for the keyboard.
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(stack):
+    with _outdated(folder), start_blocking_portal() as portal, portal.wrap_async_context_manager(stack):
         # Only now: whoever holds the data folder may still work on the repository of an earlier demo.
         code = SCENES[scene](_house(portal, stack, out, wishes))
         out.print(Text(f"\n{duration(time.monotonic() - began)} from the command to here", style="dim"))
@@ -41,13 +43,29 @@ def run_demo(settings: Settings, data_dir: Path | None, scene: str, wishes: Wish
     return code
 
 
+@contextmanager
+def _outdated(folder: Path) -> Iterator[None]:
+    """Tell of a folder that another version's demo left: nothing in it is worth what a real database's rescue takes."""
+    try:
+        yield
+    except MissionControlError as error:
+        # Told by the start itself, or in the last words of a part that ended over it.
+        if not any(code in f"{error.code}: {error.message}" for code in ("schema_differs", "schema_unknown")):
+            raise
+        raise Misconfigured(
+            "demo_outdated",
+            f"the demo's folder {folder} was made by another version: delete it, for it holds nothing but demos, or "
+            'name another one: `mission-control demo --data-dir FOLDER`, `make demo ARGS="--data-dir FOLDER"`',
+        ) from error
+
+
 def _stay_up(out: Console, folder: Path) -> None:
     out.print(Text(f"everything stays up until Ctrl-C; look around with: export MC_DATA_DIR={folder}"))
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
 
 
-def _apart(settings: Settings, folder: Path) -> Settings:
+def apart(settings: Settings, folder: Path) -> Settings:
     """Settings that share nothing with another installation on this machine but the cache."""
     ports = dict.fromkeys(("api_port", "postgres_port", "temporal_port", "temporal_ui_port", "metrics_port"), 0)
     own = {"data_dir": folder, "repository_roots": (folder / "repositories",), "log_level": "warning"}

@@ -128,7 +128,8 @@ async def require_ready(session: AsyncSession, mission: Mission) -> None:
             "dependencies_unresolved", f"these missions must be resolved first: {', '.join(waiting)}", missions=waiting
         )
     if not (await session.execute(_HAS_CANDIDATE, key)).scalar_one():
-        raise Conflict("no_candidate", "there is nothing to try: add a diff or a ref to the mission's candidates first")
+        add = f"`mission-control mission candidate add {mission.mission_id}`, or POST …/candidates"
+        raise Conflict("no_candidate", f"there is nothing to try: add a diff or a ref first ({add})")
 
 
 _UNRESOLVED = text(

@@ -37,10 +37,18 @@ async def register(
     values = _values(new) | {"url": url, "name": new.name or _name(url)}
     added = await _add(session, workspace_id, values, actor)
     if added is None:
-        raise Conflict(
-            "repository_exists", f"a repository of that place, or with the name {values['name']!r}, is registered"
-        )
+        raise Conflict("repository_exists", await _which(session, workspace_id, values))
     return added
+
+
+async def _which(session: AsyncSession, workspace_id: str, values: dict[str, Any]) -> str:
+    """Say which repository is in the way of a new one: that of the same place, else that of the same name."""
+    same = or_(col(Repository.url) == values["url"], col(Repository.name) == values["name"])
+    statement = select(Repository).where(col(Repository.workspace_id) == workspace_id, same)
+    found = (await session.scalars(statement.order_by((col(Repository.url) == values["url"]).desc()))).first()
+    if found and found.url == values["url"]:
+        return f"that place is registered already, as {found.name!r} ({found.repository_id})"
+    return f"another repository has the name {values['name']!r}: give this one another name"
 
 
 async def require(session: AsyncSession, workspace_id: str, name: str) -> Repository:

@@ -131,6 +131,15 @@ class TestDoctor:
         assert checks["repositories"].ok
         assert url.split("@")[0] not in repr(checks)
 
+    async def test_a_port_that_a_killed_up_left_is_no_fault(self, tmp_path: Path, taken: int) -> None:
+        settings = Settings.model_validate({"data_dir": tmp_path, "metrics_port": taken})
+        name, dead = f"port {taken}", ProcessRecord.of_self().model_copy(update={"started_at": 1.0})
+        assert not (await found(settings))[name].ok
+        write_state(tmp_path, UpState(up=dead, children={"worker": ProcessRecord.of_self()}))
+        check = (await found(settings))[name]
+        assert check.ok
+        assert check.detail.endswith("left by an earlier `up`; the next one ends it")
+
     async def test_what_does_not_answer_is_named_with_a_way_to_mend_it(self, tmp_path: Path) -> None:
         nobody = f"127.0.0.1:{free_port()}"
         env = {"DATABASE_URL": f"postgresql://user:hidden@{nobody}/x", "TEMPORAL_ADDRESS": nobody}

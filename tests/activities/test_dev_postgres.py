@@ -4,15 +4,17 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
-from models.domain.errors import Conflict, InvalidInput
+from models.domain.errors import Conflict, InvalidInput, Unavailable
 from models.settings import Settings
 from models.store.connections import plain
 from tests.fixtures.servers import PostgresServer
 from tests.fixtures.waiting import until
+from worker.dev.ports import free_port
 from worker.dev.postgres import EmbeddedPostgres, installed_binaries, processes_in, reachable_binaries
 from worker.dev.process import RunAs
 
@@ -147,3 +149,11 @@ async def test_a_folder_its_user_cannot_enter_is_refused(tmp_path: Path) -> None
     (tmp_path / "closed").mkdir(mode=0o700)
     with pytest.raises(InvalidInput, match="MC_DATA_DIR"):
         await EmbeddedPostgres(tmp_path / "closed" / "data", Settings().cache_dir).start()
+
+
+@as_root
+async def test_a_user_without_a_name_is_told_what_to_do(open_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nameless = SimpleNamespace(pw_uid=54_321, pw_gid=54_321)
+    monkeypatch.setattr("worker.dev.postgres._system_account", lambda: nameless)
+    with pytest.raises(Unavailable, match="give this user id a line in /etc/passwd"):
+        await EmbeddedPostgres(open_dir, Settings().cache_dir, free_port()).start()

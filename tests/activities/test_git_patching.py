@@ -95,7 +95,7 @@ class TestApplyDiff:
         diff = bench.work.diff_of({"app.py": FIX["app.py"]}).replace(b"return a - b", b"return a * b")
         refused = await refusal(bench, diff)
         assert refused.code == "patch_does_not_apply"
-        assert "app.py:1" in refused.message
+        assert "app.py:1; app.py: patch does not apply" in refused.message
 
     async def test_file_is_not_there(self, bench: Bench) -> None:
         diff = bench.work.diff_of({"app.py": FIX["app.py"]}).replace(b"app.py", b"gone.py")

@@ -36,15 +36,23 @@ class TestOrigins:
         checked_out.work.write({"lib/util.py": "half done\n"})
         if staged:
             checked_out.work.git("add", "-A")
-        with pytest.raises(TargetDirty, match="commit or stash"):
+        with pytest.raises(TargetDirty, match=r"work in lib/util\.py \(.*commit or stash"):
             await merge_topic(checked_out, base, topic)
         assert checked_out.origin.sha("main") == base
         assert (checked_out.work.path / "lib/util.py").read_text() == "half done\n"
 
+    async def test_the_first_few_of_many_files_in_the_way_are_named(self, checked_out: Bench) -> None:
+        checked_out.origin.commit({f"{number}.txt": "x\n" for number in range(5)}, "Five")
+        base, topic = await checked_out.topic()
+        checked_out.work.write({f"{number}.txt": "half done\n" for number in range(5)})
+        with pytest.raises(TargetDirty, match=r"work in 0\.txt, 1\.txt, 2\.txt and 2 more \(") as told:
+            await merge_topic(checked_out, base, topic)
+        assert told.value.details["files"] == ["0.txt", "1.txt", "2.txt"]
+
     async def test_untracked_file_in_the_way(self, checked_out: Bench) -> None:
         base, topic = await checked_out.topic(files={"new.py": "ours\n"})
         checked_out.work.write({"new.py": "theirs\n"})
-        with pytest.raises(TargetDirty):
+        with pytest.raises(TargetDirty, match=r"work in new\.py \("):
             await merge_topic(checked_out, base, topic)
         assert (checked_out.work.path / "new.py").read_text() == "theirs\n"
 

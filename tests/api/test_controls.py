@@ -307,6 +307,15 @@ class TestCancel:
         found = await when(api, mission, ended)
         assert (found["outcome"], found["merge_sha"]) == ("canceled", None)
 
+    async def test_the_stage_that_runs_is_named(
+        self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
+    ) -> None:
+        ports.script(mission["mission_id"]).blocks[StageName.PULL_CODE] = asyncio.Event()
+        await say(api, mission, "execute")
+        await when(api, mission, lambda found: found["stage"] == "pull_code")
+        assert (await say(api, mission, "cancel")).json()["data"]["stage"] == "pull_code"
+        assert (await when(api, mission, ended))["outcome"] == "canceled"
+
     @pytest.mark.parametrize(
         ("merged", "effect", "outcome"),
         [("keep", "keeps_merge", "canceled"), ("roll_back", "rolls_back", "rolled_back")],
@@ -318,7 +327,8 @@ class TestCancel:
         await say(api, mission, "execute")
         await when(api, mission, lambda found: found["status"] == "observing")
         assert refusal(await say(api, mission, "cancel")) == (409, "merged_choice_required")
-        assert (await say(api, mission, "cancel", merged=merged)).json()["data"]["effect"] == effect
+        told = (await say(api, mission, "cancel", merged=merged)).json()["data"]
+        assert (told["effect"], told["stage"]) == (effect, "observe")
         assert (await when(api, mission, ended))["outcome"] == outcome
 
 

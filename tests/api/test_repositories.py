@@ -73,8 +73,11 @@ class TestRegister:
 
     async def test_a_name_and_a_place_once(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         await api.post(PLACE, json={"url": str(repo.path)})
-        for again in ({"url": str(repo.path), "name": "other"}, {"url": "https://example.com/app"}):
-            assert refusal(await api.post(PLACE, json=again)) == (409, "repository_exists")
+        place, name = {"url": str(repo.path), "name": "other"}, {"url": "https://example.com/app"}
+        for again, said in ((place, "that place is registered already, as 'app'"), (name, "has the name 'app'")):
+            answer = await api.post(PLACE, json=again)
+            assert refusal(answer) == (409, "repository_exists")
+            assert said in answer.json()["error"]["message"]
 
     async def test_two_workspaces_may_share_a_place(
         self, client: Caller, team: Team, other_team: Team, repo: Repo

@@ -8,10 +8,12 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from activities.workbench.signing import ServiceKey
 from models.settings import Settings
+from models.store.connections import plain
 from models.store.database import Database
 from models.store.first_start import ensure_first_admin
 from models.store.migrate import expected_revision, migrate
@@ -75,6 +77,24 @@ async def test_what_grows_is_named_with_its_size(server: EmbeddedPostgres, open_
     told = await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
     assert "(8 rows)" in told
     assert "kB" in told
+
+
+async def test_nothing_is_left_of_a_secret_that_was_removed(server: EmbeddedPostgres, open_dir: Path) -> None:
+    secret = "to-be-forgotten-4711"
+    filed = "INSERT INTO blob (workspace_id, digest, size, content) VALUES ('default', 'd', 20, %s)"
+    async with await psycopg.AsyncConnection.connect(plain(server.url), autocommit=True) as connection:
+        await connection.execute(filed, [secret.encode()])
+        await connection.execute("UPDATE blob SET content = '', removed = 'it held a secret' WHERE digest = 'd'")
+        await connection.execute("CHECKPOINT")
+    assert holding(open_dir, secret), "the search finds nothing at all"
+    script = reaching(server.port) + commands("A patch held a secret")
+    await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
+    assert holding(open_dir, secret) == []
+
+
+def holding(folder: Path, words: str) -> list[str]:
+    """The files below a folder that hold some words."""
+    return [str(path) for path in folder.rglob("*") if path.is_file() and words.encode() in path.read_bytes()]
 
 
 async def test_a_backup_is_restored_into_another_server(server: EmbeddedPostgres, open_dir: Path) -> None:

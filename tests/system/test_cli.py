@@ -109,17 +109,22 @@ class TestAMission:
         mission_id, printed = merged
         rows = [row.split() for row in printed.splitlines()]
         assert ["4", "run_tests", "failed"] in [row[:3] for row in rows]
-        assert "candidate 2" in printed
+        assert "candidate 1" in printed
         passed = [row[1] for row in rows if row[2:3] == ["passed"]]
         assert passed[-3:] == ["merge", "observe", "resolve"]
         assert rows[-1][:3] == ["mission", f"{mission_id}:", "merged"]
 
     def test_show_list_and_logs_agree(self, merged: tuple[str, str], cli: Cli) -> None:
         mission_id, _ = merged
-        assert "merged" in cli("mission", "show", mission_id).stdout
+        shown = cli("mission", "show", mission_id).stdout
+        assert "merged" in shown
+        assert "run_tests (round 0, candidate 1)" in shown
         assert mission_id in cli("mission", "list", "--status", "resolved").stdout
         assert mission_id not in cli("mission", "list", "--status", "open").stdout
         assert "test_rounds_half_a_cent_away_from_zero" in cli("mission", "logs", mission_id, "--stage", "4").stdout
+        logs = [cli("mission", "logs", mission_id, "--candidate", number, "--round", "0") for number in ("0", "1", "2")]
+        assert ["FAIL" in log.stdout for log in logs[:2]] == [True, False]
+        assert "no_log" in logs[2].stderr
         silent = cli("mission", "logs", mission_id, "--stage", "merge")
         assert (silent.returncode, silent.stdout) == (1, "")
         assert "stage 9 merge has no log" in silent.stderr
@@ -145,6 +150,32 @@ def file_mission(cli: Cli, repository: str, mission_file: str, *words: str) -> s
     done = cli("mission", "create", *common, *words)
     assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["mission_id"])
+
+
+RISKY = """\
+diff --git a/invoices/risky.py b/invoices/risky.py
+new file mode 100644
+--- /dev/null
++++ b/invoices/risky.py
+@@ -0,0 +1,3 @@
++def read(words: str) -> object:
++    \"\"\"Work words out.\"\"\"
++    return eval(words)
+"""
+
+
+class Heard:
+    """What a process has printed until now."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout
+        self.text, self._stream = "", process.stdout
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with self._stream:
+            for row in self._stream:
+                self.text += row.decode()
 
 
 def wait_for(look: Callable[[], Any], seconds: float = 60) -> Any:
@@ -363,10 +394,21 @@ class TestSteering:
         assert "denied" in printed.splitlines()[-1]
         assert cli("decision", "approve", decision["decision_id"], "--reason", "late").returncode == 1
 
-    def test_pause_note_resume_and_cancel(self, cli: Cli, own_repository: str, mission_file: str) -> None:
+    def test_pause_note_resume_and_cancel(
+        self, cli: Cli, environment: dict[str, str], own_repository: str, mission_file: str
+    ) -> None:
         mission_id = file_mission(cli, own_repository, mission_file, "--approve-needed", "--execute")
         wait_for(lambda: json.loads(cli("decision", "list", "--mission", mission_id, "--json").stdout))
+        followers = [
+            subprocess.Popen([*PROGRAM, *words, mission_id], env=environment, stdout=subprocess.PIPE, stderr=output)
+            for words, output in ((("mission", "watch"), None), (("mission", "logs", "-f"), subprocess.STDOUT))
+        ]
+        heard = [Heard(follower) for follower in followers]
+        wait_for(lambda: "waits for a human" in heard[0].text and "governance" in heard[1].text)
         assert cli("mission", "pause", mission_id, "--reason", "lunch").returncode == 0
+        assert cli("mission", "pause", mission_id).stdout.startswith("already paused (stage governance)")
+        wait_for(lambda: all("paused by admin (lunch)" in follower.text for follower in heard))
+        assert "admin (lunch)" in cli("mission", "show", mission_id).stdout
         assert json.loads(cli("mission", "show", mission_id, "--json").stdout)["paused"]
         assert cli("mission", "note", mission_id, "remember the tax office").stdout.startswith("noted")
         shown = cli("mission", "show", mission_id).stdout
@@ -378,6 +420,9 @@ class TestSteering:
         assert refused.returncode == 1
         assert cli("mission", "cancel", mission_id, "--yes", "--reason", "changed my mind").returncode == 0
         assert cli("mission", "watch", mission_id).returncode == 14
+        assert [follower.wait(60) for follower in followers] == [14, 0]
+        assert "resumed by admin" in heard[0].text
+        assert "canceled by admin (changed my mind)" in heard[0].text
         again = cli("mission", "retry", mission_id, "--no-execute", "--json")
         assert json.loads(again.stdout)["retry_of"] == mission_id
 
@@ -415,6 +460,28 @@ class TestSteering:
         printed, _ = watch.communicate(timeout=60)
         assert watch.returncode == 11
         assert "denied" in printed.splitlines()[-1]
+
+    def test_a_candidate_is_added_later_and_what_the_scan_found_is_asked_about(
+        self, cli: Cli, own_repository: str, tmp_path: Path
+    ) -> None:
+        common = ("mission", "create", "--repo", own_repository)
+        refused = cli(*common, "--execute")
+        assert refused.returncode == 2
+        assert "give --patch or --ref" in " ".join(refused.stderr.replace("│", " ").split())
+        mission_id = json.loads(cli(*common, "--json").stdout)["mission_id"]
+        nothing = cli("mission", "execute", mission_id)
+        assert nothing.returncode == 1
+        assert f"`mission-control mission candidate add {mission_id}`" in nothing.stderr
+        patch = tmp_path / "eval.diff"
+        patch.write_text(RISKY)
+        add = ("mission", "candidate", "add", mission_id)
+        assert cli(*add).returncode == 2
+        assert cli(*add, "--patch", str(patch)).stdout.startswith(f"candidate 0 of {mission_id}: sha256:")
+        assert cli("mission", "execute", mission_id).returncode == 0
+        [decision] = wait_for(lambda: json.loads(cli("decision", "list", "--mission", mission_id, "--json").stdout))
+        shown = cli("decision", "show", decision["decision_id"]).stdout
+        assert "medium  invoices/risky.py:3  B307 blacklist (bandit)" in shown, shown
+        assert cli("mission", "cancel", mission_id, "--yes").returncode == 0
 
 
 class TestBadInput:

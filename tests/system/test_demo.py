@@ -1,5 +1,6 @@
 """`mission-control demo`, as somebody sees it who has just cloned the repository."""
 
+import asyncio
 import os
 import pty
 import re
@@ -11,7 +12,13 @@ import time
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+
+from cli.demo.run import apart
+from models.settings import Settings
+from models.store.connections import plain
+from worker.dev.stack import Stack
 
 PROGRAM = [str(Path(sys.executable).with_name("mission-control")), "demo"]
 
@@ -82,6 +89,20 @@ def test_without_a_terminal_and_without_yes_it_says_what_to_do(environment: dict
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert done.stdout == ""
+
+
+async def test_a_folder_of_another_version_is_named_with_what_to_do(server_dir: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir=server_dir))
+    folder.chmod(0o711)
+    async with Stack(apart(Settings(), folder), parts=["postgres"], report=print) as stack:
+        assert stack.settings.database_url
+        with psycopg.connect(plain(stack.settings.database_url.get_secret_value()), autocommit=True) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = 'of-another-version'")
+    done = await asyncio.to_thread(run, dict(os.environ), "--yes", "--exit", "--data-dir", str(folder))
+    assert done.returncode == 2, done.stdout + done.stderr
+    told = " ".join(done.stderr.split())
+    assert f"demo_outdated: the demo's folder {folder} was made by another version: delete it" in told
+    assert 'make demo ARGS="--data-dir FOLDER"' in told
 
 
 def test_the_question_is_answered_in_the_terminal(environment: dict[str, str]) -> None:

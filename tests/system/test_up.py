@@ -270,8 +270,9 @@ async def test_a_schema_that_cannot_work_ends_it_at_once(
 async def test_a_temporal_that_does_not_answer_is_named(open_dir: Path) -> None:
     up = Up(open_dir, {"TEMPORAL_ADDRESS": "127.0.0.1:1"})
     await up.start()
-    assert await up.ended() == 1
-    assert up.says("TEMPORAL_ADDRESS 127.0.0.1:1 does not serve")
+    assert await up.ended() == 2
+    assert up.says("temporal_unreachable: TEMPORAL_ADDRESS 127.0.0.1:1 does not serve (Connection refused): see that")
+    assert not any("tonic" in line for line in up.said)
     assert up.living == set()
 
 

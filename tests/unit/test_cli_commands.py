@@ -38,6 +38,27 @@ def test_a_command_that_no_worker_took_is_said_once_more(answers: list[Answer], 
     assert (ended.exit_code, left, len(set(keys))) == (code, [], 1)
 
 
+@pytest.mark.parametrize("noun", ["mission", "decision", "alert", "repository", "run"])
+def test_a_name_is_one_part_of_the_address(noun: str) -> None:
+    asked = []
+
+    class Api(BaseHTTPRequestHandler):
+        """Has nothing, and notes what it is asked for."""
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(404)
+            self.end_headers()
+            self.wfile.write(b'{"error": {"code": "not_found", "message": "nothing", "requestId": "r"}}')
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = [noun, "show", "x/../y?z", "--url", f"http://127.0.0.1:{server.server_port}", "--api-key", "k"]
+        ended = CliRunner().invoke(app, words)
+        server.shutdown()
+    assert (ended.exit_code, [path.rpartition("/")[2] for path in asked]) == (1, ["x%2F..%2Fy%3Fz"])
+
+
 @pytest.mark.parametrize("place", ["nowhere/log.jsonl", "a-file/log.jsonl", "a-folder"])
 def test_an_export_that_cannot_be_written_is_told_and_leaves_nothing(place: str, tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("x")

@@ -97,8 +97,30 @@ class TestStageLines:
         for place in ({}, {"candidate": 1}, {"candidate": 1, "round": 1}):
             lines.stage_ended(stage(**place))
         printed = out.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
-        assert printed.count("candidate 2") == 1
+        assert printed.count("candidate 1") == 1
         assert printed.count("the target branch moved") == 1
+
+    @pytest.mark.parametrize(
+        ("action", "result", "told"),
+        [
+            ("pause", "stops_command: lunch: one hour", "paused by olga (lunch: one hour)"),
+            ("pause", "holds_before_next_stage", "paused by olga"),
+            ("resume", "", "resumed by olga"),
+            ("cancel", "fix: by hand", "canceled by olga (fix: by hand)"),
+            ("note", "two\nlines", "noted by olga (two\\nlines)"),
+        ],
+    )
+    def test_tells_who_said_what_and_why(self, action: str, result: str, told: str) -> None:
+        out = console(io.StringIO())
+        StageLines(out).steered({"actor": "olga", "action": action, "result": result})
+        assert out.file.getvalue().strip() == told  # type: ignore[attr-defined]  # it is the StringIO above
+
+    def test_tells_of_a_block_once(self) -> None:
+        out = console(io.StringIO())
+        lines = StageLines(out)
+        for blocked in (None, "the cap", "the cap", None):
+            lines.now({"outcome": None, "blocked": blocked}, None)
+        assert out.file.getvalue().split("\n") == ["    blocked: the cap", "    no longer blocked", ""]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

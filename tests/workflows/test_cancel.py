@@ -143,7 +143,7 @@ class TestByTemporalsTools:
         assert await run.outcome() is MissionOutcome.CANCELED
         assert (await run.row()).reason == "cleaning up the cluster"
         said = [(entry.actor, entry.result) for entry in await run.history() if entry.action == "cancel"]
-        assert said == [("temporal", "cleans_up")]
+        assert said == [("temporal", "cleans_up: cleaning up the cluster")]
 
     async def test_a_question_is_withdrawn(self, world: World) -> None:
         run = await world.start(requires_governance_approval=True)

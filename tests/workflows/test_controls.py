@@ -141,6 +141,17 @@ class TestRecords:
         assert [event["actor"] for event in events] == ["olga"] * 3
         assert (await run.row()).control_version == 3
 
+    async def test_a_reason_stands_behind_what_the_command_did(self, world: World) -> None:
+        run, gate = await in_tests(world)
+        await run.pause(reason="wait a bit")
+        await run.cancel()
+        gate.set()
+        assert await run.outcome() is MissionOutcome.CANCELED
+        wanted = ["stops_command: wait a bit", "cleans_up: changed my mind"]
+        assert [entry.result for entry in await run.history() if entry.actor == "olga"] == wanted
+        events = await run.events("mission.paused", "mission.cancel_requested")
+        assert [event["data"]["detail"] for event in events] == wanted
+
     async def test_an_update_that_is_repeated_changes_nothing(self, world: World) -> None:
         run, gate = await in_tests(world)
         first, second = await run.pause("pause/key-1"), await run.pause("pause/key-1")

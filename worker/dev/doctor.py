@@ -23,14 +23,14 @@ from activities.workbench.sandbox import Sandbox
 from models.domain.errors import Misconfigured, MissionControlError
 from models.settings import Settings
 from models.store.migrate import pending
-from worker.dev.ports import USUAL, asked_port, holder, is_free
+from worker.dev.ports import USUAL, asked_port, holder, is_free, listens
 from worker.dev.postgres import MAJOR, EmbeddedPostgres
 from worker.dev.programs import is_ready, pollers
 from worker.dev.roots import MEND, outside
-from worker.dev.state import running_up
+from worker.dev.state import leftovers, read_state, running_up
 from worker.dev.temporal_cli import CLI_VERSION, available_cli, go_command
 from worker.own_ports import UNGUARDED, require_apart
-from workflows.client import connect
+from workflows.client import connect, plainly
 from workflows.queues import control_queue
 
 FREE_GIB = 2
@@ -164,8 +164,16 @@ def _port(settings: Settings, field: str, usual: int) -> Check:
     port = usual if asked is None else asked
     if port == 0 or is_free(port):
         return Check(f"port {port}", True, "free")
+    if _is_left(settings, port):
+        return Check(f"port {port}", True, f"taken by {holder(port)}, left by an earlier `up`; the next one ends it")
     # A usual port that is taken is no fault: the start picks another and says so.
     return _judge(f"port {port}", not asked, f"taken by {holder(port)}", f"stop it, or change MC_{field.upper()}")
+
+
+def _is_left(settings: Settings, port: int) -> bool:
+    """Whether what listens there is a part of an `up` that was killed, which the next one takes over."""
+    state = read_state(settings.data_dir)
+    return state is not None and any(listens(left.pid, port) for left in leftovers(state.children).values())
 
 
 async def _looked(look: Callable[[Settings], Awaitable[Check]], settings: Settings) -> Check:
@@ -174,7 +182,7 @@ async def _looked(look: Callable[[Settings], Awaitable[Check]], settings: Settin
     try:
         return await asyncio.wait_for(look(settings), 10)
     except (MissionControlError, RPCError, RuntimeError, psycopg.Error, SQLAlchemyError, TimeoutError) as error:
-        what = str(error) or "no answer within 10 s"
+        what = plainly(error) if isinstance(error, RuntimeError) else str(error) or "no answer within 10 s"
         return Check(
             name, False, what.splitlines()[0], "see that it runs and that its address in the settings is right"
         )

@@ -123,7 +123,8 @@ class EmbeddedPostgres(Server):
         argv = [*launcher(user), str(binaries / "initdb"), *options, *locale, "-D", str(target)]
         made = subprocess.run(argv, stdin=password, capture_output=True, text=True, cwd=target, check=False)
         if made.returncode != 0:
-            raise Unavailable("initdb_failed", f"initdb in {target} failed: {made.stderr.strip()}")
+            advice = _NAMELESS if "could not look up effective user ID" in made.stderr else ""
+            raise Unavailable("initdb_failed", f"initdb in {target} failed: {made.stderr.strip()}{advice}")
 
     def _require_same_major(self) -> None:
         found = (self.cluster / "PG_VERSION").read_text().strip()
@@ -184,6 +185,12 @@ def _system_account() -> pwd.struct_passwd:
         "no_system_user",
         "PostgreSQL does not run as root; create a user for it: useradd --system --no-create-home postgres",
     )
+
+
+_NAMELESS = (
+    "\nPostgreSQL runs only as a user that has a name: give this user id a line in /etc/passwd (in a container, run as "
+    "a user of the image), or set DATABASE_URL to a server elsewhere"
+)
 
 
 def installed_binaries() -> Path:

@@ -32,7 +32,7 @@ from worker.dev.state import (
 from worker.dev.supervisor import Report, supervise
 from worker.dev.temporal import DevTemporal
 from worker.dev.temporal_cli import find_temporal_cli
-from workflows.client import connect
+from workflows.client import connect, plainly
 
 PARTS = ("postgres", "temporal", "worker", "api")
 """In the order of starting; they are stopped in the opposite order."""
@@ -67,8 +67,9 @@ class Stack:
         Raises:
             Conflict: another `up` holds the data folder, a port that was asked for is taken, or the data belongs to
                 another version.
-            Misconfigured: `config_dir_unusable`, no worker would start with it.
-            Unavailable: a part does not come up, or an address in the settings does not answer.
+            Misconfigured: `config_dir_unusable`, no worker would start with it; `database_unreachable` or
+                `temporal_unreachable`, an address in the settings does not answer.
+            Unavailable: a part does not come up.
         """
         require_config(self.settings.config_dir)
         self._held.enter_context(only_one(self.settings.data_dir))
@@ -160,7 +161,8 @@ class Stack:
             await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
         except (RPCError, RuntimeError) as error:
             address = self.settings.temporal_address
-            raise Unavailable("temporal_unreachable", f"TEMPORAL_ADDRESS {address} does not serve: {error}") from error
+            message = f"TEMPORAL_ADDRESS {address} does not serve ({plainly(error)}): see that it runs and is right"
+            raise Misconfigured("temporal_unreachable", message) from error
 
     async def _start_worker(self) -> None:
         if "worker" in self._parts:
