@@ -30,7 +30,7 @@ from models.store.ledger_statements import CONTAIN, LEFT, PASSED, SPENT_UP, WANT
 from models.store.pagination import Rows
 from models.store.questions import Question
 from models.tables.budgets import Budget, BudgetLimit, Run
-from models.tables.missions import Decision
+from models.tables.missions import Decision, Mission
 
 KIND = "budget"
 """Of the decision that asks for a higher cap."""
@@ -91,8 +91,8 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
         NotFound: `run_not_found`, for the cap of a run.
     """
     await session.execute(_ALONE, {"workspace_id": workspace_id})
-    if key.owner is Owner.RUN and await session.get(Run, (workspace_id, key.name)) is None:
-        raise NotFound("run_not_found", f"there is no run {key.name!r}")
+    if key.owner is Owner.RUN:
+        await _require_run(session, workspace_id, key.name)
     known = await limits(session, workspace_id, key.name)
     await _keep_limit(session, workspace_id, key, cap, actor)
     after = await limits(session, workspace_id, key.name)
@@ -102,6 +102,14 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
     opened = await recapping.apply(session, workspace_id, key, known, after, actor)
     await _tell_open(session, workspace_id, key.scope, opened, actor)
+
+
+async def _require_run(session: AsyncSession, workspace_id: str, run_id: str) -> None:
+    """Check that there is a run, or a mission that will have one of its id."""
+    for table in (Run, Mission):
+        if await session.get(table, (workspace_id, run_id)) is not None:
+            return
+    raise NotFound("run_not_found", f"there is no run {run_id!r}")
 
 
 async def change_limit(

@@ -13,7 +13,7 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection as PooledConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -112,7 +112,18 @@ class Database:
         self._announce(session.info)
 
     async def look(self, statement: str, values: Mapping[str, Any]) -> Rows:
-        """Read by one statement over all workspaces, in one exchange: for key look-up."""
+        """Read by one statement over all workspaces, in one exchange: for key look-up.
+
+        A server that was restarted has cut idle connections off: what only reads is asked once more on a new one.
+        """
+        try:
+            return await self._look_once(statement, values)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return await self._look_once(statement, values)
+
+    async def _look_once(self, statement: str, values: Mapping[str, Any]) -> Rows:
         async with self._looking.borrow(statement) as raw, raw.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(statement, values)
             return await cursor.fetchall()

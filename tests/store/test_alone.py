@@ -144,6 +144,14 @@ async def test_a_lost_server_is_told_of_once(db: Database, team: Team, look: Loo
     await asyncio.gather(*(seen(db, team) for _ in range(5)))
 
 
+async def test_a_key_is_looked_up_after_a_lost_server_without_a_word(db: Database, look: Look) -> None:
+    asked = "SELECT pg_backend_pid() AS pid"
+    [before] = await db.look(asked, {})
+    assert await look(f"SELECT pg_terminate_backend({before['pid']})")
+    [after] = await db.look(asked, {})
+    assert after != before
+
+
 async def test_a_server_that_is_away_is_told_of_at_once(database_url: str) -> None:
     nowhere = make_url(database_url).set(port=free_port()).render_as_string(hide_password=False)
     database = Database(nowhere, nowhere)

@@ -98,7 +98,7 @@ class Everybody:
     async def _agent(self) -> str:
         asked = await self.admin.post("/agents", json={"name": "probe", "endpoint": "https://agents.example.org"})
         token, place = self._keep(asked, "registration_token"), f"/api/v1/agents/{asked.json()['data']['agent_id']}"
-        await self.admin.post(f"{self.admin.base_url.join(place)}/approve", json={})
+        await self.admin.post(f"{self.admin.base_url.join(place)}/approve", json={"explanation": "known"})
         agent = await self.by(self._keep(await (await self.by(token)).get(place), "key"))
         await agent.post(f"{place}/heartbeat")
         return self._keep(await agent.post(f"{place}/rotate-key", json={}))

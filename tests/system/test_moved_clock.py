@@ -51,7 +51,7 @@ async def test_no_cap_is_reset_twice(product: Product, scope: str, owner: str, a
     """A window of the clock's past or future has its own counter; back in one, what was spent there still counts."""
     if agent:
         await product.post("/agents", {"name": agent, "endpoint": "https://bot.example/"})
-        await product.post(f"/agents/{agent}/approve", {})
+        await product.post(f"/agents/{agent}/approve", {"explanation": "known"})
     run = (await product.post("/runs", {"agent_id": agent})).json()["data"]["run_id"]
     await cap(product, "run", "run", run, None)
     await cap(product, scope, owner, agent or "", "1900")  # a mission's compute takes cents

@@ -276,7 +276,7 @@ class TestQuestions:
         await reading.file(trust_requirements={"memory_write_scope": "read_only"})
         decision = await product.pending_decision(proposing.mission)
         asked = (await product.api.get(f"/decisions/{decision}")).json()["data"]
-        assert asked["reasons"] == ["the mission requires governance approval"]
+        assert asked["reasons"] == ["the mission's memory_write_scope is propose: it may not merge by itself"]
         assert proposing.repo.git("for-each-ref") == others, "no commit while nobody has answered"
         await product.resolve(decision, "deny")
         assert (await product.ended(proposing.mission))["outcome"] == "denied"
