@@ -25,7 +25,7 @@ from models.contracts.pipeline import (
 )
 from models.domain.errors import MissionControlError, StageFailed
 from models.domain.judging import still_failing
-from models.domain.metrics import Sample, breaches, lasting, unmet_targets
+from models.domain.metrics import Sample, Shortfall, breaches, lasting, unmet_targets
 from models.domain.stages import StageStatus
 from models.domain.testing import TestReport
 from models.store import blobs, metric_windows, running, stages
@@ -172,8 +172,9 @@ class ObservationActivities:
         errors = await metric_windows.error_events(
             session, mission.workspace_id, mission.subsystem_id, mission.merged_at or seen.started_at
         )
-        now = (*await _breached(session, mission), *broken)
-        anomaly = [f"{name} was outside its target, or broken, twice in a row" for name in lasting(seen.breaches, now)]
+        unmet = await _unmet(session, mission)
+        now = (*breaches(unmet), *broken)
+        anomaly = [_lasts(name, unmet) for name in lasting(seen.breaches, now)]
         anomaly += [f"error in {mission.subsystem_id}: {message[:200]}" for message in errors]
         if anomaly:
             details = {"isolation": log.isolation} if log else {}
@@ -190,10 +191,16 @@ async def _keep(session: AsyncSession, record: Stage, number: int, log: LookLog)
     await blobs.forget_chunks(session, record.workspace_id, log_id, before=number - LOOKS_KEPT + 1)
 
 
-async def _breached(session: AsyncSession, mission: Mission) -> tuple[str, ...]:
-    """Name the mission's metrics that are outside their targets now, by samples taken since the merge."""
+async def _unmet(session: AsyncSession, mission: Mission) -> list[Shortfall]:
+    """List the mission's targets that are not met now, by samples taken since the merge."""
     found = await _samples(session, mission)
-    return breaches(unmet_targets(_targets(mission), found, await metric_windows.now(session)))
+    return list(unmet_targets(_targets(mission), found, await metric_windows.now(session)))
+
+
+def _lasts(name: str, unmet: Sequence[Shortfall]) -> str:
+    """Say what was wrong twice, with what was seen the second time."""
+    seen = "; ".join(str(found) for found in unmet if found.metric_id == name and found.observed is not None)
+    return f"{name} was outside its target, or broken, twice in a row" + (f" ({seen})" if seen else "")
 
 
 async def _samples(session: AsyncSession, mission: Mission) -> list[Sample]:

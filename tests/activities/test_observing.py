@@ -58,6 +58,7 @@ class TestProbe:
         answers = [await probed(case, 2, seen.breaches, attempt=attempt) for attempt in (1, 2)]
         assert {answer.anomaly for answer in answers} == {
             "search.p95 was outside its target, or broken, twice in a row"
+            " (search.p95 must be < 10: observed 50 over 10 min)"
         }
         record = await case.record(OBSERVE)
         assert (record.status, record.result["isolation"]) == (StageStatus.FAILED, sandbox().isolation.value)
