@@ -1,5 +1,6 @@
 """Stage 8: puts the question whether to merge, and reads the answer. Local activities: Postgres only."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,12 +24,13 @@ from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import governance, merge_slots, questions, running, stages
+from models.store import decisions, governance, merge_slots, questions, running, stages
 from models.store.database import clock
 from models.store.events import Actor
 from models.store.governance import Grounds
 from models.store.policies import InForce, PolicyBook
-from models.tables.missions import Decision, Mission
+from models.tables.missions import Decision, Mission, Stage
+from models.tables.policies import DecisionAnswer
 
 GOVERNANCE, ROLLBACK = "governance", "rollback"
 """Kinds of decisions."""
@@ -143,14 +145,19 @@ class GovernanceActivities:
         else:
             if decision.acknowledged_at is None:  # somebody answered before this was asked again
                 await governance.acknowledge(session, ref.workspace_id, decision.decision_id)
-            await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+            await self._close(session, record, decision, answer)
         return answer
+
+    async def _close(self, session: AsyncSession, record: Stage, decision: Decision, answer: GovernanceAnswer) -> None:
+        """End stage 8 with its answer, and with all who gave it where several had to."""
+        given = await decisions.answers(session, decision) if decision.terms.get("people", 1) > 1 else []
+        await self._recorder.close_in(session, record, _verdict(decision, answer, given), None)
 
     async def _record(self, session: AsyncSession, ref: StageRef, decision: Decision, answer: GovernanceAnswer) -> None:
         """End stage 8 with its answer; stage 11, which asks about a rollback, goes on with it."""
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
-            await self._recorder.close_in(session, record, _verdict(decision, answer), None)
+            await self._close(session, record, decision, answer)
 
     async def _act(
         self, session: AsyncSession, question: GovernanceInput, mission: Mission
@@ -292,16 +299,19 @@ def _stands(earlier: dict[str, str]) -> str:
     return f"approved by {who} in {where}, which stands: same patch, configuration and policy"
 
 
-def _verdict(decision: Decision, answer: GovernanceAnswer) -> Verdict:
+def _verdict(decision: Decision, answer: GovernanceAnswer, given: Sequence[DecisionAnswer]) -> Verdict:
+    told = [{"by": one.principal, "decision": one.answer, "explanation": one.explanation} for one in given]
+    before = "; ".join(f"{one['by']}: {one['explanation']}" for one in told[:-1])
     return Verdict(
         answer,
         _RECORDED.get(answer.status, StageStatus.FAILED),
-        answer.reason,
+        f"{answer.reason} (after {before})" if before else answer.reason,
         details={
             "decision_id": decision.decision_id,
             "risk": decision.risk,
             "reasons": decision.reasons,
             "resolved_by": decision.resolved_by,
+            **({"answers": told} if told else {}),
         },
         inputs={"decision_id": decision.decision_id, "binding": decision.binding},
     )

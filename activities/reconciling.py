@@ -29,6 +29,8 @@ from models.store import (
     agents,
     alerts,
     blocks,
+    budgets,
+    claims,
     configuration,
     governance,
     ledger,
@@ -109,16 +111,20 @@ class ReconcileActivities:
         async with heartbeating():
             async with self._db.system() as session:
                 await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
-            for part in (self._note_configuration, self._publish_key, agents.sweep, self._end_alerts):
+            parts = (self._note_configuration, self._publish_key, agents.sweep, self._end_alerts, self._give_back)
+            for part in parts:
                 async with self._db.system() as session:
                     await part(session)
             async with self._db.system() as session:
                 held = await ledger.overdue(session)
-                orphans = await runs.orphans(session)
+                orphans, answered = await runs.orphans(session), await budgets.asked_of_ended(session)
             for place in held:
                 await ledger.release(self._db, place, _this_pass())
             for orphan in orphans:
                 await self._end_run(*orphan)
+            for workspace_id, run_id in answered:
+                async with self._db.workspace(workspace_id) as session:
+                    await budgets.close_run(session, workspace_id, run_id, _this_pass())
 
     async def _end_run(self, workspace_id: str, run_id: str, why: str) -> None:
         with suppress(Conflict):  # somebody else has ended it meanwhile
@@ -138,6 +144,10 @@ class ReconcileActivities:
         """Let readers verify what this worker signs."""
         key = self._recorder.key
         await signing_keys.publish(session, key.key_id, key.public_openssh, _this_pass())
+
+    async def _give_back(self, session: AsyncSession) -> None:
+        """Let others have what agents were given while they ended."""
+        await claims.give_back(session, _this_pass())
 
     async def _end_alerts(self, session: AsyncSession) -> None:
         """Resolve what told of limits whose window is over."""

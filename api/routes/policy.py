@@ -30,6 +30,8 @@ from models.store.replaying import replay
 
 routes = router("policy")
 Newest = Annotated[PageRequest, Depends(Pagination("version", default="-version"))]
+MAX_TEXT = 500_000
+"""Characters of the policies by which past acts were judged: reading them takes two seconds."""
 Latest = Annotated[PageRequest, Depends(Pagination("at", default="-at"))]
 
 
@@ -112,7 +114,15 @@ async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[Polic
     _hold_to_bounds(policy, wanted.limit)
     async with db.workspace(call.workspace_id) as session:
         past = await policies.verdicts(session, call.workspace_id, wanted.limit)
-        laws = await policies.laws(session, call.workspace_id, {row.policy_version for row in past})
+        sources = await policies.sources(session, call.workspace_id, {row.policy_version for row in past})
+    if sum(map(len, sources.values())) > MAX_TEXT:
+        told = (
+            f"the last {len(past)} acts were judged by {len(sources)} long versions of the policy: give a lower `limit`"
+        )
+        raise InvalidInput("too_many_to_try", told)
+    laws = await asyncio.to_thread(lambda: {version: parse_policy(text) for version, text in sources.items()})
+    if past:
+        _hold_to_bounds(max(laws.values(), key=lambda law: len(law.rules)), len(past))
     return Success(data=await asyncio.to_thread(replay, past, laws, policy))
 
 

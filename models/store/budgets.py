@@ -53,24 +53,27 @@ async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
     known = {_key(row): row for row in rows}
     caps = {**DEFAULTS, **{key: Cap(row.cap_usd, row.cap_tokens) for key, row in known.items()}}
     order = list(Scope)
-    return [
-        LimitView(
-            scope=key.scope,
-            owner=key.owner,
-            name=key.name,
-            cap_usd=cap.usd,
-            cap_tokens=cap.tokens,
-            set_by=known[key].set_by if key in known else None,
-            set_at=known[key].set_at if key in known else None,
-        )
-        for key, cap in sorted(caps.items(), key=lambda item: (order.index(item[0].scope), item[0].owner, item[0].name))
-    ]
+    caps_in_order = sorted(caps.items(), key=lambda item: (order.index(item[0].scope), item[0].owner, item[0].name))
+    return [_view(key, cap, known.get(key)) for key, cap in caps_in_order]
 
 
 async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
     """Show one of them."""
-    shown = await views(session, workspace_id)
-    return next(each for each in shown if Key(each.scope, each.owner, each.name) == key)
+    row = await session.get(BudgetLimit, (workspace_id, key.scope.value, key.owner.value, key.name))
+    cap = Cap(row.cap_usd, row.cap_tokens) if row else DEFAULTS.get(key, Cap())
+    return _view(key, cap, row)
+
+
+def _view(key: Key, cap: Cap, row: BudgetLimit | None) -> LimitView:
+    return LimitView(
+        scope=key.scope,
+        owner=key.owner,
+        name=key.name,
+        cap_usd=cap.usd,
+        cap_tokens=cap.tokens,
+        set_by=row.set_by if row else None,
+        set_at=row.set_at if row else None,
+    )
 
 
 async def list_page(
@@ -88,7 +91,7 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     A higher one lets go on what a lower one blocked; a lower one takes back no promise.
 
     Raises:
-        NotFound: `run_not_found`, for the cap of a run.
+        NotFound, Conflict: `run_not_found`, `run_ended`, for the cap of a run.
     """
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     if key.owner is Owner.RUN:
@@ -105,10 +108,13 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
 
 
 async def _require_run(session: AsyncSession, workspace_id: str, run_id: str) -> None:
-    """Check that there is a run, or a mission that will have one of its id."""
-    for table in (Run, Mission):
-        if await session.get(table, (workspace_id, run_id)) is not None:
-            return
+    """Check that there is a run that goes on, or a mission that will have one of its id."""
+    key = (workspace_id, run_id)
+    for found in (await session.get(Run, key), await session.get(Mission, key)):
+        if found is not None:
+            if found.ended_at is None:
+                return
+            raise Conflict("run_ended", f"{run_id} has ended: it has no use for another cap")
     raise NotFound("run_not_found", f"there is no run {run_id!r}")
 
 
@@ -131,6 +137,11 @@ async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str,
 async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
     """Take back what was asked and told about the limit of a run that has ended."""
     await _tell_open(session, workspace_id, Scope.RUN, [run_id], actor)
+
+
+async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
+    """List runs that have ended without their question: missions' own, which end with their mission (system door)."""
+    return [(row["workspace_id"], row["run_id"]) for row in await within(session)(_ASKED_OF_ENDED, {})]
 
 
 async def _tell_open(
@@ -325,6 +336,11 @@ _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :works
 _TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
 
 
+_ASKED_OF_ENDED = """
+    SELECT r.workspace_id, r.run_id FROM decision d
+    JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.binding ->> 'subject' AND r.ended_at IS NOT NULL
+    WHERE d.kind = 'budget' AND d.status = 'pending' AND d.binding ->> 'scope' = 'run' LIMIT 100
+"""
 _NAMES_ONE = ("workspace_id", "scope", "subject", "period")
 _COUNTER = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s

@@ -92,8 +92,7 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
         raise Conflict("mission_not_ended", f"the mission is {ended.status}; only one that has ended can be retried")
     repository = await session.get_one(Repository, (workspace_id, ended.repository_id))
     values = {name: getattr(ended, name) for name in _COPIED} | {"retry_of": mission_id}
-    if ended.claimed_at is not None:  # whom the queue gave it to is not whom it was filed for
-        values["assigned_to"] = None
+    values["assigned_to"] = ended.filed_for  # whom the queue gave it to is not whom it was filed for
     return await _insert(session, workspace_id, values, repository, actor)
 
 
@@ -207,6 +206,7 @@ async def _insert(
         "protected": repository.protected,
         "created_by": actor.name,
         "correlation_id": actor.correlation_id,
+        "filed_for": values["assigned_to"],
     }
     mission = (await session.scalars(insert(Mission).values(**values, **own).returning(Mission))).one()
     told = {name: values.get(name) for name in ("severity", "subsystem_id", "repository_id", "assigned_to", "retry_of")}

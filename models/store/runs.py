@@ -32,7 +32,7 @@ from models.tables.budgets import Run
 from models.tables.missions import Mission
 
 GRACE = timedelta(minutes=15)
-"""After the end of its mission a run may yet pay for what it had begun."""
+"""After the end of its mission a run may yet pay for what it had reserved; one that holds nothing is over."""
 ORPHANS_AT_ONCE = 100
 
 
@@ -118,8 +118,11 @@ _ORPHANS = """
     FROM run r
     LEFT JOIN agent a ON a.workspace_id = r.workspace_id AND a.name = r.agent_id AND a.registration = 'deactivated'
     LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
-    AND m.mission_id <> r.run_id AND m.ended_at < mc_now() - CAST(%(grace)s AS interval)
-    WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR m.mission_id IS NOT NULL) LIMIT %(limit)s
+    AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
+    LEFT JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
+    WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR (m.mission_id IS NOT NULL AND (
+    COALESCE(b.reserved_usd + b.reserved_tokens, 0) = 0 OR m.ended_at < mc_now() - CAST(%(grace)s AS interval))))
+    LIMIT %(limit)s
 """
 
 

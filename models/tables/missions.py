@@ -48,6 +48,7 @@ class Mission(SQLModel, table=True):
     approval_timeout_minutes: float | None = None
     detected_by: str | None = None
     assigned_to: str | None = None
+    filed_for: str | None = None
     created_by: str
     correlation_id: str
     retry_of: str | None = None

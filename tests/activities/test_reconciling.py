@@ -1,9 +1,11 @@
 """What the reconciler's activities put right against a real Temporal server that knows none of these missions."""
 
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
@@ -144,23 +146,62 @@ async def states(shop: Shop) -> tuple[set[str | None], list[str]]:
 async def test_runs_that_nobody_will_end_are_ended(
     shop: Shop, reconciler: ReconcileActivities, database_url: str
 ) -> None:
-    """Those of an agent that has ended at once, those of a mission once what they had begun may be paid."""
+    """At once, but for what a run of an ended mission has reserved: that may be paid yet."""
     case = await (await shop.mission()).begun()
     async with case.db.system() as session:
         await add_agents(session, case.workspace_id, "gone", "here")
         await make_key(session, case.workspace_id, "gone", kind=Kind.AGENT)
     of_agent = await start(case.db, case.workspace_id, agent_id="gone")
     of_mission = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
+    idle = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
+    held = Place(case.workspace_id, of_mission, "1")
+    await ledger.reserve(case.db, held, usd("0.1"), BOT, timedelta(hours=1))
     async with case.db.workspace(case.workspace_id) as session:
         caller = human(case.workspace_id, "olga", Role.ADMIN)
         await principals.deactivate(session, case.workspace_id, "gone", caller, OPERATOR)
     await closed(reconciler)
     for _ in range(2):
         await ActivityEnvironment().run(reconciler.keep_house)
-    assert await ends(case, of_agent, of_mission) == [("failed", "its agent was deactivated"), (None, None)]
+    assert await ends(case, of_agent, of_mission, idle) == [
+        ("failed", "its agent was deactivated"),
+        (None, None),
+        ("failed", "its mission has ended"),
+    ]
     async with clock_moved(database_url, "16 minutes"):
         await ActivityEnvironment().run(reconciler.keep_house)
     assert (await ends(case, of_mission))[0] == ("failed", "its mission has ended")
+
+
+async def test_what_was_given_to_an_agent_while_it_ended_goes_to_others(
+    shop: Shop, reconciler: ReconcileActivities
+) -> None:
+    case = await shop.mission()
+    async with case.db.system() as session:
+        await add_agents(session, case.workspace_id, "late")
+        ended = "UPDATE agent SET registration = 'deactivated', status = 'stopped' WHERE name = 'late'"
+        await session.execute(text(ended))
+        await session.execute(
+            text("UPDATE mission SET assigned_to = 'late', claimed_at = now() WHERE mission_id = :id"),
+            {"id": case.mission_id},
+        )
+    for _ in range(2):
+        await ActivityEnvironment().run(reconciler.keep_house)
+    row = await case.row()
+    assert (row.assigned_to, row.claimed_at, await case.told("mission.assigned")) == (None, None, 1)
+
+
+async def test_the_question_of_a_missions_own_run_ends_with_it(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await shop.mission()
+    await cap(case.db, case.workspace_id, Key(Scope.RUN, Owner.RUN, case.mission_id), "0")
+    with suppress(Exception):
+        await case.begun()
+    assert [one.kind for one in await case.rows(Decision)] == []
+    asked = "SELECT status FROM decision WHERE kind = 'budget'"
+    assert await case.db.alone(case.workspace_id, asked, {}) == [{"status": "pending"}]
+    await closed(reconciler)
+    await ActivityEnvironment().run(reconciler.keep_house)
+    assert await case.db.alone(case.workspace_id, asked, {}) == [{"status": "canceled"}]
+    assert await case.db.alone(case.workspace_id, "SELECT FROM alert WHERE status <> 'resolved'", {}) == []
 
 
 async def ends(case: Case, *run_ids: str) -> list[tuple[str | None, str | None]]:

@@ -92,6 +92,22 @@ class TestGivenBack:
         assert (await api.delete("/api/v1/agents/a1")).status_code == 200
         assert {await claim(api, "a2"), await claim(api, "a2")} == {claimed["mission_id"], for_it["mission_id"]}
 
+    async def test_a_role_that_it_was_filed_for_stays(
+        self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            await add_agents(session, team.workspace_id, "healer", capabilities=["healing"])
+            await make_key(session, team.workspace_id, "a1", kind=Kind.AGENT)
+        mission = await filed(api, repo, assigned_to="elite_coding_agent")
+        assert await claim(api) == mission["mission_id"]
+        assert (await api.delete("/api/v1/agents/a1")).status_code == 200
+        assert await claim(api, "healer", "healing") is None
+        assert await claim(api, "a2") == mission["mission_id"]
+        place = f"/api/v1/missions/{mission['mission_id']}"
+        assert (await api.post(f"{place}/cancel", json={})).status_code == 200
+        again = (await api.post(f"{place}/retry", json={})).json()["data"]
+        assert again["assigned_to"] == "elite_coding_agent"
+
     async def test_a_retry_is_for_whom_the_mission_was_filed_for(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         mission = await filed(api, repo)
         assert await claim(api) == mission["mission_id"]

@@ -119,6 +119,8 @@ async def test_caps_of_runs_that_have_ended_are_not_listed(db: Database, team: T
     assert where.run_id not in await listed(db, team)
     with pytest.raises(NotFound):
         await cap(db, team.workspace_id, Key(Scope.RUN, Owner.RUN, "run_nope"), "1")
+    with pytest.raises(Conflict, match="has ended"):
+        await cap(db, team.workspace_id, Key(Scope.RUN, Owner.RUN, where.run_id), "2")
 
 
 async def test_one_part_of_a_cap_is_changed_beside_the_other(db: Database, team: Team) -> None:

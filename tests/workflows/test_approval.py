@@ -207,6 +207,9 @@ async def test_two_people_approve_a_merge_into_production(world: World) -> None:
     await run.answer(decision, DecisionStatus.APPROVED, by="bert")
     assert await run.outcome() is MissionOutcome.MERGED
     assert (await run.decisions())[0].resolved_by == "bert"
+    record = await run.stage(StageName.GOVERNANCE)
+    assert [one["by"] for one in record.result["answers"]] == ["anna", "bert"], "signed, with both names"
+    assert record.reason == "approved by bert: looked at it (after anna: looked at it)"
 
 
 async def test_who_filed_and_started_it_counts_as_the_requester(world: World) -> None:
