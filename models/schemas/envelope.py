@@ -1,16 +1,25 @@
 """The one shape of every JSON answer (API-02, API-03), and the base of every request body."""
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
+from unicodedata import category
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from models.contracts.wire import BOTH_CASES
 
 T = TypeVar("T")
 
 
-Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
-"""A person's words about an act; blanks are none."""
+def _seen(text: str) -> str:
+    if not any(category(character)[0] not in "CZ" and character not in _FILLERS for character in text):
+        raise ValueError("say it in words: there is nothing to read")
+    return text
+
+
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters of Hangul, and a pattern of Braille, that show nothing."""
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000), AfterValidator(_seen)]
+"""A person's words about an act; blanks, and what cannot be seen, are none."""
 
 
 class Body(BaseModel):

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from models.domain.actions import FORCE_ROLLBACK, MERGE, WRITE_MEMORY, WRITE_MISSION_MEMORY
 from models.domain.policy import Act, Ask, Outcome, Policy, Risk, Verdict, assess
+from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.policy import EXAMPLES, Changed, ChangedAct, Judgement, PolicyTried
 from models.tables.policies import VerdictRow
 
@@ -17,8 +19,8 @@ def replay(past: Sequence[VerdictRow], laws: Mapping[int, Policy], policy: Polic
     examples: list[ChangedAct] = []
     for row in past:
         act = Act.model_validate(row.input)
-        before, verdict = _asked(_judged(act, laws[row.policy_version])), _judged(act, policy)
-        after = _asked(verdict)
+        law, verdict = laws[row.policy_version], _judged(act, policy)
+        before, after = _asked(act, _judged(act, law), law), _asked(act, verdict, policy)
         if (row.risk, row.outcome, before) != (verdict.risk, verdict.outcome, after):
             counts[row.risk, verdict.risk, row.outcome, verdict.outcome, before, after] += 1
             if len(examples) < EXAMPLES:
@@ -34,8 +36,20 @@ def _judged(act: Act, policy: Policy) -> Verdict:
     return assess(act.action, act.principal, act.context, policy)
 
 
-def _asked(verdict: Verdict) -> Ask | None:
-    return verdict.ask if verdict.asks else None
+def _asked(act: Act, verdict: Verdict, policy: Policy) -> Ask | None:
+    """Say who would be asked: whom the rules demand, and who may answer such questions at all."""
+    if not verdict.asks or verdict.ask is None:
+        return None
+    return verdict.ask.together(Ask(role=policy.resolvers(_KINDS.get(act.action, TOOL_ACTION)).role))
+
+
+_KINDS = {
+    MERGE: "governance",
+    WRITE_MEMORY: "governance",
+    WRITE_MISSION_MEMORY: "governance",
+    FORCE_ROLLBACK: "rollback",
+}
+"""Of the decisions by which acts are asked about; that of all others is a tool's."""
 
 
 def _example(row: VerdictRow, verdict: Verdict, ask: tuple[Ask | None, Ask | None]) -> ChangedAct:

@@ -90,4 +90,9 @@ async def test_explanations(
         assert answer.status_code == 422, (path, answer.text)
         assert f"body.{field}: " in answer.json()["error"]["message"], answer.text
         assert "2000" in answer.json()["error"]["message"], answer.text
+    for path in ("/agents/{agent}/approve", "/audit/{row_id}/redact"):
+        field = "reason" if "audit" in path else "explanation"
+        for nothing in ("", " \n", "\u200b\u3164"):
+            answer = await api.post(f"/api/v1{path.format(**ids)}", json={field: nothing})
+            assert answer.status_code == 422, (path, nothing, answer.text)
     assert await kept(db, team) == before

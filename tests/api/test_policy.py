@@ -167,6 +167,12 @@ class TestTry:
         assert (found["changed"], found["changes"][0]["outcome"]) == (1, ["ask", "ask"])
         assert [ask["people"] for ask in found["examples"][0]["ask"]] == [1, 2]
 
+    async def test_who_may_answer_at_all_is_a_change(self, api: httpx2.AsyncClient, past: None) -> None:
+        source = SOURCE.replace('"*": {role: operator}', '"*": {role: admin}')
+        found = (await api.post(f"{PATH}/try", json={"source": source})).json()["data"]
+        assert [ask["role"] for ask in found["examples"][0]["ask"]] == ["operator", "admin"]
+        assert found["changed"] == 1
+
     async def test_the_same_policy_changes_nothing(self, api: httpx2.AsyncClient, past: None) -> None:
         found = (await api.post(f"{PATH}/try", json={"version": 1})).json()["data"]
         assert (found["judged"], found["changed"], found["examples"]) == (3, 0, [])
