@@ -34,7 +34,7 @@ class Terms(BaseModel):
 
         No agent answers what is RED, or counts as one of several people.
         """
-        asked = (ask or Ask()).together(Ask(role=resolvers.role))
+        asked = resolvers.joined(ask)
         agents = () if risk is Risk.RED or asked.people > 1 else resolvers.agents
         return cls(**dict(asked), agents=agents, requesters=tuple(sorted({*requesters} - {""})))
 

@@ -203,6 +203,10 @@ class Resolvers(_Part):
     role: Role = Role.OPERATOR
     agents: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] = ()
 
+    def joined(self, ask: Ask | None) -> Ask:
+        """What a question takes: what the rules demand, of people who may answer its kind."""
+        return (ask or Ask()).together(Ask(role=self.role))
+
     @field_validator("agents")
     @classmethod
     def _no_patterns(cls, names: tuple[str, ...]) -> tuple[str, ...]:

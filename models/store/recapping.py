@@ -68,6 +68,8 @@ async def _recap(
     actor: Actor,
     before: Caps | None = None,
 ) -> Sequence[str]:
+    if not counters:  # as nearly always when a run starts on a ticket
+        return ()
     ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
     opened: list[str] = []

@@ -40,7 +40,7 @@ def _asked(act: Act, verdict: Verdict, policy: Policy) -> Ask | None:
     """Say who would be asked: whom the rules demand, and who may answer such questions at all."""
     if not verdict.asks or verdict.ask is None:
         return None
-    return verdict.ask.together(Ask(role=policy.resolvers(_KINDS.get(act.action, TOOL_ACTION)).role))
+    return policy.resolvers(_KINDS.get(act.action, TOOL_ACTION)).joined(verdict.ask)
 
 
 _KINDS = {
