@@ -53,7 +53,10 @@ END $$;
 CREATE TRIGGER test_latch AFTER INSERT ON audit_leaf FOR EACH STATEMENT EXECUTE FUNCTION test_latch(1);
 CREATE TRIGGER test_latch AFTER INSERT ON audit_checkpoint FOR EACH STATEMENT EXECUTE FUNCTION test_latch(2);
 """
-BACKENDS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1296236547"
+OTHERS_HOLD = """
+SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND l.locktype IN ('advisory', 'transactionid')
+"""
 KEY_ADDED = 1
 """A sealer that starts publishes its key, which is an act."""
 WAITS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 7 AND NOT granted"
@@ -114,6 +117,8 @@ class TestTheSealerIsKilled:
                 acts += 60
             ending.cancel()
             await process.wait()
+        with psycopg.connect(plain(database_url), autocommit=True) as superuser:
+            await gone(superuser)
         await Sealer(db, key).seal()
         verdict = judged(await exported(db, team.workspace_id), key)
         assert (verdict.rows, verdict.unsealed, verdict.problem) == (acts + KEY_ADDED, 0, None)
@@ -161,7 +166,7 @@ async def held(superuser: psycopg.Connection) -> None:
 
 async def gone(superuser: psycopg.Connection) -> None:
     """Wait until Postgres has noticed the death, and taken back what was not committed."""
-    await until(lambda: not one(superuser, BACKENDS))
+    await until(lambda: not one(superuser, OTHERS_HOLD))
 
 
 def one(superuser: psycopg.Connection, statement: str) -> int:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(600)
 MANY = 1_000
 ALONE = 5
 """So many are answered one after the other, while all others wait."""
-ANSWERED = 300
+ANSWERED = 100
 """So many are answered in all; the others go on waiting."""
 GOES_ON = 1.0
 """Seconds from an answer to the moment when the mission's workflow has heard of it."""
