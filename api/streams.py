@@ -1,12 +1,19 @@
 """Answers that go on for as long as their client listens."""
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from api.auth import Call, secret_of
 from api.services import services
+
+
+def guard(request: Request, call: Call) -> Callable[[], Awaitable[bool]]:
+    """Give the question whether this caller may still look into the workspace: a stream outlives its request."""
+    secret, ring = secret_of(request), services(request).keys
+    return lambda: ring.may_look(secret, call.workspace_id)
 
 
 class HeldStream(StreamingResponse):

@@ -7,13 +7,12 @@ from fastapi import Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import Counter
 
-from api.auth import secret_of
 from api.deps import Reader, Reporter
 from api.idempotency import KeyHeader, identified_by, replay
 from api.routing import router, unwrapped
 from api.services import services
 from api.sse import Stream, Wanted
-from api.streams import HeldStream
+from api.streams import HeldStream, guard
 from models.domain.errors import InvalidInput
 from models.domain.events import EventType
 from models.schemas.envelope import Success
@@ -53,8 +52,7 @@ async def watch_events(
     place = _place(last_event_id or after)
     wanted = Wanted(_types(type) if type else None, subject)
     await feed.ready()
-    secret, ring = secret_of(request), services(request).keys
-    stream = Stream(feed, call.workspace_id, wanted, place, lambda: ring.may_look(secret, call.workspace_id))
+    stream = Stream(feed, call.workspace_id, wanted, place, guard(request, call))
     return HeldStream(request, stream.chunks(), "text/event-stream", {"X-Accel-Buffering": "no"})
 
 

@@ -6,12 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from api.auth import secret_of
 from api.deps import Db, Pagination, Reader
 from api.missions import ThisMission
 from api.routing import router, unwrapped
-from api.services import services
-from api.streams import HeldStream
+from api.streams import HeldStream, guard
 from models.domain.errors import NotFound
 from models.domain.stages import StageName, stage_by_number
 from models.schemas import links
@@ -80,8 +78,7 @@ async def get_log(
         stage = await records.require(session, mission, name, round, candidate)
         printed = b"" if follow else await records.log(session, stage)
     if follow:
-        secret, ring = secret_of(request), services(request).keys
-        pieces = records.follow(db, mission, stage, offset, lambda: ring.may_look(secret, call.workspace_id))
+        pieces = records.follow(db, mission, stage, offset, guard(request, call))
         return HeldStream(request, pieces, "text/plain", _UNSNIFFED)
     return PlainTextResponse(printed[offset:], headers=_UNSNIFFED)
 

@@ -19,7 +19,7 @@ from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.schemas.envelope import Body, Success
 from models.settings import Settings
-from models.store import events, reconciling
+from models.store import events, idempotency, reconciling
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team, running
 
@@ -163,6 +163,21 @@ class TestCommit:
             await reconciling.keep_house(session, retention_days=30)
         answers = [await api.post("/api/v1/notes", json={"text": "a"}, headers=keyed(key)) for key in ("old", "new")]
         assert ["idempotency-replayed" in answer.headers for answer in answers] == [False, True]
+
+    async def test_a_pass_forgets_so_many(self, db: Database, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(idempotency, "FORGOTTEN_AT_ONCE", 2)
+        fill = (
+            "INSERT INTO idempotency (workspace_id, idempotency_key, route, digest, created_at)"
+            " SELECT :workspace, 'key ' || n, 'r', 'd', now() - interval '49 hours' FROM generate_series(1, 5) n"
+        )
+        left = text("SELECT count(*) FROM idempotency WHERE workspace_id = :workspace")
+        counts = []
+        async with db.system() as session:
+            await session.execute(text(fill), {"workspace": team.workspace_id})
+            for _ in range(3):
+                await idempotency.forget_old(session)
+                counts.append(await session.scalar(left, {"workspace": team.workspace_id}))
+        assert counts == [3, 1, 0]
 
 
 JSON = {"Content-Type": "application/json"}
