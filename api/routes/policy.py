@@ -121,16 +121,16 @@ async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[Polic
         )
         raise InvalidInput("too_many_to_try", told)
     laws = await asyncio.to_thread(lambda: {version: parse_policy(text) for version, text in sources.items()})
-    if past:
-        _hold_to_bounds(max(laws.values(), key=lambda law: len(law.rules)), len(past))
+    for version, law in laws.items():
+        _hold_to_bounds(law, len(past), f" in version {version}, by which some of them were judged,")
     return Success(data=await asyncio.to_thread(replay, past, laws, policy))
 
 
-def _hold_to_bounds(policy: Policy, limit: int) -> None:
-    if len(policy.rules) * limit > MAX_COMPARED:
+def _hold_to_bounds(policy: Policy, acts: int, where: str = "") -> None:
+    if len(policy.rules) * acts > MAX_COMPARED:
         most = MAX_COMPARED // len(policy.rules)
-        told = f"{len(policy.rules)} rules against {limit} acts are too many at once: give a `limit` of at most {most}"
-        raise InvalidInput("too_many_to_try", told)
+        told = f"{len(policy.rules)} rules{where} against {acts} acts are too many at once"
+        raise InvalidInput("too_many_to_try", f"{told}: give a `limit` of at most {most}")
 
 
 @routes.post("/policy/explain")

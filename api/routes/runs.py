@@ -7,10 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
 from api.blocks import ToMissions, told
-from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Policies, Reader, Reporter, Settler, Spender
+from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Reporter, Settler, Spender
 from api.missions import require_own
 from api.routing import router
-from api.unpriced import judge_unpriced, require_unpriced
+from api.unpriced import UnpricedModels
 from api.views import page_of
 from models.configuration import load_prices
 from models.contracts.missions import Named
@@ -104,15 +104,14 @@ async def report_cost(
     once: OnlyOnce,
     settings: AppSettings,
     missions: ToMissions,
-    book: Policies,
+    unpriced: UnpricedModels,
 ) -> Response:
     """Pay for a call that was made. Where that goes beyond a limit, nothing is paid and the run is blocked."""
 
     async def pay(key: str) -> CostView:
         run = await _open_run(db, call, run_id)
         priced = _price(run, report, settings)
-        if priced.unpriced:
-            await judge_unpriced(db, book, call, settings, run, priced, key)
+        await unpriced.note(run, priced, key)
         async with missions.hear_of_refusal():
             await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
         return await _cost(db, call, run_id, key, priced)
@@ -129,7 +128,7 @@ async def reserve_cost(
     once: OnlyOnce,
     settings: AppSettings,
     missions: ToMissions,
-    book: Policies,
+    unpriced: UnpricedModels,
 ) -> Response:
     """Reserve what a call may cost before it is made; settle or release it by its `cost_id`.
 
@@ -140,8 +139,7 @@ async def reserve_cost(
         async with db.workspace(call.workspace_id) as session:
             run = await runs.require_going_on(session, call.workspace_id, run_id, call.principal.own_agent)
         priced = _price(run, wanted, settings)
-        if priced.unpriced:
-            await require_unpriced(db, book, call, settings, run, priced)
+        await unpriced.require(run, priced)
         async with missions.hear_of_refusal():
             await ledger.reserve(db, Place(call.workspace_id, run_id, key), priced, call.actor, wanted.lasts)
         return await _cost(db, call, run_id, key, priced)

@@ -132,15 +132,6 @@ class TestResult(Contract):
     log: str | None = None
 
 
-class MetricObservation(Contract):
-    """One sample of a metric (MISS-16)."""
-
-    metric_id: Name
-    value: Finite
-    at: AwareDatetime
-    phase: Literal["before_merge", "after_merge"] | None = None
-
-
 class MissionPackage(Contract):
     """A mission as clients see it (MISS-02): the eleven keys of the seed first, then ours."""
 

@@ -9,6 +9,8 @@ whatever a policy says, also while Temporal is away, and nobody asks them to (AD
 
 from collections.abc import Mapping
 
+from models.domain.tool_calls import TOOL_ACTION
+
 START = "mission.start"
 """Of an agent; operators start what they like."""
 CALL_UNPRICED = "model.call_unpriced"
@@ -48,3 +50,20 @@ OF_ACTIVITIES: Mapping[str, str] = {
     "roll_back": ROLL_BACK,
 }
 """By the activity's name."""
+
+_ASKED_AS: Mapping[str, str | None] = {
+    MERGE: "governance",
+    WRITE_MEMORY: "governance",
+    WRITE_MISSION_MEMORY: "governance",
+    FORCE_ROLLBACK: "rollback",
+    START: None,
+    CALL_UNPRICED: None,
+}
+
+
+def asked_as(action: str) -> str | None:
+    """Name the kind of the decisions that ask about an action; None where it is refused instead of asked about.
+
+    What is none of the product's own actions is a tool's.
+    """
+    return _ASKED_AS.get(action, TOOL_ACTION)

@@ -264,7 +264,7 @@ class Policy(_Part):
     secret_paths: Annotated[tuple[Glob, ...], Field(max_length=100)] = ()
     """Each is held against each path of an act."""
     rules: Annotated[tuple[Rule, ...], Field(max_length=1000)] = ()
-    resolve: dict[Glob, Resolvers] = {}
+    resolve: dict[str, Resolvers] = {}
 
     @cached_property
     def classes(self) -> tuple[tuple[Risk, re.Pattern[str]], ...]:

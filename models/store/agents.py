@@ -29,7 +29,7 @@ from models.domain.names import is_agent_id
 from models.domain.policy import Level, Who
 from models.domain.principals import Kind, Principal
 from models.schemas.pagination import PageRequest
-from models.store import alerts, api_keys, events, lists, rows
+from models.store import alerts, api_keys, claims, events, lists, rows
 from models.store.alerts import NewAlert
 from models.store.events import Actor, NewEvent, Place
 from models.store.pagination import Rows
@@ -131,7 +131,7 @@ async def change(session: AsyncSession, agent: AgentRow, values: Mapping[str, An
 async def command(
     session: AsyncSession, workspace_id: str, name: str, verb: Verb, actor: Actor, *, by_admin: bool
 ) -> AgentRow:
-    """Make an agent active, paused, drained, quarantined or stopped; a stopped one loses its keys.
+    """Make an agent active, paused, drained, quarantined or stopped; a stopped one loses its keys and its claims.
 
     Raises:
         IllegalTransition: it cannot become that from where it is.
@@ -145,6 +145,7 @@ async def command(
     changed = await rows.set_columns(session, agent, status=after.value)
     if after is AgentStatus.STOPPED:
         await api_keys.revoke_all(session, workspace_id, agent.name, actor)
+        await claims.give_back(session, actor, workspace_id, agent.name)
     data = {"verb": verb.value, "before": before.value, "after": after.value}
     await tell(session, changed, EventType.AGENT_STATUS_CHANGED, actor, data)
     return changed

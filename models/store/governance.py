@@ -72,8 +72,9 @@ class Grounds:
     """What a verdict about a mission depends on.
 
     `found`: what stages found with a run's candidate in its round, {} for one that was not run. `agent`: who filed the
-    mission or is assigned it, of two agents the one that is trusted less; None where only people are. `seconds`: what
-    hosts have worked on it by now. `usd_left`: the least that its limits leave for that; None where none is set.
+    mission, is assigned it, wrote the candidate or brought it in, of several agents the one that is trusted least; None
+    where only people did. `seconds`: what hosts have worked on it by now. `usd_left`: the least that its limits leave
+    for that; None where none is set.
     """
 
     found: list[dict[str, Any]]
@@ -111,8 +112,10 @@ _GROUNDS = """
     AND candidate = %(candidate)s AND stage = ANY(%(stages)s)
     UNION ALL
     SELECT 'agent', NULL, jsonb_build_object('name', name, 'level', level), NULL, NULL FROM agent
-    WHERE workspace_id = %(workspace_id)s AND name = ANY(%(whose)s) AND registration IN ('approved', 'deactivated')
-    AND registration <> 'rejected'
+    WHERE workspace_id = %(workspace_id)s AND name = ANY(%(whose)s || ARRAY(
+        SELECT unnest(ARRAY[author, added_by]) FROM candidate WHERE workspace_id = %(workspace_id)s
+        AND mission_id = %(mission_id)s AND number = %(candidate)s
+    )) AND registration IN ('approved', 'deactivated') AND registration <> 'rejected'
     UNION ALL
     SELECT 'spent', NULL, NULL, (
         SELECT COALESCE(sum(extract(epoch FROM GREATEST(ended_at - started_at, interval '0'))), 0) FROM stage

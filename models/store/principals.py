@@ -177,7 +177,7 @@ async def _deactivate_agent(session: AsyncSession, workspace_id: str, name: str,
     states = {"registration": Registration.DEACTIVATED.value, "status": AgentStatus.STOPPED.value}
     ended = await rows.set_columns(session, agent, **states)
     await agents.tell(session, ended, EventType.AGENT_DEACTIVATED, actor)
-    await claims.give_back(session, actor, workspace_id)
+    await claims.give_back(session, actor, workspace_id, agent.name)
 
 
 async def _tell(

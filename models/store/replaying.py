@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from models.domain.actions import FORCE_ROLLBACK, MERGE, WRITE_MEMORY, WRITE_MISSION_MEMORY
+from models.domain.actions import asked_as
 from models.domain.policy import Act, Ask, Outcome, Policy, Risk, Verdict, assess
-from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.policy import EXAMPLES, Changed, ChangedAct, Judgement, PolicyTried
 from models.tables.policies import VerdictRow
 
@@ -37,19 +36,11 @@ def _judged(act: Act, policy: Policy) -> Verdict:
 
 
 def _asked(act: Act, verdict: Verdict, policy: Policy) -> Ask | None:
-    """Say who would be asked: whom the rules demand, and who may answer such questions at all."""
-    if not verdict.asks or verdict.ask is None:
+    """Say who would be asked, if anybody: whom the rules demand, and who may answer such questions at all."""
+    kind = asked_as(act.action)
+    if kind is None or not verdict.asks or verdict.ask is None:
         return None
-    return policy.resolvers(_KINDS.get(act.action, TOOL_ACTION)).joined(verdict.ask)
-
-
-_KINDS = {
-    MERGE: "governance",
-    WRITE_MEMORY: "governance",
-    WRITE_MISSION_MEMORY: "governance",
-    FORCE_ROLLBACK: "rollback",
-}
-"""Of the decisions by which acts are asked about; that of all others is a tool's."""
+    return policy.resolvers(kind).joined(verdict.ask)
 
 
 def _example(row: VerdictRow, verdict: Verdict, ask: tuple[Ask | None, Ask | None]) -> ChangedAct:

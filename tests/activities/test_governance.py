@@ -14,7 +14,7 @@ from models.domain.states import DecisionStatus
 from models.store import candidates, decisions, governance, policies, running
 from models.store.events import Actor
 from models.tables.agents import AgentRow
-from models.tables.missions import Decision, Mission
+from models.tables.missions import Candidate, Decision, Mission
 from models.tables.policies import VerdictRow
 from tests.fixtures.api import add_agents
 from tests.fixtures.budgets import MONTH, cap, clock_moved
@@ -192,6 +192,22 @@ class TestAsk:
         [decision], [verdict] = await case.rows(Decision), await case.rows(VerdictRow)
         assert decision.reasons == ["an intern asks before whatever may do harm"]
         assert verdict.input["principal"] == {"name": "bot", "kind": "agent", "role": None, "level": "intern"}
+
+    @pytest.mark.parametrize("given", [{"author": "bot"}, {"added_by": "bot"}])
+    async def test_so_is_a_patch_of_an_agent_whoever_has_the_mission_now(
+        self, shop: Shop, given: dict[str, str]
+    ) -> None:
+        case = await (await shop.mission()).patched()
+        await belongs_to(case, level="intern", assigned_to="boss")
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "boss")
+            lead = update(AgentRow).where(col(AgentRow.workspace_id) == case.workspace_id, col(AgentRow.name) == "boss")
+            await session.execute(lead.values(level="lead"))
+            mine = update(Candidate).where(col(Candidate.mission_id) == case.mission_id)
+            await session.execute(mine.values(**given))
+        assert (await asked(case)).status is DecisionStatus.PENDING
+        [verdict] = await case.rows(VerdictRow)
+        assert verdict.input["principal"]["name"] == "bot"
 
     async def test_a_trusted_agent_s_merge_needs_nobody(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()

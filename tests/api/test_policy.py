@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
+from api.routes import policy
 from models.domain.policy import Context
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
@@ -184,6 +185,24 @@ class TestTry:
         refused = await api.post(f"{PATH}/try", json=body | {"limit": 1_001})
         assert refusal(refused) == (422, "too_many_to_try")
         assert "a `limit` of at most 1000" in refused.text
+
+    async def test_so_are_those_of_the_versions_that_judged(
+        self, api: httpx2.AsyncClient, past: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = {"source": "rules:\n  - {rule: r, because: b, when: {action: never}, deny: true}\n", "limit": 3}
+        assert (await api.post(f"{PATH}/try", json=one)).status_code == 200
+        monkeypatch.setattr(policy, "MAX_COMPARED", 3)
+        refused = await api.post(f"{PATH}/try", json=one)
+        assert refusal(refused) == (422, "too_many_to_try")
+        assert "in version 1, by which some of them were judged," in refused.text
+
+    async def test_their_text_is_bounded(
+        self, api: httpx2.AsyncClient, past: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(policy, "MAX_TEXT", len(SOURCE) - 1)
+        refused = await api.post(f"{PATH}/try", json={"version": 1})
+        assert refusal(refused) == (422, "too_many_to_try")
+        assert "were judged by 1 long versions" in refused.text
 
     async def test_only_the_newest(self, api: httpx2.AsyncClient, past: None) -> None:
         assert (await api.post(f"{PATH}/try", json={"source": STRICT, "limit": 1})).json()["data"]["judged"] == 1

@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from models.domain.principals import Kind
 from models.store.database import Database
@@ -107,6 +108,43 @@ class TestGivenBack:
         assert (await api.post(f"{place}/cancel", json={})).status_code == 200
         again = (await api.post(f"{place}/retry", json={})).json()["data"]
         assert again["assigned_to"] == "elite_coding_agent"
+
+    async def test_whom_it_was_filed_for_has_ended_too(
+        self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            for name in ("a1", "a2"):
+                await make_key(session, team.workspace_id, name, kind=Kind.AGENT)
+        mission = (await filed(api, repo, assigned_to="a1"))["mission_id"]
+        assert await claim(api, "a1") == mission
+        assert (await api.delete("/api/v1/agents/a1")).status_code == 200
+        assert await claim(api, "a2") == mission
+        assert (await api.delete("/api/v1/agents/a2")).status_code == 200
+        assert await claim(api, "a3") == mission
+
+    async def test_what_it_never_claimed_waits_for_a_stopped_one_only(
+        self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            await make_key(session, team.workspace_id, "a1", kind=Kind.AGENT)
+        mission = (await filed(api, repo, assigned_to="a1"))["mission_id"]
+        assert (await api.post("/api/v1/agents/a1/stop", json={})).status_code == 200
+        assert await claim(api, "a2") is None
+        assert (await api.delete("/api/v1/agents/a1")).status_code == 200
+        assert await claim(api, "a2") == mission
+
+    async def test_each_gives_back_its_own(self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team) -> None:
+        async with db.system() as session:
+            for name in ("a1", "a2"):
+                await make_key(session, team.workspace_id, name, kind=Kind.AGENT)
+        held = [(await filed(api, repo))["mission_id"] for _ in range(2)]
+        assert [await claim(api, "a1"), await claim(api, "a2")] == held
+        async with db.system() as session:
+            late = "UPDATE agent SET status = 'stopped' WHERE workspace_id = :w AND name = 'a1'"
+            await session.execute(text(late), {"w": team.workspace_id})
+        assert (await api.post("/api/v1/agents/a2/stop", json={})).status_code == 200
+        holders = [(await api.get(f"/api/v1/missions/{name}")).json()["data"]["assigned_to"] for name in held]
+        assert holders == ["a1", None], "a1 ended in another request, whose claims the reconciler looks after"
 
     async def test_a_retry_is_for_whom_the_mission_was_filed_for(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         mission = await filed(api, repo)
