@@ -241,8 +241,8 @@ async def _terms(
     verdict: Judged,
     law: InForce,
 ) -> Terms:
-    """Say who may answer. Who filed, started, wrote or brought the change asks for it, whoever puts the question."""
-    asking = [mission.created_by, question.started_by]
+    """Say who may answer. Who filed, started, is assigned, wrote or brought the change asks for it, whoever puts it."""
+    asking = [mission.created_by, mission.assigned_to or "", question.started_by]
     asking += await governance.givers(session, question.ref) if verdict.asks else []
     return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, asking)
 

@@ -18,7 +18,10 @@ def people(names: Collection[str]) -> frozenset[str]:
 
 
 class Terms(BaseModel):
-    """What the policy demanded when the question was put. `requesters` filed, started, wrote or brought the thing."""
+    """What the policy demanded when the question was put.
+
+    `requesters` filed, started, are assigned, wrote or brought what it is about.
+    """
 
     model_config = ConfigDict(frozen=True)
 

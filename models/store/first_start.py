@@ -32,7 +32,7 @@ _DEFAULT = WorkspaceCreate(slug=keys.DEFAULT_WORKSPACE, name="Default")
 
 
 async def ensure_first_admin(db: Database, settings: Settings) -> None:
-    """Make the workspace `default` and its first admin key, unless one lasts; several processes may ask at once.
+    """Make the workspace `default` and its platform admin's key, unless one lasts; several processes may ask at once.
 
     The key goes to `settings.key_file` (0600) before it is known to Postgres: a crash between the two leaves a dead
     file, which the next start replaces, and never a key that nobody has.
@@ -44,7 +44,7 @@ async def ensure_first_admin(db: Database, settings: Settings) -> None:
         await keys.lock_first_start(session)
         if made := await workspaces.insert_workspace(session, _DEFAULT):
             await workspaces.tell(session, made, EventType.WORKSPACE_CREATED, _actor(), {"name": made.name})
-        if await keys.has_admin(session, keys.DEFAULT_WORKSPACE):
+        if await keys.has_platform_admin(session, keys.DEFAULT_WORKSPACE):
             return
         secret = keys.new_secret()
         await asyncio.to_thread(_write_key, settings.key_file, secret)

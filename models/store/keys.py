@@ -92,9 +92,10 @@ async def _tell(session: AsyncSession, kind: EventType, principal: Principal, re
     await events.append(session, home, kind, about, actor, {"key_id": principal.key_id})
 
 
-async def has_admin(session: AsyncSession, workspace_id: str) -> bool:
-    """Whether any admin key opens the workspace, for good."""
-    statement = select(ApiKey.key_id).where(*lasting_admin(workspace_id))
+async def has_platform_admin(session: AsyncSession, workspace_id: str) -> bool:
+    """Whether any key of a platform admin is at home in the workspace, for good."""
+    of_platform = col(ApiKey.role) == Role.PLATFORM_ADMIN.value
+    statement = select(ApiKey.key_id).where(*lasting_admin(workspace_id), of_platform)
     return (await session.scalars(statement.limit(1))).first() is not None
 
 

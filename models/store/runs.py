@@ -87,9 +87,7 @@ async def end(
     await ledger.release_all(session, workspace_id, run_id, actor)
     values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
     if not (ended := await within(session)(_END, values)):
-        if (await find(session, workspace_id, run_id))["ended_at"] is None:
-            raise Conflict("run_blocked", "the run is blocked: end it as failed or blocked, or wait until it goes on")
-        raise Conflict("run_ended", "the run has ended already")
+        raise _not_ended(await find(session, workspace_id, run_id))
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
     policy = Actor(questions.POLICY, actor.correlation_id)
@@ -103,6 +101,13 @@ _END = """
     WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND ended_at IS NULL
     AND NOT (status IS NOT DISTINCT FROM 'blocked' AND %(status)s = 'success') RETURNING agent_id
 """
+
+
+def _not_ended(run: dict[str, Any]) -> Conflict:
+    if run["ended_at"] is not None:
+        return Conflict("run_ended", "the run has ended already")
+    waits = "a loop never goes on" if run["blocked_by"] == LOOP else "or wait until its limit lets it go on"
+    return Conflict("run_blocked", f"the run is blocked: end it as failed or blocked ({waits})")
 
 
 async def orphans(session: AsyncSession) -> list[tuple[str, str, str]]:

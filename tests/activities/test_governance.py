@@ -193,6 +193,13 @@ class TestAsk:
         assert decision.reasons == ["an intern asks before whatever may do harm"]
         assert verdict.input["principal"] == {"name": "bot", "kind": "agent", "role": None, "level": "intern"}
 
+    async def test_who_is_assigned_it_does_not_answer(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await belongs_to(case, level="intern", assigned_to="bot")
+        assert (await asked(case)).status is DecisionStatus.PENDING
+        [decision] = await case.rows(Decision)
+        assert "bot" in decision.terms["requesters"]
+
     @pytest.mark.parametrize("given", [{"author": "bot"}, {"added_by": "bot"}])
     async def test_so_is_a_patch_of_an_agent_whoever_has_the_mission_now(
         self, shop: Shop, given: dict[str, str]

@@ -184,6 +184,23 @@ class TestFirstStart:
         await door.close()
         assert secrets[0] != secrets[1] == secrets[2], "the second start makes one, the third finds it"
 
+    async def test_another_admin_is_no_platform_admin(
+        self, postgres_server: PostgresServer, migrated_template: str, tmp_path: Path
+    ) -> None:
+        settings = Settings(DATABASE_URL=postgres_server.create_database(migrated_template), data_dir=tmp_path)
+        door = Database.from_settings(settings)
+        await ensure_first_admin(door, settings)
+        lost = settings.key_file.read_text()
+        async with door.system() as session:
+            await make_key(session, "default", "anna", role=Role.ADMIN)
+            await session.execute(text("UPDATE api_key SET revoked_at = now() WHERE principal = 'admin'"))
+        await ensure_first_admin(door, settings)
+        found = await keys.find(door, keys.digest(settings.key_file.read_text().strip()))
+        await door.close()
+        assert settings.key_file.read_text() != lost
+        assert found is not None
+        assert (found.name, found.role) == ("admin", Role.PLATFORM_ADMIN)
+
     async def test_no_other_key_is_lifted(
         self, postgres_server: PostgresServer, migrated_template: str, tmp_path: Path
     ) -> None:

@@ -340,6 +340,8 @@ class TestTheLog:
         assert (found["status"], found["blocked_by"]) == ("blocked", "loop")
         assert refusal(await agent.post(f"{run}/tool-calls", json={"tool": "ls"})) == (409, "run_blocked")
         assert refusal(await agent.post(f"{run}/costs", json={"usd": "0.01"})) == (409, "run_blocked")
+        well = await agent.post(f"{run}/end", json={"status": "success"})
+        assert (refusal(well), "a loop never goes on" in well.text) == ((409, "run_blocked"), True)
         assert [row["data"]["by"] for row in await told(db, team.workspace_id, "run.blocked")] == ["loop"]
 
     async def test_also_where_each_was_asked_for_first(self, agent: httpx2.AsyncClient, run: str) -> None:
