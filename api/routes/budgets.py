@@ -16,6 +16,7 @@ from models.domain.budgets import Owner, Scope
 from models.domain.errors import NotFound
 from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitSet, LimitView, Sum
 from models.schemas.envelope import Page, Success
+from models.schemas.names import TicketName
 from models.schemas.pagination import MAX_OFFSET, PageRequest
 from models.store import agents, budgets, costs
 
@@ -51,7 +52,7 @@ async def list_spending(
     db: Db,
     page: InOrder,
     scope: Scope | None = None,
-    subject: Annotated[str | None, Query(description="An agent's by name or id.")] = None,
+    subject: Annotated[Named | None, Query(description="An agent's by name or id.")] = None,
     period: str | None = None,
     crossed: bool | None = None,
 ) -> Success[Page[CounterView]]:
@@ -68,7 +69,7 @@ async def sum_costs(
     group_by: GroupBy = GroupBy.DAY,
     workspace_id: str | None = None,
     agent_id: Annotated[Named | None, Query(description="By name or id.")] = None,
-    ticket_id: str | None = None,
+    ticket_id: TicketName | None = None,
     run_id: str | None = None,
     mission_id: str | None = None,
     model: str | None = None,

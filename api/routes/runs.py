@@ -20,6 +20,7 @@ from models.domain.errors import NotPermitted
 from models.domain.policy import Level
 from models.domain.prices import Charge, charge
 from models.schemas.envelope import Page, Success
+from models.schemas.names import TicketName
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import (
     Adjustment,
@@ -66,7 +67,7 @@ async def list_runs(
     page: Newest,
     status: RunStatus | None = None,
     agent_id: Annotated[Named | None, Query(description="By name or id.")] = None,
-    ticket_id: str | None = None,
+    ticket_id: TicketName | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[RunView]]:
     """List executions, the newest first."""

@@ -5,6 +5,11 @@ import unicodedata
 
 MAX_NAME = 128
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U00013441\U00013442\U0001d159\U000e0100-\U000e01ef]"
+)
+"""Letters, marks and symbols that show nothing: joiners, fillers, blanks, and selectors of variants."""
 SYSTEM_NAMES = frozenset({"first-start", "policy", "reconciler", "system", "worker"})
 """Who the product's own parts are in events and decisions: nobody else may be called so."""
 STRANGERS = "(unknown)/"
@@ -30,33 +35,64 @@ def environment(text: str) -> str:
     return PRODUCTION if name == "production" else name
 
 
+def is_seen(character: str) -> bool:
+    """Whether a character shows something by itself: a letter, number, punctuation mark or symbol does, a mark not."""
+    return unicodedata.category(character)[0] in "LNPS" and not _BLANK.match(character)
+
+
+def spelt(text: str) -> str:
+    """Spell a text so that its width, its composition and the spaces around it make no other (NFKC)."""
+    return unicodedata.normalize("NFKC", text).strip()
+
+
 def one_spelling(text: str) -> str:
     """Spell a name that says whom one means (NFKC), be there anybody of it or not.
 
     Raises:
         ValueError: nothing is left of it, or too much.
     """
-    name = unicodedata.normalize("NFKC", text).strip()
+    name = spelt(text)
     if not 1 <= len(name) <= 2 * MAX_NAME:
         raise ValueError(f"a name has 1 to {2 * MAX_NAME} characters, and not only spaces")
     return name
 
 
-def clean_name(text: str) -> str:
-    """Give the one spelling (NFKC) of a name.
+def seen_name(text: str) -> str:
+    """Give the one spelling of a name that is compared with others, as a tool's: nothing in it is hidden.
 
     Raises:
-        ValueError: it is empty, too long, holds what cannot be seen, or could be taken for another's.
+        ValueError: as of `one_spelling`, or it holds what cannot be seen.
     """
-    if len(text) > 4 * MAX_NAME:
+    name = one_spelling(text)
+    if any(unicodedata.category(character) in _UNSEEN or _BLANK.match(character) for character in name):
+        raise ValueError("a name holds no control, format, unassigned or blank characters")
+    if not any(map(is_seen, name)):
+        raise ValueError("a name shows a letter, number, punctuation mark or symbol at least")
+    return name
+
+
+def path_name(text: str) -> str:
+    """Give the one spelling of a name that ids are made of and paths hold, as a ticket's.
+
+    Raises:
+        ValueError: as of `seen_name`, or no path could name it.
+    """
+    name = seen_name(text)
+    if "/" in name or name in (".", ".."):
+        raise ValueError("a name holds no slash, and is neither '.' nor '..': paths could not name it")
+    return name
+
+
+def clean_name(text: str) -> str:
+    """Give the one spelling (NFKC) of the name of who acts.
+
+    Raises:
+        ValueError: as of `path_name` (a slash, too, tells a visitor's workspace from the visitor's name), or it is
+            longer, or could be taken for another's.
+    """
+    if len(text) > 4 * MAX_NAME or len(spelt(text)) > MAX_NAME:
         raise ValueError(f"a name has at most {MAX_NAME} characters")
-    name = unicodedata.normalize("NFKC", text).strip()
-    if not 1 <= len(name) <= MAX_NAME:
-        raise ValueError(f"a name has 1 to {MAX_NAME} characters, and not only spaces")
-    if any(unicodedata.category(character) in _UNSEEN for character in name):
-        raise ValueError("a name holds no control, format or unassigned characters")
-    if "/" in name:
-        raise ValueError("a name holds no slash: it tells a visitor's workspace from the visitor's name")
+    name = path_name(text)
     if name.casefold() in SYSTEM_NAMES:
         raise ValueError(f"{name!r} is a part of Mission Control itself; take another name")
     if is_agent_id(name):

@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from models.domain.budgets import OWNERS, Cap, Category, Dollars, Key, Owner, Scope, Tokens, Usd
-from models.domain.names import one_spelling
+from models.domain.names import one_spelling, path_name
 from models.domain.policy import Level
 from models.schemas.envelope import Body
 
@@ -35,8 +35,9 @@ class LimitSet(Body):
 
     @field_validator("name")
     @classmethod
-    def _one_spelling(cls, name: str) -> str:
-        return one_spelling(name) if name else name
+    def _one_spelling(cls, name: str, known: ValidationInfo) -> str:
+        spell = path_name if known.data.get("owner") is Owner.TICKET else one_spelling
+        return spell(name) if name else name
 
     @model_validator(mode="after")
     def _can_be(self) -> "LimitSet":

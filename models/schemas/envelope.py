@@ -1,23 +1,21 @@
 """The one shape of every JSON answer (API-02, API-03), and the base of every request body."""
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
-from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from models.contracts.wire import BOTH_CASES
+from models.domain.names import is_seen
 
 T = TypeVar("T")
 
 
 def _seen(text: str) -> str:
-    if not any(category(character)[0] not in "CZ" and character not in _FILLERS for character in text):
+    if not any(map(is_seen, text)):
         raise ValueError("say it in words: there is nothing to read")
     return text
 
 
-_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters of Hangul, and a pattern of Braille, that show nothing."""
 Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000), AfterValidator(_seen)]
 """A person's words about an act; blanks, and what cannot be seen, are none."""
 

@@ -1,10 +1,13 @@
-"""Names of principals, agents and workspaces as bodies and paths take them."""
+"""Names of principals, agents, workspaces and tickets as bodies, paths and parameters take them."""
 
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-from models.domain.names import clean_name
+from models.contracts.missions import Name
+from models.domain.names import clean_name, path_name
 
 CleanName = Annotated[str, AfterValidator(clean_name)]
 """NFKC-normalised, bounded, and visible in all its characters."""
+TicketName = Annotated[Name, AfterValidator(path_name)]
+"""The same of what others keep, whose tickets we only name: its ids and paths hold it."""

@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from models.domain.names import environment
+from models.domain.names import environment, path_name
 from models.domain.repo_config import RepoConfig
 from models.domain.repositories import check_ref_name
 from models.schemas.envelope import Body
 
 Branch = Annotated[str, AfterValidator(check_ref_name)]
-RepositoryName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\w.-][\w. -]*$")]
+RepositoryName = Annotated[
+    str, Field(min_length=1, max_length=256, pattern=r"^[\w.-][\w. -]*$"), AfterValidator(path_name)
+]
 Environment = Annotated[
     str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$"), AfterValidator(environment)
 ]

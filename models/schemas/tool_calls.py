@@ -2,13 +2,13 @@
 
 from datetime import datetime
 from typing import Annotated, Any
-from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.contracts.missions import Name, Text
 from models.domain.budgets import Dollars, Usd
 from models.domain.canonical import canonical_json
+from models.domain.names import seen_name
 from models.domain.policy import Risk
 from models.domain.tool_calls import MAX_ARGUMENTS, CallStatus
 from models.schemas.envelope import Body
@@ -21,14 +21,8 @@ def _bounded(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _spelt(tool: str) -> str:
-    """Give the one spelling of a tool's name, by which lists and policies know it."""
-    if not (name := normalize("NFKC", tool)).isprintable():
-        raise ValueError("a tool's name holds no control or format characters")
-    return name
-
-
-Tool = Annotated[Name, AfterValidator(_spelt)]
+Tool = Annotated[Name, AfterValidator(seen_name)]
+"""A tool's name, in the one spelling by which lists and policies know it."""
 Arguments = Annotated[dict[str, Any], AfterValidator(_bounded)]
 Milliseconds = Annotated[int, Field(ge=0, le=86_400_000)]
 

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 
 from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.names import spelt
 from models.domain.repositories import RepositoryUrl, usable
 from models.schemas.pagination import PageRequest
 from models.schemas.repositories import RepositoryCreate
@@ -99,9 +100,10 @@ async def urls(session: AsyncSession) -> list[str]:
 
 async def _find(session: AsyncSession, workspace_id: str, name: str) -> Repository | None:
     """Look by id, name and place. Chosen names hold no `/` or `:`, so none can pose as a place; an id goes first."""
+    named = col(Repository.name).in_((name, spelt(name)))
     statement = select(Repository).where(
         Repository.workspace_id == workspace_id,
-        or_(col(Repository.repository_id) == name, col(Repository.name) == name, col(Repository.url) == name),
+        or_(col(Repository.repository_id) == name, named, col(Repository.url) == name),
     )
     return (await session.scalars(statement.order_by((col(Repository.repository_id) == name).desc()))).first()
 

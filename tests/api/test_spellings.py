@@ -75,6 +75,53 @@ async def test_of_workspaces_principals_and_those_whom_a_policy_names(api: httpx
     assert law.resolvers("plan").agents == ("probe",)
 
 
+async def test_of_tickets(api: httpx2.AsyncClient) -> None:
+    said = ("\uff34-9", "T-9 ", "T-9")
+    runs = [await data(await api.post("/api/v1/runs", json={"ticket_id": name})) for name in said]
+    assert [run["ticket_id"] for run in runs] == ["T-9"] * 3
+    cap = {"scope": "ticket", "owner": "ticket", "name": "\uff34-9", "cap_usd": "0.01", "cap_tokens": None}
+    assert (await data(await api.put("/api/v1/budgets", json=cap)))["name"] == "T-9"
+    for path in ("budgets/spending?subject", "runs?ticket_id", "costs?group_by=ticket&ticket_id"):
+        found = [(await data(await api.get(f"/api/v1/{path}={name}")))["items"] for name in said]
+        assert found[0] == found[1] == found[2], path
+    [counter] = (await data(await api.get("/api/v1/budgets/spending?scope=ticket")))["items"]
+    assert (counter["subject"], counter["cap_usd"]) == ("T-9", "0.01")
+
+
+@pytest.mark.parametrize("ticket", ["PROJ/1", "..", "\uff0f", "T-9\u200b", "T-9\ufe0f", "\u0301", "a\nb", " "])
+async def test_of_tickets_that_no_path_could_name(api: httpx2.AsyncClient, ticket: str) -> None:
+    cap = {"scope": "ticket", "owner": "ticket", "name": ticket, "cap_usd": "1", "cap_tokens": None}
+    refused = [await api.post("/api/v1/runs", json={"ticket_id": ticket}), await api.put("/api/v1/budgets", json=cap)]
+    refused += [await api.get(f"/api/v1/{path}", params={"ticket_id": ticket}) for path in ("runs", "costs")]
+    assert [answer.status_code for answer in refused] == [422] * 4
+
+
+async def test_the_question_about_a_ticket_is_opened_by_its_link(api: httpx2.AsyncClient) -> None:
+    run = await data(await api.post("/api/v1/runs", json={"ticket_id": " \uff30ROJ 1%2F?#\u00e9"}))
+    refused = await api.post(f"/api/v1/runs/{run['run_id']}/costs", json={"usd": "7"})
+    assert refused.status_code == 409, refused.text
+    [question] = (await data(await api.get("/api/v1/decisions?status=pending&kind=budget")))["items"]
+    link = question["links"]["self"]
+    assert (await data(await api.get(link)))["decision_id"] == "budget.ticket.PROJ 1%2F?#\u00e9.1"
+    answer = {"decision": "approve", "explanation": "go on"}
+    assert (await data(await api.post(f"{link}/resolve", json=answer)))["status"] == "approved"
+    assert (await data(await api.get(f"/api/v1/runs/{run['run_id']}")))["status"] is None
+
+
+async def test_of_repositories_and_tools(api: httpx2.AsyncClient, repo: Repo) -> None:
+    body = {"url": str(repo.path), "name": "\uff50ayments "}
+    made = await data(await api.post("/api/v1/repositories", json=body))
+    assert made["name"] == "payments"
+    for name in ("payments", "\uff50ayments", "payments "):
+        found = await data(await api.get(f"/api/v1/repositories/{name}"))
+        assert found["repository_id"] == made["repository_id"]
+    assert (await api.post("/api/v1/repositories", json=body | {"name": ".."})).status_code == 422
+    run = await data(await api.post("/api/v1/runs", json={}))
+    calls = f"/api/v1/runs/{run['run_id']}/tool-calls"
+    assert (await data(await api.post(calls, json={"tool": " \uff47rep "})))["tool"] == "grep"
+    assert (await api.post(calls, json={"tool": "grep\ufe0f"})).status_code == 422
+
+
 async def test_parameters_are_read_whatever_letters_they_hold(api: httpx2.AsyncClient) -> None:
     for query in ("subsystemId=%C3%89", "subsystem_id=%c3%a9", "subsystem_id=%FF", "subsystemId=\u00e9"):
         answer = await api.get(f"/api/v1/missions?{query}")

@@ -424,7 +424,7 @@ class TestTheLog:
             {"tool": ""},
             {"tool": "x" * 257},
             {"tool": "e\u200bmail"},
-            {"tool": "shell\n"},
+            {"tool": "she\nll"},
             {"tool": "x", "arguments": []},
             {"tool": "x", "arguments": {"a": "y" * 16_400}},
             {"tool": "x", "duration_ms": -1},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.names import MAX_NAME, SYSTEM_NAMES, clean_name
+from models.domain.names import MAX_NAME, SYSTEM_NAMES, clean_name, path_name, seen_name
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,11 @@ def test_one_spelling(said: str, name: str) -> None:
         "a\nb",
         "a\u202eb",
         "a\u200bb",
+        "a\ufe0f",
+        "a\u034f",
+        "\u0301",
+        ".",
+        " \uff0e\uff0e ",
         "a/b",
         "Policy",
         "\uff0f",
@@ -55,4 +60,19 @@ def test_cleaning_twice_changes_nothing(said: str) -> None:
     assert unicodedata.is_normalized("NFKC", name)
     assert 1 <= len(name) <= MAX_NAME
     assert "/" not in name
-    assert name == name.strip()
+    assert name == name.strip() == path_name(name)
+
+
+@given(st.text(max_size=300))
+def test_what_a_path_may_hold_is_spelt_once_and_seen(said: str) -> None:
+    try:
+        name = path_name(said)
+    except ValueError:
+        return
+    assert path_name(f" {name}\t") == seen_name(name) == name
+    assert "/" not in name
+    assert name not in (".", "..")
+
+
+def test_a_tool_may_be_named_by_its_server_too() -> None:
+    assert seen_name(" github/\uff4derge ") == "github/merge"

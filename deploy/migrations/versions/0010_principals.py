@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from alembic import op
 
-from models.domain.names import clean_name
+from models.domain.names import clean_name, is_seen
 
 revision = "0010"
 down_revision = "0009"
@@ -159,7 +159,8 @@ def _spelt(name: str) -> str:
     with suppress(ValueError):
         return clean_name(name)
     seen = (
-        "." if letter == "/" or not letter.isprintable() else letter for letter in unicodedata.normalize("NFKC", name)
+        letter if letter == " " or (is_seen(letter) and letter != "/") else "."
+        for letter in unicodedata.normalize("NFKC", name)
     )
     return clean_name(f"old.{''.join(seen)[:100]}")
 
