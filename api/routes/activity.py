@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import AgentOrService, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
+from models.contracts.missions import Named
 from models.domain.events import Subject
 from models.schemas.activity import ActivityStatus, ActivityView, AgentDecision
 from models.schemas.envelope import Page, Success
@@ -25,7 +26,7 @@ async def list_activity(
     call: Reader,
     db: Db,
     page: Newest,
-    agent_id: Annotated[str | None, Query(description="By name or id.")] = None,
+    agent_id: Annotated[Named | None, Query(description="By name or id.")] = None,
     workspace_id: str | None = None,
     status: ActivityStatus | None = None,
     action: str | None = None,

@@ -13,7 +13,10 @@ from models.domain.policy import Level
 
 SCALE = 9
 """Decimals of a dollar: a token's price, given per million with three decimals, needs no rounding."""
-MAX_TOKENS = 10**15
+MAX_TOKENS = 10**9
+"""Of a call, in and out each. No model takes more than some tens of millions, and a report may tell of several calls;
+the counters of tokens hold the sum of four thousand million such calls."""
+MAX_TOKEN_CAP = 10**15
 
 
 def written(amount: Decimal) -> str:
@@ -26,6 +29,7 @@ Dollars = Annotated[Decimal, PlainSerializer(written, return_type=str, when_used
 """As answers show them."""
 Signed = Annotated[Decimal, Field(max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+TokenCap = Annotated[int, Field(ge=0, le=MAX_TOKEN_CAP)]
 
 
 class Category(StrEnum):

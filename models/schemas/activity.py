@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from models.contracts.missions import Name, Text
+from models.contracts.missions import Name, Named, Text
 from models.domain.events import Subject
 from models.schemas.envelope import Body
 
@@ -22,7 +22,7 @@ class ActivityStatus(StrEnum):
 class AgentDecision(Body):
     """What an agent decided: from what, by which reasoning, and what came of it. A service names the agent."""
 
-    agent_id: Name | None = Field(default=None, description="By id or name; an agent may leave itself out.")
+    agent_id: Named | None = Field(default=None, description="By id or name; an agent may leave itself out.")
     run_id: Name | None = Field(default=None, description="The run in which it was decided.")
     input: Text
     reasoning: Text

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from models.domain.budgets import OWNERS, Cap, Category, Dollars, Key, Owner, Scope, Tokens, Usd
+from models.domain.budgets import OWNERS, Cap, Category, Dollars, Key, Owner, Scope, TokenCap, Usd
 from models.domain.names import one_spelling, path_name
 from models.domain.policy import Level
 from models.schemas.envelope import Body
@@ -21,7 +21,7 @@ class LimitSet(Body):
     owner: Owner
     name: Annotated[str, Field(max_length=256)] = ""
     cap_usd: Usd | None
-    cap_tokens: Tokens | None
+    cap_tokens: TokenCap | None
 
     @property
     def key(self) -> Key:

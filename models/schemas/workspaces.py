@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.domain.budgets import Tokens
+from models.domain.budgets import TokenCap
 from models.schemas.envelope import Body
 from models.schemas.names import CleanName
 
@@ -36,7 +36,7 @@ class WorkspaceChange(Body):
 class WorkspaceBudget(Body):
     """Sets how many tokens a workspace may use in a month (WORKSPACE-03); null is no limit."""
 
-    cap_tokens: Tokens | None
+    cap_tokens: TokenCap | None
 
 
 class WorkspaceView(BaseModel):

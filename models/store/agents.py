@@ -142,13 +142,23 @@ async def command(
     require_approved(agent)
     before = AgentStatus(agent.status or "")
     after = obey(verb, before, by_admin=by_admin)
-    changed = await rows.set_columns(session, agent, status=after.value)
     if after is AgentStatus.STOPPED:
         await api_keys.revoke_all(session, workspace_id, agent.name, actor)
-        await claims.give_back(session, actor, workspace_id, agent.name)
+        changed = await stop(session, agent, actor)
+    else:
+        changed = await rows.set_columns(session, agent, status=after.value)
     data = {"verb": verb.value, "before": before.value, "after": after.value}
     await tell(session, changed, EventType.AGENT_STATUS_CHANGED, actor, data)
     return changed
+
+
+async def stop(session: AsyncSession, agent: AgentRow, actor: Actor, **states: str) -> AgentRow:
+    """Note that an agent acts no more, and its other states: what it held is free, and nobody waits to hear of it."""
+    still = {"status": AgentStatus.STOPPED.value, "silence": Silence.NONE.value}
+    stopped = await rows.set_columns(session, agent, **still, **states)
+    await alerts.is_over(session, agent.workspace_id, AlertKind.AGENT_STALE, [agent.agent_id], actor)
+    await claims.give_back(session, actor, agent.workspace_id, agent.name)
+    return stopped
 
 
 def require_approved(agent: AgentRow) -> None:

@@ -13,7 +13,7 @@ from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.principals import ADMINS, Kind, Principal, Role
 from models.schemas.pagination import PageRequest
-from models.store import agents, api_keys, claims, events, lists, pagination, rows
+from models.store import agents, api_keys, events, lists, pagination, rows
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.workspaces import ApiKey, PrincipalRow
@@ -174,10 +174,8 @@ def _require_admins_left(admins: Sequence[ApiKey], name: str, role: Role | None)
 
 async def _deactivate_agent(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> None:
     agent = await agents.require_named(session, workspace_id, name)
-    states = {"registration": Registration.DEACTIVATED.value, "status": AgentStatus.STOPPED.value}
-    ended = await rows.set_columns(session, agent, **states)
+    ended = await agents.stop(session, agent, actor, registration=Registration.DEACTIVATED.value)
     await agents.tell(session, ended, EventType.AGENT_DEACTIVATED, actor)
-    await claims.give_back(session, actor, workspace_id, agent.name)
 
 
 async def _tell(

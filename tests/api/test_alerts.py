@@ -94,6 +94,27 @@ class TestOthers:
         [alert] = await found(api)
         assert (alert["status"], alert["resolved_by"]) == ("resolved", "agent")
 
+    @pytest.mark.parametrize("way", ["stopped", "deactivated"])
+    async def test_an_agent_that_was_lost_and_is_ended(
+        self, team: Team, api: httpx2.AsyncClient, db: Database, way: str
+    ) -> None:
+        async def swept() -> list[str]:
+            async with db.system() as session:
+                await session.execute(SILENT, {"seconds": 600, "workspace": team.workspace_id})
+                await agents.sweep(session)
+            return [alert["status"] for alert in await found(api, "?kind=agent_stale&sort=detected_at")]
+
+        assert await swept() == ["open"]
+        place = "/api/v1/agents/agent"
+        ended = await (api.post(f"{place}/stop") if way == "stopped" else api.delete(place))
+        assert ended.is_success, ended.text
+        assert await swept() == ["resolved"]
+        [alert] = await found(api)
+        assert alert["resolved_by"] == "admin"
+        if way == "stopped":
+            assert (await api.post(f"{place}/resume")).is_success
+            assert await swept() == ["resolved", "open"], "it is to be heard of again"
+
 
 class TestChange:
     async def test_seen_then_over_by_people(

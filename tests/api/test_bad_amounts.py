@@ -67,6 +67,23 @@ async def refused(api: httpx2.AsyncClient, method: str, path: str, body: str, fi
     assert any(words in error["message"] for words in told), (path, body[-100:], error)
 
 
+@pytest.mark.parametrize("field", ["tokens_in", "tokens_out"])
+async def test_one_call_cannot_fill_a_counter_of_tokens(
+    api: httpx2.AsyncClient, ids: dict[str, str], team: Team, db: Database, field: str
+) -> None:
+    before = await kept(db, team)
+    for (method, path, begun), fields in AMOUNTS.items():
+        if field in fields:
+            body = f'{begun}"usd": 0, "{field}": {10**9 + 1}}}'
+            await refused(api, method, path.format(**ids), body, field)
+    assert await kept(db, team) == before
+    run = (await api.post("/api/v1/runs", json={})).json()["data"]["run_id"]
+    most = await api.post(f"/api/v1/runs/{run}/reservations", json={"usd": "0", field: 10**9})
+    assert most.status_code == 201, most.text
+    cap = {"scope": "run", "owner": "run", "name": run, "cap_usd": None, "cap_tokens": 10**15}
+    assert (await api.put("/api/v1/budgets", json=cap)).json()["data"]["cap_tokens"] == 10**15
+
+
 @pytest.mark.parametrize("what", ["no numbers", "too many digits", "negative ones"])
 async def test_amounts(api: httpx2.AsyncClient, ids: dict[str, str], team: Team, db: Database, what: str) -> None:
     values = {"no numbers": NO_NUMBERS, "too many digits": THIRTY_DIGITS, "negative ones": NEGATIVE}[what]

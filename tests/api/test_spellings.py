@@ -40,7 +40,13 @@ async def test_in_paths_and_parameters(api: httpx2.AsyncClient, repo: Repo) -> N
     await data(await api.patch(f"/api/v1/agents/{WIDE}", json={"capabilities": [WIDE_ROLE]}))
     asked = {"agent_id": WIDE, "agent_role": "coding"}
     assert (await data(await api.get("/api/v1/queue/next", params=asked)))["mission_id"] == mission["mission_id"]
-    for path, name in {"missions": "assigned_to", "runs": "agent_id", "keys": "principal", "audit": "actor"}.items():
+    for path, name in {
+        "missions": "assigned_to",
+        "runs": "agent_id",
+        "keys": "principal",
+        "audit": "actor",
+        "activity": "agent_id",
+    }.items():
         said = await api.get(f"/api/v1/{path}", params={name: " "})
         assert said.status_code == 422, said.text
     found = await data(await api.get("/api/v1/missions", params={"assigned_to": WIDE}))
@@ -59,6 +65,10 @@ async def test_in_bodies(api: httpx2.AsyncClient, client: Caller, team: Team, re
     capped = {"scope": "run", "owner": "agent", "name": WIDE, "cap_usd": "1", "cap_tokens": None}
     await data(await api.put("/api/v1/budgets", json=capped))
     assert "probe" in [cap["name"] for cap in (await data(await api.get("/api/v1/budgets")))["items"]]
+    decided = {"agent_id": WIDE, "input": "i", "reasoning": "r", "output": "o"}
+    await data(await client(team.service).post("/api/v1/activity", json=decided))
+    done = await data(await api.get("/api/v1/activity", params={"agent_id": WIDE}))
+    assert "probe" in [act["agent_id"] for act in done["items"]]
     capa = {"title": "t", "cause": "c", "severity": "low", "owner": "\uff4flga"}
     assert (await data(await api.post("/api/v1/capa", json=capa)))["owner"] == "olga"
 
