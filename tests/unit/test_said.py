@@ -11,7 +11,7 @@ WORDS = TypeAdapter(Said)
 BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180f\u2800\u3164\ufe00\ufe0f\uffa0\U000e0100\U000e01ef"
 """Assigned letters, marks and symbols that show nothing."""
 HIDDEN = st.text(st.characters(categories=["M", "Z", "C"]) | st.sampled_from(BLANK), max_size=50)
-SEEN = st.characters(categories=["L", "N", "P", "S"], exclude_characters=f"{BLANK}\U0001d159")
+SEEN = st.characters(categories=["L", "N", "P", "S"], exclude_characters=f"{BLANK}\U00013441\U00013442\U0001d159")
 
 
 @given(HIDDEN)
