@@ -29,8 +29,7 @@ from models.store.database import clock
 from models.store.events import Actor
 from models.store.governance import Grounds
 from models.store.policies import InForce, PolicyBook
-from models.tables.missions import Decision, Mission, Stage
-from models.tables.policies import DecisionAnswer
+from models.tables.missions import Decision, Mission
 
 GOVERNANCE, ROLLBACK = "governance", "rollback"
 """Kinds of decisions."""
@@ -38,6 +37,8 @@ _WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
 """Who acts where no agent has filed the mission or is assigned it: people answer for what they file."""
 _TELLING = (StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN)
 _RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
+Given = Sequence[dict[str, str]]
+"""What people answered, the first first: `by` whom, the `decision` of each, and its `explanation`."""
 
 
 class GovernanceActivities:
@@ -73,10 +74,10 @@ class GovernanceActivities:
             actor = Actor(questions.POLICY, mission.correlation_id)
             decision = await governance.expire(session, ref.workspace_id, asked.decision_id, actor)
             assert decision is not None  # noqa: S101  # the workflow has its id from us
-            answer = _answer(decision)
+            answer, given = await _read(session, decision)
             if answer.status is not DecisionStatus.PENDING:
                 await governance.acknowledge(session, ref.workspace_id, asked.decision_id)
-                await self._record(session, ref, decision, answer)
+                await self._record(session, ref, _verdict(decision, answer, given))
             return answer
 
     @activity.defn
@@ -110,7 +111,7 @@ class GovernanceActivities:
                 actor=actor,
                 repeat=asked.repeat,
             )
-            answer = _answer(decision)
+            answer, _ = await _read(session, decision)
             if answer.status is DecisionStatus.PENDING:
                 await stages.wait_for_decision(session, record, decision.decision_id)
             return answer
@@ -139,25 +140,20 @@ class GovernanceActivities:
             expires_in=_expiry(mission),
             actor=Actor(stages.WORKER, mission.correlation_id),
         )
-        answer = _answer(decision)
+        answer, given = await _read(session, decision)
         if answer.status is DecisionStatus.PENDING:
             await stages.wait_for_decision(session, record, decision.decision_id)
         else:
             if decision.acknowledged_at is None:  # somebody answered before this was asked again
                 await governance.acknowledge(session, ref.workspace_id, decision.decision_id)
-            await self._close(session, record, decision, answer)
+            await self._recorder.close_in(session, record, _verdict(decision, answer, given), None)
         return answer
 
-    async def _close(self, session: AsyncSession, record: Stage, decision: Decision, answer: GovernanceAnswer) -> None:
-        """End stage 8 with its answer, and with all who gave it where several had to."""
-        given = await decisions.answers(session, decision) if decision.terms.get("people", 1) > 1 else []
-        await self._recorder.close_in(session, record, _verdict(decision, answer, given), None)
-
-    async def _record(self, session: AsyncSession, ref: StageRef, decision: Decision, answer: GovernanceAnswer) -> None:
+    async def _record(self, session: AsyncSession, ref: StageRef, verdict: Verdict) -> None:
         """End stage 8 with its answer; stage 11, which asks about a rollback, goes on with it."""
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
-            await self._close(session, record, decision, answer)
+            await self._recorder.close_in(session, record, verdict, None)
 
     async def _act(
         self, session: AsyncSession, question: GovernanceInput, mission: Mission
@@ -228,7 +224,8 @@ async def _rest(
     earlier = await governance.approval(session, ref.workspace_id, ref.mission_id, question.approved)
     if earlier is None:
         return judged
-    shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by}
+    given = await _given(session, earlier)
+    shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by, "answers": given}
     reasons = (*judged.reasons, _stands(shown["rests_on"]))
     return judged.model_copy(update={"outcome": Outcome.ALLOW, "reasons": reasons})
 
@@ -261,15 +258,33 @@ def _expiry(mission: Mission) -> timedelta | None:
     return timedelta(minutes=minutes) if minutes is not None else None
 
 
-def _answer(decision: Decision) -> GovernanceAnswer:
+async def _read(session: AsyncSession, decision: Decision) -> tuple[GovernanceAnswer, Given]:
+    """Read how a decision stands, and once it has ended all who answered it."""
     status = DecisionStatus(decision.status)
-    return GovernanceAnswer(
+    given = await _given(session, decision) if status is not DecisionStatus.PENDING else []
+    answer = GovernanceAnswer(
         decision_id=decision.decision_id,
         status=status,
-        reason=_reason(decision, status),
+        reason=_reason(decision, status, given),
         expires_at=decision.expires_at if status is DecisionStatus.PENDING else None,
         binding=Binding.model_validate(decision.binding) if _binds(decision) else None,
     )
+    return answer, given
+
+
+async def _given(session: AsyncSession, decision: Decision) -> Given:
+    """List what people answered; of what rests on an earlier approval, what was answered then.
+
+    One person's answer is in the decision's row, so that only several are looked up.
+    """
+    if earlier := decision.question.get("rests_on"):
+        return list(earlier["answers"])
+    if decision.terms.get("people", 1) > 1:
+        found = [(one.principal, one.answer, one.explanation) for one in await decisions.answers(session, decision)]
+    else:
+        said = decision.explanation
+        found = [] if said is None else [(decision.resolved_by or "", decision.status, said)]
+    return [{"by": by, "decision": status, "explanation": said} for by, status, said in found]
 
 
 def _binds(decision: Decision) -> bool:
@@ -277,41 +292,55 @@ def _binds(decision: Decision) -> bool:
     return bool(decision.binding) and decision.resolved_by not in (None, questions.POLICY)
 
 
-def _reason(decision: Decision, status: DecisionStatus) -> str:
-    if status is DecisionStatus.PENDING:
-        return ""
-    if status is DecisionStatus.EXPIRED:
-        return _in_vain(decision)
+def _reason(decision: Decision, status: DecisionStatus, given: Given) -> str:
     if earlier := decision.question.get("rests_on"):
         return _stands(earlier)
+    match status:
+        case DecisionStatus.PENDING:
+            return ""
+        case DecisionStatus.EXPIRED:
+            return _in_vain(decision, given)
+        case DecisionStatus.CANCELED:
+            return f"canceled by {decision.resolved_by}" + (f", {_counted(decision, given)}" if given else "")
     said = f": {decision.explanation}" if decision.explanation else ""
     alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
-    return f"{status.value} by {decision.resolved_by}{alone}{said}"
+    before = _told([one for one in given if one["by"] != decision.resolved_by])
+    return f"{status.value} by {decision.resolved_by}{alone}{said}" + (f" (after {before})" if before else "")
 
 
-def _in_vain(decision: Decision) -> str:
+def _in_vain(decision: Decision, given: Given) -> str:
+    """Say that time was over before all had approved who must; one who denies would have ended it."""
     minutes = (decision.expires_at - decision.requested_at).total_seconds() / 60 if decision.expires_at else 0
-    return f"nobody answered within {round(minutes, 4):g} min (the mission's `approval_timeout_minutes`)"
+    who = _counted(decision, given) if given else "nobody answered"
+    return f"{who} within {round(minutes, 4):g} min (the mission's `approval_timeout_minutes`)"
 
 
-def _stands(earlier: dict[str, str]) -> str:
-    who, where = earlier["resolved_by"], earlier["decision_id"]
+def _counted(decision: Decision, given: Given) -> str:
+    return f"{len(given)} of {decision.terms['people']} approved ({_told(given)})"
+
+
+def _told(given: Given) -> str:
+    return "; ".join(f"{one['by']}: {one['explanation']}" for one in given)
+
+
+def _stands(earlier: dict[str, Any]) -> str:
+    who, where = " and ".join(one["by"] for one in earlier["answers"]), earlier["decision_id"]
     return f"approved by {who} in {where}, which stands: same patch, configuration and policy"
 
 
-def _verdict(decision: Decision, answer: GovernanceAnswer, given: Sequence[DecisionAnswer]) -> Verdict:
-    told = [{"by": one.principal, "decision": one.answer, "explanation": one.explanation} for one in given]
-    before = "; ".join(f"{one['by']}: {one['explanation']}" for one in told[:-1])
+def _verdict(decision: Decision, answer: GovernanceAnswer, given: Given) -> Verdict:
+    earlier = decision.question.get("rests_on")
     return Verdict(
         answer,
         _RECORDED.get(answer.status, StageStatus.FAILED),
-        f"{answer.reason} (after {before})" if before else answer.reason,
+        answer.reason,
         details={
             "decision_id": decision.decision_id,
             "risk": decision.risk,
             "reasons": decision.reasons,
             "resolved_by": decision.resolved_by,
-            **({"answers": told} if told else {}),
+            **({"rests_on": earlier["decision_id"]} if earlier else {}),
+            **({"answers": given} if given else {}),
         },
         inputs={"decision_id": decision.decision_id, "binding": decision.binding},
     )

@@ -29,6 +29,12 @@ NO_FORCE = """rules:
     when: {action: mission.force_rollback}
     deny: true
 """
+THREE = """rules:
+  - rule: three-people
+    because: it takes three
+    when: {action: mission.merge}
+    ask: {people: 3}
+"""
 PASS = Actor("reconciler", "pass-1")
 GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
 
@@ -44,9 +50,15 @@ async def settled(case: Case, answer: GovernanceAnswer, **info: int) -> Governan
     return await do(case.host.governance.settle, ref, **info)
 
 
-async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus) -> None:
+async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus, by: str = "anna") -> None:
     async with case.db.workspace(case.workspace_id) as session:
-        await decisions.resolve(session, human(case.workspace_id, "anna"), answer.decision_id, status, "read it")
+        await decisions.resolve(session, human(case.workspace_id, by), answer.decision_id, status, "read it")
+
+
+async def in_force(case: Case, source: str) -> None:
+    async with case.db.workspace(case.workspace_id) as session:
+        made = await policies.create(session, case.workspace_id, source, "", Actor("olga", "request-1"))
+        await policies.activate(session, case.workspace_id, made.version, Actor("olga", "request-1"))
 
 
 async def belongs_to(case: Case, level: str, **given: str) -> None:
@@ -133,9 +145,7 @@ class TestAsk:
         self, shop: Shop, trust: dict[str, Any], source: str, reason: str
     ) -> None:
         case = await (await shop.mission(trust_requirements=trust)).patched()
-        async with case.db.workspace(case.workspace_id) as session:
-            made = await policies.create(session, case.workspace_id, source, "", Actor("olga", "request-1"))
-            await policies.activate(session, case.workspace_id, made.version, Actor("olga", "request-1"))
+        await in_force(case, source)
         assert ((await asked(case)).status, await case.told("decision.requested")) == (DecisionStatus.PENDING, 1)
         assert (await case.settle(attempt=2)).slot_token is None, "nothing merges meanwhile"
         [decision] = await case.rows(Decision)
@@ -181,7 +191,11 @@ class TestAsk:
             f"approved by anna in {approved.decision_id}, which stands: same patch, configuration and policy"
         )
         later = next(row for row in await case.rows(Decision) if row.round == 1)
-        assert later.question["rests_on"] == {"decision_id": approved.decision_id, "resolved_by": "anna"}
+        assert later.question["rests_on"] == {
+            "decision_id": approved.decision_id,
+            "resolved_by": "anna",
+            "answers": [{"by": "anna", "decision": "approved", "explanation": "read it"}],
+        }
         assert (later.resolved_by, later.reasons) == ("policy", ["the branch is protected", again.reason])
 
     @pytest.mark.parametrize("given", [{"created_by": "bot"}, {"assigned_to": "bot"}])
@@ -241,6 +255,51 @@ class TestSettle:
         answers = [await settled(case, question, attempt=attempt) for attempt in (1, 2)]
         assert {answer.status for answer in answers} == {DecisionStatus.EXPIRED}
 
+    @pytest.mark.parametrize(
+        ("by", "said"),
+        [
+            ((), "nobody answered"),
+            (("anna",), "1 of 3 approved (anna: read it)"),
+            (("anna", "bert"), "2 of 3 approved (anna: read it; bert: read it)"),
+        ],
+    )
+    async def test_who_approved_what_expires_is_named_and_counted(
+        self, shop: Shop, by: tuple[str, ...], said: str
+    ) -> None:
+        case = await (await shop.mission(approval_timeout_minutes=30)).patched()
+        await in_force(case, THREE)
+        question = await asked(case)
+        for name in by:
+            await resolved(case, question, DecisionStatus.APPROVED, name)
+        async with clock_moved(shop.owner_url, "1 hour"):
+            answer = await settled(case, question)
+        record = await case.record(GOVERNANCE)
+        reason = f"{said} within 30 min (the mission's `approval_timeout_minutes`)"
+        assert (answer.status, answer.reason, record.reason) == (DecisionStatus.EXPIRED, reason, reason)
+        assert [one["by"] for one in record.result.get("answers", ())] == list(by)
+
+    @pytest.mark.parametrize(("by", "said"), [((), ""), (("anna",), ", 1 of 3 approved (anna: read it)")])
+    async def test_who_approved_what_is_withdrawn_is_named_and_counted(
+        self, shop: Shop, by: tuple[str, ...], said: str
+    ) -> None:
+        case = await (await shop.mission()).patched()
+        await in_force(case, THREE)
+        question = await asked(case)
+        for name in by:
+            await resolved(case, question, DecisionStatus.APPROVED, name)
+        async with case.db.workspace(case.workspace_id) as session:
+            await governance.withdraw(session, case.workspace_id, question.decision_id, Actor("worker", "task-1"))
+        assert (await settled(case, question)).reason == f"canceled by worker{said}"
+
+    async def test_one_of_several_who_denies_ends_it_and_all_are_named(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await in_force(case, THREE)
+        question = await asked(case)
+        await resolved(case, question, DecisionStatus.APPROVED)
+        await resolved(case, question, DecisionStatus.DENIED, "bert")
+        said = "denied by bert: read it (after anna: read it)"
+        assert ((await settled(case, question)).reason, (await case.record(GOVERNANCE)).reason) == (said, said)
+
     async def test_where_the_mission_sets_no_time_it_never_expires(self, shop: Shop) -> None:
         case = await (await shop.mission(registered={"protected": True})).patched()
         question = await asked(case)
@@ -273,10 +332,7 @@ async def test_who_asked_for_it_never_forces_a_rollback_in_production(shop: Shop
 async def test_a_rule_that_denies_makes_a_forced_rollback_no_easier(shop: Shop) -> None:
     case = await (await shop.mission(registered={"env": "prod"})).merged()
     await asked_about_rollback(case)
-    async with case.db.workspace(case.workspace_id) as session:
-        source, actor = SOURCE.replace("rules:\n", NO_FORCE, 1), Actor("anna", "test")
-        made = await policies.create(session, case.workspace_id, source, "", actor)
-        await policies.activate(session, case.workspace_id, made.version, actor)
+    await in_force(case, SOURCE.replace("rules:\n", NO_FORCE, 1))
     await asked_about_rollback(case, repeat=2)
     first, denied = sorted(await case.rows(Decision), key=lambda row: row.decision_id)
     assert denied.reasons[0] == "never here"

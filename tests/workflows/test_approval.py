@@ -193,8 +193,9 @@ async def test_what_no_workflow_looks_after_expires_too_and_its_workflow_is_told
     assert len(await run.events("decision.half_time")) == 1
 
 
-async def test_two_people_approve_a_merge_into_production(world: World) -> None:
-    run = await world.start(repository=await world.repository(env="prod"))
+@pytest.mark.parametrize("moves", [0, 1, 2])
+async def test_two_people_approve_a_merge_into_production(world: World, moves: int) -> None:
+    run = await world.start(Script(moves=moves), repository=await world.repository(env="prod"))
     decision = await run.question()
     assert (decision.terms["people"], decision.terms["four_eyes"]) == (2, "required")
     await run.answer(decision, DecisionStatus.APPROVED, by="anna")
@@ -206,10 +207,17 @@ async def test_two_people_approve_a_merge_into_production(world: World) -> None:
         await run.answer(decision, DecisionStatus.APPROVED, by="olga")
     await run.answer(decision, DecisionStatus.APPROVED, by="bert")
     assert await run.outcome() is MissionOutcome.MERGED
-    assert (await run.decisions())[0].resolved_by == "bert"
-    record = await run.stage(StageName.GOVERNANCE)
-    assert [one["by"] for one in record.result["answers"]] == ["anna", "bert"], "signed, with both names"
-    assert record.reason == "approved by bert: looked at it (after anna: looked at it)"
+    asked = await run.decisions()
+    assert [one.resolved_by for one in asked] == ["bert"] + moves * ["policy"]
+    records = [await run.stage(StageName.GOVERNANCE, number) for number in range(moves + 1)]
+    both = [{"by": by, "decision": "approved", "explanation": "looked at it"} for by in ("anna", "bert")]
+    assert [record.result["answers"] for record in records] == (moves + 1) * [both], "signed, with both names"
+    stands = f"approved by anna and bert in {decision.decision_id}, which stands: same patch, configuration and policy"
+    said = ["approved by bert: looked at it (after anna: looked at it)"] + moves * [stands]
+    assert [record.reason for record in records] == said
+    rests_on = {"decision_id": decision.decision_id, "resolved_by": "bert", "answers": both}
+    assert [one.question.get("rests_on") for one in asked] == [None] + moves * [rests_on]
+    assert [record.result.get("rests_on") for record in records] == [None] + moves * [decision.decision_id]
 
 
 async def test_who_filed_and_started_it_counts_as_the_requester(world: World) -> None:
