@@ -11,12 +11,12 @@ from sqlmodel import col, select
 from models.contracts.pipeline import DecisionRef, StageRef
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, MissionControlError, NotFound
-from models.domain.events import EventType, Subject
+from models.domain.events import EventType
 from models.domain.principals import Principal
 from models.domain.stages import StageName
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
 from models.schemas.pagination import PageRequest
-from models.store import events, keys, lists, pagination
+from models.store import keys, lists, pagination, questions
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.missions import Decision, Mission
@@ -97,7 +97,7 @@ async def resolve(
     actor = Actor(by.known_as, correlation_id)
     if answer is DecisionStatus.APPROVED and len(given) + 1 < terms.people:
         data = {"approvals": len(given) + 1, "of": terms.people, "explanation": explanation}
-        await _tell(session, decision, EventType.DECISION_APPROVAL_GIVEN, actor, data)
+        await questions.tell(session, decision, EventType.DECISION_APPROVAL_GIVEN, actor, data)
         return decision
     return await _close(session, decision, answer, explanation, actor, single_operator=own)
 
@@ -174,8 +174,7 @@ async def _close(
         .returning(Decision)
     )
     closed = (await session.scalars(statement, execution_options={"populate_existing": True})).one()
-    kind = EventType.DECISION_APPROVED if answer is DecisionStatus.APPROVED else EventType.DECISION_DENIED
-    await _tell(session, closed, kind, actor, {"explanation": explanation, "single_operator": single_operator})
+    await questions.tell(session, closed, questions.EVENTS[answer], actor)
     return closed
 
 
@@ -193,11 +192,3 @@ def _refusal(decision: Decision) -> MissionControlError:
     if status is DecisionStatus.CANCELED:
         return Conflict("decision_canceled", "what it was about is gone; there is nothing left to decide")
     return Conflict("decision_expired", "its time is over; retry the mission to be asked again")
-
-
-async def _tell(
-    session: AsyncSession, decision: Decision, kind: EventType, actor: Actor, data: dict[str, object]
-) -> None:
-    told = {"mission_id": decision.mission_id, "kind": decision.kind} | data
-    about = Subject(kind="decision", id=decision.decision_id)
-    await events.append(session, decision.workspace_id, kind, about, actor, told)

@@ -88,8 +88,9 @@ def inserted(decision_id: str = "%(decision_id)s", source: str = "") -> str:
 
 
 TOLD = """jsonb_build_object('mission_id', mission_id, 'kind', kind, 'risk', risk, 'reasons', reasons, 'binding',
-        binding, 'requested_by', requested_by, 'expires_at', expires_at)"""
-"""What events tell of a decision's row."""
+        binding, 'requested_by', requested_by, 'expires_at', expires_at, 'explanation', explanation, 'single_operator',
+        single_operator)"""
+"""What every event about a decision tells of its row, whoever answered it, if anybody has."""
 
 
 async def put(session: AsyncSession, question: Question, actor: Actor) -> Decision:
@@ -103,18 +104,22 @@ async def put(session: AsyncSession, question: Question, actor: Actor) -> Decisi
     return known
 
 
-async def tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
-    """Write an event about a decision as its row is now."""
-    names = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "type": kind.value}
-    await within(session)(_TELL, names | {"actor": actor.name, "correlation_id": actor.correlation_id})
+async def tell(
+    session: AsyncSession, decision: Decision, kind: EventType, actor: Actor, given: Mapping[str, Any] | None = None
+) -> None:
+    """Write an event about a decision as its row is now, and what was `given` without changing the row."""
+    values = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "type": kind.value}
+    values |= {"actor": actor.name, "correlation_id": actor.correlation_id, "given": _json(given or {})}
+    await within(session)(_TELL, values)
     mark_events(session)
 
 
 _EVENT = f"""
     INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
-    SELECT workspace_id, %(type)s, 'decision', decision_id, %(actor)s, %(correlation_id)s, {TOLD} FROM"""
-_PUT = f"WITH put AS ({inserted()}), told AS ({_EVENT} put) SELECT * FROM put"  # noqa: S608  # as above
-_TELL = f"{_EVENT} decision WHERE workspace_id = %(workspace_id)s AND decision_id = %(decision_id)s"
+    SELECT workspace_id, %(type)s, 'decision', decision_id, %(actor)s, %(correlation_id)s, {TOLD}"""
+_PUT = f"WITH put AS ({inserted()}), told AS ({_EVENT} FROM put) SELECT * FROM put"  # noqa: S608  # as above
+_TELL = f"""{_EVENT} || CAST(%(given)s AS jsonb) FROM decision
+    WHERE workspace_id = %(workspace_id)s AND decision_id = %(decision_id)s"""
 
 
 def _json(value: Any) -> str:

@@ -23,6 +23,7 @@ __all__ = ["repo"]
 
 STORE = Path(__file__).parents[2] / "models" / "store"
 KEYS = {"mission_id", "kind", "risk", "reasons", "binding", "requested_by", "expires_at"}
+KEYS |= {"explanation", "single_operator"}
 
 
 async def of_the_mission(db: Database, team: Team, mission_id: str) -> None:
