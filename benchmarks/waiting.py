@@ -14,7 +14,7 @@ from models.domain.ids import mission_workflow_id
 from models.domain.principals import Kind, Principal, Role
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
-from models.store import decisions, lists
+from models.store import answers, lists
 from models.store.database import Database
 from models.tables.missions import Decision
 from tests.fixtures.waiting import eventually
@@ -84,7 +84,7 @@ async def _resolve_one(office: Office, client: Client) -> float:
     async with office.db.workspace(office.workspace_id) as session:
         approved = DecisionStatus.APPROVED
         by = Principal(office.workspace_id, APPROVER, Kind.HUMAN, Role.OPERATOR, "bench")
-        await decisions.resolve(session, by, question.decision_id, approved, "fine")
+        await answers.give(session, by, question.decision_id, approved, "fine")
     name = mission_workflow_id(office.workspace_id, mission_id)
     handle: MissionHandle = client.get_workflow_handle_for(CodingPipelineWorkflow.run, name)
     ref = StageRef(workspace_id=office.workspace_id, mission_id=mission_id, stage=StageName.GOVERNANCE)

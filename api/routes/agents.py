@@ -43,7 +43,7 @@ from models.schemas.agents import (
 )
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyRotate
-from models.store import agents, budgets, registrations, workspaces
+from models.store import agents, answers, budgets, registrations, workspaces
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 
@@ -187,8 +187,9 @@ async def command_agent(agent: Named, verb: Verb, call: Operator, once: OnlyOnce
 
 async def _decide(agent: str, answer: DecisionStatus, body: AgentDecide, call: Call, once: OnlyOnce) -> Response:
     async def decide(session: AsyncSession) -> AgentView:
-        decided = await registrations.decide(session, agent, answer, body.explanation, call.principal, call.actor)
-        return await agent_view(session, decided)
+        asked = await registrations.question(session, call.workspace_id, agent, answer)
+        await answers.give(session, call.principal, asked, answer, body.explanation, call.request_id)
+        return await agent_view(session, await agents.require(session, call.workspace_id, agent))
 
     return await once.commit(decide)
 

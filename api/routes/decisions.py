@@ -23,7 +23,7 @@ from models.schemas import links
 from models.schemas.decisions import AnswerView, CostSoFar, DecisionCounts, DecisionResolve, DecisionView
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
-from models.store import budgets, costs, decisions, memory, registrations
+from models.store import answers, budgets, costs, decisions, memory
 from models.tables.missions import Decision
 
 routes = router("decisions")
@@ -90,15 +90,9 @@ async def resolve_decision(
         if agent := call.principal.own_agent:
             await decisions.require(session, call.workspace_id, decision_id, agent)
         given = (answer.status, answer.explanation)
-        decision = await decisions.resolve(session, call.principal, decision_id, *given, call.request_id)
-        if decision.status != DecisionStatus.PENDING.value:
+        decision = await answers.give(session, call.principal, decision_id, *given, call.request_id)
+        if decision.status != DecisionStatus.PENDING:
             resolved.append(decision)
-            if decision.kind == registrations.KIND:
-                await registrations.conclude(session, decision, call.actor)
-            if memory.is_about(decision):
-                await memory.conclude(session, decision, call.actor)
-        if decision.kind == budgets.KIND:
-            await budgets.answered(session, decision, call.actor)
         [view] = await _views(session, call.workspace_id, [decision])
         view.answers = await _answers(session, decision)
         return view

@@ -139,7 +139,12 @@ def is_about(decision: Decision) -> bool:
 
 
 async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> None:
-    """Keep or refuse a note as its decision says, in its transaction; doing it again changes nothing."""
+    """Keep or refuse a note as its decision says, in its transaction; doing it again changes nothing.
+
+    Others of this kind are about merges: their missions wait for them.
+    """
+    if not is_about(decision):
+        return
     to = NoteState.KEPT if decision.status == DecisionStatus.APPROVED else NoteState.REFUSED
     await _move(session, decision.workspace_id, decision.binding["memory_id"], to, actor)
     await governance.acknowledge(session, decision.workspace_id, decision.decision_id)  # no workflow waits for it

@@ -16,7 +16,7 @@ from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition
 from models.schemas.agents import AgentRegister
-from models.store import agents, api_keys, decisions, governance, keys, principals, questions, rows
+from models.store import agents, api_keys, governance, keys, principals, questions, rows
 from models.store.events import Actor
 from models.store.questions import Question
 from models.tables.agents import AgentRow
@@ -91,24 +91,19 @@ def decision_id(agent: AgentRow) -> str:
     return f"{agent.agent_id}.{KIND}"
 
 
-async def decide(
-    session: AsyncSession, name: str, answer: DecisionStatus, why: str, caller: Principal, actor: Actor
-) -> AgentRow:
-    """Approve or reject a registration, as its decision's answer.
+async def question(session: AsyncSession, workspace_id: str, name: str, answer: DecisionStatus) -> str:
+    """Name the decision on a registration that may be so answered.
 
     Raises:
-        Conflict: somebody did before, or it is no registration that waits.
+        IllegalTransition: it is none that waits.
     """
-    agent = await agents.require(session, caller.workspace_id, name)
+    agent = await agents.require(session, workspace_id, name)
     to = Registration.APPROVED if answer is DecisionStatus.APPROVED else Registration.REJECTED
     require_transition(REGISTRATION_TRANSITIONS, Registration(agent.registration), to)
-    decision = await decisions.resolve(session, caller, decision_id(agent), answer, why, actor.correlation_id)
-    if decision.status == DecisionStatus.PENDING:
-        return agent  # the policy wants more people to approve
-    return await conclude(session, decision, actor)
+    return decision_id(agent)
 
 
-async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> AgentRow:
+async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> None:
     """Do what an answered decision of this kind says, in its transaction.
 
     Raises:
@@ -129,7 +124,6 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> A
     await agents.tell(session, decided, told, actor, {"explanation": decision.explanation})
     await governance.acknowledge(session, agent.workspace_id, decision.decision_id)  # no workflow waits for it
     await session.refresh(decision)
-    return decided
 
 
 async def registrant(session: AsyncSession, token_digest: str) -> AgentRow | None:

@@ -11,7 +11,7 @@ from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.policy_names import FACTS
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import candidates, decisions, governance, policies, running
+from models.store import answers, candidates, decisions, governance, policies, running
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.missions import Candidate, Decision, Mission
@@ -52,7 +52,7 @@ async def settled(case: Case, answer: GovernanceAnswer, **info: int) -> Governan
 
 async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus, by: str = "anna") -> None:
     async with case.db.workspace(case.workspace_id) as session:
-        await decisions.resolve(session, human(case.workspace_id, by), answer.decision_id, status, "read it")
+        await answers.give(session, human(case.workspace_id, by), answer.decision_id, status, "read it")
 
 
 async def in_force(case: Case, source: str) -> None:

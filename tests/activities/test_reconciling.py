@@ -15,7 +15,7 @@ from models.domain.principals import Kind, Role
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.schemas.runs import RunCreate
 from models.settings import Settings
-from models.store import alerts, decisions, ledger, principals, runs
+from models.store import alerts, answers, ledger, principals, runs
 from models.store.ledger import Place
 from models.tables.budgets import Entry
 from models.tables.missions import Capa, Decision
@@ -72,7 +72,7 @@ async def test_an_answer_that_nobody_can_hear_is_laid_aside(shop: Shop, reconcil
     assert asked is not None
     async with case.db.workspace(case.workspace_id) as session:
         anna = human(case.workspace_id, "anna")
-        await decisions.resolve(session, anna, asked.decision_id, DecisionStatus.APPROVED, "yes")
+        await answers.give(session, anna, asked.decision_id, DecisionStatus.APPROVED, "yes")
     for _ in (1, 2):
         assert await ActivityEnvironment().run(reconciler.repeat_answers) == 0
     [decision] = await case.rows(Decision)

@@ -18,7 +18,7 @@ from models.domain.principals import Kind, Principal, Role
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
 from models.schemas.envelope import Success
-from models.store import api_keys, decisions, events, idempotency, missions, running
+from models.store import answers, api_keys, events, idempotency, missions, running
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
@@ -116,7 +116,7 @@ class TestARequestWithAKey:
         def approves(name: str) -> Change:
             by = Principal(workspace_id=team.workspace_id, key_id="k", name=name, kind=Kind.HUMAN, role=Role.ADMIN)
             yes = DecisionStatus.APPROVED
-            return lambda session: decisions.resolve(session, by, decision.decision_id, yes, "read it", "r")
+            return lambda session: answers.give(session, by, decision.decision_id, yes, "read it", "r")
 
         await overtaken(db, team, late=approves("admin"), quick=approves("operator"))
         told = await stream(db, team, decision.decision_id)

@@ -11,7 +11,7 @@ from models.domain.decisions import Terms
 from models.domain.events import EventType
 from models.domain.policy import Outcome, Risk
 from models.domain.states import DecisionStatus
-from models.store import decisions, governance, questions
+from models.store import answers, governance, questions
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.questions import Question
@@ -61,7 +61,7 @@ class Office:
     async def answer(self, by: str, status: DecisionStatus) -> None:
         """Answer as a person."""
         async with self.db.workspace(self.workspace_id) as session:
-            await decisions.resolve(session, human(self.workspace_id, by), "one", status, f"{by} read it", "request-2")
+            await answers.give(session, human(self.workspace_id, by), "one", status, f"{by} read it", "request-2")
 
 
 async def one_approves(office: Office) -> None:

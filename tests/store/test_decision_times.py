@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from models.domain.errors import Conflict
 from models.domain.states import DecisionStatus
-from models.store import decisions, governance
+from models.store import answers, governance
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
@@ -51,7 +51,7 @@ async def told(db: Database, team: Team) -> dict[str, int]:
 async def answer(db: Database, team: Team, name: str) -> None:
     async with db.workspace(team.workspace_id) as session:
         anna = human(team.workspace_id, "anna")
-        await decisions.resolve(session, anna, name, DecisionStatus.APPROVED, "read it")
+        await answers.give(session, anna, name, DecisionStatus.APPROVED, "read it")
 
 
 async def test_half_time_once_then_the_end_once(db: Database, team: Team, asked: None, clock: Clock) -> None:
@@ -112,7 +112,7 @@ async def answered(db: Database, team: Team) -> AsyncIterator[None]:
     """By a human."""
     async with db.workspace(team.workspace_id) as session:
         anna = human(team.workspace_id, "anna")
-        await decisions.resolve(session, anna, "one", DecisionStatus.APPROVED, "read it")
+        await answers.give(session, anna, "one", DecisionStatus.APPROVED, "read it")
         yield
 
 

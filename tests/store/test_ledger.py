@@ -18,7 +18,7 @@ from models.domain.policy import Level
 from models.domain.prices import Charge, Usage
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
-from models.store import budgets, decisions, ledger, runs
+from models.store import answers, ledger, runs
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
@@ -230,8 +230,7 @@ class TestCrossing:
             [asked] = await session.scalars(select(Decision).with_for_update())
             await ledger.settle(db, at(where, "2"), usd("9"), BOT)
             person = human(team.workspace_id, "olga", Role.ADMIN)
-            await decisions.resolve(session, person, asked.decision_id, DecisionStatus.APPROVED, "go")
-            await budgets.answered(session, asked, OLGA)
+            await answers.give(session, person, asked.decision_id, DecisionStatus.APPROVED, "go")
         found = await run_of(db, where)
         assert (found["status"], found["usd"], found["cap_usd"]) == ("blocked", 10, Decimal("0.25"))
         rows = await db.alone(team.workspace_id, "SELECT * FROM decision ORDER BY decision_id", {})

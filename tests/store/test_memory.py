@@ -10,7 +10,7 @@ from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus
 from models.schemas.memory import MemoryCreate
 from models.settings import Settings
-from models.store import decisions, governance, memory
+from models.store import answers, decisions, governance, memory
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
@@ -80,9 +80,8 @@ async def test_an_answer_s_deed_done_again_changes_nothing(db: Database, team: T
     note = await proposed(db, team)
     async with db.workspace(team.workspace_id) as session:
         anna, approved = human(team.workspace_id, "anna"), DecisionStatus.APPROVED
-        decision = await decisions.resolve(session, anna, note.decision_id or "", approved, "read it")
-        for _ in range(2):
-            await memory.conclude(session, decision, Actor("anna", "request-2"))
+        decision = await answers.give(session, anna, note.decision_id or "", approved, "read it")
+        await memory.conclude(session, decision, Actor("anna", "request-2"))
     first = await now(db, note)
     assert first == ("kept", "approved", True, ["memory.proposed", "memory.kept"])
     async with db.workspace(team.workspace_id) as session:
