@@ -27,7 +27,7 @@ from models.domain.states import DecisionStatus
 from models.store import decisions, governance, merge_slots, questions, running, stages
 from models.store.database import clock
 from models.store.events import Actor
-from models.store.governance import Grounds
+from models.store.governance import Grounds, Matter
 from models.store.policies import InForce, PolicyBook
 from models.tables.missions import Decision, Mission
 
@@ -99,18 +99,9 @@ class GovernanceActivities:
             # Whatever the policy says, only a human knows what is to become of such a merge.
             verdict = judged.model_copy(update={"outcome": Outcome.ASK, "reasons": (*judged.reasons, asked.detail)})
             shown = {"approve": "try the rollback again", "deny": "leave the merge", "merge_sha": mission.merge_sha}
-            decision = await governance.ask(
-                session,
-                ref,
-                ROLLBACK,
-                verdict,
-                shown,
-                None,
-                terms=await _terms(session, ROLLBACK, asked, mission, verdict, law),
-                expires_in=None,
-                actor=actor,
-                repeat=asked.repeat,
-            )
+            terms = await _terms(session, ROLLBACK, asked, mission, verdict, law)
+            matter = Matter(ref, ROLLBACK, verdict, shown, terms, repeat=asked.repeat)
+            decision = await governance.ask(session, matter, actor)
             answer, _ = await _read(session, decision)
             if answer.status is DecisionStatus.PENDING:
                 await stages.wait_for_decision(session, record, decision.decision_id)
@@ -129,17 +120,10 @@ class GovernanceActivities:
         judged = demanded(found, wanted.memory_write_scope, wanted.requires_governance_approval)
         binding = _binding(question, judged, law)
         verdict = await _rest(session, question, judged, binding, shown)
-        decision = await governance.ask(
-            session,
-            ref,
-            GOVERNANCE,
-            verdict,
-            shown,
-            binding.model_copy(update={"reasons": verdict.reasons}),
-            terms=await _terms(session, GOVERNANCE, question, mission, verdict, law),
-            expires_in=_expiry(mission),
-            actor=Actor(stages.WORKER, mission.correlation_id),
-        )
+        bound = binding.model_copy(update={"reasons": verdict.reasons})
+        terms = await _terms(session, GOVERNANCE, question, mission, verdict, law)
+        matter = Matter(ref, GOVERNANCE, verdict, shown, terms, bound, _expiry(mission))
+        decision = await governance.ask(session, matter, Actor(stages.WORKER, mission.correlation_id))
         answer, given = await _read(session, decision)
         if answer.status is DecisionStatus.PENDING:
             await stages.wait_for_decision(session, record, decision.decision_id)

@@ -31,34 +31,40 @@ def decision_id(ref: StageRef, kind: str, repeat: int = 0) -> str:
     return f"{ref.mission_id}.{kind}.{ref.round}.{repeat or ref.candidate}"
 
 
-async def ask(
-    session: AsyncSession,
-    ref: StageRef,
-    kind: str,
-    verdict: Verdict,
-    question: dict[str, Any],
-    binding: Binding | None,
-    *,
-    terms: Terms,
-    expires_in: timedelta | None,
-    actor: Actor,
-    repeat: int = 0,
-) -> Decision:
+@dataclass(frozen=True)
+class Matter:
+    """What a mission's stage asks: `shown` is what whoever answers sees, `binding` what the answer stands for.
+
+    `repeat` tells apart what a stage asks again and again of the same candidate in its round.
+    """
+
+    ref: StageRef
+    kind: str
+    verdict: Verdict
+    shown: dict[str, Any]
+    terms: Terms
+    binding: Binding | None = None
+    expires_in: timedelta | None = None
+    repeat: int = 0
+
+
+async def ask(session: AsyncSession, matter: Matter, actor: Actor) -> Decision:
     """Put a question, or find it already put. What the policy allows or denies is answered by it at once.
 
     The workflow, which asks, knows of such an answer.
     """
+    ref, verdict = matter.ref, matter.verdict
     asked = Question(
         ref.workspace_id,
-        decision_id(ref, kind, repeat),
-        kind,
+        decision_id(ref, matter.kind, matter.repeat),
+        matter.kind,
         verdict.risk,
         verdict.reasons,
-        shown=question,
-        binding=binding.model_dump(mode="json") if binding else {},
+        shown=matter.shown,
+        binding=matter.binding.model_dump(mode="json") if matter.binding else {},
         requested_by=actor.name,
-        terms=terms,
-        expires_in=expires_in,
+        terms=matter.terms,
+        expires_in=matter.expires_in,
         mission_id=ref.mission_id,
         round=ref.round,
         candidate=ref.candidate,

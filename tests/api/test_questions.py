@@ -19,6 +19,7 @@ from models.store import answers, governance
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
+from models.store.governance import Matter
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.budgets import told
 from tests.fixtures.git_repos import Repo
@@ -48,9 +49,7 @@ async def of_the_mission(db: Database, team: Team, mission_id: str) -> None:
     verdict, worker = merge_verdict(protected=True), Actor("worker", "mission")
     async with db.workspace(team.workspace_id) as session:
         await put(session, ref, verdict)
-        await governance.ask(
-            session, ref, "rollback", verdict, {}, None, terms=Terms(), expires_in=None, actor=worker, repeat=1
-        )
+        await governance.ask(session, Matter(ref, "rollback", verdict, {}, Terms(), repeat=1), worker)
 
 
 async def of_agents(agent: httpx2.AsyncClient, stranger: httpx2.AsyncClient, team: Team) -> None:
