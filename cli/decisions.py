@@ -90,7 +90,8 @@ def _resolve(client: Client, decision_id: str, answer: str, reason: str) -> None
 
     body = {"decision": answer, "explanation": reason}
     decision = client.api.post(f"/decisions/{decision_id}/resolve", body)
-    missing = f" ({len(decision['answers'])} of {decision['terms']['people']} approvals)"
+    given = sum(answer["counts"] for answer in decision["answers"])
+    missing = f" ({given} of {decision['terms']['people']} approvals)"
     more = missing if decision["status"] == "pending" else _alone(decision)
     client.answer(decision, lambda: word(decision["status"]).append(f" {line(decision_id)}{more}", style="none"))
 
@@ -119,7 +120,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             *((name.replace("_", " "), value) for name, value in decision["binding"].items() if name != "reasons"),
             ("asked by", ", ".join(decision["terms"]["requesters"])),
             ("takes", _takes(decision["terms"])),
-            *(("approved by", f"{a['principal']}: {a['explanation']}") for a in _earlier(decision)),
+            *(("approved by", _approval(answer)) for answer in _earlier(decision)),
             ("digest", decision["digest"]),
             ("cost so far", "{usd} USD, {tokens} tokens".format_map(decision["cost_so_far"])),
             ("expires", _expiry(decision)),
@@ -140,9 +141,13 @@ def _expiry(decision: dict[str, Any]) -> str:
 
 
 def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
-    """The approvals before the one that decided."""
-    answers: list[dict[str, Any]] = decision["answers"]
-    return answers[:-1] if decision["resolved_by"] else answers
+    """The approvals besides the answer that decided."""
+    return [answer for answer in decision["answers"] if answer["principal"] != decision["resolved_by"]]
+
+
+def _approval(answer: dict[str, Any]) -> str:
+    left = "" if answer["counts"] else " (left since, and counts no more)"
+    return f"{answer['principal']}{left}: {answer['explanation']}"
 
 
 def _takes(terms: dict[str, Any]) -> str:

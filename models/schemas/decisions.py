@@ -43,6 +43,8 @@ class AnswerView(BaseModel):
     answer: DecisionStatus
     explanation: str
     at: datetime
+    counts: bool = True
+    """False for the approval of who was removed or lowered while the decision is pending."""
 
 
 class DecisionCounts(BaseModel):

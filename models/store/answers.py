@@ -35,7 +35,8 @@ async def give(
 ) -> Decision:
     """Answer a pending decision, and do what its answer says; of two people at once one is first.
 
-    Where several must approve, it stays pending until the last of them has; one who denies is enough.
+    Where several must approve, it stays pending until the last of them has; one who denies is enough. Whoever was
+    removed or lowered since then has approved in vain.
 
     Raises:
         NotFound: no such decision.
@@ -57,13 +58,14 @@ async def _resolve(
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = Terms.model_validate(decision.terms)
     given = {each.principal for each in await decisions.answers(session, decision)} if terms.people > 1 else set()
+    approvals = len(given - await decisions.fallen(session, decision)) + 1 if given else 1
     own = by.name in terms.asking
     others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.asking)
     if refusal := terms.refusal(by, given, others=others):
         raise refusal
     await _keep_answer(session, decision, by, answer, explanation)
-    if answer is DecisionStatus.APPROVED and len(given) + 1 < terms.people:
-        data = {"approvals": len(given) + 1, "of": terms.people, "explanation": explanation}
+    if answer is DecisionStatus.APPROVED and approvals < terms.people:
+        data = {"approvals": approvals, "of": terms.people, "explanation": explanation}
         await questions.tell(session, decision, EventType.DECISION_APPROVAL_GIVEN, actor, data)
         return decision
     return await _close(session, decision, answer, explanation, actor, single_operator=own)
@@ -88,7 +90,9 @@ async def _keep_answer(
     session: AsyncSession, decision: Decision, by: Principal, answer: DecisionStatus, explanation: str
 ) -> None:
     row = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "principal": by.known_as}
-    await session.execute(insert(DecisionAnswer).values(**row, answer=answer.value, explanation=explanation))
+    # Transactions may begin in another order than they take the decision in.
+    at = func.mc_now() + (func.clock_timestamp() - func.now())
+    await session.execute(insert(DecisionAnswer).values(**row, answer=answer.value, explanation=explanation, at=at))
 
 
 async def _close(

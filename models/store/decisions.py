@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.contracts.pipeline import DecisionRef, StageRef
+from models.domain.decisions import Terms
 from models.domain.errors import NotFound
+from models.domain.principals import Role
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
 from models.schemas.pagination import PageRequest
@@ -16,6 +18,7 @@ from models.store import lists, pagination
 from models.store.pagination import Rows
 from models.tables.missions import Decision, Mission
 from models.tables.policies import DecisionAnswer
+from models.tables.workspaces import PrincipalRow
 
 SORTS: Mapping[str, tuple[Any, ...]] = {
     "requested_at": (col(Decision.requested_at), col(Decision.decision_id)),
@@ -48,6 +51,23 @@ async def answers(session: AsyncSession, decision: Decision) -> list[DecisionAns
         DecisionAnswer.decision_id == decision.decision_id,
     )
     return list(await session.scalars(select(DecisionAnswer).where(*of_it).order_by(col(DecisionAnswer.at))))
+
+
+async def fallen(session: AsyncSession, decision: Decision) -> set[str]:
+    """Name those whose approval counts no more: they have left the workspace, or may not answer such questions now."""
+    gone = or_(col(PrincipalRow.deactivated_at).is_not(None), col(PrincipalRow.role).not_in(_high_enough(decision)))
+    of_it = (
+        col(PrincipalRow.workspace_id) == DecisionAnswer.workspace_id,
+        col(PrincipalRow.name) == DecisionAnswer.principal,
+        DecisionAnswer.workspace_id == decision.workspace_id,
+        DecisionAnswer.decision_id == decision.decision_id,
+    )
+    return set(await session.scalars(select(DecisionAnswer.principal).where(*of_it, gone)))
+
+
+def _high_enough(decision: Decision) -> list[str]:
+    least = Terms.model_validate(decision.terms).role
+    return [role.value for role in Role if role.includes(least)]
 
 
 async def counts(

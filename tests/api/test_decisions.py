@@ -156,6 +156,22 @@ class TestWhoAnswers:
         assert (given["approvals"], given["of"]) == (1, 2)
         assert len(await events(db, team, name, "decision.approved")) == 1
 
+    @pytest.mark.parametrize("change", ["deactivated_at = now()", "role = 'observer'"])
+    async def test_who_left_has_approved_in_vain(
+        self, client: Caller, team: Team, ask: Ask, db: Database, change: str
+    ) -> None:
+        name = await ask(terms={"people": 2})
+        await client(team.operator).post(of(name, "/resolve"), json=YES)
+        async with db.system() as session:
+            lowered = f"UPDATE principal SET {change} WHERE workspace_id = :w AND name = 'operator'"  # noqa: S608
+            await session.execute(text(lowered), {"w": team.workspace_id})
+        second = (await client(team.admin).post(of(name, "/resolve"), json=YES)).json()["data"]
+        assert second["status"] == "pending"
+        counted = {one["principal"]: one["counts"] for one in second["answers"]}
+        assert counted == {"operator": False, "admin": True}
+        [_, told] = await events(db, team, name, "decision.approval_given")
+        assert (told["approvals"], told["of"]) == (1, 2)
+
     async def test_two_at_once_are_two(self, client: Caller, team: Team, ask: Ask) -> None:
         name = await ask(terms={"people": 2})
         keys = (team.operator, team.admin)

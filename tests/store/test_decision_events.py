@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from models.domain.decisions import Terms
 from models.domain.events import EventType
 from models.domain.policy import Outcome, Risk
 from models.domain.states import DecisionStatus
-from models.store import answers, governance, questions
+from models.store import answers, decisions, governance, questions
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.questions import Question
@@ -143,6 +144,18 @@ async def test_a_type_tells_the_same_whoever_answers(
         data: dict[str, Any] = event["data"]
         assert set(data) == COMMON | MORE.get(event["type"], set()), event["type"]
         assert (data["requested_by"], data["binding"]) == ("robot", {"which": "this"})
+
+
+async def test_answers_stand_in_their_order_whoever_began_first(db: Database, team: Team, clock: Clock) -> None:
+    office = Office(db, team.workspace_id, clock)
+    await office.ask(people=2)
+    async with db.workspace(team.workspace_id) as session:
+        await session.execute(text("SELECT pg_current_xact_id()"))
+        await office.answer("anna", YES)
+        bert = human(team.workspace_id, "bert")
+        last = await answers.give(session, bert, "one", YES, "bert read it", "request-3")
+        named = [one.principal for one in await decisions.answers(session, last)]
+    assert (last.resolved_by, named) == ("bert", ["anna", "bert"])
 
 
 def test_no_type_is_left_out() -> None:
