@@ -105,16 +105,24 @@ async def put(session: AsyncSession, question: Question, actor: Actor) -> Decisi
 
 async def tell(session: AsyncSession, decision: Decision, kind: EventType, actor: Actor) -> None:
     """Write an event about a decision as its row is now."""
-    names = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "type": kind.value}
-    await within(session)(_TELL, names | {"actor": actor.name, "correlation_id": actor.correlation_id})
-    mark_events(session)
+    await tell_all(session, decision.workspace_id, [decision.decision_id], kind, actor)
+
+
+async def tell_all(
+    session: AsyncSession, workspace_id: str, decision_ids: Sequence[str], kind: EventType, actor: Actor
+) -> None:
+    """Write an event about each of a workspace's decisions as its row is now."""
+    if decision_ids:
+        told = {"type": kind.value, "actor": actor.name, "correlation_id": actor.correlation_id}
+        await within(session)(_TELL, told | {"workspace_id": workspace_id, "decision_ids": decision_ids})
+        mark_events(session)
 
 
 _EVENT = f"""
     INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
     SELECT workspace_id, %(type)s, 'decision', decision_id, %(actor)s, %(correlation_id)s, {TOLD} FROM"""
 _PUT = f"WITH put AS ({inserted()}), told AS ({_EVENT} put) SELECT * FROM put"  # noqa: S608  # as above
-_TELL = f"{_EVENT} decision WHERE workspace_id = %(workspace_id)s AND decision_id = %(decision_id)s"
+_TELL = f"{_EVENT} decision WHERE workspace_id = %(workspace_id)s AND decision_id = ANY(%(decision_ids)s)"
 
 
 def _json(value: Any) -> str:

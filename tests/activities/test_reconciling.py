@@ -110,13 +110,16 @@ async def test_what_a_killed_process_held_is_given_back_in_time(
     assert {row["reserved_usd"] for row in await counters(shop.db, shop.workspace_id)} == {0}
 
 
-async def test_what_a_dead_holder_reserved_is_given_back(shop: Shop, reconciler: ReconcileActivities) -> None:
+@pytest.mark.parametrize("amount", ["0.1", "0"])
+async def test_what_a_dead_holder_reserved_is_given_back(
+    shop: Shop, reconciler: ReconcileActivities, amount: str
+) -> None:
     case = await shop.mission()
     async with case.db.workspace(case.workspace_id) as session:
         new = RunCreate(agent_id="bot", mission_id=case.mission_id)
         run_id = await runs.start(session, case.workspace_id, new, OPERATOR)
     place = Place(case.workspace_id, run_id, "1")
-    await ledger.reserve(case.db, place, Charge(Usage(), Decimal("0.1")), OPERATOR, timedelta(0))
+    await ledger.reserve(case.db, place, Charge(Usage(), Decimal(amount)), OPERATOR, timedelta(0))
     for _ in (1, 2):
         await ActivityEnvironment().run(reconciler.keep_house)
     async with case.db.workspace(case.workspace_id) as session:
@@ -145,30 +148,32 @@ async def states(shop: Shop) -> tuple[set[str | None], list[str]]:
 async def test_runs_that_nobody_will_end_are_ended(
     shop: Shop, reconciler: ReconcileActivities, database_url: str
 ) -> None:
-    """At once, but for what a run of an ended mission has reserved: that may be paid yet."""
+    """At once, but for what a run of an ended mission has reserved, also for nothing: that may be paid yet."""
     case = await (await shop.mission()).begun()
     async with case.db.system() as session:
         await add_agents(session, case.workspace_id, "gone", "here")
         await make_key(session, case.workspace_id, "gone", kind=Kind.AGENT)
     of_agent = await start(case.db, case.workspace_id, agent_id="gone")
     of_mission = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
+    free = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
     idle = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
-    held = Place(case.workspace_id, of_mission, "1")
-    await ledger.reserve(case.db, held, usd("0.1"), BOT, timedelta(hours=1))
+    for run_id, amount in ((of_mission, "0.1"), (free, "0")):
+        await ledger.reserve(case.db, Place(case.workspace_id, run_id, "1"), usd(amount), BOT, timedelta(hours=1))
     async with case.db.workspace(case.workspace_id) as session:
         caller = human(case.workspace_id, "olga", Role.ADMIN)
         await principals.deactivate(session, case.workspace_id, "gone", caller, OPERATOR)
     await closed(reconciler)
     for _ in range(2):
         await ActivityEnvironment().run(reconciler.keep_house)
-    assert await ends(case, of_agent, of_mission, idle) == [
+    assert await ends(case, of_agent, of_mission, free, idle) == [
         ("failed", "its agent was deactivated"),
+        (None, None),
         (None, None),
         ("failed", "its mission has ended"),
     ]
     async with clock_moved(database_url, "16 minutes"):
         await ActivityEnvironment().run(reconciler.keep_house)
-    assert (await ends(case, of_mission))[0] == ("failed", "its mission has ended")
+    assert await ends(case, of_mission, free) == [("failed", "its mission has ended")] * 2
 
 
 @pytest.mark.parametrize("ended", ["registration = 'deactivated'", "status = 'stopped'"])
