@@ -167,7 +167,7 @@ class ReconcileActivities:
 
     async def _each(
         self,
-        parts: "Parts",
+        parts: Parts,
         find: Callable[[AsyncSession], Awaitable[Sequence[T]]],
         do: Callable[[T], Awaitable[object]],
     ) -> None:
