@@ -216,12 +216,18 @@ OVERDUE = f"""
 """  # noqa: S608  # as above
 """What was held for too long, so that its holder must have died: of all workspaces, and only of runs that go on."""
 
+
+def _question(limit: str) -> str:
+    """Name what is asked about a limit: one question each time that it is crossed."""
+    return f"'budget.' || {limit}.scope || '.' || {limit}.subject || '.' || {limit}.crossings"
+
+
 PASSED = f"""
     SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r
     JOIN budget b ON b.workspace_id = r.workspace_id AND b.period = '' AND b.crossed AND (
         (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id))
     JOIN decision d ON d.workspace_id = b.workspace_id
-    AND d.decision_id = 'budget.' || b.scope || '.' || b.subject || '.' || b.crossings AND d.status = 'pending'
+    AND d.decision_id = {_question("b")} AND d.status = 'pending'
     WHERE {_THE_RUN} AND (
         b.settled_usd + b.reserved_usd >= CAST(d.binding->>'cap_usd' AS numeric)
         OR b.settled_tokens + b.reserved_tokens >= CAST(d.binding->>'cap_tokens' AS bigint)
@@ -243,7 +249,7 @@ CONTAIN = f"""
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id
     ), asked AS (
-        {inserted("%(decision_id)s || '.' || crossings", "FROM closed WHERE %(is_asked)s")}
+        {inserted(_question("closed"), "FROM closed WHERE %(is_asked)s")}
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, type, kind, id, %(actor)s, %(correlation_id)s, data FROM (
