@@ -1,10 +1,10 @@
 """What the reconciler does: it compares Postgres with Temporal, and Postgres says in the end what is true."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,6 +33,7 @@ from models.store import (
     claims,
     configuration,
     governance,
+    idempotency,
     ledger,
     memory,
     reconciling,
@@ -42,13 +43,14 @@ from models.store import (
     stages,
 )
 from models.store.events import Actor
+from models.store.ledger import Place
 from models.tables.missions import Mission
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 RECONCILER = "reconciler"
 RUNNING_MISSIONS = "WorkflowType = 'CodingPipelineWorkflow' AND ExecutionStatus = 'Running'"
-EVENT_RETENTION_DAYS = 30
 AT_ONCE = 200
 """Decisions that one pass reminds of or expires, alerts that it ends: their events fit into one short transaction."""
 
@@ -59,6 +61,28 @@ class Signals:
 
     decision_resolved: Callable[[Any, DecisionRef], Awaitable[None] | None]
     runs_changed: Callable[[Any], Awaitable[None]]
+
+
+@dataclass
+class Parts:
+    """Parts of a pass, each of which fails alone: that one did is told when all others are done."""
+
+    failed: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def one(self, name: str, about: object = None) -> Iterator[None]:
+        """Go on after it, whatever happens in it."""
+        try:
+            yield
+        except Exception:
+            log.exception("part_of_pass_failed", part=name, about=about)
+            self.failed.add(name)
+
+    def require_all(self) -> None:
+        """Raise `Unavailable` (`pass_incomplete`) where one failed."""
+        if self.failed:
+            told = f"of the pass these failed, and are tried again in the next: {', '.join(sorted(self.failed))}"
+            raise Unavailable("pass_incomplete", f"{told}; the worker's log says why")
 
 
 class ReconcileActivities:
@@ -74,19 +98,27 @@ class ReconcileActivities:
         """Expire what nobody answered in time, and tell workflows of all they have not acknowledged; how many.
 
         Before, what a limit blocked goes on where its window has turned.
+
+        Raises:
+            Unavailable: `pass_incomplete`, where a part failed; all others were done.
         """
+        parts, told = Parts(), 0
         async with heartbeating():
-            async with self._db.system() as session:
-                await blocks.turn_windows(session, _this_pass())
-            async with self._db.system() as session:
-                await governance.tell_half_time(session, _this_pass(), AT_ONCE)
-                await governance.expire_overdue(session, _this_pass(), AT_ONCE)
-                await memory.refuse_expired(session, _this_pass())
+            for part in (blocks.turn_windows, _expire):
+                with parts.one(part.__name__):
+                    async with self._db.system() as session:
+                        await part(session, _this_pass())
             async with self._db.system() as session:
                 unheard = await reconciling.unacknowledged(session)
                 unheeded = await blocks.unheeded(session)
-            told = [await self._tell(workspace_id, ref) for workspace_id, ref in unheard]
-            return sum(told) + sum([await self._tell_of_runs(*mission) for mission in unheeded])
+            for workspace_id, answer in unheard:
+                with parts.one("tell", answer.decision_id):
+                    told += await self._tell(workspace_id, answer)
+            for mission in unheeded:
+                with parts.one("tell_of_runs", mission):
+                    told += await self._tell_of_runs(*mission)
+        parts.require_all()
+        return told
 
     @activity.defn
     async def close_ended(self) -> int:
@@ -107,29 +139,58 @@ class ReconcileActivities:
 
     @activity.defn
     async def keep_house(self) -> None:
-        """Make the coming months' event partitions, let go of what is over or was held too long, tell of news."""
-        async with heartbeating():
-            async with self._db.system() as session:
-                await reconciling.keep_house(session, EVENT_RETENTION_DAYS)
-            parts = (self._note_configuration, self._publish_key, agents.sweep, self._end_alerts, self._give_back)
-            for part in parts:
-                async with self._db.system() as session:
-                    await part(session)
-            async with self._db.system() as session:
-                held = await ledger.overdue(session)
-                orphans, answered = await runs.orphans(session), await budgets.asked_of_ended(session)
-            for place in held:
-                await ledger.release(self._db, place, _this_pass())
-            for orphan in orphans:
-                await self._end_run(*orphan)
-            for workspace_id, run_id in answered:
-                async with self._db.workspace(workspace_id) as session:
-                    await budgets.close_run(session, workspace_id, run_id, _this_pass())
+        """Make the coming months' event partitions, let go of what is over or was held too long, tell of news.
 
-    async def _end_run(self, workspace_id: str, run_id: str, why: str) -> None:
+        Raises:
+            Unavailable: `pass_incomplete`, where a part failed; all others were done.
+        """
+        parts = Parts()
+        async with heartbeating():
+            for part in (
+                reconciling.make_partitions,
+                reconciling.drop_partitions,
+                idempotency.forget_old,
+                reconciling.forget_sessions,
+                self._note_configuration,
+                self._publish_key,
+                agents.sweep,
+                self._end_alerts,
+                self._give_back,
+            ):
+                with parts.one(part.__name__):
+                    async with self._db.system() as session:
+                        await part(session)
+            await self._each(parts, ledger.overdue, self._release)
+            await self._each(parts, runs.orphans, self._end_run)
+            await self._each(parts, budgets.asked_of_ended, self._close_run)
+        parts.require_all()
+
+    async def _each(
+        self,
+        parts: Parts,
+        find: Callable[[AsyncSession], Awaitable[Sequence[T]]],
+        do: Callable[[T], Awaitable[object]],
+    ) -> None:
+        with parts.one(find.__name__):
+            async with self._db.system() as session:
+                found = await find(session)
+            for one in found:
+                with parts.one(do.__name__, one):
+                    await do(one)
+
+    async def _release(self, place: Place) -> None:
+        await ledger.release(self._db, place, _this_pass())
+
+    async def _end_run(self, orphan: tuple[str, str, str]) -> None:
+        workspace_id, run_id, why = orphan
         with suppress(Conflict):  # somebody else has ended it meanwhile
             async with self._db.workspace(workspace_id) as session:
                 await runs.end(session, workspace_id, run_id, RunStatus.FAILED, why, _this_pass())
+
+    async def _close_run(self, ended: tuple[str, str]) -> None:
+        workspace_id, run_id = ended
+        async with self._db.workspace(workspace_id) as session:
+            await budgets.close_run(session, workspace_id, run_id, _this_pass())
 
     async def _note_configuration(self, session: AsyncSession) -> None:
         """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""
@@ -204,6 +265,13 @@ class ReconcileActivities:
         if status in (WorkflowExecutionStatus.RUNNING, None):
             return None
         return f"its workflow ended in Temporal as {status.name.lower()}"
+
+
+async def _expire(session: AsyncSession, actor: Actor) -> None:
+    """Remind of questions when half of their time is over, and end those whose time is."""
+    await governance.tell_half_time(session, actor, AT_ONCE)
+    await governance.expire_overdue(session, actor, AT_ONCE)
+    await memory.refuse_expired(session, actor)
 
 
 def _this_pass() -> Actor:

@@ -1,7 +1,6 @@
 """`mission-control budget …` and `mission-control cost`: what may be spent, and what was."""
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -76,14 +75,10 @@ def set_budget(
     """
     if usd is None and tokens is None:
         raise typer.BadParameter("say how much: --usd, --tokens, or both; `none` is no limit", param_hint="--usd")
-    if owner == "agent":
-        name = client.api.get(f"/agents/{quote(name, safe='')}")["name"]
-    key = {"scope": scope, "owner": owner, "name": name}
-    known: dict[str, Any] = next((cap for cap in client.api.get("/budgets")["items"] if key.items() <= cap.items()), {})
-    said = {"cap_usd": known.get("cap_usd"), "cap_tokens": known.get("cap_tokens")}
+    said: dict[str, Any] = {"scope": scope, "owner": owner, "name": name}
     said |= {} if usd is None else {"cap_usd": None if usd == NONE else usd}
     said |= {} if tokens is None else {"cap_tokens": _tokens(tokens)}
-    made = client.api.put("/budgets", key | said)
+    made = client.api.patch("/budgets", said)
     owner = f"{made['owner']} {made['name']}".rstrip()
     client.answer(made, f"{made['scope']} of {owner}: {_caps(made)}")
 

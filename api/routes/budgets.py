@@ -12,9 +12,9 @@ from api.deps import Admin, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from api.views import page_of
 from models.contracts.missions import Named
-from models.domain.budgets import Owner, Scope
+from models.domain.budgets import Key, Owner, Scope
 from models.domain.errors import NotFound
-from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitSet, LimitView, Sum
+from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitChange, LimitSet, LimitView, Sum
 from models.schemas.envelope import Page, Success
 from models.schemas.names import TicketName
 from models.schemas.pagination import MAX_OFFSET, PageRequest
@@ -37,13 +37,30 @@ async def set_budget(new: LimitSet, call: Admin, once: OnlyOnce, missions: ToMis
     """Set a cap. A higher one lets blocked runs go on at once; a lower one takes back nothing that was promised."""
 
     async def set_limit(session: AsyncSession) -> LimitView:
-        key = new.key
-        if key.owner is Owner.AGENT:  # by name or id; nobody else's cap would ever hold
-            key = replace(key, name=(await agents.require(session, call.workspace_id, key.name)).name)
+        key = await _key(session, call.workspace_id, new.key)
         await budgets.set_limit(session, call.workspace_id, key, new.cap, call.actor)
         return await budgets.view(session, call.workspace_id, key)
 
     return told(await once.commit(set_limit), missions)
+
+
+@routes.patch("/budgets", response_model=Success[LimitView])
+async def change_budget(change: LimitChange, call: Admin, once: OnlyOnce, missions: ToMissions) -> Response:
+    """Change the dollars of a cap, its tokens, or both; what is left out stays, whoever set it meanwhile."""
+
+    async def change_limit(session: AsyncSession) -> LimitView:
+        key = await _key(session, call.workspace_id, change.key)
+        await budgets.change_limit(session, call.workspace_id, key, change.change, call.actor)
+        return await budgets.view(session, call.workspace_id, key)
+
+    return told(await once.commit(change_limit), missions)
+
+
+async def _key(session: AsyncSession, workspace_id: str, key: Key) -> Key:
+    """Find an agent by name or id: nobody else's cap would ever hold."""
+    if key.owner is not Owner.AGENT:
+        return key
+    return replace(key, name=(await agents.require(session, workspace_id, key.name)).name)
 
 
 @routes.get("/budgets/spending")

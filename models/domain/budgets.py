@@ -145,6 +145,8 @@ def require_level(registered: Level, wanted: Level | None) -> None:
         )
 
 
+MAX_RESERVATIONS = 1_000
+"""Open at a time in one run: far more calls than an agent makes at once, so the others were forgotten."""
 LOOP = "loop"
 """What blocks a run that repeats a failing call, where a scope's name blocks one that was too expensive."""
 MAX_SAME_RETRIES = 3

@@ -16,6 +16,8 @@ from models.domain.states import DecisionStatus
 TOOL_ACTION = "tool_action"
 """The kind of the decision that asks whether a call may be made."""
 EXPIRES_IN = timedelta(hours=24)
+MAX_ASKED = 200
+"""Questions of one run that wait at a time: people read no more, and all of them end with the run at once."""
 MAX_ARGUMENTS = 16_384
 """Bytes of JSON: people read them, and every pattern of `secret_paths` is held against them."""
 

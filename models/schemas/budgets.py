@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -14,24 +14,17 @@ from models.schemas.envelope import Body
 _NAMED = {Owner.LEVEL: Level, Owner.CATEGORY: Category}
 
 
-class LimitSet(Body):
-    """Gives a limit a cap: of a level, a category, or one agent, ticket or run. Null is no cap."""
+class LimitNamed(Body):
+    """Names a cap: of which limit, and of which level, category, agent, ticket or run."""
 
     scope: Scope
     owner: Owner
     name: Annotated[str, Field(max_length=256)] = ""
-    cap_usd: Usd | None
-    cap_tokens: TokenCap | None
 
     @property
     def key(self) -> Key:
         """Which cap it is."""
         return Key(self.scope, self.owner, self.name)
-
-    @property
-    def cap(self) -> Cap:
-        """What it becomes."""
-        return Cap(self.cap_usd, self.cap_tokens)
 
     @field_validator("name")
     @classmethod
@@ -40,7 +33,7 @@ class LimitSet(Body):
         return spell(name) if name else name
 
     @model_validator(mode="after")
-    def _can_be(self) -> "LimitSet":
+    def _can_be(self) -> Self:
         if self.owner not in OWNERS[self.scope]:
             known = ", ".join(OWNERS[self.scope])
             raise ValueError(f"the limit {self.scope.value} has caps of: {known}")
@@ -48,6 +41,37 @@ class LimitSet(Body):
             raise ValueError("`name` says whose cap it is, and a workspace's has none")
         if (kind := _NAMED.get(self.owner)) and self.name not in list(kind):
             raise ValueError(f"`name` must be one of: {', '.join(kind)}")
+        return self
+
+
+class LimitSet(LimitNamed):
+    """Gives a limit a cap. Null is no cap."""
+
+    cap_usd: Usd | None
+    cap_tokens: TokenCap | None
+
+    @property
+    def cap(self) -> Cap:
+        """What it becomes."""
+        return Cap(self.cap_usd, self.cap_tokens)
+
+
+class LimitChange(LimitNamed):
+    """Changes a cap: what is left out of it stays. Null is no cap."""
+
+    cap_usd: Usd | None = None
+    cap_tokens: TokenCap | None = None
+
+    @property
+    def change(self) -> dict[str, Any]:
+        """What becomes of which part."""
+        parts = {"usd": "cap_usd", "tokens": "cap_tokens"}
+        return {part: getattr(self, name) for part, name in parts.items() if name in self.model_fields_set}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.change:
+            raise ValueError("say what to change: `cap_usd`, `cap_tokens` or both")
         return self
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import delete, func, or_, text
+from sqlalchemy import delete, exists, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -47,9 +47,13 @@ async def limits(session: AsyncSession, workspace_id: str, *names: str | None) -
 
 async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
     """List all caps that hold, but for those of runs that have ended, in the order of the limits."""
-    ended = select(Run.run_id).where(Run.workspace_id == workspace_id, col(Run.ended_at).is_not(None))
-    lasts = or_(col(BudgetLimit.owner) != Owner.RUN.value, col(BudgetLimit.name).not_in(ended))
-    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, lasts))
+    of_ended = exists().where(
+        col(BudgetLimit.owner) == Owner.RUN.value,  # few have one, and only these runs are looked at
+        col(Run.workspace_id) == col(BudgetLimit.workspace_id),
+        col(Run.run_id) == col(BudgetLimit.name),
+        col(Run.ended_at).is_not(None),
+    )
+    rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, ~of_ended))
     known = {_key(row): row for row in rows}
     caps = {**DEFAULTS, **{key: Cap(row.cap_usd, row.cap_tokens) for key, row in known.items()}}
     order = list(Scope)
@@ -216,7 +220,7 @@ async def contain(
     }
     question = Question(
         crossed["workspace_id"],
-        f"{KIND}.{scope.value}.{crossed['subject']}",
+        "",  # `CONTAIN` names it, by how often the limit was crossed
         KIND,
         Risk.YELLOW,
         [reason(crossed)],

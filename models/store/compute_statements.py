@@ -37,18 +37,19 @@ RESERVE = f"""
         SELECT * FROM m WHERE NOT EXISTS (SELECT FROM run WHERE {_RUN}) AND NOT EXISTS (SELECT FROM budget_limit
         WHERE workspace_id = %(workspace_id)s AND scope = 'run' AND owner = 'run' AND name = %(mission_id)s)
     ), promised AS (
-        INSERT INTO budget AS b (workspace_id, scope, subject, period, cap_usd, cap_tokens, reserved_usd)
-        SELECT %(workspace_id)s, 'workspace_month', '', month, l.cap_usd, l.cap_tokens, CAST(%(usd)s AS numeric)
+        INSERT INTO budget AS b (workspace_id, scope, subject, period, cap_usd, cap_tokens, reserved_usd, reservations)
+        SELECT %(workspace_id)s, 'workspace_month', '', month, l.cap_usd, l.cap_tokens, CAST(%(usd)s AS numeric), 1
         FROM plain LEFT JOIN {_LIMIT}
         WHERE COALESCE(l.cap_usd >= %(usd)s AND l.cap_usd > 0, true) AND COALESCE(l.cap_tokens > 0, true)
         ON CONFLICT (workspace_id, scope, subject, period)
-        DO UPDATE SET reserved_usd = b.reserved_usd + EXCLUDED.reserved_usd WHERE NOT b.crossed
+        DO UPDATE SET reserved_usd = b.reserved_usd + EXCLUDED.reserved_usd, reservations = b.reservations + 1
+        WHERE NOT b.crossed
         AND COALESCE(b.settled_usd + b.reserved_usd + EXCLUDED.reserved_usd <= b.cap_usd, true)
         AND COALESCE(b.settled_usd < b.cap_usd, true) AND COALESCE(b.settled_tokens < b.cap_tokens, true)
         RETURNING period
     ), own AS (
-        INSERT INTO budget (workspace_id, scope, subject, period, reserved_usd)
-        SELECT %(workspace_id)s, 'run', %(mission_id)s, '', %(usd)s FROM promised
+        INSERT INTO budget (workspace_id, scope, subject, period, reserved_usd, reservations)
+        SELECT %(workspace_id)s, 'run', %(mission_id)s, '', %(usd)s, 1 FROM promised
     ), made AS (
         INSERT INTO run (workspace_id, run_id, mission_id, created_by)
         SELECT %(workspace_id)s, %(mission_id)s, %(mission_id)s, 'worker' FROM promised
@@ -71,6 +72,7 @@ MADE = f"""
 PAY = f"""
     WITH due AS (
         SELECT COALESCE(m.started_at, m.created_at) AS began, COALESCE(h.usd, 0) AS held,
+        CASE WHEN h.usd IS NULL THEN 0 ELSE 1 END AS reservations,
         COALESCE(h.day, {_DAY}) AS day, COALESCE(h.month, {_MONTH}) AS month
         FROM mission m LEFT JOIN (SELECT * {_HELD}) h ON true
         WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = %(mission_id)s
@@ -84,14 +86,16 @@ PAY = f"""
         INSERT INTO budget AS b (workspace_id, scope, subject, period, settled_usd, calls)
         SELECT %(workspace_id)s, 'run', %(mission_id)s, '', usd, calls FROM due, cost
         ON CONFLICT (workspace_id, scope, subject, period) DO UPDATE SET calls = b.calls + EXCLUDED.calls,
-        settled_usd = b.settled_usd + EXCLUDED.settled_usd, reserved_usd = b.reserved_usd - (SELECT held FROM due)
+        settled_usd = b.settled_usd + EXCLUDED.settled_usd, reserved_usd = b.reserved_usd - (SELECT held FROM due),
+        reservations = b.reservations - (SELECT reservations FROM due)
         RETURNING subject
     ), all_of_month AS (
         INSERT INTO budget AS b (workspace_id, scope, subject, period, cap_usd, cap_tokens, settled_usd, calls)
         SELECT %(workspace_id)s, 'workspace_month', '', month, l.cap_usd, l.cap_tokens, usd, calls
         FROM own, due, cost LEFT JOIN {_LIMIT}
         ON CONFLICT (workspace_id, scope, subject, period) DO UPDATE SET calls = b.calls + EXCLUDED.calls,
-        settled_usd = b.settled_usd + EXCLUDED.settled_usd, reserved_usd = b.reserved_usd - (SELECT held FROM due)
+        settled_usd = b.settled_usd + EXCLUDED.settled_usd, reserved_usd = b.reserved_usd - (SELECT held FROM due),
+        reservations = b.reservations - (SELECT reservations FROM due)
         RETURNING period
     ), ended AS (
         INSERT INTO run (workspace_id, run_id, mission_id, status, created_by, started_at, ended_at)

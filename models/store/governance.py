@@ -22,7 +22,7 @@ from models.domain.system_acts import require_may_set
 from models.store.compute_statements import COMPUTING
 from models.store.database import within
 from models.store.events import Actor
-from models.store.questions import EVENTS, POLICY, Question, put, tell
+from models.store.questions import EVENTS, POLICY, Question, put, tell, tell_all
 from models.tables.missions import Candidate, Decision, Mission
 
 
@@ -173,6 +173,7 @@ async def withdraw_about(
 
     `bound` names, for some of what a question binds, the values that are meant.
     """
+    require_may_set(actor.name, DecisionStatus.CANCELED)
     asked = (
         select(Decision.decision_id)
         .where(Decision.workspace_id == workspace_id, Decision.kind == kind)
@@ -180,8 +181,13 @@ async def withdraw_about(
         .where(*(col(Decision.binding)[name].astext.in_(meant) for name, meant in bound.items()))
         .with_for_update(skip_locked=True)
     )
-    for name in list(await session.scalars(asked)):
-        await withdraw(session, workspace_id, name, actor)
+    closed = (
+        update(Decision)
+        .where(col(Decision.workspace_id) == workspace_id, col(Decision.decision_id).in_(asked))
+        .values(_closed(DecisionStatus.CANCELED, actor))
+    )
+    names = list(await session.scalars(closed.returning(col(Decision.decision_id))))
+    await tell_all(session, workspace_id, names, EVENTS[DecisionStatus.CANCELED], actor)
 
 
 async def expire_overdue(session: AsyncSession, actor: Actor, limit: int) -> int:
@@ -263,10 +269,15 @@ async def _close(
             col(Decision.status).in_(sources(DECISION_TRANSITIONS, to)),
             *conditions,
         )
-        .values(status=to.value, resolved_by=actor.name, resolved_at=func.mc_now(), acknowledged_at=func.mc_now())
+        .values(_closed(to, actor))
     )
     closed = await session.execute(statement)
     decision = await session.get(Decision, (workspace_id, name), populate_existing=True)
     if closed.rowcount and decision is not None:  # type: ignore[attr-defined]  # an UPDATE's result has it
         await tell(session, decision, EVENTS[to], actor)
     return decision
+
+
+def _closed(to: DecisionStatus, actor: Actor) -> dict[str, Any]:
+    now = func.mc_now()
+    return {"status": to.value, "resolved_by": actor.name, "resolved_at": now, "acknowledged_at": now}

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import written
+from models.domain.budgets import MAX_RESERVATIONS, written
 from models.domain.errors import Conflict, MissionControlError, NotFound
 from models.domain.prices import Charge
 from models.store import budgets
@@ -25,9 +25,9 @@ from models.store.ledger_statements import (
     LOCK,
     LOCK_ALL,
     LOCK_HELD,
-    OPEN,
     OVERDUE,
     PAID,
+    RELEASE_ALL,
     RESERVE,
     SETTLED,
 )
@@ -60,7 +60,7 @@ async def reserve(db: Database, place: Place, wanted: Charge, actor: Actor, last
 
     Raises:
         Conflict: `budget_exceeded` by the limit that was hit first, and the run is blocked; `budget_reserved` where
-            begun calls hold what is left; `run_blocked`, `run_ended`.
+            begun calls hold what is left; `too_many_reservations`; `run_blocked`, `run_ended`.
         NotFound: `run_not_found`.
     """
     await _spend(db, place, _amounts(wanted, actor) | {"lasts": lasts}, actor)
@@ -84,8 +84,11 @@ async def reserve_within(
 
 
 async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> None:
-    """Reserve and settle a call at once, for those who tell of it when it is over; raises what `reserve` does."""
-    values = place.key | _amounts(paid, actor) | {"lasts": LASTS, "kind": "settle", "ready": False}
+    """Reserve and settle a call at once, for those who tell of it when it is over; raises what `reserve` does.
+
+    It stays open for no moment, however many others are.
+    """
+    values = place.key | _amounts(paid, actor) | {"lasts": LASTS, "most": None, "kind": "settle", "ready": False}
     found = await _spend(db, place, values, actor, (FINISH, values))
     if found and found[0]["verdict"] == "crosses":  # what was reserved and released before is not reserved again
         async with db.workspace(place.workspace_id) as session:
@@ -152,9 +155,7 @@ async def release_all(session: AsyncSession, workspace_id: str, run_id: str, act
     """Give back what a run that ends still holds; nothing can be reserved beside it until the transaction ends."""
     ask, run = within(session), {"workspace_id": workspace_id, "run_id": run_id}
     await ask(LOCK_ALL, run)
-    for row in await ask(OPEN, run):
-        place = Place(workspace_id, run_id, row["cost_id"])
-        await ask(FINISH, place.key | NOTHING | {"holder": actor.name, "kind": "release", "ready": True})
+    await ask(RELEASE_ALL, run | {"holder": actor.name})
 
 
 async def overdue(session: AsyncSession) -> list[Place]:
@@ -226,6 +227,9 @@ def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
     if verdict == "full":
         wait = "what is left is promised to calls that have begun: settle or release them, or ask for less"
         return Conflict("budget_reserved", f"{budgets.described(found)}; {wait}", **budgets.named(found))
+    if verdict == "crowded":
+        why = f"the run has {MAX_RESERVATIONS} open reservations; settle or release those whose calls are over"
+        return Conflict("too_many_reservations", why)
     return budgets.exceeded(found)
 
 
@@ -239,6 +243,7 @@ def _amounts(charge: Charge, actor: Actor) -> dict[str, Any]:
         "calls": usage.calls,
         "usd": charge.usd,
         "unpriced": charge.unpriced,
+        "most": MAX_RESERVATIONS,
         "holder": actor.name,
         "reason": None,
     }

@@ -68,6 +68,7 @@ _ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, 
 _SPENT = "%(tokens_in)s, %(tokens_out)s, %(calls)s, %(usd)s"
 
 # `over`: it would not fit even if all that is promised came to nothing. `full`: it fits once begun calls cost less.
+# `crowded`: its run has more begun calls than it may have.
 RESERVE = f"""
     WITH r AS (
         SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {_RUN}
@@ -91,6 +92,8 @@ RESERVE = f"""
             WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
             WHEN (SELECT is_over FROM hit) THEN 'over'
             WHEN EXISTS (SELECT FROM hit) THEN 'full'
+            WHEN EXISTS (SELECT FROM looked WHERE scope = 'run' AND reservations >= CAST(%(most)s AS integer))
+            THEN 'crowded'
             ELSE 'granted' END AS verdict FROM r
     ), held AS (
         INSERT INTO ledger ({_ROW})
@@ -98,8 +101,8 @@ RESERVE = f"""
         %(unpriced)s, false, %(holder)s, mc_now() + CAST(%(lasts)s AS interval), NULL, day, month, mc_now()
         FROM r, said WHERE verdict = 'granted' RETURNING 1
     ), promised AS (
-        UPDATE budget b SET reserved_usd = b.reserved_usd + %(usd)s, reserved_tokens = b.reserved_tokens + %(tokens)s
-        FROM k, held WHERE {_COUNTER}
+        UPDATE budget b SET reserved_usd = b.reserved_usd + %(usd)s, reserved_tokens = b.reserved_tokens + %(tokens)s,
+        reservations = b.reservations + 1 FROM k, held WHERE {_COUNTER}
     ), goes_on AS (
         UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL
         WHERE {_RUN} AND status IS NOT NULL AND EXISTS (SELECT FROM held)
@@ -139,6 +142,7 @@ FINISH = f"""
         UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s, settled_tokens = b.settled_tokens + %(tokens)s,
         reserved_usd = b.reserved_usd - CASE WHEN is_late THEN 0 ELSE l.usd END,
         reserved_tokens = b.reserved_tokens - CASE WHEN is_late THEN 0 ELSE l.tokens_in + l.tokens_out END,
+        reservations = b.reservations - CASE WHEN is_late THEN 0 ELSE 1 END,
         calls = b.calls + %(calls)s
         FROM k, l, said, done WHERE {_COUNTER}
     )
@@ -183,30 +187,47 @@ SETTLED = f"""
     SELECT usd, tokens_in + tokens_out AS tokens FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'settle'
 """  # noqa: S608  # as above
 
-OPEN = f"""
-    SELECT l.cost_id FROM ledger l WHERE l.{_RUN.replace("AND ", "AND l.")} AND l.kind = 'reserve'
-    AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id AND e.run_id = l.run_id
-    AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release')) ORDER BY l.cost_id
-"""  # noqa: S608  # as above
-"""What a run still holds."""
+# Without statistics the planner would rather read, for each reservation of a run, the ends of all of them.
+_IS_OPEN = """l.kind = 'reserve' AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id
+    AND e.run_id = l.run_id AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release') OFFSET 0)"""
 
-OVERDUE = """
+RELEASE_ALL = f"""
+    WITH l AS (
+        SELECT * FROM ledger l WHERE {_RUN} AND {_IS_OPEN}
+    ), done AS (
+        INSERT INTO ledger ({_ROW})
+        SELECT workspace_id, run_id, cost_id, 'release', agent_id, ticket_id, mission_id, model, 0, 0, 0, 0, false,
+        false, %(holder)s, NULL, NULL, day, month, mc_now() FROM l
+    ), k AS (
+        SELECT k.scope, k.subject, k.period, sum(l.usd) AS usd, sum(l.tokens_in + l.tokens_out) AS tokens,
+        count(*) AS number FROM l, LATERAL {_keys("l", "l.day", "l.month")} WHERE k.subject IS NOT NULL GROUP BY 1, 2, 3
+    )
+    UPDATE budget b SET reserved_usd = b.reserved_usd - k.usd, reserved_tokens = b.reserved_tokens - k.tokens,
+    reservations = b.reservations - k.number FROM k WHERE {_COUNTER}
+"""  # noqa: S608  # as above
+"""Gives back all that a run still holds, however much it is."""
+
+OVERDUE = f"""
     SELECT l.workspace_id, l.run_id, l.cost_id FROM run r
     JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
-    JOIN ledger l ON l.workspace_id = r.workspace_id AND l.run_id = r.run_id AND l.kind = 'reserve'
-    WHERE r.ended_at IS NULL AND (b.reserved_usd > 0 OR b.reserved_tokens > 0) AND l.held_until < mc_now()
-    AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id AND e.run_id = l.run_id
-    AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release'))
+    JOIN ledger l ON l.workspace_id = r.workspace_id AND l.run_id = r.run_id
+    WHERE r.ended_at IS NULL AND b.reservations > 0 AND l.held_until < mc_now() AND {_IS_OPEN}
     ORDER BY l.held_until LIMIT %(limit)s
-"""
+"""  # noqa: S608  # as above
 """What was held for too long, so that its holder must have died: of all workspaces, and only of runs that go on."""
+
+
+def _question(limit: str) -> str:
+    """Name what is asked about a limit: one question each time that it is crossed."""
+    return f"'budget.' || {limit}.scope || '.' || {limit}.subject || '.' || {limit}.crossings"
+
 
 PASSED = f"""
     SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r
     JOIN budget b ON b.workspace_id = r.workspace_id AND b.period = '' AND b.crossed AND (
         (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id))
     JOIN decision d ON d.workspace_id = b.workspace_id
-    AND d.decision_id = 'budget.' || b.scope || '.' || b.subject || '.' || b.crossings AND d.status = 'pending'
+    AND d.decision_id = {_question("b")} AND d.status = 'pending'
     WHERE {_THE_RUN} AND (
         b.settled_usd + b.reserved_usd >= CAST(d.binding->>'cap_usd' AS numeric)
         OR b.settled_tokens + b.reserved_tokens >= CAST(d.binding->>'cap_tokens' AS bigint)
@@ -228,7 +249,7 @@ CONTAIN = f"""
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id
     ), asked AS (
-        {inserted("%(decision_id)s || '.' || crossings", "FROM closed WHERE %(is_asked)s")}
+        {inserted(_question("closed"), "FROM closed WHERE %(is_asked)s")}
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, type, kind, id, %(actor)s, %(correlation_id)s, data FROM (

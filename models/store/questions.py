@@ -108,10 +108,23 @@ async def tell(
     session: AsyncSession, decision: Decision, kind: EventType, actor: Actor, given: Mapping[str, Any] | None = None
 ) -> None:
     """Write an event about a decision as its row is now, and what was `given` without changing the row."""
-    values = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id, "type": kind.value}
-    values |= {"actor": actor.name, "correlation_id": actor.correlation_id, "given": _json(given or {})}
-    await within(session)(_TELL, values)
-    mark_events(session)
+    await tell_all(session, decision.workspace_id, [decision.decision_id], kind, actor, given)
+
+
+async def tell_all(
+    session: AsyncSession,
+    workspace_id: str,
+    decision_ids: Sequence[str],
+    kind: EventType,
+    actor: Actor,
+    given: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an event about each of a workspace's decisions as its row is now, and what was `given` besides."""
+    if decision_ids:
+        about = {"workspace_id": workspace_id, "decision_ids": decision_ids, "given": _json(given or {})}
+        told = {"type": kind.value, "actor": actor.name, "correlation_id": actor.correlation_id}
+        await within(session)(_TELL, about | told)
+        mark_events(session)
 
 
 _EVENT = f"""
@@ -119,7 +132,7 @@ _EVENT = f"""
     SELECT workspace_id, %(type)s, 'decision', decision_id, %(actor)s, %(correlation_id)s, {TOLD}"""
 _PUT = f"WITH put AS ({inserted()}), told AS ({_EVENT} FROM put) SELECT * FROM put"  # noqa: S608  # as above
 _TELL = f"""{_EVENT} || CAST(%(given)s AS jsonb) FROM decision
-    WHERE workspace_id = %(workspace_id)s AND decision_id = %(decision_id)s"""
+    WHERE workspace_id = %(workspace_id)s AND decision_id = ANY(%(decision_ids)s)"""
 
 
 def _json(value: Any) -> str:

@@ -10,10 +10,13 @@ from sqlmodel import col, select
 from models.contracts.pipeline import CloseInput, DecisionRef
 from models.contracts.reconciling import Leftover
 from models.domain.states import DecisionStatus, MissionStatus
-from models.store import decisions, idempotency
+from models.store import decisions
 from models.tables.missions import Decision, Mission, Workbench
 
 BATCH = 1000
+EVENT_RETENTION_DAYS = 30
+FORGOTTEN_AT_ONCE = 50_000
+"""Browser sessions: a pass removes more of them than come between two."""
 OF_ONE_HOST = 50
 """Leftovers that a host is asked for in one pass: one that is gone costs each pass this much."""
 SELDOM, ONE_PASS = 600, 15
@@ -84,12 +87,23 @@ async def open_workbenches_of_ended(session: AsyncSession) -> list[Leftover]:
     ]
 
 
-async def keep_house(session: AsyncSession, retention_days: int) -> None:
-    """Make partitions ahead, drop those wholly past retention, forget old idempotency keys and sessions."""
+async def make_partitions(session: AsyncSession) -> None:
+    """Make the coming months' partitions of events."""
     await session.execute(text("SELECT mc_event_partitions(3)"))
-    await session.execute(
-        text("SELECT mc_drop_event_partitions((mc_now() - make_interval(days => :days))::date)"),
-        {"days": retention_days},
-    )
-    await idempotency.forget_old(session)
-    await session.execute(text("DELETE FROM browser_session WHERE expires_at < mc_now()"))
+
+
+async def drop_partitions(session: AsyncSession) -> None:
+    """Drop those that are wholly past retention."""
+    await session.execute(_DROP, {"days": EVENT_RETENTION_DAYS})
+
+
+async def forget_sessions(session: AsyncSession) -> None:
+    """Forget browser sessions that ran out, some of them where they are many."""
+    await session.execute(_FORGET, {"limit": FORGOTTEN_AT_ONCE})
+
+
+_DROP = text("SELECT mc_drop_event_partitions((mc_now() - make_interval(days => :days))::date)")
+_FORGET = text(
+    "DELETE FROM browser_session WHERE ctid = ANY(ARRAY("
+    "SELECT ctid FROM browser_session WHERE expires_at < mc_now() LIMIT :limit))"
+)

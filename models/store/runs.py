@@ -126,7 +126,7 @@ _ORPHANS = """
     AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
     LEFT JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
     WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR (m.mission_id IS NOT NULL AND (
-    COALESCE(b.reserved_usd + b.reserved_tokens, 0) = 0 OR m.ended_at < mc_now() - CAST(%(grace)s AS interval))))
+    COALESCE(b.reservations, 0) = 0 OR m.ended_at < mc_now() - CAST(%(grace)s AS interval))))
     LIMIT %(limit)s
 """
 

@@ -19,6 +19,7 @@ from models.domain.principals import Principal
 from models.domain.states import DecisionStatus
 from models.domain.tool_calls import (
     EXPIRES_IN,
+    MAX_ASKED,
     TOOL_ACTION,
     CallStatus,
     Said,
@@ -59,7 +60,7 @@ async def log(
     The fourth retry with the same error blocks the run (LOOP-04).
 
     Raises:
-        Conflict: `run_ended`, `run_blocked`.
+        Conflict: `run_ended`, `run_blocked`, `too_many_asked`.
     """
     if call.usd is not None:  # before the run is locked: whoever sets a cap locks them the other way round
         await budgets.prepare(session, asking.caller.workspace_id, run_id)
@@ -201,6 +202,7 @@ async def _judge(session: AsyncSession, book: PolicyBook, wanted: _Wanted) -> di
 async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: InForce) -> Decision:
     """Put the question whether a call may be made. The policy puts it, in the name of whoever wants to call."""
     run, requesters = wanted.run, wanted.requesters
+    await _require_room(session, run)
     spent = await runs.find(session, run.workspace_id, run.run_id)
     asked = Question(
         run.workspace_id,
@@ -215,6 +217,19 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
         expires_in=EXPIRES_IN,
     )
     return await questions.put(session, asked, Actor(questions.POLICY, wanted.asking.actor.correlation_id))
+
+
+async def _require_room(session: AsyncSession, run: Run) -> None:
+    """Ask no more than people can answer; nobody else asks for the run, which is locked."""
+    waiting = select(func.count()).where(
+        Decision.workspace_id == run.workspace_id,
+        Decision.status == DecisionStatus.PENDING.value,
+        Decision.kind == TOOL_ACTION,
+        col(Decision.binding)["run_id"].astext == run.run_id,
+    )
+    if (await session.scalars(waiting)).one() >= MAX_ASKED:
+        told = f"{MAX_ASKED} calls of the run wait for an answer already; ask again once some have one"
+        raise Conflict("too_many_asked", told)
 
 
 async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> dict[str, Any]:

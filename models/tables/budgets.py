@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, Numeric, text
+from sqlalchemy import BigInteger, Integer, Numeric, text
 from sqlmodel import Field
 
 from models.tables.base import SQLModel, Time, big, key, names, no, now, time
@@ -80,7 +80,8 @@ class BudgetLimit(SQLModel, table=True):
 class Budget(SQLModel, table=True):
     """What one run, ticket, agent's day or workspace's month may spend, has spent and has promised to spend.
 
-    Once `crossed`, nothing more is granted until the cap is raised; a new window has a row of its own.
+    `reservations` are the open ones, also of free calls. Once `crossed`, nothing more is granted until the cap is
+    raised; a new window has a row of its own.
     """
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
@@ -95,6 +96,7 @@ class Budget(SQLModel, table=True):
     reserved_usd: Decimal = _nothing(Numeric)
     settled_tokens: int = _nothing(BigInteger)
     reserved_tokens: int = _nothing(BigInteger)
+    reservations: int = _nothing(Integer)
     calls: int = _nothing(BigInteger)
     crossed: bool = no()
     crossings: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})

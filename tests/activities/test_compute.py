@@ -57,6 +57,7 @@ class TestReserve:
         [entry] = await case.rows(Entry)
         assert (entry.kind, entry.usd, entry.held_until) == ("reserve", RESERVED, None)
         assert ((await month(case))["reserved_usd"], (await own_run(case)).status) == (RESERVED, None)
+        assert [row["reservations"] for row in await counters(case.db, case.workspace_id)] == [1, 1]
         async with clock_moved(database_url, "1 year"), case.db.system() as session:
             assert case.workspace_id not in [place.workspace_id for place in await ledger.overdue(session)]
 
@@ -73,7 +74,8 @@ class TestReserve:
         refused = [answer for answer in answers if answer is not None]
         assert len(refused) == 3
         assert all(isinstance(answer, ComputeReserved) for answer in refused), "others hold it, and may need less"
-        assert (await month(first))["reserved_usd"] == 4 * RESERVED
+        held = await month(first)
+        assert (held["reserved_usd"], held["reservations"]) == (4 * RESERVED, 4)
 
     async def test_a_cap_that_leaves_too_little_blocks_the_run_until_it_is_raised(self, shop: Shop) -> None:
         await cap(shop.db, shop.workspace_id, MONTH, "0.01")
@@ -142,7 +144,7 @@ class TestSettle:
         assert (run.status, run.ended_at is not None) == ("failed", True)
         assert (entry.unpriced, entry.overrun, entry.calls) == (False, False, 1)
         for row in await counters(case.db, case.workspace_id):
-            assert (row["settled_usd"], row["reserved_usd"]) == (entry.usd, 0)
+            assert (row["settled_usd"], row["reserved_usd"], row["reservations"]) == (entry.usd, 0, 0)
 
     async def test_all_missions_of_a_month_count_together(self, shop: Shop) -> None:
         first = await (await shop.mission()).patched()

@@ -9,7 +9,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
 from models.domain.budgets import Key, Owner, Scope
-from models.domain.errors import Conflict
+from models.domain.errors import Conflict, Unavailable
 from models.domain.prices import Charge, Usage
 from models.domain.principals import Kind, Role
 from models.domain.states import DecisionStatus, MissionOutcome
@@ -25,6 +25,7 @@ from tests.fixtures.budgets import BOT, cap, clock_moved, counters, place, start
 from tests.fixtures.killing import eventually_whole, require_whole, spend_until_killed
 from tests.fixtures.runs import human
 from tests.fixtures.servers import TemporalServer
+from tests.fixtures.sql import rows
 from tests.fixtures.stage_hosts import OPERATOR, Case, Shop, do
 from worker.registry import MISSION_SIGNALS
 from workflows.client import connect
@@ -95,6 +96,68 @@ async def test_keeping_house_twice_is_harmless(reconciler: ReconcileActivities) 
         await ActivityEnvironment().run(reconciler.keep_house)
 
 
+BREAK = """
+CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'broken'; END$$;
+CREATE TRIGGER broken BEFORE UPDATE ON run FOR EACH ROW WHEN (NEW.run_id = '{0}') EXECUTE FUNCTION broken();
+CREATE TRIGGER broken BEFORE INSERT ON ledger FOR EACH ROW WHEN (NEW.run_id = '{1}') EXECUTE FUNCTION broken();
+ALTER FUNCTION mc_event_partitions RENAME TO mended;
+"""
+MEND = "DROP FUNCTION broken CASCADE; ALTER FUNCTION mended RENAME TO mc_event_partitions"
+
+
+async def test_a_part_that_fails_hides_no_other(shop: Shop, reconciler: ReconcileActivities, database_url: str) -> None:
+    async with shop.db.system() as session:
+        await add_agents(session, shop.workspace_id, "gone")
+    ended = [await start(shop.db, shop.workspace_id, agent_id="gone") for _ in range(2)]
+    held = [await start(shop.db, shop.workspace_id) for _ in range(2)]
+    for run_id in held:
+        await ledger.reserve(shop.db, Place(shop.workspace_id, run_id, "1"), usd("0.1"), BOT, timedelta(0))
+    async with shop.db.system() as session:
+        await session.execute(text("UPDATE agent SET registration = 'deactivated' WHERE name = 'gone'"))
+        first = next(run_id for _, run_id, _ in await runs.orphans(session) if run_id in ended)
+    rows(database_url, BREAK.format(first, held[0]))
+    try:
+        with pytest.raises(Unavailable) as told:
+            await ActivityEnvironment().run(reconciler.keep_house)
+    finally:
+        rows(database_url, MEND)
+    assert told.value.code == "pass_incomplete"
+    assert ": _end_run, _release, make_partitions; the worker's log" in told.value.message
+    assert await done(shop) == ([one for one in ended if one != first], held[1:])
+    await ActivityEnvironment().run(reconciler.keep_house)
+    assert await done(shop) == (ended, held)
+
+
+async def done(shop: Shop) -> tuple[list[str], list[str]]:
+    """The runs that have ended, and those that were given back what they held, in the order of their start."""
+    runs_in_order = "SELECT run_id FROM run WHERE {} ORDER BY started_at"
+    given_back = "run_id IN (SELECT run_id FROM ledger WHERE kind = 'release')"
+    ended, given = [
+        [row["run_id"] for row in await shop.db.alone(shop.workspace_id, runs_in_order.format(which), {})]
+        for which in ("ended_at IS NOT NULL", given_back)
+    ]
+    return ended, given
+
+
+async def test_an_expiry_that_fails_hides_no_answer(
+    shop: Shop, reconciler: ReconcileActivities, database_url: str
+) -> None:
+    case = await (await shop.mission(registered={"protected": True})).patched()
+    asked = (await case.settle()).answer
+    assert asked is not None
+    async with case.db.workspace(case.workspace_id) as session:
+        anna = human(case.workspace_id, "anna")
+        await answers.give(session, anna, asked.decision_id, DecisionStatus.APPROVED, "yes")
+    rows(database_url, "ALTER TABLE memory_note RENAME TO mended")
+    try:
+        with pytest.raises(Unavailable, match="_expire"):
+            await ActivityEnvironment().run(reconciler.repeat_answers)
+    finally:
+        rows(database_url, "ALTER TABLE mended RENAME TO memory_note")
+    [decision] = await case.rows(Decision)
+    assert decision.acknowledged_at is not None
+
+
 @pytest.mark.timeout(120)
 async def test_what_a_killed_process_held_is_given_back_in_time(
     shop: Shop, reconciler: ReconcileActivities, database_url: str
@@ -110,13 +173,16 @@ async def test_what_a_killed_process_held_is_given_back_in_time(
     assert {row["reserved_usd"] for row in await counters(shop.db, shop.workspace_id)} == {0}
 
 
-async def test_what_a_dead_holder_reserved_is_given_back(shop: Shop, reconciler: ReconcileActivities) -> None:
+@pytest.mark.parametrize("amount", ["0.1", "0"])
+async def test_what_a_dead_holder_reserved_is_given_back(
+    shop: Shop, reconciler: ReconcileActivities, amount: str
+) -> None:
     case = await shop.mission()
     async with case.db.workspace(case.workspace_id) as session:
         new = RunCreate(agent_id="bot", mission_id=case.mission_id)
         run_id = await runs.start(session, case.workspace_id, new, OPERATOR)
     place = Place(case.workspace_id, run_id, "1")
-    await ledger.reserve(case.db, place, Charge(Usage(), Decimal("0.1")), OPERATOR, timedelta(0))
+    await ledger.reserve(case.db, place, Charge(Usage(), Decimal(amount)), OPERATOR, timedelta(0))
     for _ in (1, 2):
         await ActivityEnvironment().run(reconciler.keep_house)
     async with case.db.workspace(case.workspace_id) as session:
@@ -145,30 +211,32 @@ async def states(shop: Shop) -> tuple[set[str | None], list[str]]:
 async def test_runs_that_nobody_will_end_are_ended(
     shop: Shop, reconciler: ReconcileActivities, database_url: str
 ) -> None:
-    """At once, but for what a run of an ended mission has reserved: that may be paid yet."""
+    """At once, but for what a run of an ended mission has reserved, also for nothing: that may be paid yet."""
     case = await (await shop.mission()).begun()
     async with case.db.system() as session:
         await add_agents(session, case.workspace_id, "gone", "here")
         await make_key(session, case.workspace_id, "gone", kind=Kind.AGENT)
     of_agent = await start(case.db, case.workspace_id, agent_id="gone")
     of_mission = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
+    free = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
     idle = await start(case.db, case.workspace_id, agent_id="here", mission_id=case.mission_id)
-    held = Place(case.workspace_id, of_mission, "1")
-    await ledger.reserve(case.db, held, usd("0.1"), BOT, timedelta(hours=1))
+    for run_id, amount in ((of_mission, "0.1"), (free, "0")):
+        await ledger.reserve(case.db, Place(case.workspace_id, run_id, "1"), usd(amount), BOT, timedelta(hours=1))
     async with case.db.workspace(case.workspace_id) as session:
         caller = human(case.workspace_id, "olga", Role.ADMIN)
         await principals.deactivate(session, case.workspace_id, "gone", caller, OPERATOR)
     await closed(reconciler)
     for _ in range(2):
         await ActivityEnvironment().run(reconciler.keep_house)
-    assert await ends(case, of_agent, of_mission, idle) == [
+    assert await ends(case, of_agent, of_mission, free, idle) == [
         ("failed", "its agent was deactivated"),
+        (None, None),
         (None, None),
         ("failed", "its mission has ended"),
     ]
     async with clock_moved(database_url, "16 minutes"):
         await ActivityEnvironment().run(reconciler.keep_house)
-    assert (await ends(case, of_mission))[0] == ("failed", "its mission has ended")
+    assert await ends(case, of_mission, free) == [("failed", "its mission has ended")] * 2
 
 
 @pytest.mark.parametrize("ended", ["registration = 'deactivated'", "status = 'stopped'"])

@@ -19,6 +19,7 @@ LIMIT = '{"scope": "run", "owner": "level", "name": "lead", "cap_usd": "1", "cap
 ACT = '{"action": "mission.merge", "as": {"kind": "service"}, '
 AMOUNTS = {
     ("PUT", "/budgets", LIMIT): ("cap_usd", "cap_tokens"),
+    ("PATCH", "/budgets", LIMIT): ("cap_usd", "cap_tokens"),
     ("POST", "/runs/{run_id}/costs", "{"): ("usd", "tokens_in", "tokens_out", "calls"),
     ("POST", "/runs/{run_id}/reservations", "{"): ("usd", "tokens_in", "tokens_out", "calls", "hold_seconds"),
     ("POST", "/runs/{run_id}/reservations/{cost_id}/settle", "{"): ("usd", "tokens_in", "tokens_out", "calls"),

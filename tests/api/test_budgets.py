@@ -1,5 +1,6 @@
 """Caps over HTTP, and what was paid, summed up in every way."""
 
+import asyncio
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -74,6 +75,32 @@ class TestLimits:
         assert refusal(await api.put(elsewhere, json={"cap_tokens": 1})) == (404, "workspace_not_found")
         for bad in ({}, {"cap_tokens": -1}, {"cap_tokens": 1.5}, {"cap_tokens": 10**30}):
             assert (await api.put(place, json=bad)).status_code == 422
+
+    async def test_what_is_not_said_of_a_cap_stays(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, db: Database
+    ) -> None:
+        key = {"scope": "run", "owner": "level", "name": "intern"}
+        for admin in (team.operator, team.observer, team.agent, team.service):
+            assert refusal(await client(admin).patch(BUDGETS, json=key | {"cap_usd": "1"})) == (403, "not_permitted")
+        seen = []
+        for change in ({"cap_tokens": 900}, {"cap_usd": "0.5"}, {"cap_tokens": None}, {"cap_usd": None}):
+            answer = (await api.patch(BUDGETS, json=key | change)).json()["data"]
+            seen.append((answer["cap_usd"], answer["cap_tokens"]))
+        assert seen == [("0.25", 900), ("0.5", 900), ("0.5", None), (None, None)], "the default's dollars first"
+        assert len(await told(db, team.workspace_id, "budget.changed")) == 4
+        assert "say what to change" in (await api.patch(BUDGETS, json=key)).text
+        for bad in ({}, {"cap_usd": "-1"}, {"cap_tokens": 1.5}, {"cap_usd": "1", "owner": "workspace"}):
+            assert (await api.patch(BUDGETS, json=key | bad)).status_code == 422
+        lost = {"scope": "agent_day", "owner": "agent", "name": "bot", "cap_usd": "3"}
+        assert refusal(await api.patch(BUDGETS, json=lost)) == (404, "agent_not_found")
+
+    async def test_two_admins_change_a_cap_at_once(self, api: httpx2.AsyncClient) -> None:
+        key = {"scope": "run", "owner": "level", "name": "lead"}
+        for number in range(1, 9):
+            changes = ({"cap_usd": str(number)}, {"cap_tokens": number})
+            await asyncio.gather(*(api.patch(BUDGETS, json=key | change) for change in changes))
+            [now] = [row for row in (await api.get(BUDGETS)).json()["data"]["items"] if key.items() <= row.items()]
+            assert (now["cap_usd"], now["cap_tokens"]) == (str(number), number)
 
     async def test_a_categorys_cap_is_an_admins_to_edit(self, api: httpx2.AsyncClient) -> None:
         new = {"scope": "ticket", "owner": "category", "name": "engineering", "cap_usd": "8.5", "cap_tokens": None}

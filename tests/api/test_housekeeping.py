@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
 from sqlalchemy import text
 
@@ -82,9 +83,26 @@ async def test_sessions_that_ran_out_are_forgotten(db: Database, team: Team) -> 
     async with db.system() as session:
         await session.execute(statement, {"name": "old", "left": "-1 minute", **known})
         await session.execute(statement, {"name": "new", "left": "1 minute", **known})
-        await reconciling.keep_house(session, 30)
+        await reconciling.forget_sessions(session)
         left = await session.scalars(text("SELECT right(digest, 3) FROM browser_session"))
         assert list(left) == ["new"]
+
+
+async def test_a_pass_forgets_so_many_sessions(db: Database, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciling, "FORGOTTEN_AT_ONCE", 2)
+    fill = (
+        "INSERT INTO browser_session (workspace_id, digest, key_id, expires_at)"
+        " SELECT workspace_id, key_id || n, key_id, now() - interval '1 minute' FROM api_key, generate_series(1, 5) n"
+        " WHERE workspace_id = :workspace AND role = :role"
+    )
+    left = text("SELECT count(*) FROM browser_session WHERE workspace_id = :workspace AND expires_at < now()")
+    counts = []
+    async with db.system() as session:
+        await session.execute(text(fill), {"workspace": team.workspace_id, "role": Role.ADMIN.value})
+        for _ in range(3):
+            await reconciling.forget_sessions(session)
+            counts.append(await session.scalar(left, {"workspace": team.workspace_id}))
+    assert counts == [3, 1, 0]
 
 
 class TestLeftovers:

@@ -19,7 +19,7 @@ from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.schemas.envelope import Body, Success
 from models.settings import Settings
-from models.store import events, idempotency, reconciling
+from models.store import events, idempotency
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team, running
 
@@ -160,7 +160,7 @@ class TestCommit:
             await session.execute(
                 text("UPDATE idempotency SET created_at = now() - interval '49 hours' WHERE idempotency_key = 'old'")
             )
-            await reconciling.keep_house(session, retention_days=30)
+            await idempotency.forget_old(session)
         answers = [await api.post("/api/v1/notes", json={"text": "a"}, headers=keyed(key)) for key in ("old", "new")]
         assert ["idempotency-replayed" in answer.headers for answer in answers] == [False, True]
 

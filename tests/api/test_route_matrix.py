@@ -95,6 +95,7 @@ GET    /runs/{run_id}/tool-calls/{number}           A B M O D
 POST   /runs/{run_id}/tool-calls/{number}/end       A D S
 GET    /budgets                                     A B M O D
 PUT    /budgets                                     D
+PATCH  /budgets                                     D
 GET    /budgets/spending                            A B M O D
 GET    /costs                                       A B M O D
 GET    /alerts                                      A B M O D
@@ -150,6 +151,7 @@ WITHOUT_NAMES: dict[str, dict[str, Any]] = {
     "POST /activity": {"agent_id": "agent", "input": "i", "reasoning": "r", "output": "o"},
     "POST /runs": {"agent_id": "agent"},
     "PUT /budgets": {"scope": "run", "owner": "level", "name": "lead", "cap_usd": "2", "cap_tokens": None},
+    "PATCH /budgets": {"scope": "run", "owner": "level", "name": "lead", "cap_usd": "2"},
     "POST /capa": {"title": "t", "cause": "c", "severity": "low"},
     "POST /memory": {"kind": "playbook_note", "title": "t", "body": "b"},
     "POST /events": {"type": "subsystem.report", "subject": {"kind": "s", "id": "x"}},

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from models.domain.principals import Kind
+from models.domain.tool_calls import MAX_ASKED
 from models.store import governance
 from models.store.connections import plain
 from models.store.database import Database
@@ -308,6 +309,26 @@ class TestAsking:
             async with db.system() as session:
                 await governance.expire_overdue(session, Actor("reconciler", "pass"), 100)
         assert (await now(agent, run, asked))["reason"] == "denied: nobody answered in time"
+
+    async def test_so_many_wait_and_no_more(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database, team: Team
+    ) -> None:
+        asked = await call(agent, run, "shell")
+        copies = text(
+            "INSERT INTO decision"
+            " (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, binding)"
+            " SELECT workspace_id, decision_id || n, kind, round, candidate, status, risk, requested_by, binding"
+            " FROM decision, generate_series(2, :most) n WHERE decision_id = :one"
+        )
+        async with db.workspace(team.workspace_id) as session:
+            await session.execute(copies, {"most": MAX_ASKED, "one": asked["decision_id"]})
+        wanted = {"tool": "shell"}
+        assert refusal(await agent.post(f"{run}/tool-calls", json=wanted)) == (409, "too_many_asked")
+        assert (await call(agent, run, "read_db"))["number"] == asked["number"] + 1, "nothing is kept of it"
+        other = f"{RUNS}/{(await agent.post(RUNS, json={})).json()['data']['run_id']}"
+        assert (await call(agent, other, "shell"))["status"] == "pending"
+        assert (await answer(api, asked, NO)).status_code == 200
+        assert (await call(agent, run, "shell"))["status"] == "pending"
 
     async def test_the_end_of_the_run_takes_the_question_back(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str

@@ -58,6 +58,9 @@ class Model:
         of_ticket: list[Counter] = [("ticket", ticket)] if ticket else []
         return [("run", run), *of_ticket, ("agent_day", agent), ("workspace_month", "")]
 
+    def open(self, counter: Counter) -> int:
+        return sum(held.kinds == {"reserve"} and counter in self.of(run) for (run, _), held in self.held.items())
+
     def contain(self, run: int, counter: Counter) -> None:
         self.crossed.add(counter)
         self.blocked.setdefault(run, counter)
@@ -169,13 +172,14 @@ class Real:
         name = self.runs[subject] if scope == "run" else subject
         await cap(self.db, self.workspace, Key(Scope(scope), OWNERS[scope], name), f"{amount / 100}")
 
-    async def seen(self) -> dict[Counter, tuple[int, int, int, bool]]:
+    async def seen(self) -> dict[Counter, tuple[int, int, int, int, bool]]:
         rows = await counters(self.db, self.workspace)
         return {
             (row["scope"], self.runs.index(row["subject"]) if row["scope"] == "run" else row["subject"]): (
                 int(row["cap_usd"] * 100),
                 int(row["settled_usd"] * 100),
                 int(row["reserved_usd"] * 100),
+                row["reservations"],
                 row["crossed"],
             )
             for row in rows
@@ -209,10 +213,11 @@ async def test_it_is_what_the_model_says(db: Database, steps: list[tuple[Any, ..
         assert await real.do(name, *values) == getattr(model, name)(*values), (name, values)
         seen = await real.seen()
         assert seen == {
-            one: (model.caps[one], model.settled[one], model.reserved[one], one in model.crossed) for one in CAPPED
+            one: (model.caps[one], model.settled[one], model.reserved[one], model.open(one), one in model.crossed)
+            for one in CAPPED
         }
         assert await real.blocked() == set(model.blocked)
-        if any(settled + reserved > most for most, settled, reserved, _ in seen.values()):
+        if any(settled + reserved > most for most, settled, reserved, *_ in seen.values()):
             assert any(row["overrun"] for row in await entries(db, real.workspace))
 
 
@@ -220,5 +225,5 @@ async def test_the_model_and_the_ledger_can_differ(db: Database) -> None:
     """The comparison can fail: a model that forgets a call is told from what was done."""
     real, model = await made(db), Model()
     await real.do("spend", 0, 0, 10)
-    assert (await real.seen())["run", 0] != (model.caps["run", 0], model.settled["run", 0], 0, False)
+    assert (await real.seen())["run", 0] != (model.caps["run", 0], model.settled["run", 0], 0, 0, False)
     assert await real.do("spend", 0, 1, 60) == "budget_exceeded"

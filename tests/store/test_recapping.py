@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from models.domain.budgets import MONTH, Cap, Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict, NotFound
@@ -33,6 +34,29 @@ async def test_a_cap_waits_for_no_run_that_has_ended(db: Database, team: Team, d
         holder.execute("SELECT FROM budget WHERE scope = 'run' AND subject = %s FOR UPDATE", [over.run_id])
         await cap(db, team.workspace_id, INTERNS, "3")
     assert [(await run_of(db, where))["cap_usd"] for where in (over, going)] == [Decimal("0.25"), 3]
+
+
+RUNS = """
+INSERT INTO run (workspace_id, run_id, created_by, status, ended_at)
+SELECT :workspace, 'run_' || n, 'x', 'success', now() FROM generate_series(1, 5000) n
+"""
+READ = """
+SELECT COALESCE(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = 'run'
+"""
+
+
+async def test_the_list_of_caps_reads_no_more_runs_than_have_one(db: Database, team: Team) -> None:
+    over, going = [await place(db, team.workspace_id) for _ in range(2)]
+    for where in (over, going):
+        await cap(db, team.workspace_id, Key(Scope.RUN, Owner.RUN, where.run_id), "3")
+    await ended(db, over)
+    async with db.workspace(team.workspace_id) as session:
+        await session.execute(text(RUNS), {"workspace": team.workspace_id})
+    async with db.workspace(team.workspace_id) as session:
+        before = (await session.scalars(text(READ))).one()
+        listed = await budgets.views(session, team.workspace_id)
+        assert (await session.scalars(text(READ))).one() - before <= 2
+    assert [view.name for view in listed if view.owner is Owner.RUN] == [going.run_id]
 
 
 async def test_a_day_that_is_over_keeps_the_cap_that_held(db: Database, team: Team, database_url: str) -> None:

@@ -59,6 +59,36 @@ def test_a_name_is_one_part_of_the_address(noun: str) -> None:
     assert (ended.exit_code, [path.rpartition("/")[2] for path in asked]) == (1, ["x%2F..%2Fy%3Fz"])
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--usd", "8"], {"cap_usd": "8"}),
+        (["--usd", "none"], {"cap_usd": None}),
+        (["--tokens", "9"], {"cap_tokens": 9}),
+        (["--usd", "8", "--tokens", "none"], {"cap_usd": "8", "cap_tokens": None}),
+    ],
+)
+def test_a_cap_is_changed_by_one_request_that_says_no_more(options: list[str], said: dict[str, object]) -> None:
+    asked = []
+
+    class Api(BaseHTTPRequestHandler):
+        """Takes a change, and nothing else."""
+
+        def do_PATCH(self) -> None:
+            asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"success": True, "data": key | {"cap_usd": "8", "cap_tokens": 9}}).encode())
+
+    key = {"scope": "agent_day", "owner": "agent", "name": "probe"}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = ["--url", f"http://127.0.0.1:{server.server_port}", "--api-key", "k"]
+        ended = CliRunner().invoke(app, ["budget", "set", *key.values(), *options, *where])
+        server.shutdown()
+    assert (ended.exit_code, asked) == (0, [("/api/v1/budgets", key | said)])
+
+
 @pytest.mark.parametrize("place", ["nowhere/log.jsonl", "a-file/log.jsonl", "a-folder"])
 def test_an_export_that_cannot_be_written_is_told_and_leaves_nothing(place: str, tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("x")
