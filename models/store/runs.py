@@ -31,8 +31,9 @@ from models.tables.agents import AgentRow
 from models.tables.budgets import Run
 from models.tables.missions import Mission
 
-GRACE = timedelta(minutes=15)
-"""After the end of its mission a run may yet pay for what it had reserved; one that holds nothing is over."""
+GRACE, LAST_WORDS = timedelta(minutes=15), timedelta(minutes=2)
+"""After the end of its mission a run may yet pay for what it had reserved; one that holds nothing may tell how it went,
+and what it has paid already."""
 ORPHANS_AT_ONCE = 100
 
 
@@ -112,7 +113,7 @@ def _not_ended(run: dict[str, Any]) -> Conflict:
 
 async def orphans(session: AsyncSession) -> list[tuple[str, str, str]]:
     """List runs that nobody will end (system door), each with why: of agents that have ended, or of missions."""
-    rows = await within(session)(_ORPHANS, {"limit": ORPHANS_AT_ONCE, "grace": GRACE})
+    rows = await within(session)(_ORPHANS, {"limit": ORPHANS_AT_ONCE, "grace": GRACE, "words": LAST_WORDS})
     return [(row["workspace_id"], row["run_id"], row["why"]) for row in rows]
 
 
@@ -125,8 +126,8 @@ _ORPHANS = """
     LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
     AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
     LEFT JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
-    WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR (m.mission_id IS NOT NULL AND (
-    COALESCE(b.reservations, 0) = 0 OR m.ended_at < mc_now() - CAST(%(grace)s AS interval))))
+    WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR m.ended_at < mc_now() - CASE
+    WHEN COALESCE(b.reservations, 0) = 0 THEN CAST(%(words)s AS interval) ELSE CAST(%(grace)s AS interval) END)
     LIMIT %(limit)s
 """
 

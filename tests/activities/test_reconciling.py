@@ -211,7 +211,7 @@ async def states(shop: Shop) -> tuple[set[str | None], list[str]]:
 async def test_runs_that_nobody_will_end_are_ended(
     shop: Shop, reconciler: ReconcileActivities, database_url: str
 ) -> None:
-    """At once, but for what a run of an ended mission has reserved, also for nothing: that may be paid yet."""
+    """Those of ended agents at once; of ended missions once they had time for what they hold, also for nothing."""
     case = await (await shop.mission()).begun()
     async with case.db.system() as session:
         await add_agents(session, case.workspace_id, "gone", "here")
@@ -228,15 +228,14 @@ async def test_runs_that_nobody_will_end_are_ended(
     await closed(reconciler)
     for _ in range(2):
         await ActivityEnvironment().run(reconciler.keep_house)
-    assert await ends(case, of_agent, of_mission, free, idle) == [
-        ("failed", "its agent was deactivated"),
-        (None, None),
-        (None, None),
-        ("failed", "its mission has ended"),
-    ]
+    assert await ends(case, of_agent, idle) == [("failed", "its agent was deactivated"), (None, None)]
+    async with clock_moved(database_url, "3 minutes"):
+        await ActivityEnvironment().run(reconciler.keep_house)
+    over = ("failed", "its mission has ended")
+    assert await ends(case, of_mission, free, idle) == [(None, None), (None, None), over]
     async with clock_moved(database_url, "16 minutes"):
         await ActivityEnvironment().run(reconciler.keep_house)
-    assert await ends(case, of_mission, free) == [("failed", "its mission has ended")] * 2
+    assert await ends(case, of_mission, free) == [over] * 2
 
 
 @pytest.mark.parametrize("ended", ["registration = 'deactivated'", "status = 'stopped'"])
