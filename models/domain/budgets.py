@@ -112,6 +112,12 @@ def cap_of(caps: Mapping[Key, Cap], scope: Scope, owners: Mapping[Owner, str | N
     return Cap()
 
 
+def reaches(used: Cap, cap: Cap) -> bool:
+    """Whether what is used leaves nothing of one part of a cap."""
+    pairs = ((used.usd, cap.usd), (used.tokens, cap.tokens))
+    return any(most is not None and amount is not None and amount >= most for amount, most in pairs)
+
+
 def raised(cap: Cap, promised: Cap, wanted: Cap) -> Cap:
     """Propose the next cap where one was hit: twice the cap, or what went beyond it, and room for what is wanted."""
     usd, tokens = promised.usd or Decimal(0), promised.tokens or 0

@@ -6,13 +6,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import delete, func, or_, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, any_, delete, func, literal, or_, text
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised, written
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised, reaches, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
@@ -40,7 +40,8 @@ _SHARED = (Owner.LEVEL.value, Owner.CATEGORY.value, Owner.WORKSPACE.value)
 
 async def limits(session: AsyncSession, workspace_id: str, *names: str | None) -> dict[Key, Cap]:
     """Read the caps that hold for the runs, tickets and agents of these names: what admins set, over the defaults."""
-    owned = or_(col(BudgetLimit.owner).in_(_SHARED), col(BudgetLimit.name).in_([name for name in names if name]))
+    own = literal(sorted({name for name in names if name}), ARRAY(Text))
+    owned = or_(col(BudgetLimit.owner).in_(_SHARED), col(BudgetLimit.name) == any_(own))
     rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, owned))
     return {**DEFAULTS, **{_key(row): Cap(row.cap_usd, row.cap_tokens) for row in rows}}
 
@@ -96,14 +97,18 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     if key.owner is Owner.RUN:
         await _require_run(session, workspace_id, key.name)
-    known = await limits(session, workspace_id, key.name)
+    counters = await recapping.touched(session, workspace_id, key)
+    names = {key.name} | recapping.names(counters)  # each keeps a nearer cap of its own
+    known = await limits(session, workspace_id, *names)
     await _keep_limit(session, workspace_id, key, cap, actor)
-    after = await limits(session, workspace_id, key.name)
+    after = await limits(session, workspace_id, *names)
     shown = {"before": _shown(known.get(key, Cap())), "after": _shown(after.get(key, Cap()))}
     data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
     about = Subject(kind="budget", id=key.scope.value)
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
-    opened = await recapping.apply(session, workspace_id, key, known, after, actor)
+    meant = recapping.meant
+    changes = [recapping.Change(each, meant(known, each), meant(after, each)) for each in counters]
+    opened = await recapping.apply(session, workspace_id, key.scope, changes, actor)
     await _tell_open(session, workspace_id, key.scope, opened, actor)
 
 
@@ -273,7 +278,7 @@ async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> N
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     asked = decision.question | {"workspace_id": workspace_id}
     counter = await read(session, asked)
-    if counter["crossed"] and _reaches(_promised(counter), cap):
+    if counter["crossed"] and reaches(_promised(counter), cap):
         asker = Actor(decision.requested_by, actor.correlation_id)
         await contain(session, asked["run_id"], counter, Decimal(0), 0, asker, again=True)
         return
@@ -283,11 +288,6 @@ async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> N
 def _promised(counter: Mapping[str, Any]) -> Cap:
     """Sum up what is paid and what begun calls may still cost."""
     return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
-
-
-def _reaches(promised: Cap, cap: Cap) -> bool:
-    pairs = ((promised.usd, cap.usd), (promised.tokens, cap.tokens))
-    return any(most is not None and used is not None and used >= most for used, most in pairs)
 
 
 async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> Terms:

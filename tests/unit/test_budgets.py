@@ -54,14 +54,22 @@ class TestCaps:
     ) -> None:
         tokens = {"cap_tokens": None, "settled_tokens": 0, "reserved_tokens": 0}
         counter = {"cap_usd": old, "settled_usd": settled, "reserved_usd": reserved, "crossed": crossed, **tokens}
-        cap, is_crossed = recapped(counter, Cap(new))
+        cap, is_crossed = recapped(counter, Cap(new), Cap(old))
         assert cap.usd is None or cap.usd >= settled + reserved
         if new is not None and new < settled + reserved:
             assert is_crossed
         elif crossed:
-            assert is_crossed is not (old is not None and (new is None or new > old))
+            assert is_crossed is not (old is not None and (new is None or (new > old and new > settled)))
         else:
             assert not is_crossed
+
+    def test_more_of_one_part_opens_nothing_that_the_other_closed(self) -> None:
+        before = Cap(Decimal("0.25"), 100)
+        spent = {"settled_usd": Decimal("0.25"), "reserved_usd": 0, "settled_tokens": 10, "reserved_tokens": 0}
+        counter = {"cap_usd": before.usd, "cap_tokens": before.tokens, "crossed": True, **spent}
+        assert recapped(counter, Cap(before.usd, 200), before) == (Cap(before.usd, 200), True)
+        assert recapped(counter, Cap(before.usd, None), before) == (Cap(before.usd, None), True)
+        assert recapped(counter, Cap(Decimal("0.3"), 100), before) == (Cap(Decimal("0.3"), 100), False)
 
 
 class TestPrices:
