@@ -11,13 +11,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.agents import Registration
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised, reaches, written
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, raised, reaches, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.policy import Resolvers, Risk, parse_policy
+from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
@@ -29,6 +30,7 @@ from models.store.events import Actor
 from models.store.ledger_statements import CONTAIN, LEFT, PASSED, SPENT_UP, WANTED
 from models.store.pagination import Rows
 from models.store.questions import Question
+from models.tables.agents import AgentRow
 from models.tables.budgets import Budget, BudgetLimit, Run
 from models.tables.missions import Decision, Mission
 
@@ -130,6 +132,20 @@ async def change_limit(
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     known = (await limits(session, workspace_id, key.name)).get(key, Cap())
     await set_limit(session, workspace_id, key, replace(known, **change), actor)
+
+
+async def follow_level(session: AsyncSession, agent: AgentRow, level: Level, actor: Actor) -> None:
+    """Give the day of an agent that changes its level the cap of that one (BUDG-01); its runs keep theirs."""
+    if agent.registration == Registration.REJECTED:  # somebody else may have the name
+        return
+    await session.execute(_ALONE, {"workspace_id": agent.workspace_id})
+    key = Key(Scope.AGENT_DAY, Owner.AGENT, agent.name)
+    counters = await recapping.touched(session, agent.workspace_id, key)
+    caps, meant = await limits(session, agent.workspace_id, agent.name), recapping.meant
+    changes = [recapping.Change(each, meant(caps, each), meant(caps, {**each, "kind": level})) for each in counters]
+    await recapping.relevel(session, agent.workspace_id, agent.name, level)
+    opened = await recapping.apply(session, agent.workspace_id, key.scope, changes, actor)
+    await _tell_open(session, agent.workspace_id, key.scope, opened, actor)
 
 
 async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str, actor: Actor) -> None:
@@ -349,11 +365,8 @@ _COUNTER = """
 
 
 def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:
-    scope = Scope(wanted["scope"])
-    kinds = {Scope.RUN: wanted["level"], Scope.AGENT_DAY: wanted["level"], Scope.TICKET: wanted["category"]}
-    row = {name: wanted[name] for name in ("scope", "subject", "period", "agent_id")} | {"kind": kinds.get(scope)}
-    cap = cap_of(caps, scope, recapping.owners(row))
-    return {"workspace_id": workspace_id, **row, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
+    cap = recapping.meant(caps, wanted)
+    return {"workspace_id": workspace_id, **wanted, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
 
 
 def _named(workspace_id: str, scope: Scope, subject: str) -> str:

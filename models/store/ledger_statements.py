@@ -44,10 +44,12 @@ LOCK_ALL = f"""
 """All counters that a run ever spent from."""
 
 WANTED = f"""
-    SELECT k.scope, k.subject, k.period, r.agent_id, r.level, r.category {_OF_RUN}
+    SELECT k.scope, k.subject, k.period, r.agent_id, CASE k.scope WHEN 'run' THEN r.level WHEN 'ticket' THEN r.category
+    WHEN 'agent_day' THEN COALESCE((SELECT a.level FROM agent a WHERE a.workspace_id = r.workspace_id
+    AND a.name = r.agent_id AND a.registration <> 'rejected'), r.level) END AS kind {_OF_RUN}
     WHERE {_THE_RUN} AND k.subject IS NOT NULL ORDER BY k.scope
-"""  # as above
-"""The counters that a run needs."""
+"""  # noqa: S608  # as above
+"""The counters that a run needs. A run keeps its level; a day is that of the level which its agent has now."""
 
 SPENT_UP = f"""
     SELECT b.* {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}

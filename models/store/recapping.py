@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import Cap, Key, Owner, Scope, cap_of, reaches
+from models.domain.policy import Level
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH
@@ -60,6 +61,11 @@ async def apply(
     """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
     changed = [each for each in changes if each.before != each.after]
     return await _recap(session, workspace_id, scope, changed, actor)
+
+
+async def relevel(session: AsyncSession, workspace_id: str, agent: str, level: Level) -> None:
+    """Note another level of an agent in its counters that caps of levels are about from now on."""
+    await within(session)(_RELEVEL, {"workspace_id": workspace_id, "agent": agent, "level": level.value})
 
 
 async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
@@ -149,6 +155,10 @@ def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:
     return before is not None and (cap is None or cap > before)
 
 
+_RELEVEL = f"""
+    UPDATE budget b SET kind = %(level)s WHERE b.workspace_id = %(workspace_id)s AND b.scope = 'agent_day'
+    AND b.subject = %(agent)s AND {_LASTS[Scope.AGENT_DAY]}
+"""  # noqa: S608  # as above
 _RECAP = """
     UPDATE budget b SET cap_usd = t.usd, cap_tokens = t.tokens, crossed = t.crossed
     FROM unnest(CAST(%(subject)s AS text[]), CAST(%(period)s AS text[]), CAST(%(usd)s AS numeric[]),
