@@ -13,7 +13,7 @@ from sqlmodel import col, select
 
 from models.domain.agents import Registration
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, raised, reaches, written
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, approved, proposed, raised, reaches, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
@@ -27,7 +27,16 @@ from models.store import agents, alerts, events, governance, lists, policies, qu
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import CONTAIN, LEFT, PASSED, SPENT_UP, WANTED
+from models.store.ledger_statements import (
+    ASKED_OF_ENDED,
+    CONTAIN,
+    LEFT,
+    PASSED,
+    SPENT_UP,
+    THE_COUNTER,
+    THE_RUN,
+    WANTED,
+)
 from models.store.pagination import Rows
 from models.store.questions import Question
 from models.tables.agents import AgentRow
@@ -108,9 +117,7 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
     about = Subject(kind="budget", id=key.scope.value)
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
-    meant = recapping.meant
-    changes = [recapping.Change(each, meant(known, each), meant(after, each)) for each in counters]
-    opened = await recapping.apply(session, workspace_id, key.scope, changes, actor)
+    opened = await recapping.apply(session, workspace_id, key.scope, counters, known, after, actor)
     await _tell_open(session, workspace_id, key.scope, opened, actor)
 
 
@@ -139,13 +146,9 @@ async def follow_level(session: AsyncSession, agent: AgentRow, level: Level, act
     if agent.registration == Registration.REJECTED:  # somebody else may have the name
         return
     await session.execute(_ALONE, {"workspace_id": agent.workspace_id})
-    key = Key(Scope.AGENT_DAY, Owner.AGENT, agent.name)
-    counters = await recapping.touched(session, agent.workspace_id, key)
-    caps, meant = await limits(session, agent.workspace_id, agent.name), recapping.meant
-    changes = [recapping.Change(each, meant(caps, each), meant(caps, {**each, "kind": level})) for each in counters]
-    await recapping.relevel(session, agent.workspace_id, agent.name, level)
-    opened = await recapping.apply(session, agent.workspace_id, key.scope, changes, actor)
-    await _tell_open(session, agent.workspace_id, key.scope, opened, actor)
+    caps = await limits(session, agent.workspace_id, agent.name)
+    opened = await recapping.relevel(session, agent.workspace_id, agent.name, level, caps, actor)
+    await _tell_open(session, agent.workspace_id, Scope.AGENT_DAY, opened, actor)
 
 
 async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str, actor: Actor) -> None:
@@ -162,7 +165,7 @@ async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor
 
 async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
     """List runs that have ended without their question: missions' own, which end with their mission (system door)."""
-    return [(row["workspace_id"], row["run_id"]) for row in await within(session)(_ASKED_OF_ENDED, {})]
+    return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {})]
 
 
 async def _tell_open(
@@ -244,7 +247,7 @@ async def contain(
         shown={**told, "proposed": _shown(more)},
         binding={"scope": scope.value, "subject": crossed["subject"], **_shown(more)},
         requested_by=actor.name,
-        terms=await _terms(session, crossed["workspace_id"], actor) if scope in ASKED else Terms(),
+        terms=await _terms(session, crossed["workspace_id"], run_id, actor) if scope in ASKED else Terms(),
     )
     about = Subject(kind="budget", id=_named(crossed["workspace_id"], scope, crossed["subject"]))
     values = question.values(actor) | {
@@ -265,7 +268,7 @@ async def contain(
 
 async def read(session: AsyncSession, counter: Mapping[str, Any]) -> dict[str, Any]:
     """Read a counter, named by a row of it, as it is now; nobody changes it until the transaction ends."""
-    [found] = await within(session)(_COUNTER, {name: counter[name] for name in _NAMES_ONE})
+    [found] = await within(session)(THE_COUNTER, {name: counter[name] for name in _NAMES_ONE})
     return found
 
 
@@ -284,21 +287,27 @@ async def renew(session: AsyncSession, workspace_id: str, run_id: str, actor: Ac
 async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> None:
     """Raise the cap that an approved decision is about, to what it bound; a denied one leaves the run blocked.
 
-    Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again.
+    Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again, as it is
+    where the limit stays closed. One that is open by now, or of a run that has ended, is left as it is.
     """
     if decision.status != DecisionStatus.APPROVED.value:
         return
-    bound, workspace_id = decision.binding, decision.workspace_id
-    scope = Scope(bound["scope"])
-    cap = Cap(None if bound["cap_usd"] is None else Decimal(bound["cap_usd"]), bound["cap_tokens"])
+    workspace_id, asked = decision.workspace_id, decision.question | {"workspace_id": decision.workspace_id}
+    scope = Scope(asked["scope"])
     await session.execute(_ALONE, {"workspace_id": workspace_id})
-    asked = decision.question | {"workspace_id": workspace_id}
     counter = await read(session, asked)
-    if counter["crossed"] and reaches(_promised(counter), cap):
+    is_over = scope is Scope.RUN and (await _run(session, workspace_id, asked["run_id"]))["ended_at"] is not None
+    if is_over or not counter["crossed"]:
+        return
+    more = proposed(_cap(asked), _cap(decision.binding))
+    if not reaches(_promised(counter), more):
+        caps = await limits(session, workspace_id, *recapping.names([counter]))
+        cap = approved(recapping.meant(caps, counter), more)
+        await set_limit(session, workspace_id, Key(scope, Owner(scope.value), asked["subject"]), cap, actor)
+        counter = await read(session, asked)
+    if counter["crossed"]:
         asker = Actor(decision.requested_by, actor.correlation_id)
         await contain(session, asked["run_id"], counter, Decimal(0), 0, asker, again=True)
-        return
-    await set_limit(session, workspace_id, Key(scope, Owner(scope.value), bound["subject"]), cap, actor)
 
 
 def _promised(counter: Mapping[str, Any]) -> Cap:
@@ -306,13 +315,20 @@ def _promised(counter: Mapping[str, Any]) -> Cap:
     return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
 
 
-async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> Terms:
-    """Say who may raise a cap: whom the policy in force names, and an admin where none is yet."""
+async def _terms(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> Terms:
+    """Say who may raise a cap: whom the policy in force names, and an admin where none is yet; never who runs."""
     law = await policies.active(session, workspace_id)
     resolvers = Resolvers(role=Role.ADMIN)
     if law:
         resolvers = (await asyncio.to_thread(parse_policy, law.source)).resolvers(KIND)
-    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name})
+    run = await _run(session, workspace_id, run_id)
+    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, run["agent_id"] or "", run["created_by"]})
+
+
+async def _run(session: AsyncSession, workspace_id: str, run_id: str) -> dict[str, Any]:
+    """Read a run as it is now."""
+    [found] = await within(session)(THE_RUN, {"workspace_id": workspace_id, "run_id": run_id})
+    return found
 
 
 def exceeded(crossed: Mapping[str, Any]) -> Conflict:
@@ -350,18 +366,7 @@ _NAMES = {
 # Caps that are being set and counters that are being made must not miss each other.
 _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :workspace_id, 0))")
 _TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
-
-
-_ASKED_OF_ENDED = """
-    SELECT r.workspace_id, r.run_id FROM decision d
-    JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.binding ->> 'subject' AND r.ended_at IS NOT NULL
-    WHERE d.kind = 'budget' AND d.status = 'pending' AND d.binding ->> 'scope' = 'run' LIMIT 100
-"""
 _NAMES_ONE = ("workspace_id", "scope", "subject", "period")
-_COUNTER = """
-    SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
-    AND period = %(period)s FOR NO KEY UPDATE
-"""
 
 
 def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:
@@ -376,6 +381,10 @@ def _named(workspace_id: str, scope: Scope, subject: str) -> str:
 
 def _key(row: BudgetLimit) -> Key:
     return Key(Scope(row.scope), Owner(row.owner), row.name)
+
+
+def _cap(shown: Mapping[str, Any]) -> Cap:
+    return Cap(None if shown["cap_usd"] is None else Decimal(shown["cap_usd"]), shown["cap_tokens"])
 
 
 def _shown(cap: Cap) -> dict[str, Any]:

@@ -56,16 +56,27 @@ async def touched(session: AsyncSession, workspace_id: str, key: Key) -> list[di
 
 
 async def apply(
-    session: AsyncSession, workspace_id: str, scope: Scope, changes: Iterable[Change], actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    scope: Scope,
+    counters: Iterable[Counter],
+    before: Caps,
+    after: Caps,
+    actor: Actor,
 ) -> Sequence[str]:
     """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
-    changed = [each for each in changes if each.before != each.after]
-    return await _recap(session, workspace_id, scope, changed, actor)
+    changes = [Change(each, meant(before, each), meant(after, each)) for each in counters]
+    return await _recap(session, workspace_id, scope, changes, actor)
 
 
-async def relevel(session: AsyncSession, workspace_id: str, agent: str, level: Level) -> None:
-    """Note another level of an agent in its counters that caps of levels are about from now on."""
+async def relevel(
+    session: AsyncSession, workspace_id: str, agent: str, level: Level, caps: Caps, actor: Actor
+) -> Sequence[str]:
+    """Bring the day of an agent to the cap of its new level; the agent, where that opens its limit."""
+    counters = await touched(session, workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, agent))
     await within(session)(_RELEVEL, {"workspace_id": workspace_id, "agent": agent, "level": level.value})
+    changes = [Change(each, meant(caps, each), meant(caps, {**each, "kind": level})) for each in counters]
+    return await _recap(session, workspace_id, Scope.AGENT_DAY, changes, actor)
 
 
 async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
@@ -78,12 +89,13 @@ async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, 
 async def _recap(
     session: AsyncSession, workspace_id: str, scope: Scope, changes: Sequence[Change], actor: Actor
 ) -> Sequence[str]:
-    if not changes:  # as nearly always when a run starts on a ticket
+    changed = [each for each in changes if each.before != each.after]
+    if not changed:  # as nearly always when a run starts on a ticket
         return ()
     ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
     opened: list[str] = []
-    for counter, before, after in ((each.counter, each.before, each.after) for each in changes):
+    for counter, before, after in ((each.counter, each.before, each.after) for each in changed):
         cap, crossed = recapped(counter, after, before)
         values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
         for name, value in zip(rows, values, strict=True):
