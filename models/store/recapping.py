@@ -95,8 +95,9 @@ async def _recap(
     ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
     opened: list[str] = []
-    for counter, before, after in ((each.counter, each.before, each.after) for each in changed):
-        cap, crossed = recapped(counter, after, before)
+    for each in changed:
+        counter = each.counter
+        cap, crossed = recapped(counter, each.after, each.before)
         values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
