@@ -143,9 +143,9 @@ def proposed(asked: Cap, bound: Cap) -> Cap:
     return Cap(None if bound.usd == asked.usd else bound.usd, None if bound.tokens == asked.tokens else bound.tokens)
 
 
-def approved(now: Cap, more: Cap) -> Cap:
-    """Raise a cap to what was `proposed`, and take back nothing that was set meanwhile."""
-    return Cap(_higher(now.usd, more.usd), _higher(now.tokens, more.tokens))
+def not_below(cap: Cap, least: Cap) -> Cap:
+    """Raise each part of a cap to another one's, where it is lower; what has no limit keeps none."""
+    return Cap(_higher(cap.usd, least.usd), _higher(cap.tokens, least.tokens))
 
 
 def _is_hit(cap: Amount | None, used: Amount, wanted: Amount) -> bool:
@@ -156,8 +156,8 @@ def _more(cap: Amount | None, used: Amount, wanted: Amount, least: Amount | None
     return None if cap is None else max(2 * max(cap, used), used + wanted) or least
 
 
-def _higher(now: Amount | None, more: Amount | None) -> Amount | None:
-    return now if now is None or more is None else max(now, more)
+def _higher(cap: Amount | None, least: Amount | None) -> Amount | None:
+    return cap if cap is None or least is None else max(cap, least)
 
 
 COMPUTE_SECONDS = 600

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 
 from models.domain.agents import Registration
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, approved, proposed, raised, reaches, written
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, not_below, proposed, raised, reaches, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
@@ -194,8 +194,7 @@ async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None
     """Make the counters that a run needs now, each with the cap that holds for it."""
     await session.execute(_TOGETHER, {"workspace_id": workspace_id})
     wanted = await within(session)(WANTED, {"workspace_id": workspace_id, "run_id": run_id})
-    named = {row[name] for row in wanted for name in ("subject", "agent_id")}
-    caps = await limits(session, workspace_id, *named)
+    caps = await limits(session, workspace_id, *recapping.names(wanted))
     rows = [_counter(workspace_id, row, caps) for row in wanted]
     if rows:
         await session.execute(insert(Budget).values(rows).on_conflict_do_nothing())
@@ -230,7 +229,7 @@ async def contain(
     `instead`: of what blocked the run in a window that is over. `again`: the limit is closed, only the question is new.
     """
     scope = Scope(crossed["scope"])
-    more = raised(Cap(crossed["cap_usd"], crossed["cap_tokens"]), _promised(crossed), Cap(usd, tokens))
+    more = raised(Cap(crossed["cap_usd"], crossed["cap_tokens"]), recapping.promised(crossed), Cap(usd, tokens))
     told = {
         **{name: crossed[name] for name in ("scope", "subject", "period")},
         **{name: _text(crossed[name]) for name in ("cap_usd", "cap_tokens", "settled_usd", "settled_tokens")},
@@ -268,7 +267,8 @@ async def contain(
 
 async def read(session: AsyncSession, counter: Mapping[str, Any]) -> dict[str, Any]:
     """Read a counter, named by a row of it, as it is now; nobody changes it until the transaction ends."""
-    [found] = await within(session)(THE_COUNTER, {name: counter[name] for name in _NAMES_ONE})
+    names = ("workspace_id", "scope", "subject", "period")
+    [found] = await within(session)(THE_COUNTER, {name: counter[name] for name in names})
     return found
 
 
@@ -300,19 +300,14 @@ async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> N
     if is_over or not counter["crossed"]:
         return
     more = proposed(_cap(asked), _cap(decision.binding))
-    if not reaches(_promised(counter), more):
+    if not reaches(recapping.promised(counter), more):
         caps = await limits(session, workspace_id, *recapping.names([counter]))
-        cap = approved(recapping.meant(caps, counter), more)
+        cap = not_below(recapping.meant(caps, counter), more)
         await set_limit(session, workspace_id, Key(scope, Owner(scope.value), asked["subject"]), cap, actor)
         counter = await read(session, asked)
     if counter["crossed"]:
         asker = Actor(decision.requested_by, actor.correlation_id)
         await contain(session, asked["run_id"], counter, Decimal(0), 0, asker, again=True)
-
-
-def _promised(counter: Mapping[str, Any]) -> Cap:
-    """Sum up what is paid and what begun calls may still cost."""
-    return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
 
 
 async def _terms(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> Terms:
@@ -366,7 +361,6 @@ _NAMES = {
 # Caps that are being set and counters that are being made must not miss each other.
 _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :workspace_id, 0))")
 _TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
-_NAMES_ONE = ("workspace_id", "scope", "subject", "period")
 
 
 def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import Cap, Key, Owner, Scope, cap_of, reaches
+from models.domain.budgets import Cap, Key, Owner, Scope, cap_of, not_below, reaches
 from models.domain.policy import Level
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -115,9 +115,7 @@ def recapped(counter: Counter, cap: Cap, before: Cap) -> tuple[Cap, bool]:
 
     The cap that was meant `before` may be lower than the one that it then had to be given.
     """
-    usd = counter["settled_usd"] + counter["reserved_usd"]
-    tokens = counter["settled_tokens"] + counter["reserved_tokens"]
-    held = Cap(None if cap.usd is None else max(cap.usd, usd), None if cap.tokens is None else max(cap.tokens, tokens))
+    held = not_below(cap, promised(counter))
     return held, held != cap or (counter["crossed"] and not _opens(counter, cap, before))
 
 
@@ -125,6 +123,11 @@ def _opens(counter: Counter, cap: Cap, before: Cap) -> bool:
     """Whether a closed limit is raised, and no part of it is spent up: more tokens are no more dollars."""
     is_raised = _is_higher(cap, _held(counter)) or _is_higher(cap, before)
     return is_raised and not reaches(Cap(counter["settled_usd"], counter["settled_tokens"]), cap)
+
+
+def promised(counter: Counter) -> Cap:
+    """Sum up what is paid and what begun calls may still cost."""
+    return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
 
 
 def names(counters: Iterable[Counter]) -> set[str]:

@@ -17,9 +17,9 @@ from models.domain.budgets import (
     Key,
     Owner,
     Scope,
-    approved,
     cap_of,
     is_loop,
+    not_below,
     proposed,
     raised,
 )
@@ -72,9 +72,9 @@ class TestCaps:
     def test_what_is_approved_takes_back_nothing_that_was_set_meanwhile(self) -> None:
         more = proposed(Cap(Decimal(1), None), Cap(Decimal(2), None))
         assert more == proposed(Cap(Decimal(1), 100), Cap(Decimal(2), 100)) == Cap(Decimal(2), None)
-        assert approved(Cap(Decimal(1), 7), more) == Cap(Decimal(2), 7)
-        assert approved(Cap(Decimal(5), 7), more) == Cap(Decimal(5), 7)
-        assert approved(Cap(None, 7), more) == Cap(None, 7)
+        assert not_below(Cap(Decimal(1), 7), more) == Cap(Decimal(2), 7)
+        assert not_below(Cap(Decimal(5), 7), more) == Cap(Decimal(5), 7)
+        assert not_below(Cap(None, 7), more) == Cap(None, 7)
 
     @given(old=st.none() | money, new=st.none() | money, settled=money, reserved=money, crossed=st.booleans())
     def test_a_new_cap_keeps_promises(
