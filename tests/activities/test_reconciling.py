@@ -203,7 +203,7 @@ async def test_the_question_of_a_missions_own_run_ends_with_it(
     if denied:
         async with case.db.workspace(case.workspace_id) as session:
             admin, name = human(case.workspace_id, "anna", Role.ADMIN), f"budget.run.{case.mission_id}.1"
-            await decisions.resolve(session, admin, name, DecisionStatus.DENIED, "too dear")
+            await answers.give(session, admin, name, DecisionStatus.DENIED, "too dear")
     await closed(reconciler)
     await ActivityEnvironment().run(reconciler.keep_house)
     assert await case.db.alone(case.workspace_id, asked, {}) == [{"status": "denied" if denied else "canceled"}]
