@@ -115,6 +115,8 @@ async def change_agent(
             require_no_new_roles(known.capabilities, change.capabilities or ())
         if not values and not caps:
             raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(AgentChange.model_fields)}")
+        if change.level:
+            await budgets.follow_level(session, known, change.level, call.actor)
         for scope, usd in caps.items():
             key = Key(scope, Owner.AGENT, known.name)
             if usd is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, PlainSerializer
 
@@ -17,6 +17,8 @@ MAX_TOKENS = 10**9
 """Of a call, in and out each. No model takes more than some tens of millions, and a report may tell of several calls;
 the counters of tokens hold the sum of four thousand million such calls."""
 MAX_TOKEN_CAP = 10**15
+Amount = TypeVar("Amount", Decimal, int)
+"""One part of a cap: dollars, or tokens."""
 
 
 def written(amount: Decimal) -> str:
@@ -112,13 +114,50 @@ def cap_of(caps: Mapping[Key, Cap], scope: Scope, owners: Mapping[Owner, str | N
     return Cap()
 
 
+def reaches(used: Cap, cap: Cap) -> bool:
+    """Whether what is used leaves nothing of one part of a cap."""
+    pairs = ((used.usd, cap.usd), (used.tokens, cap.tokens))
+    return any(most is not None and amount is not None and amount >= most for amount, most in pairs)
+
+
+LEAST = Cap(Decimal("0.25"), 100_000)
+"""Proposed where there is nothing to double: a cap of nothing, under which no run begins, can be raised, too."""
+
+
 def raised(cap: Cap, promised: Cap, wanted: Cap) -> Cap:
-    """Propose the next cap where one was hit: twice the cap, or what went beyond it, and room for what is wanted."""
-    usd, tokens = promised.usd or Decimal(0), promised.tokens or 0
+    """Propose the next cap where one was hit: twice the cap, or what went beyond it, and room for what is wanted.
+
+    The part that was not hit stays as it is. Where none is by now, since what hit it was given back, both are raised.
+    """
+    usd = (cap.usd, promised.usd or Decimal(0), wanted.usd or Decimal(0))
+    tokens = (cap.tokens, promised.tokens or 0, wanted.tokens or 0)
+    neither = not _is_hit(*usd) and not _is_hit(*tokens)
     return Cap(
-        None if cap.usd is None else max(2 * max(cap.usd, usd), usd + (wanted.usd or 0)),
-        None if cap.tokens is None else max(2 * max(cap.tokens, tokens), tokens + (wanted.tokens or 0)),
+        _more(*usd, LEAST.usd) if neither or _is_hit(*usd) else cap.usd,
+        _more(*tokens, LEAST.tokens) if neither or _is_hit(*tokens) else cap.tokens,
     )
+
+
+def proposed(asked: Cap, bound: Cap) -> Cap:
+    """Find the part that a question is to raise; None where it leaves one as it is."""
+    return Cap(None if bound.usd == asked.usd else bound.usd, None if bound.tokens == asked.tokens else bound.tokens)
+
+
+def not_below(cap: Cap, least: Cap) -> Cap:
+    """Raise each part of a cap to another one's, where it is lower; what has no limit keeps none."""
+    return Cap(_higher(cap.usd, least.usd), _higher(cap.tokens, least.tokens))
+
+
+def _is_hit(cap: Amount | None, used: Amount, wanted: Amount) -> bool:
+    return cap is not None and (used >= cap or used + wanted > cap)
+
+
+def _more(cap: Amount | None, used: Amount, wanted: Amount, least: Amount | None) -> Amount | None:
+    return None if cap is None else max(2 * max(cap, used), used + wanted) or least
+
+
+def _higher(cap: Amount | None, least: Amount | None) -> Amount | None:
+    return cap if cap is None or least is None else max(cap, least)
 
 
 COMPUTE_SECONDS = 600

@@ -6,18 +6,19 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, any_, delete, exists, func, literal, or_, text
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.agents import Registration
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, cap_of, raised, written
+from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, not_below, proposed, raised, reaches, written
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.policy import Resolvers, Risk, parse_policy
+from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
@@ -26,9 +27,19 @@ from models.store import agents, alerts, events, governance, lists, policies, qu
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import CONTAIN, LEFT, PASSED, SPENT_UP, WANTED
+from models.store.ledger_statements import (
+    ASKED_OF_ENDED,
+    CONTAIN,
+    LEFT,
+    PASSED,
+    SPENT_UP,
+    THE_COUNTER,
+    THE_RUN,
+    WANTED,
+)
 from models.store.pagination import Rows
 from models.store.questions import Question
+from models.tables.agents import AgentRow
 from models.tables.budgets import Budget, BudgetLimit, Run
 from models.tables.missions import Decision, Mission
 
@@ -40,7 +51,8 @@ _SHARED = (Owner.LEVEL.value, Owner.CATEGORY.value, Owner.WORKSPACE.value)
 
 async def limits(session: AsyncSession, workspace_id: str, *names: str | None) -> dict[Key, Cap]:
     """Read the caps that hold for the runs, tickets and agents of these names: what admins set, over the defaults."""
-    owned = or_(col(BudgetLimit.owner).in_(_SHARED), col(BudgetLimit.name).in_([name for name in names if name]))
+    own = literal(sorted({name for name in names if name}), ARRAY(Text))
+    owned = or_(col(BudgetLimit.owner).in_(_SHARED), col(BudgetLimit.name) == any_(own))
     rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, owned))
     return {**DEFAULTS, **{_key(row): Cap(row.cap_usd, row.cap_tokens) for row in rows}}
 
@@ -100,14 +112,16 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     await session.execute(_ALONE, {"workspace_id": workspace_id})
     if key.owner is Owner.RUN:
         await _require_run(session, workspace_id, key.name)
-    known = await limits(session, workspace_id, key.name)
+    counters = await recapping.touched(session, workspace_id, key)
+    names = {key.name} | recapping.names(counters)  # each keeps a nearer cap of its own
+    known = await limits(session, workspace_id, *names)
     await _keep_limit(session, workspace_id, key, cap, actor)
-    after = await limits(session, workspace_id, key.name)
+    after = await limits(session, workspace_id, *names)
     shown = {"before": _shown(known.get(key, Cap())), "after": _shown(after.get(key, Cap()))}
     data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
     about = Subject(kind="budget", id=key.scope.value)
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
-    opened = await recapping.apply(session, workspace_id, key, known, after, actor)
+    opened = await recapping.apply(session, workspace_id, key.scope, counters, known, after, actor)
     await _tell_open(session, workspace_id, key.scope, opened, actor)
 
 
@@ -131,6 +145,16 @@ async def change_limit(
     await set_limit(session, workspace_id, key, replace(known, **change), actor)
 
 
+async def follow_level(session: AsyncSession, agent: AgentRow, level: Level, actor: Actor) -> None:
+    """Give the day of an agent that changes its level the cap of that one (BUDG-01); its runs keep theirs."""
+    if agent.registration == Registration.REJECTED:  # somebody else may have the name
+        return
+    await session.execute(_ALONE, {"workspace_id": agent.workspace_id})
+    caps = await limits(session, agent.workspace_id, agent.name)
+    opened = await recapping.relevel(session, agent.workspace_id, agent.name, level, caps, actor)
+    await _tell_open(session, agent.workspace_id, Scope.AGENT_DAY, opened, actor)
+
+
 async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str, actor: Actor) -> None:
     """Bring the counter of a ticket, on which something starts now, to the cap that was set while nothing ran on it."""
     caps = await limits(session, workspace_id, ticket_id)
@@ -145,7 +169,7 @@ async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor
 
 async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
     """List runs that have ended without their question: missions' own, which end with their mission (system door)."""
-    return [(row["workspace_id"], row["run_id"]) for row in await within(session)(_ASKED_OF_ENDED, {})]
+    return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {})]
 
 
 async def _tell_open(
@@ -174,8 +198,7 @@ async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None
     """Make the counters that a run needs now, each with the cap that holds for it."""
     await session.execute(_TOGETHER, {"workspace_id": workspace_id})
     wanted = await within(session)(WANTED, {"workspace_id": workspace_id, "run_id": run_id})
-    named = {row[name] for row in wanted for name in ("subject", "agent_id")}
-    caps = await limits(session, workspace_id, *named)
+    caps = await limits(session, workspace_id, *recapping.names(wanted))
     rows = [_counter(workspace_id, row, caps) for row in wanted]
     if rows:
         await session.execute(insert(Budget).values(rows).on_conflict_do_nothing())
@@ -210,7 +233,7 @@ async def contain(
     `instead`: of what blocked the run in a window that is over. `again`: the limit is closed, only the question is new.
     """
     scope = Scope(crossed["scope"])
-    more = raised(Cap(crossed["cap_usd"], crossed["cap_tokens"]), _promised(crossed), Cap(usd, tokens))
+    more = raised(Cap(crossed["cap_usd"], crossed["cap_tokens"]), recapping.promised(crossed), Cap(usd, tokens))
     told = {
         **{name: crossed[name] for name in ("scope", "subject", "period")},
         **{name: _text(crossed[name]) for name in ("cap_usd", "cap_tokens", "settled_usd", "settled_tokens")},
@@ -227,7 +250,7 @@ async def contain(
         shown={**told, "proposed": _shown(more)},
         binding={"scope": scope.value, "subject": crossed["subject"], **_shown(more)},
         requested_by=actor.name,
-        terms=await _terms(session, crossed["workspace_id"], actor) if scope in ASKED else Terms(),
+        terms=await _terms(session, crossed["workspace_id"], run_id, actor) if scope in ASKED else Terms(),
     )
     about = Subject(kind="budget", id=_named(crossed["workspace_id"], scope, crossed["subject"]))
     values = question.values(actor) | {
@@ -248,7 +271,8 @@ async def contain(
 
 async def read(session: AsyncSession, counter: Mapping[str, Any]) -> dict[str, Any]:
     """Read a counter, named by a row of it, as it is now; nobody changes it until the transaction ends."""
-    [found] = await within(session)(_COUNTER, {name: counter[name] for name in _NAMES_ONE})
+    names = ("workspace_id", "scope", "subject", "period")
+    [found] = await within(session)(THE_COUNTER, {name: counter[name] for name in names})
     return found
 
 
@@ -267,40 +291,43 @@ async def renew(session: AsyncSession, workspace_id: str, run_id: str, actor: Ac
 async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> None:
     """Raise the cap that an approved decision is about, to what it bound; a denied one leaves the run blocked.
 
-    Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again.
+    Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again, as it is
+    where the limit stays closed. One that is open by now, or of a run that has ended, is left as it is.
     """
     if decision.status != DecisionStatus.APPROVED.value:
         return
-    bound, workspace_id = decision.binding, decision.workspace_id
-    scope = Scope(bound["scope"])
-    cap = Cap(None if bound["cap_usd"] is None else Decimal(bound["cap_usd"]), bound["cap_tokens"])
+    workspace_id, asked = decision.workspace_id, decision.question | {"workspace_id": decision.workspace_id}
+    scope = Scope(asked["scope"])
     await session.execute(_ALONE, {"workspace_id": workspace_id})
-    asked = decision.question | {"workspace_id": workspace_id}
     counter = await read(session, asked)
-    if counter["crossed"] and _reaches(_promised(counter), cap):
+    is_over = scope is Scope.RUN and (await _run(session, workspace_id, asked["run_id"]))["ended_at"] is not None
+    if is_over or not counter["crossed"]:
+        return
+    more = proposed(_cap(asked), _cap(decision.binding))
+    if not reaches(recapping.promised(counter), more):
+        caps = await limits(session, workspace_id, *recapping.names([counter]))
+        cap = not_below(recapping.meant(caps, counter), more)
+        await set_limit(session, workspace_id, Key(scope, Owner(scope.value), asked["subject"]), cap, actor)
+        counter = await read(session, asked)
+    if counter["crossed"]:
         asker = Actor(decision.requested_by, actor.correlation_id)
         await contain(session, asked["run_id"], counter, Decimal(0), 0, asker, again=True)
-        return
-    await set_limit(session, workspace_id, Key(scope, Owner(scope.value), bound["subject"]), cap, actor)
 
 
-def _promised(counter: Mapping[str, Any]) -> Cap:
-    """Sum up what is paid and what begun calls may still cost."""
-    return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
-
-
-def _reaches(promised: Cap, cap: Cap) -> bool:
-    pairs = ((promised.usd, cap.usd), (promised.tokens, cap.tokens))
-    return any(most is not None and used is not None and used >= most for used, most in pairs)
-
-
-async def _terms(session: AsyncSession, workspace_id: str, actor: Actor) -> Terms:
-    """Say who may raise a cap: whom the policy in force names, and an admin where none is yet."""
+async def _terms(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> Terms:
+    """Say who may raise a cap: whom the policy in force names, and an admin where none is yet; never who runs."""
     law = await policies.active(session, workspace_id)
     resolvers = Resolvers(role=Role.ADMIN)
     if law:
         resolvers = (await asyncio.to_thread(parse_policy, law.source)).resolvers(KIND)
-    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name})
+    run = await _run(session, workspace_id, run_id)
+    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, run["agent_id"] or "", run["created_by"]})
+
+
+async def _run(session: AsyncSession, workspace_id: str, run_id: str) -> dict[str, Any]:
+    """Read a run as it is now."""
+    [found] = await within(session)(THE_RUN, {"workspace_id": workspace_id, "run_id": run_id})
+    return found
 
 
 def exceeded(crossed: Mapping[str, Any]) -> Conflict:
@@ -340,24 +367,9 @@ _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :works
 _TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
 
 
-_ASKED_OF_ENDED = """
-    SELECT r.workspace_id, r.run_id FROM decision d
-    JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.binding ->> 'subject' AND r.ended_at IS NOT NULL
-    WHERE d.kind = 'budget' AND d.status = 'pending' AND d.binding ->> 'scope' = 'run' LIMIT 100
-"""
-_NAMES_ONE = ("workspace_id", "scope", "subject", "period")
-_COUNTER = """
-    SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
-    AND period = %(period)s FOR NO KEY UPDATE
-"""
-
-
 def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:
-    scope = Scope(wanted["scope"])
-    kinds = {Scope.RUN: wanted["level"], Scope.AGENT_DAY: wanted["level"], Scope.TICKET: wanted["category"]}
-    row = {name: wanted[name] for name in ("scope", "subject", "period", "agent_id")} | {"kind": kinds.get(scope)}
-    cap = cap_of(caps, scope, recapping.owners(row))
-    return {"workspace_id": workspace_id, **row, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
+    cap = recapping.meant(caps, wanted)
+    return {"workspace_id": workspace_id, **wanted, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
 
 
 def _named(workspace_id: str, scope: Scope, subject: str) -> str:
@@ -367,6 +379,10 @@ def _named(workspace_id: str, scope: Scope, subject: str) -> str:
 
 def _key(row: BudgetLimit) -> Key:
     return Key(Scope(row.scope), Owner(row.owner), row.name)
+
+
+def _cap(shown: Mapping[str, Any]) -> Cap:
+    return Cap(None if shown["cap_usd"] is None else Decimal(shown["cap_usd"]), shown["cap_tokens"])
 
 
 def _shown(cap: Cap) -> dict[str, Any]:

@@ -44,10 +44,12 @@ LOCK_ALL = f"""
 """All counters that a run ever spent from."""
 
 WANTED = f"""
-    SELECT k.scope, k.subject, k.period, r.agent_id, r.level, r.category {_OF_RUN}
+    SELECT k.scope, k.subject, k.period, r.agent_id, CASE k.scope WHEN 'run' THEN r.level WHEN 'ticket' THEN r.category
+    WHEN 'agent_day' THEN COALESCE((SELECT a.level FROM agent a WHERE a.workspace_id = r.workspace_id
+    AND a.name = r.agent_id AND a.registration <> 'rejected'), r.level) END AS kind {_OF_RUN}
     WHERE {_THE_RUN} AND k.subject IS NOT NULL ORDER BY k.scope
-"""  # as above
-"""The counters that a run needs."""
+"""  # noqa: S608  # as above
+"""The counters that a run needs. A run keeps its level; a day is that of the level which its agent has now."""
 
 SPENT_UP = f"""
     SELECT b.* {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
@@ -222,6 +224,23 @@ def _question(limit: str) -> str:
     return f"'budget.' || {limit}.scope || '.' || {limit}.subject || '.' || {limit}.crossings"
 
 
+THE_RUN = f"SELECT * FROM run WHERE {_RUN}"  # noqa: S608  # as above
+THE_COUNTER = """
+    SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
+    AND period = %(period)s FOR NO KEY UPDATE
+"""
+ASKED_OF_ENDED = """
+    SELECT r.workspace_id, r.run_id FROM decision d
+    JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.binding ->> 'subject' AND r.ended_at IS NOT NULL
+    WHERE d.kind = 'budget' AND d.status = 'pending' AND d.binding ->> 'scope' = 'run'
+    UNION
+    SELECT r.workspace_id, r.run_id FROM alert a
+    JOIN run r ON r.workspace_id = a.workspace_id AND r.run_id = substr(a.subject_id, 5) AND r.ended_at IS NOT NULL
+    WHERE a.kind = 'cost_spike' AND a.subject_kind = 'budget' AND starts_with(a.subject_id, 'run/')
+    AND a.status <> 'resolved' LIMIT 100
+"""
+"""Runs that have ended of which something is still asked or told."""
+
 PASSED = f"""
     SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r
     JOIN budget b ON b.workspace_id = r.workspace_id AND b.period = '' AND b.crossed AND (
@@ -241,10 +260,13 @@ CONTAIN = f"""
     WITH closed AS (
         UPDATE budget SET crossed = true, crossings = crossings + 1
         WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
-        AND (NOT crossed OR %(again)s OR NOT EXISTS (
+        AND (NOT crossed OR %(again)s OR NOT (EXISTS (
             SELECT FROM alert a WHERE a.workspace_id = %(workspace_id)s AND a.kind = 'cost_spike'
             AND a.subject_kind = 'budget' AND a.subject_id = %(named)s AND a.status <> 'resolved'
-        )) RETURNING *
+        ) OR EXISTS (
+            SELECT FROM decision d WHERE d.workspace_id = %(workspace_id)s AND d.status = 'pending'
+            AND d.decision_id = {_question("budget")}
+        ))) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id

@@ -1,12 +1,14 @@
 """Another cap for counters that something may still be spent of; those of what is over keep the one that held then."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import Cap, Key, Owner, Scope, cap_of
+from models.domain.budgets import Cap, Key, Owner, Scope, cap_of, not_below, reaches
+from models.domain.policy import Level
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH
@@ -36,22 +38,16 @@ _OWNED = {
 }
 
 
-async def apply(
-    session: AsyncSession, workspace_id: str, key: Key, before: Caps, after: Caps, actor: Actor
-) -> Sequence[str]:
-    """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
-    found = await _counters(session, workspace_id, key)
-    changed = [each for each in found if _cap(after, each) != _cap(before, each)]
-    return await _recap(session, workspace_id, key.scope, changed, after, actor, before)
+@dataclass(frozen=True)
+class Change:
+    """A counter, the cap that was meant for it, and the one that is meant now."""
+
+    counter: Counter
+    before: Cap
+    after: Cap
 
 
-async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
-    """Bring one counter to the cap that holds by now; whose it is, where that opens its limit."""
-    stale = [each for each in await _counters(session, workspace_id, key) if _is_stale(each, caps)]
-    return await _recap(session, workspace_id, key.scope, stale, caps, actor)
-
-
-async def _counters(session: AsyncSession, workspace_id: str, key: Key) -> list[dict[str, Any]]:
+async def touched(session: AsyncSession, workspace_id: str, key: Key) -> list[dict[str, Any]]:
     """Lock the counters that a cap may be about, and read them."""
     which = _OWNED[key.owner].format(lasts=_LASTS[key.scope])
     statement = f"SELECT b.* FROM budget b WHERE {_HERE} AND {which} ORDER BY b.subject, b.period FOR NO KEY UPDATE"  # noqa: S608  # constants of this module, no input
@@ -59,22 +55,49 @@ async def _counters(session: AsyncSession, workspace_id: str, key: Key) -> list[
     return await within(session)(statement, known)
 
 
-async def _recap(
+async def apply(
     session: AsyncSession,
     workspace_id: str,
     scope: Scope,
-    counters: Sequence[Counter],
-    caps: Caps,
+    counters: Iterable[Counter],
+    before: Caps,
+    after: Caps,
     actor: Actor,
-    before: Caps | None = None,
 ) -> Sequence[str]:
-    if not counters:  # as nearly always when a run starts on a ticket
+    """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
+    changes = [Change(each, meant(before, each), meant(after, each)) for each in counters]
+    return await _recap(session, workspace_id, scope, changes, actor)
+
+
+async def relevel(
+    session: AsyncSession, workspace_id: str, agent: str, level: Level, caps: Caps, actor: Actor
+) -> Sequence[str]:
+    """Bring the day of an agent to the cap of its new level; the agent, where that opens its limit."""
+    counters = await touched(session, workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, agent))
+    await within(session)(_RELEVEL, {"workspace_id": workspace_id, "agent": agent, "level": level.value})
+    changes = [Change(each, meant(caps, each), meant(caps, {**each, "kind": level})) for each in counters]
+    return await _recap(session, workspace_id, Scope.AGENT_DAY, changes, actor)
+
+
+async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
+    """Bring one counter to the cap that holds by now; whose it is, where that opens its limit."""
+    found = await touched(session, workspace_id, key)
+    stale = [Change(each, _held(each), meant(caps, each)) for each in found if _is_stale(each, caps)]
+    return await _recap(session, workspace_id, key.scope, stale, actor)
+
+
+async def _recap(
+    session: AsyncSession, workspace_id: str, scope: Scope, changes: Sequence[Change], actor: Actor
+) -> Sequence[str]:
+    changed = [each for each in changes if each.before != each.after]
+    if not changed:  # as nearly always when a run starts on a ticket
         return ()
     ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
     opened: list[str] = []
-    for counter in counters:
-        cap, crossed = recapped(counter, _cap(caps, counter), _cap(before, counter) if before else None)
+    for each in changed:
+        counter = each.counter
+        cap, crossed = recapped(counter, each.after, each.before)
         values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
@@ -87,16 +110,29 @@ async def _recap(
     return opened
 
 
-def recapped(counter: Counter, cap: Cap, before: Cap | None = None) -> tuple[Cap, bool]:
+def recapped(counter: Counter, cap: Cap, before: Cap) -> tuple[Cap, bool]:
     """Give a counter a cap, which never falls below what is promised: the limit closes instead, until it is raised.
 
     The cap that was meant `before` may be lower than the one that it then had to be given.
     """
-    usd = counter["settled_usd"] + counter["reserved_usd"]
-    tokens = counter["settled_tokens"] + counter["reserved_tokens"]
-    held = Cap(None if cap.usd is None else max(cap.usd, usd), None if cap.tokens is None else max(cap.tokens, tokens))
-    is_raised = _is_raised(counter, cap) or (before is not None and _is_higher(cap, before))
-    return held, held != cap or (counter["crossed"] and not is_raised)
+    held = not_below(cap, promised(counter))
+    return held, held != cap or (counter["crossed"] and not _opens(counter, cap, before))
+
+
+def _opens(counter: Counter, cap: Cap, before: Cap) -> bool:
+    """Whether a closed limit is raised, and no part of it is spent up: more tokens are no more dollars."""
+    is_raised = _is_higher(cap, _held(counter)) or _is_higher(cap, before)
+    return is_raised and not reaches(Cap(counter["settled_usd"], counter["settled_tokens"]), cap)
+
+
+def promised(counter: Counter) -> Cap:
+    """Sum up what is paid and what begun calls may still cost."""
+    return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
+
+
+def names(counters: Iterable[Counter]) -> set[str]:
+    """Name all who may have a cap of one of these counters."""
+    return {name for counter in counters for name in owners(counter).values() if name}
 
 
 def owners(counter: Counter) -> dict[Owner, str | None]:
@@ -111,19 +147,20 @@ def owners(counter: Counter) -> dict[Owner, str | None]:
     }
 
 
-def _cap(caps: Caps, counter: Counter) -> Cap:
+def meant(caps: Caps, counter: Counter) -> Cap:
+    """Find the cap that a counter is to have."""
     return cap_of(caps, Scope(counter["scope"]), owners(counter))
+
+
+def _held(counter: Counter) -> Cap:
+    return Cap(counter["cap_usd"], counter["cap_tokens"])
 
 
 def _is_stale(counter: Counter, caps: Caps) -> bool:
     """Whether another cap was set since: that of a limit that was closed may be held above it."""
-    cap = _cap(caps, counter)
-    is_held = counter["crossed"] and not _is_raised(counter, cap)
-    return cap != Cap(counter["cap_usd"], counter["cap_tokens"]) and not is_held
-
-
-def _is_raised(counter: Counter, cap: Cap) -> bool:
-    return _is_higher(cap, Cap(counter["cap_usd"], counter["cap_tokens"]))
+    cap = meant(caps, counter)
+    is_held = counter["crossed"] and not _is_higher(cap, _held(counter))
+    return cap != _held(counter) and not is_held
 
 
 def _is_higher(cap: Cap, before: Cap) -> bool:
@@ -134,6 +171,10 @@ def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:
     return before is not None and (cap is None or cap > before)
 
 
+_RELEVEL = f"""
+    UPDATE budget b SET kind = %(level)s WHERE b.workspace_id = %(workspace_id)s AND b.scope = 'agent_day'
+    AND b.subject = %(agent)s AND {_LASTS[Scope.AGENT_DAY]}
+"""  # noqa: S608  # as above
 _RECAP = """
     UPDATE budget b SET cap_usd = t.usd, cap_tokens = t.tokens, crossed = t.crossed
     FROM unnest(CAST(%(subject)s AS text[]), CAST(%(period)s AS text[]), CAST(%(usd)s AS numeric[]),

@@ -256,7 +256,10 @@ async def test_what_was_given_to_an_agent_while_it_ended_goes_to_others(
     assert (row.assigned_to, row.claimed_at, await case.told("mission.assigned")) == (None, None, 1)
 
 
-async def test_the_question_of_a_missions_own_run_ends_with_it(shop: Shop, reconciler: ReconcileActivities) -> None:
+@pytest.mark.parametrize("denied", [False, True], ids=["pending", "denied"])
+async def test_the_question_of_a_missions_own_run_ends_with_it(
+    shop: Shop, reconciler: ReconcileActivities, denied: bool
+) -> None:
     case = await shop.mission()
     await cap(case.db, case.workspace_id, Key(Scope.RUN, Owner.RUN, case.mission_id), "0")
     with pytest.raises(Conflict, match="limit of 0 USD"):
@@ -264,9 +267,13 @@ async def test_the_question_of_a_missions_own_run_ends_with_it(shop: Shop, recon
     assert [one.kind for one in await case.rows(Decision)] == []
     asked = "SELECT status FROM decision WHERE kind = 'budget'"
     assert await case.db.alone(case.workspace_id, asked, {}) == [{"status": "pending"}]
+    if denied:
+        async with case.db.workspace(case.workspace_id) as session:
+            admin, name = human(case.workspace_id, "anna", Role.ADMIN), f"budget.run.{case.mission_id}.1"
+            await answers.give(session, admin, name, DecisionStatus.DENIED, "too dear")
     await closed(reconciler)
     await ActivityEnvironment().run(reconciler.keep_house)
-    assert await case.db.alone(case.workspace_id, asked, {}) == [{"status": "canceled"}]
+    assert await case.db.alone(case.workspace_id, asked, {}) == [{"status": "denied" if denied else "canceled"}]
     assert await case.db.alone(case.workspace_id, "SELECT FROM alert WHERE status <> 'resolved'", {}) == []
 
 

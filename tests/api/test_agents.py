@@ -13,7 +13,7 @@ from models.store import agents, governance
 from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.access import make_key, make_workspace
-from tests.fixtures.api import Caller, Team
+from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import clock_moved
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -366,6 +366,41 @@ class TestSelf:
         for path, body in [("", {"endpoint": "http://x"}), ("/heartbeat", None), ("/rotate-key", {})]:
             asked = client(team.agent).request("POST" if path else "PATCH", f"{place}{path}", json=body)
             assert refusal(await asked) == (403, "not_your_agent")
+
+    async def test_its_day_has_the_cap_of_the_level_that_it_has_now(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        """BUDG-01: whatever its first run of the day was, and also where a promotion opens what was closed."""
+        async with db.system() as session:
+            await add_agents(session, team.workspace_id, "bot")
+
+        async def level(to: str) -> tuple[str, bool]:
+            assert (await api.patch("/api/v1/agents/bot", json={"level": to})).status_code == 200
+            return await day()
+
+        async def day() -> tuple[str, bool]:
+            [found] = (await api.get("/api/v1/budgets/spending?scope=agent_day")).json()["data"]["items"]
+            return found["cap_usd"], found["crossed"]
+
+        async def run(**values: Any) -> dict[str, Any]:
+            made = (await api.post("/api/v1/runs", json={"agent_id": "bot", **values})).json()["data"]
+            return dict((await api.get(f"/api/v1/runs/{made['run_id']}")).json()["data"])
+
+        await api.patch("/api/v1/agents/bot", json={"level": "lead"})
+        await run(level="intern")
+        assert await day() == ("12", False)
+        lead = await run()
+        await api.post(f"/api/v1/runs/{lead['run_id']}/costs", json={"usd": "1.5"})
+        assert await level("intern") == ("2", False)
+        interns = {"scope": "agent_day", "owner": "level", "name": "intern", "cap_usd": "1", "cap_tokens": None}
+        await api.put("/api/v1/budgets", json=interns)
+        assert await day() == ("1.5", True)
+        held = await run()
+        assert held["blocked_by"] == "agent_day"
+        assert await level("specialist") == ("5", False)
+        assert (await api.get(f"/api/v1/runs/{held['run_id']}")).json()["data"]["status"] is None
+        await api.patch("/api/v1/agents/bot", json={"level": "intern", "daily_cap_usd": "3"})
+        assert await day() == ("3", False)
 
     async def test_an_agent_gives_up_capabilities_and_gets_more_from_an_admin(
         self, api: httpx2.AsyncClient, client: Caller, team: Team

@@ -8,20 +8,33 @@ from uuid import uuid4
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from models.domain.budgets import Key, Owner, Scope
+from models.domain.budgets import Cap, Key, Owner, Scope, cap_of
 from models.domain.errors import MissionControlError
-from models.store import ledger
+from models.store import budgets, ledger, recapping
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.access import make_workspace
-from tests.fixtures.budgets import BOT, OLGA, cap, counters, entries, start, usd
+from tests.fixtures.budgets import BOT, OLGA, counters, entries, start, usd
 
 RUNS = (("ann", "T-1"), ("ann", None), ("bob", "T-1"))
 """Whose each run is, and of which ticket."""
 CAPPED = [("run", 0), ("run", 1), ("run", 2), ("ticket", "T-1"), ("agent_day", "ann"), ("agent_day", "bob")]
 CAPPED.append(("workspace_month", ""))
+OWNERS: dict[Any, list[tuple[str, Any]]] = {
+    ("run", 0): [("run", 0), ("agent", "ann"), ("level", "intern")],
+    ("run", 1): [("run", 1), ("agent", "ann"), ("level", "intern")],
+    ("run", 2): [("run", 2), ("agent", "bob"), ("level", "intern")],
+    ("ticket", "T-1"): [("ticket", "T-1"), ("category", "default")],
+    ("agent_day", "ann"): [("agent", "ann"), ("level", "intern")],
+    ("agent_day", "bob"): [("agent", "bob"), ("level", "intern")],
+    ("workspace_month", ""): [("workspace", "")],
+}
+"""Whose cap each counter takes: the first that there is."""
+LIMITS = sorted({(scope, *owner) for (scope, _), owners in OWNERS.items() for owner in owners}, key=str)
+SHARED = [limit for limit in LIMITS if limit[1] in ("level", "category", "workspace")]
 
 Counter = tuple[str, Any]
+Limit = tuple[str, str, Any]
 cents = st.integers(0, 40)
 run, cost = st.integers(0, 2), st.integers(0, 2)
 step = st.one_of(
@@ -30,7 +43,8 @@ step = st.one_of(
     st.tuples(st.just("settle"), run, cost, cents),
     st.tuples(st.just("release"), run, cost),
     st.tuples(st.just("adjust"), run, cost, st.integers(-20, 20)),
-    st.tuples(st.just("cap"), st.sampled_from(CAPPED), st.integers(0, 100)),
+    st.tuples(st.just("cap"), st.sampled_from(LIMITS), st.integers(0, 100)),
+    st.tuples(st.just("uncap"), st.sampled_from([limit for limit in LIMITS if limit not in SHARED])),
 )
 
 
@@ -46,7 +60,8 @@ class Model:
     """The rules in plain words: dictionaries of cents."""
 
     def __init__(self) -> None:
-        self.caps, self.meant = dict.fromkeys(CAPPED, 60), dict.fromkeys(CAPPED, 60)
+        self.limits: dict[Limit, int] = dict.fromkeys(SHARED, 60)
+        self.caps = dict.fromkeys(CAPPED, 60)
         self.settled, self.reserved = dict.fromkeys(CAPPED, 0), dict.fromkeys(CAPPED, 0)
         self.crossed: set[Counter] = set()
         self.blocked: dict[int, Counter] = {}
@@ -116,21 +131,33 @@ class Model:
                 self.settled[one] += amount
         return "done"
 
-    def cap(self, counter: Counter, amount: int) -> str:
-        if amount == self.meant[counter]:
-            return "done"
-        self.meant[counter] = amount
-        used, before = self.settled[counter] + self.reserved[counter], self.caps[counter]
+    def meant(self, counter: Counter) -> int:
+        named = [(counter[0], *owner) for owner in OWNERS[counter]]
+        return next(self.limits[limit] for limit in named if limit in self.limits)
+
+    def cap(self, limit: Limit, amount: int) -> str:
+        return self.limit(self.limits | {limit: amount})
+
+    def uncap(self, limit: Limit) -> str:
+        return self.limit({each: amount for each, amount in self.limits.items() if each != limit})
+
+    def limit(self, limits: dict[Limit, int]) -> str:
+        before = {counter: self.meant(counter) for counter in CAPPED}
+        self.limits = limits
+        for counter, most in before.items():
+            if self.meant(counter) != most:
+                self.recap(counter, self.meant(counter), most)
+        return "done"
+
+    def recap(self, counter: Counter, amount: int, before: int) -> None:
+        used, held = self.settled[counter] + self.reserved[counter], self.caps[counter]
         self.caps[counter] = max(amount, used)
-        if used > amount or (counter in self.crossed and amount <= before):
+        opens = amount > min(before, held) and amount > self.settled[counter]
+        if used > amount or (counter in self.crossed and not opens):
             self.crossed.add(counter)
         elif counter in self.crossed:
             self.crossed.remove(counter)
             self.blocked = {run: by for run, by in self.blocked.items() if by != counter}
-        return "done"
-
-
-OWNERS = {"run": Owner.RUN, "ticket": Owner.TICKET, "agent_day": Owner.AGENT, "workspace_month": Owner.WORKSPACE}
 
 
 @dataclass
@@ -167,10 +194,23 @@ class Real:
         async with self.db.workspace(self.workspace) as session:
             await ledger.adjust(session, self.place(run, cost), Decimal(amount) / 100, "so", OLGA)
 
-    async def cap(self, counter: Counter, amount: int) -> None:
-        scope, subject = counter
-        name = self.runs[subject] if scope == "run" else subject
-        await cap(self.db, self.workspace, Key(Scope(scope), OWNERS[scope], name), f"{amount / 100}")
+    async def cap(self, limit: Limit, amount: int | None) -> None:
+        scope, owner, name = limit
+        key = Key(Scope(scope), Owner(owner), self.runs[name] if owner == "run" else name)
+        async with self.db.workspace(self.workspace) as session:
+            wanted = None if amount is None else Cap(Decimal(amount) / 100)
+            await budgets.set_limit(session, self.workspace, key, wanted, OLGA)
+
+    async def uncap(self, limit: Limit) -> None:
+        await self.cap(limit, None)
+
+    async def strangely_capped(self) -> list[dict[str, Any]]:
+        """Open counters that have another cap than is meant for them."""
+        rows = await counters(self.db, self.workspace)
+        async with self.db.workspace(self.workspace) as session:
+            caps = await budgets.limits(session, self.workspace, *recapping.names(rows))
+        held = [(row, Cap(row["cap_usd"], row["cap_tokens"])) for row in rows if not row["crossed"]]
+        return [row for row, cap in held if cap != cap_of(caps, Scope(row["scope"]), recapping.owners(row))]
 
     async def seen(self) -> dict[Counter, tuple[int, int, int, int, bool]]:
         rows = await counters(self.db, self.workspace)
@@ -195,8 +235,8 @@ async def made(db: Database) -> Real:
     async with db.system() as session:
         await make_workspace(session, workspace)
     real = Real(db, workspace, [await start(db, workspace, agent_id=agent, ticket_id=ticket) for agent, ticket in RUNS])
-    for counter in CAPPED:
-        await real.cap(counter, 60)
+    for limit in SHARED:
+        await real.cap(limit, 60)
     return real
 
 
@@ -217,6 +257,7 @@ async def test_it_is_what_the_model_says(db: Database, steps: list[tuple[Any, ..
             for one in CAPPED
         }
         assert await real.blocked() == set(model.blocked)
+        assert await real.strangely_capped() == []
         if any(settled + reserved > most for most, settled, reserved, *_ in seen.values()):
             assert any(row["overrun"] for row in await entries(db, real.workspace))
 

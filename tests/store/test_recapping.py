@@ -59,6 +59,37 @@ async def test_the_list_of_caps_reads_no_more_runs_than_have_one(db: Database, t
     assert [view.name for view in listed if view.owner is Owner.RUN] == [going.run_id]
 
 
+@pytest.mark.parametrize(
+    ("own", "wider"),
+    [
+        (Key(Scope.AGENT_DAY, Owner.AGENT, "bot"), Key(Scope.AGENT_DAY, Owner.LEVEL, "intern")),
+        (Key(Scope.RUN, Owner.AGENT, "bot"), INTERNS),
+        (Key(Scope.TICKET, Owner.TICKET, "T-1"), CATEGORY),
+    ],
+    ids=lambda key: f"{key.scope.value} of {key.owner.value}",
+)
+@pytest.mark.parametrize("amount", ["0.05", "50"])
+async def test_a_wider_cap_leaves_a_nearer_one(db: Database, team: Team, own: Key, wider: Key, amount: str) -> None:
+    await cap(db, team.workspace_id, own, "0.1")
+    where = await place(db, team.workspace_id, agent_id="bot", ticket_id="T-1")
+    await cap(db, team.workspace_id, wider, amount)
+    await ledger.spend(db, where, usd("0.1"), BOT)
+    with pytest.raises(Conflict, match=r"of 0.1 USD"):
+        await ledger.spend(db, Place(team.workspace_id, where.run_id, "2"), usd("0.01"), BOT)
+    await cap(db, team.workspace_id, wider, "60")
+    assert (await run_of(db, where))["status"] == "blocked"
+    await cap(db, team.workspace_id, own, None)
+    assert (await run_of(db, where))["status"] is None
+
+
+@pytest.mark.parametrize("wider", [INTERNS, Key(Scope.RUN, Owner.AGENT, "bot")], ids=lambda key: key.owner.value)
+async def test_a_runs_own_cap_stands(db: Database, team: Team, wider: Key) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot")
+    await cap(db, team.workspace_id, Key(Scope.RUN, Owner.RUN, where.run_id), "0.1")
+    await cap(db, team.workspace_id, wider, "1.9")
+    assert (await run_of(db, where))["cap_usd"] == Decimal("0.1")
+
+
 async def test_a_day_that_is_over_keeps_the_cap_that_held(db: Database, team: Team, database_url: str) -> None:
     await start(db, team.workspace_id, agent_id="bot")
     async with clock_moved(database_url, "1 day"):

@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.configuration import load_prices
-from models.domain.budgets import DEFAULTS, SCALE, Cap, Key, Owner, Scope, cap_of, is_loop, raised
+from models.domain.budgets import (
+    DEFAULTS,
+    LEAST,
+    SCALE,
+    Cap,
+    Key,
+    Owner,
+    Scope,
+    cap_of,
+    is_loop,
+    not_below,
+    proposed,
+    raised,
+)
 from models.domain.errors import InvalidInput, Unavailable
 from models.domain.prices import Usage, charge, parse_prices
 from models.settings import Settings
@@ -46,7 +59,22 @@ class TestCaps:
         assert more.usd is not None
         assert more.tokens is None
         assert more.usd >= max(2 * cap, promised + wanted)
-        assert more.usd > promised or promised == wanted == cap == 0
+        assert more.usd > promised
+
+    def test_a_raise_is_of_the_part_that_was_hit(self) -> None:
+        cap, spent = Cap(Decimal(1), 100), Cap(Decimal("0.9"), 10)
+        assert raised(cap, spent, Cap(Decimal("0.2"), 5)) == Cap(Decimal(2), 100)
+        assert raised(cap, spent, Cap(Decimal("0.1"), 95)) == Cap(Decimal(1), 200)
+        assert raised(cap, Cap(Decimal(1), 100), Cap()) == Cap(Decimal(2), 200)
+        assert raised(cap, spent, Cap()) == Cap(Decimal(2), 200), "what hit it was given back"
+        assert raised(Cap(Decimal(0), 0), Cap(), Cap()) == LEAST
+
+    def test_what_is_approved_takes_back_nothing_that_was_set_meanwhile(self) -> None:
+        more = proposed(Cap(Decimal(1), None), Cap(Decimal(2), None))
+        assert more == proposed(Cap(Decimal(1), 100), Cap(Decimal(2), 100)) == Cap(Decimal(2), None)
+        assert not_below(Cap(Decimal(1), 7), more) == Cap(Decimal(2), 7)
+        assert not_below(Cap(Decimal(5), 7), more) == Cap(Decimal(5), 7)
+        assert not_below(Cap(None, 7), more) == Cap(None, 7)
 
     @given(old=st.none() | money, new=st.none() | money, settled=money, reserved=money, crossed=st.booleans())
     def test_a_new_cap_keeps_promises(
@@ -54,14 +82,22 @@ class TestCaps:
     ) -> None:
         tokens = {"cap_tokens": None, "settled_tokens": 0, "reserved_tokens": 0}
         counter = {"cap_usd": old, "settled_usd": settled, "reserved_usd": reserved, "crossed": crossed, **tokens}
-        cap, is_crossed = recapped(counter, Cap(new))
+        cap, is_crossed = recapped(counter, Cap(new), Cap(old))
         assert cap.usd is None or cap.usd >= settled + reserved
         if new is not None and new < settled + reserved:
             assert is_crossed
         elif crossed:
-            assert is_crossed is not (old is not None and (new is None or new > old))
+            assert is_crossed is not (old is not None and (new is None or (new > old and new > settled)))
         else:
             assert not is_crossed
+
+    def test_more_of_one_part_opens_nothing_that_the_other_closed(self) -> None:
+        before = Cap(Decimal("0.25"), 100)
+        spent = {"settled_usd": Decimal("0.25"), "reserved_usd": 0, "settled_tokens": 10, "reserved_tokens": 0}
+        counter = {"cap_usd": before.usd, "cap_tokens": before.tokens, "crossed": True, **spent}
+        assert recapped(counter, Cap(before.usd, 200), before) == (Cap(before.usd, 200), True)
+        assert recapped(counter, Cap(before.usd, None), before) == (Cap(before.usd, None), True)
+        assert recapped(counter, Cap(Decimal("0.3"), 100), before) == (Cap(Decimal("0.3"), 100), False)
 
 
 class TestPrices:

@@ -1,0 +1,179 @@
+"""What an answer to a question about a limit raises, who may give it, and what becomes of the question."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from models.domain.principals import Kind, Role
+from models.store.database import Database
+from tests.fixtures.access import make_key
+from tests.fixtures.api import Caller, Team, add_agents
+from tests.fixtures.missions import refusal
+from tests.fixtures.policies import SOURCE
+
+API = "/api/v1"
+YES, NO = ({"decision": word, "explanation": "so"} for word in ("approve", "deny"))
+
+
+@pytest.fixture(autouse=True)
+async def _bot(db: Database, team: Team) -> None:
+    async with db.system() as session:
+        await add_agents(session, team.workspace_id, "bot")
+
+
+async def started(api: httpx2.AsyncClient, **values: str) -> str:
+    answer = await api.post(f"{API}/runs", json={"agent_id": "bot", **values})
+    return str(answer.json()["data"]["run_id"])
+
+
+async def capped(api: httpx2.AsyncClient, scope: str, owner: str, name: str, **parts: Any) -> None:
+    cap = {"scope": scope, "owner": owner, "name": name, "cap_usd": None, "cap_tokens": None}
+    answer = await api.put(f"{API}/budgets", json=cap | parts)
+    assert answer.status_code == 200, answer.text
+
+
+async def paid(api: httpx2.AsyncClient, run: str, **cost: Any) -> httpx2.Response:
+    return await api.post(f"{API}/runs/{run}/costs", json=cost)
+
+
+async def pending(api: httpx2.AsyncClient) -> list[dict[str, Any]]:
+    found = await api.get(f"{API}/decisions?status=pending&kind=budget")
+    return list(found.json()["data"]["items"])
+
+
+async def answer(api: httpx2.AsyncClient, asked: dict[str, Any], said: dict[str, str] = YES) -> httpx2.Response:
+    return await api.post(f"{API}/decisions/{asked['decision_id']}/resolve", json=said)
+
+
+async def shown(api: httpx2.AsyncClient, run: str) -> dict[str, Any]:
+    """A run as it is now."""
+    return dict((await api.get(f"{API}/runs/{run}")).json()["data"])
+
+
+@asynccontextmanager
+async def being_answered(db: Database, team: Team, asked: dict[str, Any]) -> AsyncIterator[None]:
+    """Hold a question as one does who answers it now."""
+    async with db.workspace(team.workspace_id) as session:
+        held = text("SELECT FROM decision WHERE decision_id = :name FOR UPDATE")
+        await session.execute(held, {"name": asked["decision_id"]})
+        yield
+
+
+class TestWhatIsRaised:
+    async def test_the_part_that_was_hit_and_not_the_other(self, api: httpx2.AsyncClient) -> None:
+        run = await started(api)
+        assert refusal(await paid(api, run, usd="0.3")) == (409, "budget_exceeded")
+        await capped(api, "run", "run", run, cap_usd="0.25", cap_tokens=100)
+        [asked] = await pending(api)
+        assert (await answer(api, asked)).status_code == 200
+        found = await shown(api, run)
+        assert (found["status"], found["cap_usd"], found["cap_tokens"]) == (None, "0.50", 100)
+        assert refusal(await paid(api, run, usd="0.01", tokens_in=101)) == (409, "budget_exceeded")
+
+    async def test_the_other_part_stays_that_of_the_level(self, api: httpx2.AsyncClient) -> None:
+        await capped(api, "run", "level", "intern", cap_usd="0.25", cap_tokens=100)
+        run = await started(api)
+        await paid(api, run, usd="0.3")
+        [asked] = await pending(api)
+        await answer(api, asked)
+        assert ((await shown(api, run))["cap_usd"], (await shown(api, run))["cap_tokens"]) == ("0.50", 100)
+
+    async def test_what_stays_closed_is_asked_about_again(self, api: httpx2.AsyncClient) -> None:
+        run = await started(api)
+        assert (await paid(api, run, usd="0.1", tokens_in=50)).status_code == 201
+        await paid(api, run, usd="0.3")
+        await capped(api, "run", "run", run, cap_usd="0.25", cap_tokens=10)
+        [dollars] = await pending(api)
+        await answer(api, dollars)
+        assert (await shown(api, run))["status"] == "blocked"
+        [tokens] = await pending(api)
+        assert tokens["question"]["proposed"] == {"cap_usd": "0.50", "cap_tokens": 100}
+        await answer(api, tokens)
+        assert (await shown(api, run))["status"] is None
+
+    async def test_a_cap_of_nothing(self, api: httpx2.AsyncClient) -> None:
+        await capped(api, "run", "agent", "bot", cap_usd="0", cap_tokens=0)
+        run = await started(api)
+        assert (await shown(api, run))["blocked_by"] == "run"
+        [asked] = await pending(api)
+        await answer(api, asked)
+        assert (await shown(api, run))["status"] is None
+        assert (await paid(api, run, usd="0.01", tokens_in=10)).status_code == 201
+
+    async def test_more_tokens_open_nothing_that_dollars_closed(self, api: httpx2.AsyncClient) -> None:
+        run = await started(api)
+        await capped(api, "run", "run", run, cap_usd="0.25", cap_tokens=100)
+        assert (await paid(api, run, usd="0.25")).status_code == 201
+        await paid(api, run, usd="0.1")
+        await capped(api, "run", "run", run, cap_usd="0.25", cap_tokens=200)
+        assert ((await shown(api, run))["status"], len(await pending(api))) == ("blocked", 1)
+
+    async def test_nothing_of_a_limit_that_somebody_else_opened(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        run = await started(api)
+        await paid(api, run, usd="0.3")
+        [asked] = await pending(api)
+        async with being_answered(db, team, asked):
+            await capped(api, "run", "run", run, cap_usd="1.5")
+        assert (await answer(api, asked)).status_code == 200
+        assert ((await shown(api, run))["status"], (await shown(api, run))["cap_usd"]) == (None, "1.5")
+
+
+class TestWhoAnswers:
+    async def test_neither_the_agent_that_runs_nor_who_started_it(
+        self, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            bot = client(await make_key(session, team.workspace_id, "bot", kind=Kind.AGENT))
+            olga = client(await make_key(session, team.workspace_id, "olga", role=Role.ADMIN))
+        source = SOURCE.replace("budget: {role: admin}", "budget: {role: admin, agents: [bot]}")
+        made = await api.post(f"{API}/policy/versions", json={"source": source, "note": "n"})
+        await api.post(f"{API}/policy/versions/{made.json()['data']['version']}/activate", json={})
+        run = await started(olga)
+        await paid(client(team.service), run, usd="0.3")
+        [asked] = await pending(api)
+        for caller in (bot, olga):
+            assert refusal(await answer(caller, asked)) == (403, "own_decision")
+        assert (await answer(api, asked)).status_code == 200
+
+
+class TestWhatBecomesOfIt:
+    async def test_one_is_put_at_a_time_also_where_the_alert_was_resolved(self, api: httpx2.AsyncClient) -> None:
+        await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")
+        first = await started(api, ticket_id="T-1")
+        await paid(api, first, usd="0.2")
+        [alert] = (await api.get(f"{API}/alerts?status=open")).json()["data"]["items"]
+        assert (await api.post(f"{API}/alerts/{alert['alert_id']}/resolve", json={})).status_code == 200
+        second = await started(api, ticket_id="T-1")
+        [asked] = await pending(api)
+        await answer(api, asked)
+        assert [(await shown(api, run))["status"] for run in (first, second)] == [None, None]
+
+    async def test_one_that_was_denied_is_put_again_once_its_alert_is_resolved(self, api: httpx2.AsyncClient) -> None:
+        await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")
+        await paid(api, await started(api, ticket_id="T-1"), usd="0.2")
+        [asked] = await pending(api)
+        await answer(api, asked, NO)
+        await started(api, ticket_id="T-1")
+        assert await pending(api) == []
+        [alert] = (await api.get(f"{API}/alerts?status=open")).json()["data"]["items"]
+        await api.post(f"{API}/alerts/{alert['alert_id']}/resolve", json={})
+        await started(api, ticket_id="T-1")
+        assert len(await pending(api)) == 1
+
+    async def test_an_answer_that_comes_after_the_end_of_its_run_stands_and_changes_nothing(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        run = await started(api)
+        await paid(api, run, usd="0.3")
+        [asked] = await pending(api)
+        async with being_answered(db, team, asked):
+            assert (await api.post(f"{API}/runs/{run}/end", json={"status": "failed"})).status_code == 200
+        assert (await answer(api, asked)).status_code == 200
+        assert await pending(api) == []
+        assert (await shown(api, run))["cap_usd"] == "0.25"
