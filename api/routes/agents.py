@@ -43,7 +43,7 @@ from models.schemas.agents import (
 )
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyRotate
-from models.store import agents, answers, budgets, registrations, workspaces
+from models.store import agents, answers, budgets, caps, registrations, workspaces
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 
@@ -108,21 +108,21 @@ async def change_agent(
 
     async def apply(session: AsyncSession) -> AgentView:
         known = await _own(session, call, agent, for_update=not call.principal.is_admin)
-        caps, values = change.caps, change.model_dump(exclude_none=True, exclude=set(CAPS.values()), mode="json")
-        if (change.level or caps or change.tools is not None) and not call.principal.is_admin:
+        own, values = change.caps, change.model_dump(exclude_none=True, exclude=set(CAPS.values()), mode="json")
+        if (change.level or own or change.tools is not None) and not call.principal.is_admin:
             raise NotPermitted("admins_only", "an agent sets neither its own level, tools nor caps: ask an admin")
         if not call.principal.is_admin:
             require_no_new_roles(known.capabilities, change.capabilities or ())
-        if not values and not caps:
+        if not values and not own:
             raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(AgentChange.model_fields)}")
         if change.level:
             await budgets.follow_level(session, known, change.level, call.actor)
-        for scope, usd in caps.items():
+        for scope, usd in own.items():
             key = Key(scope, Owner.AGENT, known.name)
             if usd is None:
                 await budgets.set_limit(session, call.workspace_id, key, None, call.actor)
             else:
-                await budgets.change_limit(session, call.workspace_id, key, {"usd": usd}, call.actor)
+                await caps.change_limit(session, call.workspace_id, key, {"usd": usd}, call.actor)
         changed = await agents.change(session, known, values, call.actor) if values else known
         return await agent_view(session, changed)
 

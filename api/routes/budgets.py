@@ -18,7 +18,7 @@ from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitCh
 from models.schemas.envelope import Page, Success
 from models.schemas.names import TicketName
 from models.schemas.pagination import MAX_OFFSET, PageRequest
-from models.store import agents, budgets, costs
+from models.store import agents, budgets, caps, costs
 
 routes = router("budgets")
 InOrder = Annotated[PageRequest, Depends(Pagination("scope", default="scope"))]
@@ -50,7 +50,7 @@ async def change_budget(change: LimitChange, call: Admin, once: OnlyOnce, missio
 
     async def change_limit(session: AsyncSession) -> LimitView:
         key = await _key(session, call.workspace_id, change.key)
-        await budgets.change_limit(session, call.workspace_id, key, change.change, call.actor)
+        await caps.change_limit(session, call.workspace_id, key, change.change, call.actor)
         return await budgets.view(session, call.workspace_id, key)
 
     return told(await once.commit(change_limit), missions)

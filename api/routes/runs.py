@@ -32,7 +32,7 @@ from models.schemas.runs import (
     RunView,
 )
 from models.settings import Settings
-from models.store import agents, ledger, runs
+from models.store import agents, corrections, ledger, runs
 from models.store.database import Database
 from models.store.ledger import Place
 
@@ -194,7 +194,7 @@ async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOn
     async def adjust(key: str) -> RunView:
         async with db.workspace(call.workspace_id) as session:
             place = Place(call.workspace_id, run_id, key)
-            await ledger.adjust(session, place, change.usd, change.reason, call.actor)
+            await corrections.adjust(session, place, change.usd, change.reason, call.actor)
         return await _find(db, call, run_id)
 
     return await once.command(adjust)

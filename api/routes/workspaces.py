@@ -15,7 +15,7 @@ from models.schemas.names import CleanName
 from models.schemas.pagination import MAX_LIMIT
 from models.schemas.principals import MemberPut, PrincipalView
 from models.schemas.workspaces import WorkspaceBudget, WorkspaceChange, WorkspaceCreate, WorkspaceMade, WorkspaceView
-from models.store import budgets, principals, workspaces
+from models.store import budgets, caps, principals, workspaces
 
 routes = router("workspaces")
 
@@ -77,7 +77,7 @@ async def set_workspace_budget(
 
     async def set_tokens(session: AsyncSession) -> LimitView:
         change = {"tokens": new.cap_tokens}
-        await budgets.change_limit(session, call.workspace_id, MONTH, change, call.actor)
+        await caps.change_limit(session, call.workspace_id, MONTH, change, call.actor)
         return await budgets.view(session, call.workspace_id, MONTH)
 
     return told(await once.commit(set_tokens), missions)

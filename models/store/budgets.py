@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -109,7 +108,7 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     Raises:
         NotFound, Conflict: `run_not_found`, `run_ended`, for the cap of a run.
     """
-    await session.execute(_ALONE, {"workspace_id": workspace_id})
+    await session.execute(ALONE, {"workspace_id": workspace_id})
     if key.owner is Owner.RUN:
         await _require_run(session, workspace_id, key.name)
     counters = await recapping.touched(session, workspace_id, key)
@@ -122,7 +121,7 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     about = Subject(kind="budget", id=key.scope.value)
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
     opened = await recapping.apply(session, workspace_id, key.scope, counters, known, after, actor)
-    await _tell_open(session, workspace_id, key.scope, opened, actor)
+    await tell_open(session, workspace_id, key.scope, opened, actor)
 
 
 async def _require_run(session: AsyncSession, workspace_id: str, run_id: str) -> None:
@@ -136,35 +135,26 @@ async def _require_run(session: AsyncSession, workspace_id: str, run_id: str) ->
     raise NotFound("run_not_found", f"there is no run {run_id!r}")
 
 
-async def change_limit(
-    session: AsyncSession, workspace_id: str, key: Key, change: Mapping[str, Any], actor: Actor
-) -> None:
-    """Change one part of a cap, its `usd` or its `tokens`, and leave the other as it is."""
-    await session.execute(_ALONE, {"workspace_id": workspace_id})
-    known = (await limits(session, workspace_id, key.name)).get(key, Cap())
-    await set_limit(session, workspace_id, key, replace(known, **change), actor)
-
-
 async def follow_level(session: AsyncSession, agent: AgentRow, level: Level, actor: Actor) -> None:
     """Give the day of an agent that changes its level the cap of that one (BUDG-01); its runs keep theirs."""
     if agent.registration == Registration.REJECTED:  # somebody else may have the name
         return
-    await session.execute(_ALONE, {"workspace_id": agent.workspace_id})
+    await session.execute(ALONE, {"workspace_id": agent.workspace_id})
     caps = await limits(session, agent.workspace_id, agent.name)
     opened = await recapping.relevel(session, agent.workspace_id, agent.name, level, caps, actor)
-    await _tell_open(session, agent.workspace_id, Scope.AGENT_DAY, opened, actor)
+    await tell_open(session, agent.workspace_id, Scope.AGENT_DAY, opened, actor)
 
 
 async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str, actor: Actor) -> None:
     """Bring the counter of a ticket, on which something starts now, to the cap that was set while nothing ran on it."""
     caps = await limits(session, workspace_id, ticket_id)
     opened = await recapping.renew(session, workspace_id, Key(Scope.TICKET, Owner.TICKET, ticket_id), caps, actor)
-    await _tell_open(session, workspace_id, Scope.TICKET, opened, actor)
+    await tell_open(session, workspace_id, Scope.TICKET, opened, actor)
 
 
 async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
     """Take back what was asked and told about the limit of a run that has ended."""
-    await _tell_open(session, workspace_id, Scope.RUN, [run_id], actor)
+    await tell_open(session, workspace_id, Scope.RUN, [run_id], actor)
 
 
 async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
@@ -172,7 +162,7 @@ async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
     return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {})]
 
 
-async def _tell_open(
+async def tell_open(
     session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
 ) -> None:
     """Take back what was asked and told about limits that hold nothing any more."""
@@ -298,7 +288,7 @@ async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> N
         return
     workspace_id, asked = decision.workspace_id, decision.question | {"workspace_id": decision.workspace_id}
     scope = Scope(asked["scope"])
-    await session.execute(_ALONE, {"workspace_id": workspace_id})
+    await session.execute(ALONE, {"workspace_id": workspace_id})
     counter = await read(session, asked)
     is_over = scope is Scope.RUN and (await _run(session, workspace_id, asked["run_id"]))["ended_at"] is not None
     if is_over or not counter["crossed"]:
@@ -363,7 +353,7 @@ _NAMES = {
 }
 
 # Caps that are being set and counters that are being made must not miss each other.
-_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :workspace_id, 0))")
+ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :workspace_id, 0))")
 _TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
 
 

@@ -16,17 +16,14 @@ from models.domain.budgets import MAX_RESERVATIONS, written
 from models.domain.errors import Conflict, MissionControlError, NotFound
 from models.domain.prices import Charge
 from models.store import budgets
-from models.store.database import Database, Rows, Step, mark_events, within
+from models.store.database import Database, Rows, Step, within
 from models.store.events import Actor
 from models.store.ledger_statements import (
-    ADJUST,
     FINISH,
-    IS_ADJUSTED,
     LOCK,
     LOCK_ALL,
     LOCK_HELD,
     OVERDUE,
-    PAID,
     RELEASE_ALL,
     RESERVE,
     SETTLED,
@@ -126,29 +123,6 @@ async def require_paid(db: Database, place: Place, paid: Charge | None) -> None:
     if rows and (paid is None or (rows[0]["usd"], rows[0]["tokens"]) != (paid.usd, paid.usage.tokens)):
         told = f"{place.cost_id!r} was settled with {written(rows[0]['usd'])} USD; an admin may correct it"
         raise Conflict("cost_settled", f"{told} (`POST /runs/{place.run_id}/adjustments`)")
-
-
-async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
-    """Correct what a run paid, by more or less; doing it again changes nothing.
-
-    What is taken off is given back to the day that paid it.
-
-    Raises:
-        Conflict: `below_zero`, for nobody is paid for running.
-    """
-    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
-    await budgets.prepare(session, place.workspace_id, place.run_id)
-    ask = within(session)
-    await ask(LOCK_ALL if usd < 0 else LOCK, place.key)
-    values = place.key | NOTHING | told | {"holder": actor.name, "usd": usd, "reason": reason}
-    if not await ask(ADJUST, values):
-        if await ask(IS_ADJUSTED, place.key):
-            return
-        [run] = await ask(PAID, place.key)
-        paid = f"the run has paid {written(run['usd'])} USD, and on no day more than what is to be taken off"
-        raise Conflict("below_zero", f"{paid}: correct it by less, or in parts")
-    mark_events(session)
-    await budgets.renew(session, place.workspace_id, place.run_id, actor)
 
 
 async def release_all(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:

@@ -34,14 +34,17 @@ def _locked(keys: str) -> str:
 
 LOCK = _locked(f"{_OF_RUN} WHERE {_THE_RUN}")
 LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {_keys('l', 'l.day', 'l.month')}")
-LOCK_ALL = f"""
-    SELECT b.scope FROM run r, budget b WHERE {_THE_RUN} AND b.workspace_id = r.workspace_id AND (
+_EVER_SPENT_FROM = f"""
+    FROM run r, budget b WHERE {_THE_RUN} AND b.workspace_id = r.workspace_id AND (
         (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id)
         OR (b.scope = 'agent_day' AND b.subject = r.agent_id AND b.period IN (SELECT day FROM ledger WHERE {_RUN}))
         OR (b.scope = 'workspace_month' AND b.period IN (SELECT month FROM ledger WHERE {_RUN}))
-    ) ORDER BY b.scope, b.period FOR NO KEY UPDATE OF b
+    )
 """  # noqa: S608  # as above
+LOCK_ALL = f"SELECT b.scope {_EVER_SPENT_FROM} ORDER BY b.scope, b.period FOR NO KEY UPDATE OF b"  # as above
 """All counters that a run ever spent from."""
+CROSSED = f"SELECT b.* {_EVER_SPENT_FROM} AND b.crossed AND b.period IN ('', {DAY}, {MONTH})"  # as above
+"""Those that are closed and whose window is not over."""
 
 WANTED = f"""
     SELECT k.scope, k.subject, k.period, r.agent_id, CASE k.scope WHEN 'run' THEN r.level WHEN 'ticket' THEN r.category

@@ -15,6 +15,7 @@ from models.store.ledger_statements import DAY, MONTH
 
 Counter = Mapping[str, Any]
 Caps = Mapping[Key, Cap]
+NOTHING = Cap(Decimal(0), 0)
 
 _HERE = "b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s"
 _RUNNING = "FROM run r WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL"
@@ -84,6 +85,15 @@ async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, 
     found = await touched(session, workspace_id, key)
     stale = [Change(each, _held(each), meant(caps, each)) for each in found if _is_stale(each, caps)]
     return await _recap(session, workspace_id, key.scope, stale, actor)
+
+
+async def reopen(
+    session: AsyncSession, workspace_id: str, scope: Scope, counters: Iterable[Counter], caps: Caps, actor: Actor
+) -> Sequence[str]:
+    """Open closed limits of which something is left by now, as if their caps had just been raised; whose those are."""
+    changes = [Change(each, NOTHING, meant(caps, each)) for each in counters]
+    opened = [each for each in changes if not recapped(each.counter, each.after, each.before)[1]]
+    return await _recap(session, workspace_id, scope, opened, actor)
 
 
 async def _recap(

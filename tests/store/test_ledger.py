@@ -18,7 +18,7 @@ from models.domain.policy import Level
 from models.domain.prices import Charge, Usage
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
-from models.store import answers, ledger, runs
+from models.store import answers, corrections, ledger, runs
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
@@ -291,7 +291,7 @@ class TestCrossing:
         await ledger.spend(db, where, usd("0.2"), BOT)
         for _ in range(2):
             async with db.workspace(team.workspace_id) as session:
-                await ledger.adjust(session, at(where, "a"), Decimal("-0.15"), "billed twice", OLGA)
+                await corrections.adjust(session, at(where, "a"), Decimal("-0.15"), "billed twice", OLGA)
         assert (await run_of(db, where))["usd"] == Decimal("0.05")
         await ledger.spend(db, at(where, "2"), usd("0.2"), BOT)
         assert len(await told(db, team.workspace_id, "budget.adjusted")) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.domain.budgets import Cap, Key, Owner, Scope, cap_of
 from models.domain.errors import MissionControlError
-from models.store import budgets, ledger, recapping
+from models.store import budgets, corrections, ledger, recapping
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.access import make_workspace
@@ -129,7 +129,13 @@ class Model:
             self.adjusted.add((run, cost))
             for one in self.of(run):
                 self.settled[one] += amount
+                if amount < 0 and one in self.crossed and self.is_left(one):
+                    self.recap(one, self.meant(one), 0)
         return "done"
+
+    def is_left(self, counter: Counter) -> bool:
+        most, settled = self.meant(counter), self.settled[counter]
+        return settled < most and settled + self.reserved[counter] <= most
 
     def meant(self, counter: Counter) -> int:
         named = [(counter[0], *owner) for owner in OWNERS[counter]]
@@ -192,7 +198,7 @@ class Real:
 
     async def adjust(self, run: int, cost: int, amount: int) -> None:
         async with self.db.workspace(self.workspace) as session:
-            await ledger.adjust(session, self.place(run, cost), Decimal(amount) / 100, "so", OLGA)
+            await corrections.adjust(session, self.place(run, cost), Decimal(amount) / 100, "so", OLGA)
 
     async def cap(self, limit: Limit, amount: int | None) -> None:
         scope, owner, name = limit

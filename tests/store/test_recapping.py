@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from models.domain.budgets import MONTH, Cap, Key, Owner, RunStatus, Scope
+from models.domain.budgets import DEFAULTS, MONTH, Cap, Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict, NotFound
-from models.store import budgets, ledger, runs
+from models.store import budgets, caps, corrections, ledger, runs
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
@@ -183,7 +183,7 @@ async def test_one_part_of_a_cap_is_changed_beside_the_other(db: Database, team:
 
     async def change(**part: object) -> None:
         async with db.workspace(team.workspace_id) as session:
-            await budgets.change_limit(session, team.workspace_id, MONTH, part, OLGA)
+            await caps.change_limit(session, team.workspace_id, MONTH, part, OLGA)
 
     await asyncio.gather(*(change(**part) for part in ({"usd": Decimal(5)}, {"tokens": 7}) for _ in range(3)))
     async with db.workspace(team.workspace_id) as session:
@@ -209,13 +209,48 @@ async def test_a_correction_of_another_day_opens_nothing_today(db: Database, tea
     async with clock_moved(database_url, "3 days"):
         await ledger.spend(db, Place(team.workspace_id, where.run_id, "today"), usd("0.5"), BOT)
         async with db.workspace(team.workspace_id) as session:
-            await ledger.adjust(session, Place(team.workspace_id, where.run_id, "less"), -usd("1").usd, "twice", OLGA)
+            less = Place(team.workspace_id, where.run_id, "less")
+            await corrections.adjust(session, less, -usd("1").usd, "twice", OLGA)
         days = [each["settled_usd"] for each in await counters(db, team.workspace_id) if each["scope"] == "agent_day"]
         assert days == [1, Decimal("0.5")]
         with pytest.raises(Conflict) as refused:
             async with db.workspace(team.workspace_id) as session:
-                await ledger.adjust(
+                await corrections.adjust(
                     session, Place(team.workspace_id, where.run_id, "more"), -usd("1.2").usd, "thrice", OLGA
                 )
         assert refused.value.code == "below_zero"
     assert (await run_of(db, where))["usd"] == Decimal("1.5")
+
+
+async def test_a_correction_opens_what_it_leaves_something_of(db: Database, team: Team) -> None:
+    await cap(db, team.workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, "bot"), "2")
+    dear, next_one = [await place(db, team.workspace_id, agent_id="bot") for _ in range(2)]
+    await ledger.reserve(db, dear, usd("0.1"), BOT)
+    assert await ledger.settle(db, dear, usd("50"), BOT)
+    with pytest.raises(Conflict):
+        await ledger.spend(db, next_one, usd("0.1"), BOT)
+    for amount, status in (("-47", "blocked"), ("-2.9", None)):
+        async with db.workspace(team.workspace_id) as session:
+            where = Place(team.workspace_id, dear.run_id, amount)
+            await corrections.adjust(session, where, usd(amount).usd, "a hundredfold", OLGA)
+        assert (await run_of(db, next_one))["status"] == status
+    [day] = [each for each in await counters(db, team.workspace_id) if each["scope"] == "agent_day"]
+    assert (day["cap_usd"], day["settled_usd"], day["crossed"]) == (2, Decimal("0.1"), False)
+    alerts = await db.alone(team.workspace_id, "SELECT status FROM alert WHERE subject_id LIKE 'agent_day/%%'", {})
+    assert {alert["status"] for alert in alerts} == {"resolved"}
+    await ledger.spend(db, Place(team.workspace_id, next_one.run_id, "2"), usd("0.2"), BOT)
+
+
+async def test_a_part_that_is_not_said_stays_that_of_the_level(db: Database, team: Team) -> None:
+    own = Key(Scope.RUN, Owner.AGENT, "bot")
+    async with db.workspace(team.workspace_id) as session:
+        await caps.change_limit(session, team.workspace_id, own, {"tokens": 1000}, OLGA)
+        known = (await budgets.limits(session, team.workspace_id, "bot"))[own]
+    of_level = DEFAULTS[Key(Scope.RUN, Owner.LEVEL, "intern")].usd
+    assert (known.usd, known.tokens) == (of_level, 1000)
+    where = await place(db, team.workspace_id, agent_id="bot")
+    async with db.workspace(team.workspace_id) as session:
+        of_run = Key(Scope.RUN, Owner.RUN, where.run_id)
+        await caps.change_limit(session, team.workspace_id, of_run, {"usd": Decimal("0.2")}, OLGA)
+        known = (await budgets.limits(session, team.workspace_id, where.run_id))[of_run]
+    assert (known.usd, known.tokens) == (Decimal("0.2"), 1000)

@@ -1,0 +1,44 @@
+"""One part of a cap, changed alone: what is not said stays as it holds now."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from models.domain.agents import Registration
+from models.domain.budgets import Key, Owner, Scope, cap_of
+from models.domain.policy import Level
+from models.store import budgets
+from models.store.events import Actor
+from models.tables.agents import AgentRow
+from models.tables.budgets import Budget, Run
+
+
+async def change_limit(
+    session: AsyncSession, workspace_id: str, key: Key, change: Mapping[str, Any], actor: Actor
+) -> None:
+    """Change one part of a cap, its `usd` or its `tokens`.
+
+    Who has no cap of their own yet keeps the other part of the one that holds for them, as that of their level.
+    """
+    await session.execute(budgets.ALONE, {"workspace_id": workspace_id})
+    owners = await _owners(session, workspace_id, key)
+    known = cap_of(await budgets.limits(session, workspace_id, *owners.values()), key.scope, owners)
+    await budgets.set_limit(session, workspace_id, key, replace(known, **change), actor)
+
+
+async def _owners(session: AsyncSession, workspace_id: str, key: Key) -> dict[Owner, str | None]:
+    """Name whose caps hold where this one is not set, beside its own."""
+    own: dict[Owner, str | None] = {key.owner: key.name}
+    if key.owner is Owner.RUN and (run := await session.get(Run, (workspace_id, key.name))):
+        return own | {Owner.AGENT: run.agent_id, Owner.LEVEL: run.level}
+    if key.owner is Owner.AGENT:
+        known = (AgentRow.workspace_id == workspace_id, AgentRow.name == key.name)
+        going = select(AgentRow.level).where(*known, col(AgentRow.registration) != Registration.REJECTED.value)
+        return own | {Owner.LEVEL: (await session.scalars(going)).first() or Level.INTERN}
+    if key.owner is Owner.TICKET:
+        of_it = (Budget.workspace_id == workspace_id, Budget.scope == Scope.TICKET.value, Budget.subject == key.name)
+        return own | {Owner.CATEGORY: (await session.scalars(select(Budget.kind).where(*of_it))).first()}
+    return own

@@ -1,0 +1,49 @@
+"""Corrections of what was paid: by an admin, with a reason, held by no cap."""
+
+from decimal import Decimal
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.domain.budgets import Scope, written
+from models.domain.errors import Conflict
+from models.store import budgets, recapping
+from models.store.database import mark_events, within
+from models.store.events import Actor
+from models.store.ledger import NOTHING, Place
+from models.store.ledger_statements import ADJUST, CROSSED, IS_ADJUSTED, LOCK, LOCK_ALL, PAID
+
+
+async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
+    """Correct what a run paid, by more or less; doing it again changes nothing.
+
+    What is taken off is given back to the day that paid it, and opens the limits that it leaves something again.
+
+    Raises:
+        Conflict: `below_zero`, for nobody is paid for running.
+    """
+    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
+    await budgets.prepare(session, place.workspace_id, place.run_id)
+    ask = within(session)
+    await ask(LOCK_ALL if usd < 0 else LOCK, place.key)
+    values = place.key | NOTHING | told | {"holder": actor.name, "usd": usd, "reason": reason}
+    if not await ask(ADJUST, values):
+        if await ask(IS_ADJUSTED, place.key):
+            return
+        [run] = await ask(PAID, place.key)
+        paid = f"the run has paid {written(run['usd'])} USD, and on no day more than what is to be taken off"
+        raise Conflict("below_zero", f"{paid}: correct it by less, or in parts")
+    mark_events(session)
+    if usd < 0:
+        await _reopen(session, place, actor)
+    await budgets.renew(session, place.workspace_id, place.run_id, actor)
+
+
+async def _reopen(session: AsyncSession, place: Place, actor: Actor) -> None:
+    """Open the closed limits of a run in which its correction leaves something, and let go on what they held."""
+    workspace_id = place.workspace_id
+    crossed = await within(session)(CROSSED, place.key)
+    caps = await budgets.limits(session, workspace_id, *recapping.names(crossed)) if crossed else {}
+    for scope in Scope:
+        counters = [counter for counter in crossed if counter["scope"] == scope]
+        opened = await recapping.reopen(session, workspace_id, scope, counters, caps, actor)
+        await budgets.tell_open(session, workspace_id, scope, opened, actor)
