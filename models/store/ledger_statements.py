@@ -217,9 +217,12 @@ OVERDUE = f"""
     JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
     JOIN ledger l ON l.workspace_id = r.workspace_id AND l.run_id = r.run_id
     WHERE r.ended_at IS NULL AND b.reservations > 0 AND l.held_until < mc_now() AND {_IS_OPEN}
-    ORDER BY l.held_until LIMIT %(limit)s
+    ORDER BY random() LIMIT %(limit)s
 """  # noqa: S608  # as above
-"""What was held for too long, so that its holder must have died: of all workspaces, and only of runs that go on."""
+"""What was held for too long, so that its holder must have died: of all workspaces, and only of runs that go on.
+
+Which ones is left to chance: those that cannot be released must not stand before the others in every pass.
+"""
 
 
 def _question(limit: str) -> str:

@@ -117,7 +117,7 @@ async def orphans(session: AsyncSession) -> list[tuple[str, str, str]]:
     return [(row["workspace_id"], row["run_id"], row["why"]) for row in rows]
 
 
-# A mission's own run is ended with it.
+# A mission's own run is ended with it. Those that cannot be ended must not stand before the others in every pass.
 _ORPHANS = """
     SELECT r.workspace_id, r.run_id,
     CASE WHEN a.name IS NULL THEN 'its mission has ended' ELSE 'its agent was deactivated' END AS why
@@ -128,7 +128,7 @@ _ORPHANS = """
     LEFT JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
     WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR m.ended_at < mc_now() - CASE
     WHEN COALESCE(b.reservations, 0) = 0 THEN CAST(%(words)s AS interval) ELSE CAST(%(grace)s AS interval) END)
-    LIMIT %(limit)s
+    ORDER BY random() LIMIT %(limit)s
 """
 
 
