@@ -37,8 +37,8 @@ _WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
 """Who acts where no agent has filed the mission or is assigned it: people answer for what they file."""
 _TELLING = (StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN)
 _RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
-Given = Sequence[dict[str, str]]
-"""What people answered, the first first: `by` whom, the `decision` of each, and its `explanation`."""
+Given = Sequence[dict[str, Any]]
+"""What people answered, the first first: `by` whom, the `decision` of each, its `explanation`, whether it `counts`."""
 
 
 class GovernanceActivities:
@@ -71,7 +71,8 @@ class GovernanceActivities:
         """Read the answer, letting one whose time is over expire; a final one is recorded and acknowledged."""
         ref = asked.ref
         async with self._db.workspace(ref.workspace_id) as session:
-            mission = await running.load(session, ref.workspace_id, ref.mission_id)
+            # The mission first, as whoever closes it takes it before its questions.
+            mission = await running.load(session, ref.workspace_id, ref.mission_id, for_update=True)
             actor = Actor(questions.POLICY, mission.correlation_id)
             decision = await governance.expire(session, ref.workspace_id, asked.decision_id, actor)
             assert decision is not None  # noqa: S101  # the workflow has its id from us
@@ -265,11 +266,14 @@ async def _given(session: AsyncSession, decision: Decision) -> Given:
     if earlier := decision.question.get("rests_on"):
         return list(earlier["answers"])
     if decision.terms.get("people", 1) > 1:
-        found = [(one.principal, one.answer, one.explanation) for one in await decisions.answers(session, decision)]
-    else:
-        said = decision.explanation
-        found = [] if said is None else [(decision.resolved_by or "", decision.status, said)]
-    return [{"by": by, "decision": status, "explanation": said} for by, status, said in found]
+        fallen = await decisions.fallen(session, decision)
+        return [
+            {"by": one.principal, "decision": one.answer, "explanation": one.explanation}
+            | ({"counts": False} if one.principal in fallen else {})
+            for one in await decisions.answers(session, decision)
+        ]
+    said, by = decision.explanation, decision.resolved_by or ""
+    return [] if said is None else [{"by": by, "decision": decision.status, "explanation": said}]
 
 
 def _binds(decision: Decision) -> bool:
@@ -301,15 +305,21 @@ def _in_vain(decision: Decision, given: Given) -> str:
 
 
 def _counted(decision: Decision, given: Given) -> str:
-    return f"{len(given)} of {decision.terms['people']} approved ({_told(given)})"
+    return f"{len(_counting(given))} of {decision.terms['people']} approved ({_told(given)})"
+
+
+def _counting(given: Given) -> Given:
+    """Leave out who was removed or lowered since."""
+    return [one for one in given if one.get("counts", True)]
 
 
 def _told(given: Given) -> str:
-    return "; ".join(f"{one['by']}: {one['explanation']}" for one in given)
+    gone = {one["by"]: "" if one.get("counts", True) else " (counts no more)" for one in given}
+    return "; ".join(f"{one['by']}{gone[one['by']]}: {one['explanation']}" for one in given)
 
 
 def _stands(earlier: dict[str, Any]) -> str:
-    who, where = " and ".join(one["by"] for one in earlier["answers"]), earlier["decision_id"]
+    who, where = " and ".join(one["by"] for one in _counting(earlier["answers"])), earlier["decision_id"]
     return f"approved by {who} in {where}, which stands: same patch, configuration and policy"
 
 

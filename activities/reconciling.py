@@ -190,7 +190,7 @@ class ReconcileActivities:
     async def _close_run(self, ended: tuple[str, str]) -> None:
         workspace_id, run_id = ended
         async with self._db.workspace(workspace_id) as session:
-            await budgets.close_run(session, workspace_id, run_id, _this_pass())
+            await runs.close(session, workspace_id, run_id, _this_pass())
 
     async def _note_configuration(self, session: AsyncSession) -> None:
         """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""

@@ -146,7 +146,7 @@ def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _approval(answer: dict[str, Any]) -> str:
-    left = "" if answer["counts"] else " (left since, and counts no more)"
+    left = "" if answer["counts"] else " (counts no more)"
     return f"{answer['principal']}{left}: {answer['explanation']}"
 
 

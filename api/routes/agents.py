@@ -26,7 +26,6 @@ from api.services import services
 from api.views import agent_view, agent_views
 from models.contracts.missions import Named
 from models.domain.agents import AgentStatus, Registration, Verb, require_no_new_roles
-from models.domain.budgets import Key, Owner
 from models.domain.errors import InvalidInput, NotFound, NotPermitted
 from models.domain.names import STRANGERS
 from models.domain.principals import Kind
@@ -43,7 +42,7 @@ from models.schemas.agents import (
 )
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyRotate
-from models.store import agents, answers, budgets, caps, registrations, workspaces
+from models.store import agents, answers, caps, registrations, workspaces
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 
@@ -115,15 +114,9 @@ async def change_agent(
             require_no_new_roles(known.capabilities, change.capabilities or ())
         if not values and not own:
             raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(AgentChange.model_fields)}")
-        if change.level:
-            await budgets.follow_level(session, known, change.level, call.actor)
-        for scope, usd in own.items():
-            key = Key(scope, Owner.AGENT, known.name)
-            if usd is None:
-                await budgets.set_limit(session, call.workspace_id, key, None, call.actor)
-            else:
-                await caps.change_limit(session, call.workspace_id, key, {"usd": usd}, call.actor)
         changed = await agents.change(session, known, values, call.actor) if values else known
+        if change.level or own:
+            await caps.change_agent(session, changed, change.level, own, call.actor)
         return await agent_view(session, changed)
 
     return told(await once.commit(apply), missions)

@@ -36,7 +36,7 @@ async def give(
     """Answer a pending decision, and do what its answer says; of two people at once one is first.
 
     Where several must approve, it stays pending until the last of them has; one who denies is enough. Whoever was
-    removed or lowered since then has approved in vain.
+    removed or lowered since then has approved in vain, unless they were put back: then any of them says so once more.
 
     Raises:
         NotFound: no such decision.
@@ -58,12 +58,15 @@ async def _resolve(
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = Terms.model_validate(decision.terms)
     given = {each.principal for each in await decisions.answers(session, decision)} if terms.people > 1 else set()
-    approvals = len(given - await decisions.fallen(session, decision)) + 1 if given else 1
+    standing = given - await decisions.fallen(session, decision) if given else given
+    again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED
     own = by.name in terms.asking
     others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.asking)
-    if refusal := terms.refusal(by, given, others=others):
+    if refusal := terms.refusal(by, given - {by.known_as} if again else given, others=others):
         raise refusal
-    await _keep_answer(session, decision, by, answer, explanation)
+    if not again:
+        await _keep_answer(session, decision, by, answer, explanation)
+    approvals = len(standing | {by.known_as})
     if answer is DecisionStatus.APPROVED and approvals < terms.people:
         data = {"approvals": approvals, "of": terms.people, "explanation": explanation}
         await questions.tell(session, decision, EventType.DECISION_APPROVAL_GIVEN, actor, data)

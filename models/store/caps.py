@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import Registration
-from models.domain.budgets import Key, Owner, Scope, cap_of
+from models.domain.budgets import Category, Key, Owner, Scope, cap_of
 from models.domain.policy import Level
-from models.store import budgets
+from models.store import budgets, recapping
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.budgets import Budget, Run
@@ -29,6 +30,26 @@ async def change_limit(
     await budgets.set_limit(session, workspace_id, key, replace(known, **change), actor)
 
 
+async def change_agent(
+    session: AsyncSession, agent: AgentRow, level: Level | None, own: Mapping[Scope, Decimal | None], actor: Actor
+) -> None:
+    """Give an agent's day and runs the caps of a new level, and those dollars of its own that are said, None for none.
+
+    All their counters are taken before any run goes on: whoever ends a run takes them first, too.
+    """
+    await session.execute(budgets.ALONE, {"workspace_id": agent.workspace_id})
+    for scope in sorted(own.keys() | ({Scope.AGENT_DAY} if level else set())):
+        await recapping.touched(session, agent.workspace_id, Key(scope, Owner.AGENT, agent.name))
+    if level:
+        await budgets.follow_level(session, agent, level, actor)
+    for scope, usd in own.items():
+        key = Key(scope, Owner.AGENT, agent.name)
+        if usd is None:
+            await budgets.set_limit(session, agent.workspace_id, key, None, actor)
+        else:
+            await change_limit(session, agent.workspace_id, key, {"usd": usd}, actor)
+
+
 async def _owners(session: AsyncSession, workspace_id: str, key: Key) -> dict[Owner, str | None]:
     """Name whose caps hold where this one is not set, beside its own."""
     own: dict[Owner, str | None] = {key.owner: key.name}
@@ -40,5 +61,7 @@ async def _owners(session: AsyncSession, workspace_id: str, key: Key) -> dict[Ow
         return own | {Owner.LEVEL: (await session.scalars(going)).first() or Level.INTERN}
     if key.owner is Owner.TICKET:
         of_it = (Budget.workspace_id == workspace_id, Budget.scope == Scope.TICKET.value, Budget.subject == key.name)
-        return own | {Owner.CATEGORY: (await session.scalars(select(Budget.kind).where(*of_it))).first()}
+        return own | {
+            Owner.CATEGORY: (await session.scalars(select(Budget.kind).where(*of_it))).first() or Category.DEFAULT
+        }
     return own

@@ -34,17 +34,14 @@ def _locked(keys: str) -> str:
 
 LOCK = _locked(f"{_OF_RUN} WHERE {_THE_RUN}")
 LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {_keys('l', 'l.day', 'l.month')}")
-_EVER_SPENT_FROM = f"""
-    FROM run r, budget b WHERE {_THE_RUN} AND b.workspace_id = r.workspace_id AND (
+LOCK_ALL = f"""
+    SELECT b.scope FROM run r, budget b WHERE {_THE_RUN} AND b.workspace_id = r.workspace_id AND (
         (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id)
         OR (b.scope = 'agent_day' AND b.subject = r.agent_id AND b.period IN (SELECT day FROM ledger WHERE {_RUN}))
         OR (b.scope = 'workspace_month' AND b.period IN (SELECT month FROM ledger WHERE {_RUN}))
-    )
+    ) ORDER BY b.scope, b.period FOR NO KEY UPDATE OF b
 """  # noqa: S608  # as above
-LOCK_ALL = f"SELECT b.scope {_EVER_SPENT_FROM} ORDER BY b.scope, b.period FOR NO KEY UPDATE OF b"  # as above
 """All counters that a run ever spent from."""
-CROSSED = f"SELECT b.* {_EVER_SPENT_FROM} AND b.crossed AND b.period IN ('', {DAY}, {MONTH})"  # as above
-"""Those that are closed and whose window is not over."""
 
 WANTED = f"""
     SELECT k.scope, k.subject, k.period, r.agent_id, CASE k.scope WHEN 'run' THEN r.level WHEN 'ticket' THEN r.category
@@ -182,6 +179,13 @@ ADJUST = f"""
     SELECT 1 FROM done
 """  # noqa: S608  # as above
 
+CROSSED = f"""
+    SELECT b.* FROM ledger l, LATERAL {_keys("l", "l.day", "l.month")}, budget b
+    WHERE l.workspace_id = %(workspace_id)s AND l.run_id = %(run_id)s AND l.cost_id = %(cost_id)s AND l.kind = 'adjust'
+    AND {_COUNTER} AND b.crossed AND b.period IN ('', {DAY}, {MONTH})
+"""  # noqa: S608  # as above
+"""The closed limits that a correction was about, and whose window is not over."""
+
 IS_ADJUSTED = f"SELECT 1 FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'adjust'"  # noqa: S608  # as above
 PAID = """
     SELECT settled_usd AS usd FROM budget
@@ -243,7 +247,11 @@ ASKED_OF_ENDED = """
     SELECT r.workspace_id, r.run_id FROM alert a
     JOIN run r ON r.workspace_id = a.workspace_id AND r.run_id = substr(a.subject_id, 5) AND r.ended_at IS NOT NULL
     WHERE a.kind = 'cost_spike' AND a.subject_kind = 'budget' AND starts_with(a.subject_id, 'run/')
-    AND a.status <> 'resolved' LIMIT 100
+    AND a.status <> 'resolved'
+    UNION
+    SELECT r.workspace_id, r.run_id FROM decision d
+    JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.binding ->> 'run_id' AND r.ended_at IS NOT NULL
+    WHERE d.kind = 'tool_action' AND d.status = 'pending' LIMIT 100
 """
 """Runs that have ended of which something is still asked or told."""
 

@@ -91,10 +91,14 @@ async def end(
         raise _not_ended(await find(session, workspace_id, run_id))
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
-    policy = Actor(questions.POLICY, actor.correlation_id)
-    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": [run_id]}, policy)
     await alerts.is_over(session, workspace_id, AlertKind.LOOP, [run_id], actor)
-    await budgets.close_run(session, workspace_id, run_id, policy)
+    await close(session, workspace_id, run_id, Actor(questions.POLICY, actor.correlation_id))
+
+
+async def close(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
+    """Take back what is asked about a run that has ended; what is being answered now is left to the reconciler."""
+    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": [run_id]}, actor)
+    await budgets.close_run(session, workspace_id, run_id, actor)
 
 
 _END = """

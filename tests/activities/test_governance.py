@@ -6,12 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlmodel import col
 
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.errors import MissionControlError
 from models.domain.policy_names import FACTS
+from models.domain.principals import Role
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import answers, candidates, decisions, governance, policies, running
@@ -19,6 +20,7 @@ from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.missions import Candidate, Decision, Mission
 from models.tables.policies import VerdictRow
+from tests.fixtures.access import make_key
 from tests.fixtures.api import add_agents
 from tests.fixtures.budgets import MONTH, cap, clock_moved
 from tests.fixtures.policies import SOURCE
@@ -295,6 +297,23 @@ class TestSettle:
         reason = f"{said} within 30 min (the mission's `approval_timeout_minutes`)"
         assert (answer.status, answer.reason, record.reason) == (DecisionStatus.EXPIRED, reason, reason)
         assert [one["by"] for one in record.result.get("answers", ())] == list(by)
+
+    async def test_whose_approval_counts_no_more_is_marked_and_not_counted(self, shop: Shop) -> None:
+        case = await (await shop.mission(approval_timeout_minutes=30)).patched()
+        await in_force(case, THREE)
+        question = await asked(case)
+        async with case.db.system() as session:
+            await make_key(session, case.workspace_id, "anna", role=Role.OPERATOR)
+        for name in ("anna", "bert"):
+            await resolved(case, question, DecisionStatus.APPROVED, name)
+        async with case.db.system() as session:
+            gone = "UPDATE principal SET deactivated_at = now() WHERE workspace_id = :w AND name = 'anna'"
+            await session.execute(text(gone), {"w": case.workspace_id})
+        async with clock_moved(shop.owner_url, "1 hour"):
+            answer = await settled(case, question)
+        said = "1 of 3 approved (anna (counts no more): read it; bert: read it) within 30 min"
+        assert answer.reason.startswith(said)
+        assert [one.get("counts") for one in (await case.record(GOVERNANCE)).result["answers"]] == [False, None]
 
     @pytest.mark.parametrize(("by", "said"), [((), ""), (("anna",), ", 1 of 3 approved (anna: read it)")])
     async def test_who_approved_what_is_withdrawn_is_named_and_counted(

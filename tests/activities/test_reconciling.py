@@ -8,7 +8,7 @@ from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
-from models.domain.budgets import Key, Owner, Scope
+from models.domain.budgets import Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict, Unavailable
 from models.domain.prices import Charge, Usage
 from models.domain.principals import Kind, Role
@@ -37,6 +37,14 @@ async def reconciler(shop: Shop, temporal_server: TemporalServer) -> ReconcileAc
     settings = Settings(TEMPORAL_ADDRESS=temporal_server.address)
     client = await connect(settings)
     return ReconcileActivities(shop.host().recorder, client, MISSION_SIGNALS, settings.config_dir)
+
+
+LATE = """
+INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, binding)
+SELECT :w, CAST(:run AS text) || '.tool_action.1', 'tool_action', 0, 0, 'pending', 'YELLOW', 'bot',
+jsonb_build_object('run_id', CAST(:run AS text))
+"""
+"""A question about a call whose run ended while somebody held it."""
 
 
 async def closed(reconciler: ReconcileActivities) -> int:
@@ -236,6 +244,18 @@ async def test_runs_that_nobody_will_end_are_ended(
     async with clock_moved(database_url, "16 minutes"):
         await ActivityEnvironment().run(reconciler.keep_house)
     assert await ends(case, of_mission, free) == [over] * 2
+
+
+async def test_what_was_asked_about_a_call_of_an_ended_run_is_taken_back(
+    shop: Shop, reconciler: ReconcileActivities
+) -> None:
+    run = await start(shop.db, shop.workspace_id)
+    async with shop.db.workspace(shop.workspace_id) as session:
+        await runs.end(session, shop.workspace_id, run, RunStatus.SUCCESS, None, BOT)
+        await session.execute(text(LATE), {"w": shop.workspace_id, "run": run})
+    await ActivityEnvironment().run(reconciler.keep_house)
+    found = await shop.db.alone(shop.workspace_id, "SELECT status FROM decision WHERE kind = 'tool_action'", {})
+    assert found == [{"status": "canceled"}]
 
 
 @pytest.mark.parametrize("ended", ["registration = 'deactivated'", "status = 'stopped'"])

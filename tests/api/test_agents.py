@@ -367,6 +367,20 @@ class TestSelf:
             asked = client(team.agent).request("POST" if path else "PATCH", f"{place}{path}", json=body)
             assert refusal(await asked) == (403, "not_your_agent")
 
+    async def test_a_cap_beside_a_new_level_keeps_the_tokens_of_that_one(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            await add_agents(session, team.workspace_id, "bot")
+        for name, tokens in (("intern", 100), ("lead", 1_000_000)):
+            of_level = {"scope": "agent_day", "owner": "level", "name": name, "cap_usd": "5", "cap_tokens": tokens}
+            assert (await api.put("/api/v1/budgets", json=of_level)).status_code == 200
+        change = {"level": "lead", "daily_cap_usd": "9", "run_cap_usd": "3"}
+        assert (await api.patch("/api/v1/agents/bot", json=change)).status_code == 200
+        listed = (await api.get("/api/v1/budgets")).json()["data"]["items"]
+        [own] = [one for one in listed if (one["scope"], one["name"]) == ("agent_day", "bot")]
+        assert (own["cap_usd"], own["cap_tokens"]) == ("9", 1_000_000)
+
     async def test_its_day_has_the_cap_of_the_level_that_it_has_now(
         self, api: httpx2.AsyncClient, db: Database, team: Team
     ) -> None:

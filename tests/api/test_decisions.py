@@ -172,6 +172,17 @@ class TestWhoAnswers:
         [_, told] = await events(db, team, name, "decision.approval_given")
         assert (told["approvals"], told["of"]) == (1, 2)
 
+    async def test_who_was_put_back_counts_again(self, client: Caller, team: Team, ask: Ask, db: Database) -> None:
+        name = await ask(terms={"people": 2})
+        for key, role in ((team.operator, "observer"), (team.admin, "operator")):
+            await client(key).post(of(name, "/resolve"), json=YES)
+            async with db.system() as session:
+                moved = "UPDATE principal SET role = :role WHERE workspace_id = :w AND name = 'operator'"
+                await session.execute(text(moved), {"w": team.workspace_id, "role": role})
+        assert (await client(team.admin).get(of(name))).json()["data"]["status"] == "pending"
+        ended = await client(team.operator).post(of(name, "/resolve"), json=YES)
+        assert (ended.status_code, ended.json()["data"]["status"]) == (200, "approved")
+
     async def test_two_at_once_are_two(self, client: Caller, team: Team, ask: Ask) -> None:
         name = await ask(terms={"people": 2})
         keys = (team.operator, team.admin)

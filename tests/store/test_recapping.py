@@ -208,11 +208,14 @@ async def test_a_correction_of_another_day_opens_nothing_today(db: Database, tea
     await ledger.spend(db, where, usd("2"), BOT)
     async with clock_moved(database_url, "3 days"):
         await ledger.spend(db, Place(team.workspace_id, where.run_id, "today"), usd("0.5"), BOT)
+        with pytest.raises(Conflict):
+            await ledger.spend(db, Place(team.workspace_id, where.run_id, "dear"), usd("12"), BOT)
         async with db.workspace(team.workspace_id) as session:
             less = Place(team.workspace_id, where.run_id, "less")
             await corrections.adjust(session, less, -usd("1").usd, "twice", OLGA)
-        days = [each["settled_usd"] for each in await counters(db, team.workspace_id) if each["scope"] == "agent_day"]
-        assert days == [1, Decimal("0.5")]
+        days = [each for each in await counters(db, team.workspace_id) if each["scope"] == "agent_day"]
+        shown = [(each["settled_usd"], each["crossed"]) for each in days]
+        assert shown == [(1, False), (Decimal("0.5"), True)]
         with pytest.raises(Conflict) as refused:
             async with db.workspace(team.workspace_id) as session:
                 await corrections.adjust(
@@ -254,3 +257,11 @@ async def test_a_part_that_is_not_said_stays_that_of_the_level(db: Database, tea
         await caps.change_limit(session, team.workspace_id, of_run, {"usd": Decimal("0.2")}, OLGA)
         known = (await budgets.limits(session, team.workspace_id, where.run_id))[of_run]
     assert (known.usd, known.tokens) == (Decimal("0.2"), 1000)
+
+
+async def test_a_ticket_on_which_nothing_ran_keeps_the_cap_of_its_category(db: Database, team: Team) -> None:
+    own = Key(Scope.TICKET, Owner.TICKET, "T-2")
+    async with db.workspace(team.workspace_id) as session:
+        await caps.change_limit(session, team.workspace_id, own, {"tokens": 1000}, OLGA)
+        known = (await budgets.limits(session, team.workspace_id, "T-2"))[own]
+    assert (known.usd, known.tokens) == (DEFAULTS[Key(Scope.TICKET, Owner.CATEGORY, "default")].usd, 1000)
