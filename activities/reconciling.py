@@ -163,6 +163,7 @@ class ReconcileActivities:
             await self._each(parts, ledger.overdue, self._release)
             await self._each(parts, runs.orphans, self._end_run)
             await self._each(parts, budgets.asked_of_ended, self._close_run)
+            await self._each(parts, budgets.asked_of_open, self._withdraw)
         parts.require_all()
 
     async def _each(
@@ -191,6 +192,11 @@ class ReconcileActivities:
         workspace_id, run_id = ended
         async with self._db.workspace(workspace_id) as session:
             await runs.close(session, workspace_id, run_id, _this_pass())
+
+    async def _withdraw(self, asked: tuple[str, str]) -> None:
+        workspace_id, decision_id = asked
+        async with self._db.workspace(workspace_id) as session:
+            await governance.withdraw(session, workspace_id, decision_id, _this_pass())
 
     async def _note_configuration(self, session: AsyncSession) -> None:
         """Tell of an edited file; one that cannot be read changes nothing, and `GET /status` says so."""

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.background import BackgroundTask
 
 from api.auth import Call
@@ -33,9 +34,9 @@ class Blocks:
 
     async def tell(self) -> None:
         """Tell the missions whose runs were blocked, or go on; what cannot be told now is told by the reconciler."""
-        async with self._db.workspace(self._workspace_id) as session:
-            unheeded = await blocks.unheeded(session, self._workspace_id)
-        with suppress(MissionControlError):
+        with suppress(MissionControlError, SQLAlchemyError, OSError):
+            async with self._db.workspace(self._workspace_id) as session:
+                unheeded = await blocks.unheeded(session, self._workspace_id)
             for workspace_id, mission_id in unheeded:
                 await self._gateway.runs_changed(workspace_id, mission_id)
 

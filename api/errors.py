@@ -6,8 +6,9 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from psycopg.errors import TransactionTimeout
 from pydantic_core import to_json
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -37,6 +38,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DataError, _data)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_away)
+    app.add_exception_handler(InternalError, _took_too_long)
 
 
 def failure(request_id: str, status: int, code: str, message: str, details: dict[str, Any] | None = None) -> Response:
@@ -109,6 +111,12 @@ async def _data(request: Request, error: Exception) -> Response:
     """Postgres says a value fits no column: the caller's, for all of ours do."""
     log.info("value_refused_by_database", exc_info=error)
     return await _ours(request, InvalidInput("invalid_input", "a value is too large or of a form we cannot keep"))
+
+
+async def _took_too_long(request: Request, error: Exception) -> Response:
+    if isinstance(error, InternalError) and isinstance(error.orig, TransactionTimeout):
+        return await _database_away(request, error)
+    raise error
 
 
 async def _database_away(request: Request, error: Exception) -> Response:

@@ -187,8 +187,13 @@ async def release_cost(run_id: str, cost_id: str, call: Settler, db: Db, once: O
 
 
 @routes.post("/runs/{run_id}/adjustments", status_code=201, response_model=Success[RunView])
-async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOnce, db: Db) -> Response:
-    """Correct what a run paid, with a reason; the ledger keeps what it held before."""
+async def adjust_cost(
+    run_id: str, change: Adjustment, call: Admin, once: OnlyOnce, db: Db, missions: ToMissions
+) -> Response:
+    """Correct what a run paid, with a reason; the ledger keeps what it held before.
+
+    What is taken off a limit that was spent up opens it.
+    """
     await _find(db, call, run_id)
 
     async def adjust(key: str) -> RunView:
@@ -197,7 +202,7 @@ async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOn
             await corrections.adjust(session, place, change.usd, change.reason, call.actor)
         return await _find(db, call, run_id)
 
-    return await once.command(adjust)
+    return told(await once.command(adjust), missions)
 
 
 def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:

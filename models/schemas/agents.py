@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.domain.agents import STALE_SECONDS, AgentStatus, Registration, Silence
 from models.domain.budgets import Dollars, Scope, Usd
-from models.domain.policy import Globs, Level
+from models.domain.names import seen_name
+from models.domain.policy import Glob, Level
 from models.schemas.envelope import Body, Said
 from models.schemas.names import CleanName
 
@@ -30,7 +31,10 @@ def _endpoint(url: str) -> str:
 
 Endpoint = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_endpoint)]
 Capabilities = Annotated[tuple[CleanName, ...], Field(max_length=100)]
-Tools = Annotated[Globs, Field(description="The tools it may call, as patterns such as `git_*`; [] is none.")]
+Tools = Annotated[
+    tuple[Annotated[Glob, AfterValidator(seen_name)], ...],
+    Field(max_length=500, description="The tools it may call, as patterns such as `git_*`; [] is none."),
+]
 
 CAPS = {Scope.AGENT_DAY: "daily_cap_usd", Scope.RUN: "run_cap_usd"}
 """Fields of agents, by their limits (BUDG-12)."""

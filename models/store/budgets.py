@@ -28,12 +28,14 @@ from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import (
     ASKED_OF_ENDED,
+    ASKED_OF_OPEN,
     CONTAIN,
     LEFT,
     PASSED,
     SPENT_UP,
     THE_COUNTER,
     THE_RUN,
+    THOSE_HELD,
     WANTED,
 )
 from models.store.pagination import Rows
@@ -160,6 +162,11 @@ async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor
 async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
     """List runs that have ended without their question: missions' own, which end with their mission (system door)."""
     return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {})]
+
+
+async def asked_of_open(session: AsyncSession) -> list[tuple[str, str]]:
+    """List questions about limits that are open by now (system door)."""
+    return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(ASKED_OF_OPEN, {})]
 
 
 async def tell_open(
@@ -310,8 +317,9 @@ async def _terms(session: AsyncSession, workspace_id: str, run_id: str, actor: A
     resolvers = Resolvers(role=Role.ADMIN)
     if law:
         resolvers = (await asyncio.to_thread(parse_policy, law.source)).resolvers(KIND)
-    run = await _run(session, workspace_id, run_id)
-    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, run["agent_id"] or "", run["created_by"]})
+    going = await within(session)(THOSE_HELD, {"workspace_id": workspace_id, "run_id": run_id})
+    runners = {name for run in going for name in (run["agent_id"], run["created_by"]) if name}
+    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, *runners})
 
 
 async def _run(session: AsyncSession, workspace_id: str, run_id: str) -> dict[str, Any]:

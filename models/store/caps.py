@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import Registration
-from models.domain.budgets import Category, Key, Owner, Scope, cap_of
+from models.domain.budgets import Cap, Category, Key, Owner, Scope, cap_of
 from models.domain.policy import Level
 from models.store import budgets, recapping
 from models.store.events import Actor
@@ -44,10 +44,18 @@ async def change_agent(
         await budgets.follow_level(session, agent, level, actor)
     for scope, usd in own.items():
         key = Key(scope, Owner.AGENT, agent.name)
-        if usd is None:
-            await budgets.set_limit(session, agent.workspace_id, key, None, actor)
-        else:
+        if usd is not None:
             await change_limit(session, agent.workspace_id, key, {"usd": usd}, actor)
+        else:
+            await budgets.set_limit(session, agent.workspace_id, key, await _without(session, agent, key), actor)
+
+
+async def _without(session: AsyncSession, agent: AgentRow, key: Key) -> Cap | None:
+    """Give an agent's cap without dollars of its own: its tokens beside its level's dollars, or None without tokens."""
+    known = await budgets.limits(session, agent.workspace_id, agent.name)
+    of_level = known.get(Key(key.scope, Owner.LEVEL, agent.level), Cap())
+    own = known.get(key, of_level)
+    return None if own.tokens == of_level.tokens else replace(own, usd=of_level.usd)
 
 
 async def _owners(session: AsyncSession, workspace_id: str, key: Key) -> dict[Owner, str | None]:

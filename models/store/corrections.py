@@ -34,16 +34,16 @@ async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str,
         raise Conflict("below_zero", f"{paid}: correct it by less, or in parts")
     mark_events(session)
     if usd < 0:
-        await _reopen(session, place, actor)
+        await _reopen(session, place, -usd, actor)
     await budgets.renew(session, place.workspace_id, place.run_id, actor)
 
 
-async def _reopen(session: AsyncSession, place: Place, actor: Actor) -> None:
-    """Open the closed limits of a run in which its correction leaves something, and let go on what they held."""
+async def _reopen(session: AsyncSession, place: Place, taken: Decimal, actor: Actor) -> None:
+    """Open the limits that were spent up and have something left by a correction, and let go on what they held."""
     workspace_id = place.workspace_id
     crossed = await within(session)(CROSSED, place.key)
     caps = await budgets.limits(session, workspace_id, *recapping.names(crossed)) if crossed else {}
     for scope in Scope:
         counters = [counter for counter in crossed if counter["scope"] == scope]
-        opened = await recapping.reopen(session, workspace_id, scope, counters, caps, actor)
+        opened = await recapping.reopen(session, workspace_id, scope, counters, caps, taken, actor)
         await budgets.tell_open(session, workspace_id, scope, opened, actor)

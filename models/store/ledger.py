@@ -195,6 +195,8 @@ def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
     verdict = found["verdict"]
     if verdict == "ended":
         return Conflict("run_ended", "the run has ended; start another one")
+    if verdict == "mission_ended":
+        return Conflict("mission_ended", "the run's mission has ended: settle what has begun, and end it")
     if verdict == "blocked":
         why = f"the run is blocked: {found['run_reason']}"
         return Conflict("run_blocked", why, blocked_by=found["blocked_by"])

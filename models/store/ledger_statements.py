@@ -89,6 +89,10 @@ RESERVE = f"""
         SELECT CASE
             WHEN EXISTS (SELECT {_RESERVED}) THEN 'known'
             WHEN r.ended_at IS NOT NULL THEN 'ended'
+            WHEN CAST(%(most)s AS integer) IS NOT NULL AND EXISTS (
+                SELECT FROM mission m WHERE m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
+                AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
+            ) THEN 'mission_ended'
             WHEN r.status IS NOT NULL AND COALESCE(r.blocked_period, '') IN ('', r.day, r.month)
             THEN 'blocked'
             WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
@@ -235,6 +239,11 @@ def _question(limit: str) -> str:
 
 
 THE_RUN = f"SELECT * FROM run WHERE {_RUN}"  # noqa: S608  # as above
+THOSE_HELD = f"""
+    SELECT o.agent_id, o.created_by FROM run r JOIN run o ON o.workspace_id = r.workspace_id
+    AND (o.run_id = r.run_id OR (o.ticket_id = r.ticket_id AND o.ended_at IS NULL)) WHERE {_THE_RUN} LIMIT 1000
+"""  # noqa: S608  # as above
+"""Whose runs a run's own limit, or its ticket's, holds."""
 THE_COUNTER = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
     AND period = %(period)s FOR NO KEY UPDATE
@@ -254,6 +263,13 @@ ASKED_OF_ENDED = """
     WHERE d.kind = 'tool_action' AND d.status = 'pending' LIMIT 100
 """
 """Runs that have ended of which something is still asked or told."""
+ASKED_OF_OPEN = """
+    SELECT d.workspace_id, d.decision_id FROM decision d
+    JOIN budget b ON b.workspace_id = d.workspace_id AND b.scope = d.binding ->> 'scope'
+    AND b.subject = d.binding ->> 'subject' AND b.period = '' AND NOT b.crossed
+    WHERE d.kind = 'budget' AND d.status = 'pending' LIMIT 100
+"""
+"""Questions about limits that are open: somebody held them while their caps were raised, and did not answer."""
 
 PASSED = f"""
     SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r

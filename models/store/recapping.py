@@ -88,12 +88,26 @@ async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, 
 
 
 async def reopen(
-    session: AsyncSession, workspace_id: str, scope: Scope, counters: Iterable[Counter], caps: Caps, actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    scope: Scope,
+    counters: Iterable[Counter],
+    caps: Caps,
+    taken: Decimal,
+    actor: Actor,
 ) -> Sequence[str]:
-    """Open closed limits of which something is left by now, as if their caps had just been raised; whose those are."""
+    """Open limits that were spent up until something was taken off, as if just raised; whose those are.
+
+    What was closed with something left stays closed: that too little was left has not changed.
+    """
     changes = [Change(each, NOTHING, meant(caps, each)) for each in counters]
-    opened = [each for each in changes if not recapped(each.counter, each.after, each.before)[1]]
+    opened = [each for each in changes if _is_freed(each, taken)]
     return await _recap(session, workspace_id, scope, opened, actor)
+
+
+def _is_freed(change: Change, taken: Decimal) -> bool:
+    was_spent_up = reaches(Cap(change.counter["settled_usd"] + taken), Cap(change.after.usd))
+    return was_spent_up and not recapped(change.counter, change.after, change.before)[1]
 
 
 async def _recap(

@@ -60,7 +60,7 @@ async def log(
     The fourth retry with the same error blocks the run (LOOP-04).
 
     Raises:
-        Conflict: `run_ended`, `run_blocked`, `too_many_asked`.
+        Conflict: `run_ended`, `run_blocked`, `mission_ended`, `too_many_asked`.
     """
     if call.usd is not None:  # before the run is locked: whoever sets a cap locks them the other way round
         await budgets.prepare(session, asking.caller.workspace_id, run_id)
@@ -69,6 +69,8 @@ async def log(
     doer = await agents.doer(session, asking.caller, run.agent_id)
     if is_listed(call.tool, doer.tools):
         mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
+        if mission and mission.ended_at is not None and not call.was_made:
+            raise Conflict("mission_ended", "the run's mission has ended: tell what was called before, and end the run")
         left = await budgets.left(session, run.workspace_id, run_id) if call.usd is not None else None
         row = await _judge(session, book, _Wanted(call, run, number, doer.who, mission, asking, left))
     else:

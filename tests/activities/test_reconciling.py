@@ -258,6 +258,31 @@ async def test_what_was_asked_about_a_call_of_an_ended_run_is_taken_back(
     assert found == [{"status": "canceled"}]
 
 
+async def test_a_question_about_a_limit_that_is_open_is_taken_back(shop: Shop, reconciler: ReconcileActivities) -> None:
+    run = await place(shop.db, shop.workspace_id)
+    await cap(shop.db, shop.workspace_id, Key(Scope.RUN, Owner.RUN, run.run_id), "0.1")
+    with pytest.raises(Conflict):
+        await ledger.reserve(shop.db, run, usd("0.2"), BOT)
+    async with shop.db.system() as session:
+        await session.execute(text("UPDATE budget SET crossed = false WHERE subject = :run"), {"run": run.run_id})
+    await ActivityEnvironment().run(reconciler.keep_house)
+    found = await shop.db.alone(shop.workspace_id, "SELECT status FROM decision WHERE kind = 'budget'", {})
+    assert found == [{"status": "canceled"}]
+
+
+async def test_a_run_of_an_ended_mission_tells_and_begins_nothing(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await (await shop.mission()).begun()
+    run = await start(case.db, case.workspace_id, mission_id=case.mission_id)
+    at = [Place(case.workspace_id, run, name) for name in ("begun", "new", "told")]
+    await ledger.reserve(case.db, at[0], usd("0.1"), BOT)
+    await closed(reconciler)
+    with pytest.raises(Conflict) as refused:
+        await ledger.reserve(case.db, at[1], usd("0.1"), BOT)
+    assert refused.value.code == "mission_ended"
+    assert await ledger.settle(case.db, at[0], usd("0.1"), BOT)
+    await ledger.spend(case.db, at[2], usd("0.1"), BOT)
+
+
 @pytest.mark.parametrize("ended", ["registration = 'deactivated'", "status = 'stopped'"])
 async def test_what_was_given_to_an_agent_while_it_ended_goes_to_others(
     shop: Shop, reconciler: ReconcileActivities, ended: str

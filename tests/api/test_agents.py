@@ -381,6 +381,27 @@ class TestSelf:
         [own] = [one for one in listed if (one["scope"], one["name"]) == ("agent_day", "bot")]
         assert (own["cap_usd"], own["cap_tokens"]) == ("9", 1_000_000)
 
+    async def test_dollars_that_are_set_back_leave_the_tokens(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            await add_agents(session, team.workspace_id, "bot")
+        tokens = {"scope": "agent_day", "owner": "agent", "name": "bot", "cap_tokens": 1000}
+        assert (await api.patch("/api/v1/budgets", json=tokens)).status_code == 200
+        for usd in ("3", None):
+            assert (await api.patch("/api/v1/agents/bot", json={"daily_cap_usd": usd})).status_code == 200
+        listed = (await api.get("/api/v1/budgets")).json()["data"]["items"]
+        [own] = [one for one in listed if (one["scope"], one["name"]) == ("agent_day", "bot")]
+        assert (own["cap_usd"], own["cap_tokens"]) == ("2", 1000), "two dollars are an intern's day"
+
+    async def test_its_tools_have_one_spelling(self, api: httpx2.AsyncClient, db: Database, team: Team) -> None:
+        async with db.system() as session:
+            await add_agents(session, team.workspace_id, "bot")
+        hidden = await api.patch("/api/v1/agents/bot", json={"tools": ["git\u200b"]})
+        assert refusal(hidden) == (422, "invalid_input")
+        kept = await api.patch("/api/v1/agents/bot", json={"tools": [" read_* ", "\uff53hell"]})
+        assert kept.json()["data"]["tools"] == ["read_*", "shell"]
+
     async def test_its_day_has_the_cap_of_the_level_that_it_has_now(
         self, api: httpx2.AsyncClient, db: Database, team: Team
     ) -> None:

@@ -139,6 +139,21 @@ class TestWhoAnswers:
         [asked] = await pending(api)
         for caller in (bot, olga):
             assert refusal(await answer(caller, asked)) == (403, "own_decision")
+
+    async def test_nor_whose_run_the_same_ticket_holds(
+        self, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            olga = client(await make_key(session, team.workspace_id, "olga", role=Role.ADMIN))
+            await make_key(session, team.workspace_id, "somebody else", role=Role.ADMIN)
+        await capped(api, "ticket", "ticket", "T-1", cap_usd="0.2")
+        for starter in (api, olga):
+            made = await starter.post(f"{API}/runs", json={"ticket_id": "T-1"})
+        run = f"{API}/runs/{made.json()['data']['run_id']}"
+        assert (await client(team.service).post(f"{run}/costs", json={"usd": "0.3"})).status_code == 409
+        [asked] = await pending(api)
+        for caller in (api, olga):
+            assert refusal(await answer(caller, asked)) == (403, "own_decision")
         assert (await answer(api, asked)).status_code == 200
 
 

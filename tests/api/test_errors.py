@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 import httpx2
 import pytest
 from fastapi import Depends, FastAPI
+from psycopg.errors import TransactionTimeout
 from pydantic import AfterValidator, AwareDatetime, Field
+from sqlalchemy.exc import InternalError
 
 from api import auth
 from api.app import create_app
@@ -72,6 +74,8 @@ async def get_fails(how: str) -> Success[str]:
         "bug": RuntimeError("the password is hunter2"),
         "ours": MissionControlError("broken_record", "the password is hunter2"),
         "away": Unavailable("temporal_unavailable", "try again"),
+        "slow": InternalError("UPDATE", {}, TransactionTimeout("hunter2")),
+        "odd": InternalError("UPDATE", {}, RuntimeError("hunter2")),
     }[how]
 
 
@@ -108,7 +112,11 @@ class TestEnvelope:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as stranger:
             assert error(await stranger.post("/api/v1/events"), 401)["code"] == "api_key_required"
 
-    @pytest.mark.parametrize("how", ["bug", "ours"])
+    async def test_a_transaction_that_took_too_long(self, api: httpx2.AsyncClient) -> None:
+        answer = await api.get("/api/v1/fails?how=slow")
+        assert (error(answer, 503)["code"], "hunter2" in answer.text) == ("database_unavailable", False)
+
+    @pytest.mark.parametrize("how", ["bug", "ours", "odd"])
     async def test_a_bug_tells_nothing(self, api: httpx2.AsyncClient, how: str, logged: Callable[[], Lines]) -> None:
         lines = logged()
         answer = await api.get(f"/api/v1/fails?how={how}", headers={"X-Request-Id": "find-me"})

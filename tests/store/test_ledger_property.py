@@ -129,7 +129,8 @@ class Model:
             self.adjusted.add((run, cost))
             for one in self.of(run):
                 self.settled[one] += amount
-                if amount < 0 and one in self.crossed and self.is_left(one):
+                was_spent = self.settled[one] - amount >= self.meant(one)
+                if amount < 0 and one in self.crossed and was_spent and self.is_left(one):
                     self.recap(one, self.meant(one), 0)
         return "done"
 
