@@ -241,9 +241,11 @@ def _question(limit: str) -> str:
 THE_RUN = f"SELECT * FROM run WHERE {_RUN}"  # noqa: S608  # as above
 THOSE_HELD = f"""
     SELECT o.agent_id, o.created_by FROM run r JOIN run o ON o.workspace_id = r.workspace_id
-    AND (o.run_id = r.run_id OR (o.ticket_id = r.ticket_id AND o.ended_at IS NULL)) WHERE {_THE_RUN} LIMIT 1000
+    AND (o.run_id = r.run_id OR (o.ticket_id = r.ticket_id AND o.ended_at IS NULL)) WHERE {_THE_RUN}
+    UNION SELECT assigned_to, created_by FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(run_id)s
+    LIMIT 1000
 """  # noqa: S608  # as above
-"""Whose runs a run's own limit, or its ticket's, holds."""
+"""Whose runs a run's own limit, or its ticket's, holds; a mission's own run is of who filed it and who has it."""
 THE_COUNTER = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
     AND period = %(period)s FOR NO KEY UPDATE

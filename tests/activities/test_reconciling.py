@@ -312,6 +312,8 @@ async def test_the_question_of_a_missions_own_run_ends_with_it(
     assert [one.kind for one in await case.rows(Decision)] == []
     asked = "SELECT status FROM decision WHERE kind = 'budget'"
     assert await case.db.alone(case.workspace_id, asked, {}) == [{"status": "pending"}]
+    [question] = await case.db.alone(case.workspace_id, "SELECT terms FROM decision WHERE kind = 'budget'", {})
+    assert (await case.row()).created_by in question["terms"]["requesters"]
     if denied:
         async with case.db.workspace(case.workspace_id) as session:
             admin, name = human(case.workspace_id, "anna", Role.ADMIN), f"budget.run.{case.mission_id}.1"

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,3 +120,6 @@ async def replay_all() -> None:
 
 if __name__ == "__main__":
     asyncio.run(replay_all())
+    # The SDK's own threads may still use the interpreter while it is taken down, and then the process dies of a signal.
+    sys.stdout.flush()
+    os._exit(0)
