@@ -32,6 +32,8 @@ MARK = "MISSION_CONTROL_SLOT"
 _RUNTIME = Path("/run/mission-control")
 _SHARED_BY_SLOTS = 0o711
 _LOOK_AGAIN_SECONDS = 0.01
+_TRIES = 5
+"""What a folder holds may go while it changes hands; what is left is tried again."""
 
 
 def runtime_folder() -> Path:
@@ -218,8 +220,12 @@ async def _release(groups: Sequence[Path]) -> None:
 
 
 async def _chown(folder: str, uid: int, gid: int) -> None:
-    if await _run("chown", "--recursive", "--no-dereference", f"{uid}:{gid}", "--", folder):
-        raise Unavailable("workbench_unusable", "A folder cannot change hands; look for mounts or attributes in it.")
+    for _ in range(_TRIES):
+        if not await _run("chown", "--recursive", "--no-dereference", f"{uid}:{gid}", "--", folder):
+            return
+        if not os.path.lexists(folder):
+            return  # it went meanwhile, as what a dead holder lent may
+    raise Unavailable("workbench_unusable", "A folder cannot change hands; look for mounts or attributes in it.")
 
 
 async def _run(*command: str) -> int:
