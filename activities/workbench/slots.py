@@ -32,7 +32,7 @@ MARK = "MISSION_CONTROL_SLOT"
 _RUNTIME = Path("/run/mission-control")
 _SHARED_BY_SLOTS = 0o711
 _LOOK_AGAIN_SECONDS = 0.01
-_TRIES = 5
+_TRIES = 20
 """What a folder holds may go while it changes hands; what is left is tried again."""
 
 
@@ -225,6 +225,7 @@ async def _chown(folder: str, uid: int, gid: int) -> None:
             return
         if not os.path.lexists(folder):
             return  # it went meanwhile, as what a dead holder lent may
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
     raise Unavailable("workbench_unusable", "A folder cannot change hands; look for mounts or attributes in it.")
 
 
