@@ -52,8 +52,7 @@ class GovernanceActivities:
         """Stages 6 to 8 of a round, and 5 where nothing stresses, in one transaction: they only touch Postgres."""
         ref = question.ref
         async with self._db.workspace(ref.workspace_id) as session:
-            # Held, so that nobody closes the mission, and its questions, before this one is there.
-            mission = await running.load(session, ref.workspace_id, ref.mission_id, for_update=True)
+            mission = await running.load(session, ref.workspace_id, ref.mission_id)
             if mission.ended_at is not None:
                 raise MissionControlError("mission_ended", "the mission was closed from outside: it asks no more")
             known = StageInput(ref=ref, base_sha=question.base_sha, head_sha=question.head_sha)

@@ -164,6 +164,7 @@ class ReconcileActivities:
             await self._each(parts, runs.orphans, self._end_run)
             await self._each(parts, budgets.asked_of_ended, self._close_run)
             await self._each(parts, budgets.asked_of_open, self._withdraw)
+            await self._each(parts, governance.asked_of_ended, self._withdraw)
         parts.require_all()
 
     async def _each(

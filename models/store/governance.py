@@ -234,6 +234,16 @@ async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) 
     return [row["decision_id"] for row in await within(session)(_PENDING, values)]
 
 
+async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
+    """List open questions about missions that were closed from outside while they were put (system door)."""
+    return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(_OF_ENDED, {})]
+
+
+_OF_ENDED = """
+    SELECT d.workspace_id, d.decision_id FROM decision d
+    JOIN mission m ON m.workspace_id = d.workspace_id AND m.mission_id = d.mission_id AND m.ended_at IS NOT NULL
+    WHERE d.status = 'pending' AND starts_with(d.decision_id, d.mission_id || '.') LIMIT 100
+"""
 _PENDING = """
     SELECT decision_id FROM decision
     WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND status = %(status)s

@@ -258,6 +258,18 @@ async def test_what_was_asked_about_a_call_of_an_ended_run_is_taken_back(
     assert found == [{"status": "canceled"}]
 
 
+async def test_a_question_that_was_put_while_its_mission_was_closed_is_taken_back(
+    shop: Shop, reconciler: ReconcileActivities
+) -> None:
+    case = await (await shop.mission(registered={"protected": True})).patched()
+    await case.settle()
+    async with shop.db.system() as session:
+        over = "UPDATE mission SET ended_at = now(), status = 'escalated', outcome = 'terminated' WHERE mission_id = :m"
+        await session.execute(text(over), {"m": case.mission_id})
+    await ActivityEnvironment().run(reconciler.keep_house)
+    assert [one.status for one in await case.rows(Decision)] == ["canceled"]
+
+
 async def test_a_question_about_a_limit_that_is_open_is_taken_back(shop: Shop, reconciler: ReconcileActivities) -> None:
     run = await place(shop.db, shop.workspace_id)
     await cap(shop.db, shop.workspace_id, Key(Scope.RUN, Owner.RUN, run.run_id), "0.1")
