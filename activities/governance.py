@@ -1,6 +1,6 @@
 """Stage 8: puts the question whether to merge, and reads the answer. Local activities: Postgres only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -309,12 +309,15 @@ def _counted(decision: Decision, given: Given) -> str:
 
 def _counting(given: Given) -> Given:
     """Leave out who was removed or lowered since."""
-    return [one for one in given if one.get("counts", True)]
+    return [one for one in given if _counts(one)]
 
 
 def _told(given: Given) -> str:
-    gone = {one["by"]: "" if one.get("counts", True) else " (counts no more)" for one in given}
-    return "; ".join(f"{one['by']}{gone[one['by']]}: {one['explanation']}" for one in given)
+    return "; ".join(f"{one['by']}{'' if _counts(one) else ' (counts no more)'}: {one['explanation']}" for one in given)
+
+
+def _counts(one: Mapping[str, Any]) -> bool:
+    return bool(one.get("counts", True))
 
 
 def _stands(earlier: dict[str, Any]) -> str:

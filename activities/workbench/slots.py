@@ -221,10 +221,9 @@ async def _release(groups: Sequence[Path]) -> None:
 
 async def _chown(folder: str, uid: int, gid: int) -> None:
     for _ in range(_TRIES):
-        if not await _run("chown", "--recursive", "--no-dereference", f"{uid}:{gid}", "--", folder):
+        failed = await _run("chown", "--recursive", "--no-dereference", f"{uid}:{gid}", "--", folder)
+        if not failed or not os.path.lexists(folder):  # what a dead holder lent may go meanwhile
             return
-        if not os.path.lexists(folder):
-            return  # it went meanwhile, as what a dead holder lent may
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
     raise Unavailable("workbench_unusable", "A folder cannot change hands; look for mounts or attributes in it.")
 

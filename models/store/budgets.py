@@ -160,7 +160,7 @@ async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor
 
 
 async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
-    """List runs that have ended without their question: missions' own, which end with their mission (system door)."""
+    """List runs that have ended, and of which something is still asked or told (system door)."""
     return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {})]
 
 

@@ -16,7 +16,7 @@ from models.store.ledger_statements import ADJUST, CROSSED, IS_ADJUSTED, LOCK, L
 async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
     """Correct what a run paid, by more or less; doing it again changes nothing.
 
-    What is taken off is given back to the day that paid it, and opens the limits that it leaves something again.
+    What is taken off is given back to the day that paid it, and opens limits that were spent up.
 
     Raises:
         Conflict: `below_zero`, for nobody is paid for running.

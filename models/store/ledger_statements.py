@@ -70,7 +70,8 @@ _ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, 
 _SPENT = "%(tokens_in)s, %(tokens_out)s, %(calls)s, %(usd)s"
 
 # `over`: it would not fit even if all that is promised came to nothing. `full`: it fits once begun calls cost less.
-# `crowded`: its run has more begun calls than it may have.
+# `crowded`: its run has more begun calls than it may have. What was made already is told with no `most`: neither this
+# nor the end of its mission keeps it from being paid.
 RESERVE = f"""
     WITH r AS (
         SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {_RUN}

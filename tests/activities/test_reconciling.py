@@ -47,6 +47,15 @@ jsonb_build_object('run_id', CAST(:run AS text))
 """A question about a call whose run ended while somebody held it."""
 
 
+async def approved(case: Case) -> None:
+    """Ask whether to merge, and let a person say yes."""
+    asked = (await case.settle()).answer
+    assert asked is not None
+    async with case.db.workspace(case.workspace_id) as session:
+        anna = human(case.workspace_id, "anna")
+        await answers.give(session, anna, asked.decision_id, DecisionStatus.APPROVED, "yes")
+
+
 async def closed(reconciler: ReconcileActivities) -> int:
     return await ActivityEnvironment().run(reconciler.close_ended)
 
@@ -77,11 +86,7 @@ async def test_a_merge_that_was_taken_back_is_not(shop: Shop, reconciler: Reconc
 
 async def test_an_answer_that_nobody_can_hear_is_laid_aside(shop: Shop, reconciler: ReconcileActivities) -> None:
     case = await (await shop.mission(registered={"protected": True})).patched()
-    asked = (await case.settle()).answer
-    assert asked is not None
-    async with case.db.workspace(case.workspace_id) as session:
-        anna = human(case.workspace_id, "anna")
-        await answers.give(session, anna, asked.decision_id, DecisionStatus.APPROVED, "yes")
+    await approved(case)
     for _ in (1, 2):
         assert await ActivityEnvironment().run(reconciler.repeat_answers) == 0
     [decision] = await case.rows(Decision)
@@ -151,11 +156,7 @@ async def test_an_expiry_that_fails_hides_no_answer(
     shop: Shop, reconciler: ReconcileActivities, database_url: str
 ) -> None:
     case = await (await shop.mission(registered={"protected": True})).patched()
-    asked = (await case.settle()).answer
-    assert asked is not None
-    async with case.db.workspace(case.workspace_id) as session:
-        anna = human(case.workspace_id, "anna")
-        await answers.give(session, anna, asked.decision_id, DecisionStatus.APPROVED, "yes")
+    await approved(case)
     rows(database_url, "ALTER TABLE memory_note RENAME TO mended")
     try:
         with pytest.raises(Unavailable, match="_expire"):

@@ -40,6 +40,14 @@ async def paid(api: httpx2.AsyncClient, run: str, **cost: Any) -> httpx2.Respons
     return await api.post(f"{API}/runs/{run}/costs", json=cost)
 
 
+async def over_its_limit(api: httpx2.AsyncClient) -> tuple[str, dict[str, Any]]:
+    """Let a run meet its limit; the run, and the question about it."""
+    run = await started(api)
+    await paid(api, run, usd="0.3")
+    [asked] = await pending(api)
+    return run, asked
+
+
 async def pending(api: httpx2.AsyncClient) -> list[dict[str, Any]]:
     found = await api.get(f"{API}/decisions?status=pending&kind=budget")
     return list(found.json()["data"]["items"])
@@ -76,9 +84,7 @@ class TestWhatIsRaised:
 
     async def test_the_other_part_stays_that_of_the_level(self, api: httpx2.AsyncClient) -> None:
         await capped(api, "run", "level", "intern", cap_usd="0.25", cap_tokens=100)
-        run = await started(api)
-        await paid(api, run, usd="0.3")
-        [asked] = await pending(api)
+        run, asked = await over_its_limit(api)
         await answer(api, asked)
         assert ((await shown(api, run))["cap_usd"], (await shown(api, run))["cap_tokens"]) == ("0.50", 100)
 
@@ -115,9 +121,7 @@ class TestWhatIsRaised:
     async def test_nothing_of_a_limit_that_somebody_else_opened(
         self, api: httpx2.AsyncClient, db: Database, team: Team
     ) -> None:
-        run = await started(api)
-        await paid(api, run, usd="0.3")
-        [asked] = await pending(api)
+        run, asked = await over_its_limit(api)
         async with being_answered(db, team, asked):
             await capped(api, "run", "run", run, cap_usd="1.5")
         assert (await answer(api, asked)).status_code == 200
@@ -184,9 +188,7 @@ class TestWhatBecomesOfIt:
     async def test_an_answer_that_comes_after_the_end_of_its_run_stands_and_changes_nothing(
         self, api: httpx2.AsyncClient, db: Database, team: Team
     ) -> None:
-        run = await started(api)
-        await paid(api, run, usd="0.3")
-        [asked] = await pending(api)
+        run, asked = await over_its_limit(api)
         async with being_answered(db, team, asked):
             assert (await api.post(f"{API}/runs/{run}/end", json={"status": "failed"})).status_code == 200
         assert (await answer(api, asked)).status_code == 200
