@@ -1,4 +1,4 @@
-"""Agents: how they are let in, what holds them, and what their silence costs (AGENT-01..11)."""
+"""Agents that were let in: what holds them, and what their silence costs (AGENT-01..11)."""
 
 import asyncio
 from typing import Any
@@ -8,222 +8,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.principals import Role
-from models.store import agents, governance
+from models.store import agents
 from models.store.database import Database
-from models.store.events import Actor
-from tests.fixtures.access import make_key, make_workspace
+from tests.fixtures.agents import PROBE, add_many, admitted, events_of, registered, shut_out
 from tests.fixtures.api import Caller, Team, add_agents
-from tests.fixtures.budgets import clock_moved
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
 
 __all__ = ["repo"]
-PROBE = {"name": "probe", "endpoint": "https://agents.example.org/probe", "capabilities": ["coding"]}
-WHY = {"explanation": "known to us"}
-PASS = Actor("reconciler", "pass-1")
-
-
-@pytest.fixture
-def stranger(client: Caller) -> httpx2.AsyncClient:
-    """Whoever has no key."""
-    return client(None)
-
-
-async def registered(stranger: httpx2.AsyncClient, team: Team, **body: Any) -> dict[str, Any]:
-    """Register an agent; what was answered."""
-    answer = await stranger.post("/api/v1/agents", json=PROBE | {"workspace": team.workspace_id} | body)
-    assert answer.status_code == 201, answer.text
-    data: dict[str, Any] = answer.json()["data"]
-    return data
-
-
-async def admitted(api: httpx2.AsyncClient, client: Caller, team: Team, **body: Any) -> tuple[str, httpx2.AsyncClient]:
-    """Register an agent, approve it and fetch its key; its id, and the agent as a caller."""
-    made = await registered(client(None), team, **body)
-    assert (await api.post(f"/api/v1/agents/{made['agent_id']}/approve", json=WHY)).status_code == 200
-    shown = await client(made["registration_token"]).get(f"/api/v1/agents/{made['agent_id']}")
-    return made["agent_id"], client(shown.json()["data"]["key"])
-
-
-async def events_of(db: Database, team: Team, like: str) -> list[str]:
-    async with db.workspace(team.workspace_id) as session:
-        found = await session.execute(text("SELECT type FROM event WHERE type LIKE :like ORDER BY id"), {"like": like})
-        return list(found.scalars())
-
-
-class TestRegister:
-    async def test_from_nothing_to_work(
-        self, api: httpx2.AsyncClient, stranger: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo
-    ) -> None:
-        """Register, approve, call with the key, heartbeat, work: every answer is a success."""
-        made = await registered(stranger, team)
-        assert (made["registration"], made["status"]) == ("pending", None)
-        agent_id, agent = await admitted(api, client, team, name="worker-1")
-        assert (await agent.get("/api/v1/agents")).status_code == 200
-        heard = await agent.post(f"/api/v1/agents/{agent_id}/heartbeat")
-        assert heard.json()["data"] == {"status": "active", "stale_after_seconds": 90}
-        mission = await filed(api, repo)
-        got = await agent.get("/api/v1/queue/next?agent_id=worker-1&agent_role=coding")
-        assert got.json()["data"]["mission_id"] == mission["mission_id"]
-
-    async def test_the_key_comes_once_and_not_before(
-        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
-    ) -> None:
-        made = await registered(client(None), team)
-        place = f"/api/v1/agents/{made['agent_id']}"
-        registrant = client(made["registration_token"])
-        assert (await registrant.get(place)).json()["data"]["key"] is None
-        assert (await registrant.get("/api/v1/agents")).status_code == 401, "the token opens nothing else"
-        await api.post(f"{place}/approve", json=WHY)
-        answers = await asyncio.gather(*(registrant.get(place) for _ in range(5)))
-        found = [answer.json()["data"]["key"] for answer in answers]
-        [secret] = [key for key in found if key]
-        assert (await registrant.get(place)).json()["data"]["key"] is None
-        assert (await client(secret).get(place)).json()["data"]["name"] == "probe"
-        async with db.system() as session:
-            stored = (await session.execute(text("SELECT agent::text FROM agent"))).scalars().all()
-        assert not any(made["registration_token"] in row or secret in row for row in stored)
-
-    async def test_its_decision_never_expires(
-        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database, database_url: str
-    ) -> None:
-        made = await registered(client(None), team)
-        async with clock_moved(database_url, "1000 days"):
-            async with db.system() as session:
-                assert await governance.tell_half_time(session, PASS, 100) == 0
-                assert await governance.expire_overdue(session, PASS, 100) == 0
-            [waits] = (await api.get("/api/v1/decisions?kind=registration")).json()["data"]["items"]
-            assert (waits["status"], waits["expires_at"]) == ("pending", None)
-            assert (await api.post(f"/api/v1/agents/{made['agent_id']}/approve", json=WHY)).status_code == 200
-        shown = await client(made["registration_token"]).get(f"/api/v1/agents/{made['agent_id']}")
-        assert shown.json()["data"]["registration"] == "approved"
-
-    async def test_a_rejected_one_gets_no_key_and_may_come_again(
-        self, api: httpx2.AsyncClient, client: Caller, team: Team
-    ) -> None:
-        made = await registered(client(None), team)
-        place = f"/api/v1/agents/{made['agent_id']}"
-        assert (await api.post(f"{place}/reject", json=WHY)).json()["data"]["registration"] == "rejected"
-        shown = (await client(made["registration_token"]).get(place)).json()["data"]
-        assert (shown["registration"], shown["key"]) == ("rejected", None)
-        assert refusal(await api.post(f"{place}/approve", json=WHY)) == (409, "illegal_transition")
-        assert (await registered(client(None), team))["agent_id"] != made["agent_id"]
-
-    async def test_a_repetition_registers_once(
-        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
-    ) -> None:
-        again, body = {"Idempotency-Key": "k"}, PROBE | {"workspace": team.workspace_id}
-        first, second = [await client(None).post("/api/v1/agents", json=body, headers=again) for _ in range(2)]
-        assert (first.status_code, second.headers["idempotency-replayed"]) == (201, "true")
-        assert second.json()["data"] == first.json()["data"] | {"registration_token": None}
-        assert await events_of(db, team, "agent.%") == ["agent.registered"]
-        other = await client(None).post("/api/v1/agents", json=body | {"name": "other"}, headers=again)
-        assert refusal(other) == (409, "idempotency_key_reused")
-        key = await api.post("/api/v1/keys", json={"principal": "olga", "role": "observer"}, headers=again)
-        assert key.status_code == 201, "a stranger uses up no member's key"
-
-    async def test_a_stranger_is_nobody_of_any_workspace(self, client: Caller, team: Team, db: Database) -> None:
-        async with db.system() as session:
-            await make_workspace(session, "unknown")
-            await make_key(session, "unknown", "probe", role=Role.ADMIN)
-        await registered(client(None), team)
-        async with db.workspace(team.workspace_id) as session:
-            said = await session.execute(text("SELECT actor, actor_kind FROM audit WHERE action = 'agent.registered'"))
-            assert [tuple(row) for row in said] == [("(unknown)/probe", "unknown")]
-
-    async def test_one_that_an_admin_adds_is_told_of(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:
-        made = await api.post("/api/v1/principals", json={"name": "probe", "kind": "agent"})
-        assert made.status_code == 201
-        assert await events_of(db, team, "%") == ["agent.approved", "principal.created"]
-
-    async def test_a_name_is_taken_once(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
-        await registered(client(None), team)
-        here = {"workspace": team.workspace_id}
-        for name, code in [("probe", "agent_exists"), ("\uff50robe", "agent_exists"), ("operator", "principal_exists")]:
-            answer = await client(None).post("/api/v1/agents", json=PROBE | here | {"name": name})
-            assert refusal(answer) == (409, code)
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"endpoint": None},
-            {"endpoint": "ftp://x"},
-            {"endpoint": "https://me:secret@example.org"},
-            {"endpoint": "https://[::1"},
-            {"endpoint": "http://x:99999"},
-            {"name": ""},
-            {"name": "a" * 10_000},
-            {"name": "reconciler"},
-            {"name": "agent_0123456789abcdef"},
-            {"capabilities": ["x"] * 101},
-            {"level": "lead"},
-        ],
-        ids=str,
-    )
-    async def test_what_makes_no_sense_is_refused(
-        self, stranger: httpx2.AsyncClient, team: Team, change: dict[str, Any]
-    ) -> None:
-        body = {key: value for key, value in (PROBE | change).items() if value is not None}
-        assert refusal(await stranger.post("/api/v1/agents", json=body)) == (422, "invalid_input")
-
-    async def test_so_many_wait_and_no_more(self, client: Caller, team: Team, db: Database) -> None:
-        async with db.system() as session:
-            await add_many(session, team, 199, "pending", None, "(unknown)/x")
-        await registered(client(None), team)
-        more = PROBE | {"name": "p", "workspace": team.workspace_id}
-        assert refusal(await client(None).post("/api/v1/agents", json=more)) == (409, "too_many_pending")
-        assert (await client(team.admin).post("/api/v1/agents", json=more)).status_code == 201, "it has its own room"
-        async with db.system() as session:
-            await session.execute(text("UPDATE agent SET requested_by = 'agent' WHERE requested_by LIKE '(%'"))
-        other = more | {"name": "q"}
-        assert refusal(await client(team.agent).post("/api/v1/agents", json=other)) == (409, "too_many_pending")
-        assert (await client(None).post("/api/v1/agents", json=other)).status_code == 201
-
-    async def test_without_a_workspace_it_is_the_default_one(
-        self, client: Caller, team: Team, db: Database, stranger: httpx2.AsyncClient
-    ) -> None:
-        elsewhere = await client(team.admin).post("/api/v1/agents", json=PROBE | {"workspace": "default"})
-        assert refusal(elsewhere) == (404, "workspace_not_found")
-        unknown = await stranger.post("/api/v1/agents", json=PROBE | {"workspace": "nowhere"})
-        assert refusal(unknown) == (404, "workspace_not_found")
-        async with db.system() as session:
-            root = await make_key(session, "default", "root", role=Role.PLATFORM_ADMIN)
-        assert (await client(root).put(f"/api/v1/workspaces/{team.workspace_id}/default")).status_code == 200
-        assert (await stranger.post("/api/v1/agents", json=PROBE)).status_code == 201
-        listed = (await client(team.observer).get("/api/v1/agents?registration=pending")).json()["data"]["items"]
-        assert [agent["name"] for agent in listed] == ["probe"]
-
-
-class TestInbox:
-    async def test_a_registration_is_a_decision(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
-        made = await registered(client(None), team)
-        listed = await api.get("/api/v1/decisions?status=pending&kind=registration")
-        [decision] = listed.json()["data"]["items"]
-        assert decision["question"]["endpoint"] == PROBE["endpoint"]
-        place = f"/api/v1/decisions/{decision['decision_id']}/resolve"
-        answer = {"decision": "approve", "explanation": "known to us"}
-        assert refusal(await client(team.operator).post(place, json=answer)) == (403, "not_permitted")
-        assert (await api.get(f"/api/v1/agents/{made['agent_id']}")).json()["data"]["registration"] == "pending"
-        assert (await api.post(place, json=answer)).status_code == 200
-        assert (await api.get(f"/api/v1/agents/{made['agent_id']}")).json()["data"]["registration"] == "approved"
-        assert refusal(await api.post(place, json=answer)) == (409, "already_resolved")
-
-    async def test_of_two_admins_at_once_one_is_first(
-        self, api: httpx2.AsyncClient, client: Caller, team: Team
-    ) -> None:
-        made = await registered(client(None), team)
-        place = f"/api/v1/agents/{made['agent_id']}"
-        answers = await asyncio.gather(api.post(f"{place}/approve", json=WHY), api.post(f"{place}/reject", json=WHY))
-        assert sorted(answer.status_code for answer in answers) == [200, 409]
-
-    async def test_a_name_that_was_taken_meanwhile(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
-        made = await registered(client(None), team)
-        await api.post("/api/v1/principals", json={"name": "probe", "role": "observer"})
-        answer = await api.post(f"/api/v1/agents/{made['agent_id']}/approve", json=WHY)
-        assert refusal(answer) == (409, "principal_exists")
-        [decision] = (await api.get("/api/v1/decisions?kind=registration")).json()["data"]["items"]
-        assert decision["status"] == "pending"
 
 
 class TestHold:
@@ -519,28 +311,8 @@ class TestSilence:
         assert await events_of(db, team, "agent.stale") == []
 
 
-async def add_many(
-    session: AsyncSession, team: Team, number: int, registration: str, status: str | None, by: str = "a test"
-) -> None:
-    """Add so many agents that were last heard of an hour ago."""
-    made = (
-        "INSERT INTO agent (workspace_id, agent_id, name, registration, status, requested_by, last_heartbeat_at)"
-        " SELECT :place, 'one-of-many-' || n, 'one-of-many-' || n, :registration, :status, :by,"
-        " mc_now() - interval '1 hour' FROM generate_series(1, :number) AS n"
-    )
-    values = {"place": team.workspace_id, "registration": registration, "status": status, "number": number, "by": by}
-    await session.execute(text(made), values)
-
-
 async def rename(session: AsyncSession, team: Team, before: str, after: str) -> None:
     """Give an agent another name."""
     for table in ("principal", "agent"):
         change = f"UPDATE {table} SET name = :after WHERE workspace_id = :place AND name = :before"  # noqa: S608
         await session.execute(text(change), {"place": team.workspace_id, "before": before, "after": after})
-
-
-async def shut_out(caller: httpx2.AsyncClient) -> None:
-    """Wait until a key opens nothing any more."""
-    async with asyncio.timeout(3):
-        while (await caller.get("/api/v1/agents")).status_code != 401:
-            pass

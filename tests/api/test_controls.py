@@ -1,110 +1,26 @@
-"""Starting and steering missions over HTTP, with the real workflow on a real Temporal server."""
+"""Steering missions over HTTP, with the real workflow on a real Temporal server."""
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from sqlalchemy import text
-from temporalio.worker import Worker
 
-from activities.governance import GovernanceActivities
-from activities.merge_queue import MergeQueueActivities
-from activities.recording import StageRecorder
-from activities.records import RecordActivities
-from activities.workbench.signing import ServiceKey
 from models.domain.principals import Role
 from models.domain.stages import StageName
-from models.settings import Settings
 from models.store.database import Database
-from models.store.policies import PolicyBook
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.instant_ports import InstantPorts
-from tests.fixtures.missions import DIFF, filed, refusal, repo
-from tests.fixtures.servers import TemporalServer
+from tests.fixtures.missions import DIFF, refusal, repo
 from tests.fixtures.stages import service_key
+from tests.fixtures.steering import Mission, ended, in_tests, mission, ports, ready, say, settings, when
 from tests.fixtures.waiting import until
-from worker.interceptors import AroundActivities
-from worker.registry import MERGE_DOORS
-from workflows.client import connect
-from workflows.coding_pipeline import CodingPipelineWorkflow
-from workflows.merge_queue import MergeQueueWorkflow
-from workflows.queues import control_queue, workbench_queue
 
-__all__ = ["repo", "service_key"]
-
-Mission = dict[str, Any]
-
-
-@pytest.fixture
-def settings(database_url: str, temporal_server: TemporalServer, tmp_path: Path) -> Settings:
-    """Settings of an API that has all its parts, on task queues of the test's own."""
-    return Settings(
-        DATABASE_URL=database_url,
-        TEMPORAL_ADDRESS=temporal_server.address,
-        temporal_ui_url=temporal_server.ui_url,
-        task_queue_prefix=f"{uuid.uuid4().hex}-",
-        data_dir=tmp_path,
-        repository_roots=(tmp_path,),
-    )
-
-
-@pytest.fixture
-async def ports(settings: Settings, db: Database, service_key: ServiceKey) -> AsyncIterator[InstantPorts]:
-    """A worker with the real workflow and records; git, tests and scans answer at once, or as a test scripts them."""
-    client, recorder = await connect(settings), StageRecorder(db, service_key)
-    control = control_queue(settings.task_queue_prefix)
-    instant = InstantPorts(recorder, control)
-    records, governance = RecordActivities(recorder), GovernanceActivities(recorder, PolicyBook(settings.config_dir))
-    queue = MergeQueueActivities(db, client, MERGE_DOORS, control)
-    activities = [
-        *instant.activities(),
-        records.record_control,
-        records.heed_runs,
-        records.conclude,
-        governance.settle_round,
-        governance.settle,
-        governance.ask_about_rollback,
-        queue.request_slot,
-        queue.release_slot,
-        queue.offer_slot,
-        queue.has_ended,
-    ]
-    workflows = [CodingPipelineWorkflow, MergeQueueWorkflow]
-    options: dict[str, Any] = {"activities": activities, "interceptors": [AroundActivities()]}
-    async with (
-        Worker(client, task_queue=control, workflows=workflows, **options),
-        Worker(client, task_queue=workbench_queue(control), **options),
-    ):
-        yield instant
-
-
-@pytest.fixture
-async def mission(api: httpx2.AsyncClient, repo: Repo) -> Mission:
-    """A mission with something to try, and nothing to wait for."""
-    return await ready(api, repo)
-
-
-async def ready(api: httpx2.AsyncClient, repo: Repo, **changes: Any) -> Mission:
-    return await filed(api, repo, acceptance_criteria={}, symptoms=[], patch_candidates=[{"diff": DIFF}], **changes)
-
-
-async def say(api: httpx2.AsyncClient, mission: Mission, verb: str, **body: Any) -> httpx2.Response:
-    return await api.post(f"{mission['links']['self']}/{verb}", json=body)
-
-
-async def when(api: httpx2.AsyncClient, mission: Mission, holds: Callable[[Mission], bool]) -> Mission:
-    """The mission as soon as `holds`; the test's own timeout is the deadline."""
-    while True:
-        found: Mission = (await api.get(mission["links"]["self"])).json()["data"]
-        if holds(found):
-            return found
-        await asyncio.sleep(0.05)
+__all__ = ["mission", "ports", "repo", "service_key", "settings"]
 
 
 async def question(api: httpx2.AsyncClient, mission: Mission) -> dict[str, Any]:
@@ -115,131 +31,6 @@ async def question(api: httpx2.AsyncClient, mission: Mission) -> dict[str, Any]:
             asked: dict[str, Any] = pending[0]
             return asked
         await asyncio.sleep(0.05)
-
-
-def ended(mission: Mission) -> bool:
-    return mission["outcome"] is not None
-
-
-def in_governance(mission: Mission) -> bool:
-    return bool(mission["stage"] == "governance")
-
-
-def in_tests(mission: Mission) -> bool:
-    return bool(mission["stage"] == "run_tests")
-
-
-def in_any_state(_: Mission) -> bool:
-    return True
-
-
-class TestExecute:
-    async def test_runs_to_the_merge(self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts) -> None:
-        started = await say(api, mission, "execute", mission_type="coding")
-        assert started.status_code == 202
-        assert started.json()["data"]["run_id"]
-        assert started.json()["data"]["links"]["temporal"].endswith("%2F" + mission["mission_id"])
-        found = await when(api, mission, ended)
-        assert (found["status"], found["outcome"]) == ("resolved", "merged")
-        assert found["merge_sha"]
-        stages = (await api.get(mission["links"]["stages"])).json()["data"]["items"]
-        assert [stage["number"] for stage in stages] == ["1", "2", "3", "4s", "4", "5", "6", "7", "8", "9", "10", "11"]
-
-    async def test_the_sdk_counts_its_calls(
-        self, api: httpx2.AsyncClient, mission: Mission, client: Caller, ports: InstantPorts
-    ) -> None:
-        await say(api, mission, "execute")
-        assert 'operation="StartWorkflowExecution"' in (await client(None).get("/metrics")).text
-        await when(api, mission, ended)
-
-    async def test_not_twice(self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts) -> None:
-        gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
-        await say(api, mission, "execute")
-        assert refusal(await say(api, mission, "execute")) == (409, "already_running")
-        await when(api, mission, in_tests)
-        assert refusal(await say(api, mission, "execute")) == (409, "already_running")
-        gate.set()
-        await when(api, mission, ended)
-        assert refusal(await say(api, mission, "execute")) == (409, "illegal_transition")
-
-    async def test_of_two_at_once_one_starts_it(
-        self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
-    ) -> None:
-        answers = await asyncio.gather(*(say(api, mission, "execute") for _ in range(2)))
-        assert sorted(answer.status_code for answer in answers) == [202, 409]
-        assert [refusal(answer)[1] for answer in answers if answer.status_code == 409] == ["already_running"]
-        assert (await when(api, mission, ended))["outcome"] == "merged"
-
-    async def test_a_start_whose_answer_was_lost_is_found_by_its_repetition(
-        self, api: httpx2.AsyncClient, mission: Mission, db: Database, team: Team
-    ) -> None:
-        place, headers = f"{mission['links']['self']}/execute", {"Idempotency-Key": "lost"}
-        first = await api.post(place, json={}, headers=headers)
-        async with db.workspace(team.workspace_id) as session:  # as if we had died right after the start
-            await session.execute(text("UPDATE idempotency SET status_code = NULL, response = NULL"))
-            await session.execute(text("UPDATE mission SET run_id = NULL"))
-        again = await api.post(place, json={}, headers=headers)
-        assert (again.status_code, again.json()["data"]["run_id"]) == (202, first.json()["data"]["run_id"])
-
-    async def test_a_repetition_is_answered_the_same(
-        self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
-    ) -> None:
-        place, headers = f"{mission['links']['self']}/execute", {"Idempotency-Key": "run"}
-        first, second = [await api.post(place, json={}, headers=headers) for _ in range(2)]
-        assert (first.status_code, first.json()) == (second.status_code, second.json())
-        await when(api, mission, ended)
-
-    async def test_a_repetition_after_a_crash_finds_the_mission_started(
-        self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts, db: Database, team: Team
-    ) -> None:
-        place, headers = f"{mission['links']['self']}/execute", {"Idempotency-Key": "crash"}
-        first = await api.post(place, json={}, headers=headers)
-        for moment in (in_any_state, ended):
-            await when(api, mission, moment)
-            async with db.workspace(team.workspace_id) as session:  # as if we had died before the answer was stored
-                await session.execute(text("UPDATE idempotency SET status_code = NULL, response = NULL"))
-            again = await api.post(place, json={}, headers=headers)
-            assert (again.status_code, again.json()) == (202, first.json())
-
-    async def test_not_without_a_candidate(self, api: httpx2.AsyncClient, repo: Repo) -> None:
-        assert refusal(await say(api, await filed(api, repo), "execute")) == (409, "no_candidate")
-
-    async def test_no_body_is_an_empty_one(self, api: httpx2.AsyncClient, repo: Repo) -> None:
-        place, headers = (await filed(api, repo))["links"]["self"], {"Idempotency-Key": "empty"}
-        assert refusal(await api.post(f"{place}/execute")) == (409, "no_candidate")
-        assert refusal(await api.post(f"{place}/pause")) == refusal(await api.post(f"{place}/resume"))
-        assert refusal(await api.post(f"{place}/resume")) == (409, "mission_not_running")
-        canceled = await api.post(f"{place}/cancel", headers=headers)
-        assert canceled.json()["data"]["effect"] == "cleans_up"
-        assert (await api.post(f"{place}/cancel", json={}, headers=headers)).headers["idempotency-replayed"] == "true"
-        assert (await api.post(f"{place}/retry")).status_code == 201
-
-    async def test_not_before_its_dependencies(
-        self, api: httpx2.AsyncClient, repo: Repo, mission: Mission, ports: InstantPorts
-    ) -> None:
-        later = await ready(api, repo, dependencies=[mission["mission_id"]])
-        refused = await say(api, later, "execute")
-        assert refusal(refused) == (409, "dependencies_unresolved")
-        assert refused.json()["error"]["details"]["missions"] == [mission["mission_id"]]
-        await say(api, mission, "execute")
-        await when(api, mission, ended)
-        assert (await say(api, later, "execute")).status_code == 202
-        await when(api, later, ended)
-
-    async def test_an_agent_starts_what_it_is_assigned(
-        self, client: Caller, team: Team, api: httpx2.AsyncClient, repo: Repo, ports: InstantPorts
-    ) -> None:
-        agent, mine, others = client(team.agent), await ready(api, repo, assigned_to="agent"), await ready(api, repo)
-        assert refusal(await say(agent, others, "execute")) == (403, "not_assigned")
-        assert (await say(agent, mine, "execute")).status_code == 202
-        await when(agent, mine, in_governance)  # an intern's merge asks
-        await say(api, mine, "cancel")
-        await when(agent, mine, ended)
-
-    async def test_an_observer_steers_nothing(self, client: Caller, team: Team, mission: Mission) -> None:
-        for verb in ("execute", "pause", "resume", "inject", "cancel", "retry"):
-            answer = await say(client(team.observer), mission, verb, text="x")
-            assert refusal(answer) == (403, "not_permitted")
 
 
 class TestSteer:

@@ -1,44 +1,10 @@
-"""Fail-to-pass and pass-to-pass, as the issue words them, and what must hold for any results."""
-
-from collections.abc import Mapping
+"""Fail-to-pass and pass-to-pass, as the issue words them."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from models.domain.judging import (
-    MAX_REPEATED,
-    Flaky,
-    Verdict,
-    judge,
-    resolve,
-    settle,
-    still_failing,
-    suspects,
-    unrepeated,
-)
-from models.domain.testing import Outcome, Source, TestCase, TestReport, normal_id
-
-P, F, E, S = Outcome.PASSED, Outcome.FAILED, Outcome.ERROR, Outcome.SKIPPED
-BUG = "tests/test_calc.py::TestDivide::test_by_zero"
-OLD = "tests/test_calc.py::test_add"
-
-
-def report(*cases: tuple[str, Outcome], source: Source = Source.JUNIT, **more: object) -> TestReport:
-    failing = any(outcome in (F, E) for _, outcome in cases)
-    told = {"exit_code": int(failing), **more}
-    return TestReport.model_validate(
-        {"source": source, "cases": [TestCase(id=id, outcome=outcome) for id, outcome in cases], **told}
-    )
-
-
-def exits(code: int | None, **more: object) -> TestReport:
-    return report(source=Source.EXIT_CODE, exit_code=code, **more)
-
-
-BARE = report((OLD, P))
-BEFORE = report((OLD, P), (BUG, F))
-AFTER = report((OLD, P), (BUG, P))
+from models.domain.judging import MAX_REPEATED, Flaky, judge, settle, still_failing, suspects, unrepeated
+from models.domain.testing import Outcome
+from tests.fixtures.reports import AFTER, BARE, BEFORE, BUG, OLD, E, F, P, S, exits, report
 
 
 class TestMustPass:
@@ -93,62 +59,6 @@ class TestMustPass:
     def test_a_flaky_must_pass_test_still_has_to_pass(self) -> None:
         flaky = [Flaky(id=BUG, base="3/3", patch="1/3")]
         assert not judge(AFTER, BEFORE, report((OLD, P), (BUG, F)), [BUG], flaky=flaky).passed
-
-
-class TestNames:
-    @pytest.mark.parametrize("name", [BUG, "test_by_zero", "TestDivide::test_by_zero", "test_calc.py::" + BUG[20:]])
-    def test_exact_or_a_suffix_at_a_boundary(self, name: str) -> None:
-        assert resolve([name], [OLD, BUG]) == {name: (BUG,)}
-
-    def test_a_suffix_inside_a_word_is_none(self) -> None:
-        assert resolve(["add"], [OLD]) == {"add": ()}
-
-    def test_exact_wins_over_longer_ids(self) -> None:
-        assert resolve(["a::test"], ["a::test", "b/a::test"]) == {"a::test": ("a::test",)}
-
-    def test_ambiguous_fails_and_shows_the_choices(self) -> None:
-        both = report(("a.py::test", P), ("b.py::test", P))
-        verdict = judge(both, both, both, ["test"], pass_to_pass=True)
-        assert verdict.reasons == ("must-pass test 'test' is ambiguous at the patch: it may be a.py::test, b.py::test",)
-
-    def test_a_parametrised_test_is_named_with_its_parameters(self) -> None:
-        cases = report(("a.py::test_m[1]", P), ("a.py::test_m[2]", P))
-        [reason] = judge(cases, cases, cases, ["test_m"], pass_to_pass=True).reasons
-        assert reason.endswith("there are a.py::test_m[1], a.py::test_m[2]: name them with their parameters")
-        assert judge(cases, cases, cases, ["test_m[1]"], pass_to_pass=True).passed
-
-    def test_only_the_first_of_very_many_choices_are_named(self) -> None:
-        many = report(*((f"{number}::test", P) for number in range(50)))
-        [reason] = judge(many, many, many, ["test"], pass_to_pass=True).reasons
-        assert reason.count("::test") == 10
-        assert reason.endswith(" and others")
-
-    def test_hostile_ids_cost_no_more_than_their_length(self) -> None:
-        ids = [f"{number}{'.' * 1_000_000}" for number in range(3)]
-        assert resolve(["x", "." * 256], ids) == {"x": (), "." * 256: tuple(ids)}
-        assert resolve([], ids) == {}
-
-    def test_many_names_that_fit_all_of_many_ids(self) -> None:
-        names = [":".join("a" * length) for length in range(1, 128)]
-        found = resolve(names, [f"{number}:{names[-1]}" for number in range(50_000)])
-        assert all(len(found[name]) > 10 for name in names)
-
-    def test_go_subtests(self) -> None:
-        ids = ["example.com/m/calc::TestAdd/zero", "example.com/m/calc::TestAdd"]
-        assert resolve(["TestAdd/zero", "TestAdd"], ids) == {"TestAdd/zero": (ids[0],), "TestAdd": (ids[1],)}
-
-    @pytest.mark.parametrize(
-        ("name", "normal"),
-        [
-            ("README.rst::line:12,column:1", "README.rst::line:*,column:*"),
-            ("src/lib.rs - add (line 40)", "src/lib.rs - add (line *)"),
-            ("t.py::test_wrap[line=5]", "t.py::test_wrap[line=5]"),
-            ("t.py::test[<A object at 0x7f00aa12>]", "t.py::test[<A object at 0x*>]"),
-            ("t.py::test_inline 5", "t.py::test_inline 5"),
-        ],
-    )
-    def test_ids_are_free_of_what_moves(self, name: str, normal: str) -> None:
-        assert normal_id(name) == normal == normal_id(normal)
 
 
 class TestRegressions:
@@ -372,79 +282,6 @@ class TestBounds:
         verdict = judge(bare, bare, after, [], asked_files=["old.py"])
         assert len(verdict.excused) == 1000
         assert verdict.notes[0].startswith("3000 test(s) went from files that the patch changes")
-
-
-CASES = st.lists(st.tuples(st.sampled_from(["a::1", "a::2", "b::1"]), st.sampled_from(Outcome)), min_size=1, max_size=8)
-NAMES = st.lists(st.sampled_from(["a::1", "a::2", "b::1", "2", "c"]), unique=True, max_size=3)
-
-
-def as_report(cases: list[tuple[str, Outcome]]) -> TestReport:
-    return report(*cases)
-
-
-def found_by_walking(names: list[str], ids: list[str]) -> dict[str, set[str]]:
-    """`resolve` as one would say it."""
-    return {
-        name: {name} if name in ids else {id for id in ids for sign in "/:." if id.endswith(sign + name)}
-        for name in names
-    }
-
-
-WORDS = st.text("ab/:.[\U0001f600", max_size=6)
-
-
-class TestAlways:
-    @given(st.lists(WORDS, max_size=5, unique=True), st.lists(WORDS, max_size=10, unique=True))
-    def test_names_are_found_as_by_looking_at_every_id(self, names: list[str], ids: list[str]) -> None:
-        assert {name: set(found) for name, found in resolve(names, ids).items()} == found_by_walking(names, ids)
-
-    @given(CASES)
-    def test_equal_results_never_regress(self, cases: list[tuple[str, Outcome]]) -> None:
-        same = as_report(cases)
-        assert suspects(same, same) == ()
-        assert judge(same, same, same, []).passed
-
-    @given(CASES, CASES, CASES, NAMES)
-    def test_an_unrelated_passing_test_changes_nothing(
-        self,
-        bare: list[tuple[str, Outcome]],
-        before: list[tuple[str, Outcome]],
-        after: list[tuple[str, Outcome]],
-        names: list[str],
-    ) -> None:
-        plain = judge(as_report(bare), as_report(before), as_report(after), names)
-        wider = [as_report([*cases, ("z::unrelated", P)]) for cases in (bare, before, after)]
-        more = judge(wider[0], wider[1], wider[2], names)
-        assert (plain.passed, plain.regressions, plain.must_pass) == (more.passed, more.regressions, more.must_pass)
-
-    @given(CASES, CASES, CASES, NAMES, st.data())
-    def test_mending_a_case_at_the_patch_never_hurts(
-        self,
-        bare: list[tuple[str, Outcome]],
-        before: list[tuple[str, Outcome]],
-        after: list[tuple[str, Outcome]],
-        names: list[str],
-        data: st.DataObject,
-    ) -> None:
-        index = data.draw(st.integers(0, len(after) - 1))
-        mended = [*after[:index], (after[index][0], P), *after[index + 1 :]]
-        first = judge(as_report(bare), as_report(before), as_report(after), names)
-        second = judge(as_report(bare), as_report(before), as_report(mended), names)
-        assert second.passed or not first.passed
-        assert {found.id for found in second.regressions} <= {found.id for found in first.regressions}
-
-    @given(CASES, CASES, CASES, NAMES)
-    def test_a_verdict_survives_being_stored(
-        self,
-        bare: list[tuple[str, Outcome]],
-        before: list[tuple[str, Outcome]],
-        after: list[tuple[str, Outcome]],
-        names: list[str],
-    ) -> None:
-        verdict = judge(as_report(bare), as_report(before), as_report(after), names)
-        assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
-        stored: Mapping[str, object] = as_report(bare).model_dump(mode="json")
-        assert TestReport.model_validate(stored).by_id == as_report(bare).by_id
 
 
 def test_too_many_suspects_to_repeat_are_told_of() -> None:

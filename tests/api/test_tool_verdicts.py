@@ -1,0 +1,241 @@
+"""Tool calls over HTTP: judged by the policy, and asked about."""
+
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from models.domain.tool_calls import MAX_ASKED
+from models.store import governance
+from models.store.database import Database
+from models.store.events import Actor
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.budgets import clock_moved, told
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.tool_calls import NO, RUNS, YES, agent, answer, call, end, now, run
+
+__all__ = ["agent", "repo", "run"]
+
+
+async def set_level(api: httpx2.AsyncClient, level: str) -> None:
+    assert (await api.patch("/api/v1/agents/agent", json={"level": level})).status_code == 200
+
+
+async def in_force(api: httpx2.AsyncClient, source: str) -> None:
+    """Put a policy in force."""
+    version = (await api.post("/api/v1/policy/versions", json={"source": source})).json()["data"]["version"]
+    assert (await api.post(f"/api/v1/policy/versions/{version}/activate", json={})).status_code == 200
+
+
+class TestTheVerdict:
+    @pytest.mark.parametrize(
+        ("level", "tool", "status"),
+        [
+            ("intern", "read_db", "allowed"),
+            ("intern", "shell", "pending"),
+            ("intern", "something_new", "pending"),
+            ("specialist", "shell", "allowed"),
+            ("lead", "shell", "allowed"),
+            ("lead", "something_new", "allowed"),
+            ("lead", "email", "pending"),
+        ],
+    )
+    async def test_by_risk_and_level(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, level: str, tool: str, status: str
+    ) -> None:
+        """POL-01..05."""
+        await set_level(api, level)
+        assert (await call(agent, run, tool))["status"] == status
+
+    async def test_no_other_spelling_hides_a_tool(self, agent: httpx2.AsyncClient, run: str) -> None:
+        made = await call(agent, run, "\uff45mail")
+        assert (made["tool"], made["risk"]) == ("email", "RED")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"path": "deploy/.env"},
+            {"command": "cat ~/.ssh/id_ed25519 | base64"},
+            {"args": [{"deep": ["--cert=/etc/tls/server.key"]}]},
+            {"files": {"config/secrets/db": "…"}},
+        ],
+    )
+    async def test_secrets_ask(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, arguments: dict[str, Any]
+    ) -> None:
+        """POL-07."""
+        await set_level(api, "lead")
+        asked = await call(agent, run, "read_db", arguments=arguments)
+        assert (asked["status"], asked["risk"]) == ("pending", "RED")
+        assert asked["reasons"] == ["it touches a path that holds secrets"]
+        assert (await call(agent, run, "read_db", arguments={"path": "docs/secret.md"}))["status"] == "allowed"
+
+    async def test_production_asks(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, repo: Repo
+    ) -> None:
+        """POL-08. Whoever works in production cannot say that it is something else."""
+        await set_level(api, "lead")
+        assert (await call(agent, run, "shell", env="dev"))["status"] == "allowed"
+        for spelt in ("prod", "production", "Prod"):
+            assert (await call(agent, run, "shell", env=spelt))["status"] == "pending"
+        place = {"url": str(repo.path), "name": "live", "env": "prod"}
+        assert (await api.post("/api/v1/repositories", json=place)).status_code == 201
+        mission = await filed(api, repo, workspace_repo_path=None, repository="live", assigned_to="agent")
+        there = (await agent.post(RUNS, json={"mission_id": mission["mission_id"]})).json()["data"]["run_id"]
+        for said in ({}, {"env": "dev"}):
+            assert (await call(agent, f"{RUNS}/{there}", "shell", **said))["status"] == "pending"
+
+    async def test_more_than_its_caps_leave_asks_an_admin(
+        self, agent: httpx2.AsyncClient, client: Caller, team: Team, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        """POL-06. The run's cap is 0.25 USD, of which 0.05 are spent and 0.10 promised."""
+        await set_level(api, "lead")
+        await agent.post(f"{run}/costs", json={"usd": "0.05"})
+        await agent.post(f"{run}/reservations", json={"usd": "0.10"})
+        assert (await call(agent, run, "shell", usd="0.10"))["status"] == "allowed"
+        asked = await call(agent, run, "shell", usd="0.11")
+        assert (asked["status"], asked["reasons"]) == ("pending", ["it would cost more than its caps leave"])
+        assert refusal(await answer(client(team.operator), asked, YES)) == (403, "not_permitted")
+        assert (await answer(api, asked, YES)).status_code == 200
+        assert (await now(agent, run, asked))["status"] == "allowed"
+
+    async def test_denied_is_recorded_and_says_why(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database, team: Team
+    ) -> None:
+        await in_force(api, "rules:\n  - {rule: freeze, because: nothing moves, when: {action: shell}, deny: true}\n")
+        denied = await call(agent, run, "shell")
+        assert (denied["status"], denied["decision_id"]) == ("denied", None)
+        assert denied["reason"].startswith("denied: shell is in no class")
+        assert denied["reason"].endswith("nothing moves")
+        assert await now(agent, run, denied) == denied
+        assert refusal(await end(agent, run, denied)) == (409, "tool_call_denied")
+        assert len(await told(db, team.workspace_id, "tool_call.denied")) == 1
+
+    async def test_it_is_stored_as_others_are_and_holds_no_contents(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database, team: Team
+    ) -> None:
+        words = {"command": "mysql -p hunter2 < .env"}
+        made = await call(agent, run, "shell", arguments=words)
+        [kept] = (await api.get("/api/v1/policy/verdicts")).json()["data"]["items"]
+        assert kept["verdict_id"] == f"{run.rpartition('/')[2]}.{made['number']}"
+        assert (kept["action"], kept["risk"], kept["policy_version"]) == ("shell", "RED", 1)
+        assert kept["input"]["principal"] == {"name": "agent", "kind": "agent", "role": None, "level": "intern"}
+        assert kept["input"]["context"]["paths"] == [".env"]
+        tables = ("verdict", "tool_call", "event", "audit")
+        async with db.workspace(team.workspace_id) as session:
+            for table in tables:
+                rows = (await session.execute(text(f"SELECT {table}::text FROM {table}"))).scalars().all()  # noqa: S608
+                assert rows, table
+                assert "hunter2" not in "".join(rows), table
+
+    async def test_the_policy_that_was_just_put_in_force_judges(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        assert (await call(agent, run, "read_db", arguments={"path": "x.gpg"}))["status"] == "allowed"
+        rule = "rules: [{rule: s, because: secret, when: {secret: true}, deny: true}]\n"
+        await in_force(api, f'secret_paths: ["*.gpg"]\n{rule}')
+        assert (await call(agent, run, "read_db", arguments={"path": "x.gpg"}))["status"] == "denied"
+
+
+class TestAsking:
+    async def test_one_is_told_all_that_it_binds(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database, team: Team
+    ) -> None:
+        await agent.post(f"{run}/costs", json={"usd": "0.02", "tokens_in": 5})
+        asked = await call(agent, run, "shell", arguments={"command": "make deploy"})
+        shown = (await api.get("/api/v1/decisions?kind=tool_action&status=pending")).json()["data"]["items"]
+        assert [decision["decision_id"] for decision in shown] == [asked["decision_id"]]
+        [decision] = shown
+        assert decision["question"]["arguments"] == {"command": "make deploy"}
+        assert decision["question"]["env"] == "dev"
+        assert decision["binding"]["digest"] == asked["digest"]
+        assert (decision["requested_by"], decision["risk"]) == ("agent", "YELLOW")
+        assert decision["reasons"] == ["an intern asks before whatever may do harm"]
+        assert decision["cost_so_far"] == {"usd": "0.02", "tokens": 5}
+        assert decision["terms"]["requesters"] == ["agent"]
+        assert (await agent.get(decision["links"]["tool_call"])).json()["data"] == asked
+        assert (await agent.get(f"/api/v1/decisions/{asked['decision_id']}")).status_code == 200
+        [event] = await told(db, team.workspace_id, "decision.requested")
+        assert event["actor"] == "policy", "the policy asks; the agent only wanted to call"
+
+    async def test_approved_it_may_be_made_and_told_of_once(
+        self, agent: httpx2.AsyncClient, client: Caller, team: Team, run: str
+    ) -> None:
+        asked = await call(agent, run, "shell")
+        assert refusal(await end(agent, run, asked)) == (409, "tool_call_pending")
+        assert (await answer(client(team.operator), asked, YES)).status_code == 200
+        allowed = await now(agent, run, asked)
+        assert (allowed["status"], allowed["reason"], allowed["ended_at"]) == ("allowed", None, None)
+        ended = (await end(agent, run, asked, error="exit 2", duration_ms=5)).json()["data"]
+        assert (ended["status"], ended["error"], ended["duration_ms"]) == ("failed", "exit 2", 5)
+        assert await now(agent, run, asked) == ended
+        assert refusal(await end(agent, run, asked)) == (409, "tool_call_ended")
+
+    async def test_denied_it_says_by_whom_and_why(
+        self, agent: httpx2.AsyncClient, client: Caller, team: Team, run: str
+    ) -> None:
+        """V-32."""
+        asked = await call(agent, run, "shell")
+        await answer(client(team.operator), asked, NO)
+        denied = await now(agent, run, asked)
+        assert (denied["status"], denied["reason"]) == ("denied", "denied: operator: looked at it")
+        assert refusal(await end(agent, run, asked)) == (409, "tool_call_denied")
+
+    async def test_the_agent_does_not_answer_itself(self, agent: httpx2.AsyncClient, run: str) -> None:
+        asked = await call(agent, run, "shell")
+        assert refusal(await answer(agent, asked, YES)) == (403, "not_permitted")
+        assert (await now(agent, run, asked))["status"] == "pending"
+
+    async def test_after_a_day_it_is_denied_whoever_has_looked(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database, database_url: str
+    ) -> None:
+        asked = await call(agent, run, "shell")
+        async with clock_moved(database_url, "23 hours 59 minutes"):
+            assert (await now(agent, run, asked))["status"] == "pending"
+        async with clock_moved(database_url, "24 hours 1 minute"):
+            late = await now(agent, run, asked)
+            assert (late["status"], late["reason"]) == ("denied", "denied: nobody answered in time")
+            assert refusal(await answer(api, asked, YES)) == (409, "decision_expired")
+            async with db.system() as session:
+                await governance.expire_overdue(session, Actor("reconciler", "pass"), 100)
+        assert (await now(agent, run, asked))["reason"] == "denied: nobody answered in time"
+
+    async def test_so_many_wait_and_no_more(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database, team: Team
+    ) -> None:
+        asked = await call(agent, run, "shell")
+        copies = text(
+            "INSERT INTO decision"
+            " (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, binding)"
+            " SELECT workspace_id, decision_id || n, kind, round, candidate, status, risk, requested_by, binding"
+            " FROM decision, generate_series(2, :most) n WHERE decision_id = :one"
+        )
+        async with db.workspace(team.workspace_id) as session:
+            await session.execute(copies, {"most": MAX_ASKED, "one": asked["decision_id"]})
+        wanted = {"tool": "shell"}
+        assert refusal(await agent.post(f"{run}/tool-calls", json=wanted)) == (409, "too_many_asked")
+        assert (await call(agent, run, "read_db"))["number"] == asked["number"] + 1, "nothing is kept of it"
+        other = f"{RUNS}/{(await agent.post(RUNS, json={})).json()['data']['run_id']}"
+        assert (await call(agent, other, "shell"))["status"] == "pending"
+        assert (await answer(api, asked, NO)).status_code == 200
+        assert (await call(agent, run, "shell"))["status"] == "pending"
+
+    async def test_the_end_of_the_run_takes_the_question_back(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        asked = await call(agent, run, "shell")
+        await agent.post(f"{run}/end", json={"status": "success"})
+        decision = (await api.get(f"/api/v1/decisions/{asked['decision_id']}")).json()["data"]
+        assert (decision["status"], decision["resolved_by"]) == ("canceled", "policy")
+        assert (await now(agent, run, asked))["reason"] == "denied: its run ended before anybody answered"
+        assert refusal(await end(agent, run, asked)) == (409, "run_ended")
+
+    async def test_a_call_that_was_made_without_asking_is_no_success_before_it_is_approved(
+        self, agent: httpx2.AsyncClient, client: Caller, team: Team, run: str
+    ) -> None:
+        made = await call(agent, run, "shell", duration_ms=3)
+        assert made["status"] == "pending"
+        await answer(client(team.operator), made, YES)
+        assert (await now(agent, run, made))["status"] == "success"

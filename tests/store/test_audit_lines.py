@@ -1,0 +1,176 @@
+"""An export whose lines were changed is found out: every position of a log of 1,000 rows."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+
+from models.domain.audit import content_digest, leaf_of
+from models.domain.audit_verifying import Problem, Verifier
+from models.domain.checkpoints import raw_key
+from tests.fixtures.audit import judged
+from tests.fixtures.sealed_log import ROUNDS, ROWS, Entry, Log, log
+
+__all__ = ["log"]
+
+
+async def test_as_it_is_nothing_is_wrong(log: Log) -> None:
+    verdict = judged(log.lines, log.key)
+    assert (verdict.rows, verdict.size, verdict.checkpoints, verdict.problem) == (ROWS, 1_300, ROUNDS, None)
+
+
+def reworded(row: Entry) -> Entry:
+    return row | {"content": row["content"].replace("because", "by order")}
+
+
+def rehashed(row: Entry) -> Entry:
+    """Make everything that follows from a row's fields anew, as one who can write to all tables would."""
+    changed = row | {"digest": content_digest(bytes.fromhex(row["salt"]), row["content"]).hex()}
+    return changed | {"leaf": leaf_of(changed).hex()}
+
+
+def shifted(entries: list[Entry], by: int) -> Iterator[Entry]:
+    """Give later rows the places that fit again."""
+    for entry in entries:
+        if entry["kind"] == "row":
+            yield rehashed(entry | {"index": entry["index"] + by, "seq": entry["seq"] + by})
+        elif entry["kind"] == "hidden":
+            yield entry | {"index": entry["index"] + (by if entry["level"] == 0 else 0)}
+        else:
+            yield entry
+
+
+def swapped(first: Entry, second: Entry) -> tuple[Entry, Entry]:
+    """Let two rows stand for each other, each in the other's place."""
+    places = ("index", "seq", "leaf")
+    kept = [{name: row[name] for name in places} for row in (first, second)]
+    return second | kept[0], first | kept[1]
+
+
+def forged(row: Entry) -> Entry:
+    return rehashed(row | {"id": 10**9, "xid": str(int(row["xid"])), "actor": "mallory"})
+
+
+def unsealed(row: Entry) -> Entry:
+    return {**forged(row), "kind": "unsealed"}
+
+
+Tail = list[Entry]
+"""A row, and all that follows it."""
+KINDS: dict[str, tuple[bool, Callable[[Tail, Entry], Tail]]] = {
+    "content changed": (True, lambda tail, _: [reworded(tail[0]), *tail[1:]]),
+    "content and digest changed": (True, lambda tail, _: [rehashed(reworded(tail[0])) | leaf(tail[0]), *tail[1:]]),
+    "actor changed": (True, lambda tail, _: [tail[0] | {"actor": "mallory"}, *tail[1:]]),
+    "time changed": (True, lambda tail, _: [tail[0] | {"at": "2020-01-01T00:00:00.000000Z"}, *tail[1:]]),
+    "changed with its leaf": (False, lambda tail, _: [rehashed(reworded(tail[0])), *tail[1:]]),
+    "deleted": (True, lambda tail, _: [tail[0] | {"kind": "missing"}, *tail[1:]]),
+    "deleted with its leaf": (False, lambda tail, _: list(shifted(tail[1:], -1))),
+    "swapped": (True, lambda tail, other: [swapped(tail[0], other)[0], *tail[1:]]),
+    "swapped with leaves": (False, lambda tail, other: [rehashed(swapped(tail[0], other)[0]), *tail[1:]]),
+    "inserted with a leaf": (False, lambda tail, _: [forged(tail[0]), *shifted(tail, 1)]),
+}
+"""What is done to a row, and whether its leaf survives, so that the row is named."""
+
+
+def leaf(row: Entry) -> Entry:
+    return {"leaf": row["leaf"]}
+
+
+class TestLines:
+    """The lines of an export are changed, at every row."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_it_is_found_in_every_position(self, log: Log, kind: str) -> None:
+        survives, change = KINDS[kind]
+        entries = [json.loads(line) for line in log.lines]
+        places = [number for number, entry in enumerate(entries) if entry["kind"] == "row"]
+        verifier, checkpoint = Verifier([raw_key(log.key.public_openssh)]), 0
+        assert len(places) == ROWS
+        for number, entry in enumerate(entries):
+            if entry["kind"] == "row":
+                other = entries[places[places.index(number) - 1]]
+                problem = first_problem(verifier, change(entries[number : number + 25], other))
+                assert problem, f"{kind} at {number}"
+                if survives:
+                    assert problem.row in (entry["id"], other["id"]), problem
+                elif problem.between:
+                    assert problem.between[0] == checkpoint, problem
+                else:
+                    assert problem.code == "order", problem
+            elif entry["kind"] == "checkpoint":
+                checkpoint = int(entry["note"].split("\n")[1])
+            assert verifier.take(log.lines[number])
+        assert verifier.verdict().is_good
+
+    async def test_a_row_that_was_put_among_sealed_ones_is_named(self, log: Log) -> None:
+        entries = [json.loads(line) for line in log.lines]
+        for row in [entry for entry in entries if entry["kind"] == "row"][::97]:
+            problem = judged([*log.lines[:-1], json.dumps(unsealed(row)), log.lines[-1]], log.key).problem
+            assert problem
+            assert (problem.code, problem.row) == ("row_inserted", 10**9)
+
+    async def test_the_checkpoints_in_between_are_held_to_the_rows(self, log: Log) -> None:
+        notes = [number for number, line in enumerate(log.lines) if '"checkpoint"' in line]
+        for first, second in pairwise(notes):
+            lines = list(log.lines)
+            lines[first], lines[second] = lines[second], lines[first]
+            problem = judged(lines, log.key).problem
+            assert problem
+            assert problem.between
+
+    async def test_an_export_that_was_cut_off_is_no_whole_one(self, log: Log) -> None:
+        for upto in range(1, len(log.lines), 50):
+            problem = judged(log.lines[:upto], log.key).problem
+            assert problem
+            assert problem.code == "cut_off"
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "",
+            "{",
+            "null",
+            "[]",
+            '{"kind": "row"}',
+            '{"kind": "other"}',
+            '{"kind": "log"}',
+            '{"kind": "hidden"}',
+            "\x00",
+        ],
+    )
+    async def test_a_line_that_is_none_is_told(self, log: Log, line: str) -> None:
+        for at in (0, 1, 7):
+            problem = judged([*log.lines[:at], line, *log.lines[at:]], log.key).problem
+            assert problem
+            assert problem.code in ("malformed", "order")
+
+    @pytest.mark.parametrize("value", [None, True, -1, 1.5, 10**30, "x", "\ud800", [], {}, [[[]]]], ids=str)
+    async def test_no_value_of_a_field_makes_it_stumble(self, log: Log, value: object) -> None:
+        for kind in ("log", "row", "hidden", "checkpoint", "count"):
+            number = next(n for n, line in enumerate(log.lines) if json.loads(line)["kind"] == kind)
+            entry = json.loads(log.lines[number])
+            for name in entry.keys() - {"workspace_id"} if kind == "log" else entry:
+                if entry[name] != value:
+                    lines = [*log.lines[:number], json.dumps(entry | {name: value}), *log.lines[number + 1 :]]
+                    is_good = judged(lines, log.key).is_good
+                    assert not is_good or name in NOT_SIGNED, (kind, name)
+
+    async def test_nesting_without_end_is_no_line(self, log: Log) -> None:
+        problem = judged([log.lines[0], "[" * 100_000], log.key).problem
+        assert problem
+        assert problem.code == "malformed"
+
+
+def first_problem(verifier: Verifier, tail: Tail) -> Problem | None:
+    """Let a copy of the verifier go on with other lines."""
+    other = copy.deepcopy(verifier)
+    for entry in tail:
+        if not other.take(json.dumps(entry, ensure_ascii=False)):
+            break
+    return other.verdict().problem
+
+
+NOT_SIGNED = ("epoch", "xid", "id")
+"""What a checkpoint's line says of its last row only helps to tell rows that wait from rows that were put in."""
