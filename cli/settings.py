@@ -12,13 +12,14 @@ def load() -> "Settings":
     """Read the environment; ends the command with exit code 2 when a variable cannot be right."""
     from pydantic import ValidationError
 
+    from models.domain.wording import plain
     from models.settings import Settings
 
     try:
         return Settings()
     except ValidationError as error:
         for problem in error.errors():
-            typer.secho(f"{_variable(problem['loc'])}: {problem['msg']}", fg="red", err=True)
+            typer.secho(f"{_variable(problem['loc'])}: {plain(problem['msg'])}", fg="red", err=True)
         raise typer.Exit(2) from None
 
 

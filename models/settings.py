@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.domain import spellings
 from models.domain.errors import Misconfigured
 from models.domain.rates import MAX_RATE
 
@@ -81,7 +82,7 @@ class Settings(BaseSettings):
     git_sha: str | None = None
     git_branch: str | None = None
     """What an image was built from; a checkout knows by itself."""
-    host_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    host_id: str | None = Field(default=None, pattern=spellings.HOST)
     sandbox: Literal["auto", "bubblewrap", "namespaces", "none"] = "auto"
     setup_ports: Annotated[tuple[Annotated[int, Field(gt=0, lt=65_536)], ...], NoDecode] = ()
     """TCP ports that set-ups reach besides 80, 443 and those of the package indexes."""

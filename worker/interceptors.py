@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 from temporalio import activity
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
 from temporalio.service import RPCError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
@@ -41,9 +41,7 @@ class _Around(ActivityInboundInterceptor):
             try:
                 return await self.next.execute_activity(input)
             except MissionControlError as error:
-                raise ApplicationError(
-                    error.message[:MAX_MESSAGE], type=error.code, non_retryable=not error.retryable
-                ) from error
+                raise _refused(error) from error
             except Exception as error:
                 if is_bug(error):
                     log.exception("activity_broke", error=type(error).__name__)
@@ -52,6 +50,19 @@ class _Around(ActivityInboundInterceptor):
                 if isinstance(error, SQLAlchemyError):
                     raise _without_sql(info, error) from None
                 raise
+
+
+def _refused(error: MissionControlError) -> ApplicationError:
+    """Carry an error across Temporal. What was to be expected is one line here; the SDK tells the rest as warnings."""
+    expected = error.status < 500
+    if expected:
+        log.info("activity_refused", code=error.code, reason=error.message)
+    return ApplicationError(
+        error.message[:MAX_MESSAGE],
+        type=error.code,
+        non_retryable=not error.retryable,
+        category=ApplicationErrorCategory.BENIGN if expected else ApplicationErrorCategory.UNSPECIFIED,
+    )
 
 
 def _given_up(info: activity.Info, error: Exception) -> ApplicationError:

@@ -10,6 +10,7 @@ from api.deps import Db, Pagination, Reader
 from api.missions import ThisMission
 from api.routing import router, unwrapped
 from api.streams import HeldStream, guard
+from models.domain import spellings
 from models.domain.errors import NotFound
 from models.domain.stages import StageName, stage_by_number
 from models.schemas import links
@@ -41,7 +42,7 @@ InOrder = Annotated[PageRequest, Depends(Pagination("started_at", default="start
 Named = Annotated[StageName, Depends(_stage_name)]
 Round = Annotated[int | None, Query(ge=0, description="How often the target branch had moved; else the last.")]
 Tried = Annotated[int | None, Query(ge=0, description="The candidate's number; else the one tried last.")]
-Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$")]
+Digest = Annotated[str, Path(pattern=spellings.DIGEST)]
 
 
 @routes.get("/missions/{mission_id}/stages")

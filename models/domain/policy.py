@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from models.domain import spellings
 from models.domain.errors import InvalidInput
 from models.domain.judging import some
 from models.domain.names import alike, environment, one_spelling
@@ -66,7 +67,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Name = Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Name = Annotated[str, Field(max_length=100, pattern=spellings.RULE)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Globs = Annotated[tuple[Glob, ...], Field(max_length=500)]
 Sentence = Annotated[str, Field(min_length=1, max_length=300)]

@@ -2,6 +2,8 @@
 
 import re
 
+from models.domain.spellings import WORDS
+
 _PYTHON = (
     (re.compile(r"^Value error, "), ""),
     (re.compile(r"<\w+\.\w+: ('[^']*')>"), r"\1"),
@@ -9,6 +11,7 @@ _PYTHON = (
     (re.compile(r"valid (?:tuple|list)$"), "valid array"),
     (re.compile(r"valid dictionary.*$"), "valid object"),
 )
+_PATTERN = re.compile(r"^String should match pattern '(.*)'$", re.DOTALL)
 
 
 def shortened(text: str, limit: int) -> str:
@@ -20,7 +23,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def plain(message: str) -> str:
-    """Say a problem without the names of Python's types, of our enums and of exceptions."""
+    """Say a problem without the names of Python's types, of our enums and of exceptions, and without patterns."""
     for pattern, said in _PYTHON:
         message = pattern.sub(said, message)
-    return message
+    return _PATTERN.sub(lambda found: WORDS.get(found[1], found[0]), message)

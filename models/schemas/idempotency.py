@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from models.domain import spellings
+
 
 def _fits_a_path(key: str) -> str:
     if "/" in key or key in (".", ".."):
@@ -12,6 +14,6 @@ def _fits_a_path(key: str) -> str:
 
 
 IdempotencyKey = Annotated[
-    str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$"), AfterValidator(_fits_a_path)
+    str, Field(min_length=1, max_length=255, pattern=spellings.IDEMPOTENCY_KEY), AfterValidator(_fits_a_path)
 ]
 """Printable ASCII. It may become the id of what it makes, as the `cost_id` of a reservation, which paths name."""

@@ -6,10 +6,11 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.contracts.missions import Name
+from models.domain import spellings
 from models.domain.memory import MAX_BODY, NoteKind, NoteState
 from models.schemas.envelope import Body
 
-Tag = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Tag = Annotated[str, Field(max_length=64, pattern=spellings.TAG)]
 
 
 def _once(tags: tuple[str, ...]) -> tuple[str, ...]:

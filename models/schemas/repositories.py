@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from models.domain import spellings
 from models.domain.names import environment, path_name
 from models.domain.repo_config import RepoConfig
 from models.domain.repositories import check_ref_name
@@ -12,10 +13,10 @@ from models.schemas.envelope import Body
 
 Branch = Annotated[str, AfterValidator(check_ref_name)]
 RepositoryName = Annotated[
-    str, Field(min_length=1, max_length=256, pattern=r"^[\w.-][\w. -]*$"), AfterValidator(path_name)
+    str, Field(min_length=1, max_length=256, pattern=spellings.REPOSITORY), AfterValidator(path_name)
 ]
 Environment = Annotated[
-    str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$"), AfterValidator(environment)
+    str, Field(min_length=1, max_length=64, pattern=spellings.ENVIRONMENT), AfterValidator(environment)
 ]
 
 

@@ -5,19 +5,20 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.domain import spellings
 from models.domain.budgets import TokenCap
 from models.schemas.envelope import Body
 from models.schemas.names import CleanName
 
 Statement = Annotated[str, Field(max_length=2000)]
 Emoji = Annotated[str, Field(max_length=16)]
-Color = Annotated[str, Field(pattern=r"^(#[0-9a-fA-F]{6})?$")]
+Color = Annotated[str, Field(pattern=spellings.COLOR)]
 
 
 class WorkspaceCreate(Body):
     """Makes a workspace (WORKSPACE-01). The slug is its id, for good."""
 
-    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    slug: Annotated[str, Field(pattern=spellings.SLUG)]
     name: CleanName
     mission_statement: Statement = ""
     emoji: Emoji = ""

@@ -146,10 +146,15 @@ async def command(
         await api_keys.revoke_all(session, workspace_id, agent.name, actor)
         changed = await stop(session, agent, actor)
     else:
-        changed = await rows.set_columns(session, agent, status=after.value)
+        changed = await rows.set_columns(session, agent, status=after.value, **_heard_by(before))
     data = {"verb": verb.value, "before": before.value, "after": after.value}
     await tell(session, changed, EventType.AGENT_STATUS_CHANGED, actor, data)
     return changed
+
+
+def _heard_by(before: AgentStatus) -> dict[str, Any]:
+    """Count the end of a stop as a sign of life: a stopped agent had no key to send heartbeats with."""
+    return {"last_heartbeat_at": func.mc_now()} if before is AgentStatus.STOPPED else {}
 
 
 async def stop(session: AsyncSession, agent: AgentRow, actor: Actor, **states: str) -> AgentRow:

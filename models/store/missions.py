@@ -14,7 +14,7 @@ from models.domain.events import EventType, Subject
 from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
-from models.store import events, lists, pagination
+from models.store import agents, claims, events, lists, pagination
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.pagination import Rows
@@ -62,7 +62,11 @@ async def require(session: AsyncSession, workspace_id: str, mission_id: str) -> 
 async def create(
     session: AsyncSession, workspace_id: str, new: MissionCreate, repository: Repository, actor: Actor
 ) -> Mission:
-    """File a mission. It has the repository's protection and environment, and its branch unless it names one."""
+    """File a mission. It has the repository's protection and environment, and its branch unless it names one.
+
+    Raises:
+        NotFound: `mission_not_found`, of a dependency; `agent_not_found`, nobody is called what it is filed for.
+    """
     await require_all(session, workspace_id, set(new.dependencies))
     trust = new.trust_requirements.model_dump(mode="json")
     trust["requires_governance_approval"] |= new.requires_governance_approval
@@ -80,7 +84,7 @@ async def create(
         "overrides": new.overrides.model_dump(mode="json", exclude_none=True),
         "approval_timeout_minutes": new.approval_timeout_minutes,
         "detected_by": new.detected_by,
-        "assigned_to": new.assigned_to,
+        "assigned_to": new.assigned_to and await _whom(session, workspace_id, new.assigned_to),
     }
     return await _insert(session, workspace_id, values, repository, actor)
 
@@ -92,7 +96,8 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
         raise Conflict("mission_not_ended", f"the mission is {ended.status}; only one that has ended can be retried")
     repository = await session.get_one(Repository, (workspace_id, ended.repository_id))
     values = {name: getattr(ended, name) for name in _COPIED} | {"retry_of": mission_id}
-    values["assigned_to"] = ended.filed_for  # whom the queue gave it to is not whom it was filed for
+    whom = ended.filed_for  # whom the queue gave it to is not whom it was filed for; who is gone leaves it to all
+    values["assigned_to"] = whom if whom and await claims.is_somebody(session, workspace_id, whom) else None
     return await _insert(session, workspace_id, values, repository, actor)
 
 
@@ -190,6 +195,15 @@ async def tell(
 ) -> None:
     """Write an event about a mission."""
     await events.append(session, workspace_id, kind, Subject(kind="mission", id=mission_id), actor, data)
+
+
+async def _whom(session: AsyncSession, workspace_id: str, said: str) -> str:
+    """Find for whom a mission is filed; an agent may be said by its id."""
+    name = await agents.name_of(session, workspace_id, said)
+    if not await claims.is_somebody(session, workspace_id, name):
+        hint = "`GET /agents` lists agents: register it first, or leave `assigned_to` out, and any agent may take it"
+        raise NotFound("agent_not_found", f"there is no agent, member or role {said!r} that could take it; {hint}")
+    return name
 
 
 async def _insert(

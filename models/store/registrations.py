@@ -16,7 +16,7 @@ from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition
 from models.schemas.agents import AgentRegister
-from models.store import agents, api_keys, governance, keys, principals, questions, rows
+from models.store import agents, api_keys, claims, governance, keys, principals, questions, rows
 from models.store.events import Actor
 from models.store.questions import Question
 from models.tables.agents import AgentRow
@@ -122,6 +122,8 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> N
     decided = await rows.set_columns(session, agent, **values)
     told = EventType.AGENT_APPROVED if is_approved else EventType.AGENT_REJECTED
     await agents.tell(session, decided, told, actor, {"explanation": decision.explanation})
+    if not is_approved:
+        await claims.give_back(session, actor, agent.workspace_id, agent.name)
     await governance.acknowledge(session, agent.workspace_id, decision.decision_id)  # no workflow waits for it
     await session.refresh(decision)
 

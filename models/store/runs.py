@@ -33,7 +33,7 @@ from models.tables.missions import Mission
 
 GRACE, LAST_WORDS = timedelta(minutes=15), timedelta(minutes=2)
 """After the end of its mission a run may yet pay for what it had reserved; one that holds nothing may tell how it went,
-and what it has paid already."""
+and what it has paid already, counted from the last that it paid or gave back."""
 ORPHANS_AT_ONCE = 100
 
 
@@ -130,8 +130,10 @@ _ORPHANS = """
     LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
     AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
     LEFT JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
-    WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR m.ended_at < mc_now() - CASE
-    WHEN COALESCE(b.reservations, 0) = 0 THEN CAST(%(words)s AS interval) ELSE CAST(%(grace)s AS interval) END)
+    WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR CASE WHEN COALESCE(b.reservations, 0) > 0
+    THEN m.ended_at < mc_now() - CAST(%(grace)s AS interval)
+    ELSE GREATEST(m.ended_at, (SELECT max(l.at) FROM ledger l WHERE l.workspace_id = r.workspace_id
+    AND l.run_id = r.run_id AND l.kind IN ('settle', 'release'))) < mc_now() - CAST(%(words)s AS interval) END)
     ORDER BY random() LIMIT %(limit)s
 """
 

@@ -247,10 +247,11 @@ async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> d
 
 
 async def _errors(session: AsyncSession, run: Run, tool: str) -> list[str | None]:
-    """Read how a tool's latest calls went, the newest first; those that were not made are none."""
+    """Read how a tool's latest calls went, the newest first, in whatever case it was named; only those made count."""
     statement = (
         select(ToolCall.error)
-        .where(ToolCall.workspace_id == run.workspace_id, ToolCall.run_id == run.run_id, ToolCall.tool == tool)
+        .where(ToolCall.workspace_id == run.workspace_id, ToolCall.run_id == run.run_id)
+        .where(func.lower(ToolCall.tool) == func.lower(tool))
         .where(col(ToolCall.ended_at).is_not(None))
         .order_by(col(ToolCall.number).desc())
         .limit(MAX_SAME_RETRIES + 2)

@@ -78,7 +78,7 @@ class TestWho:
         self, client: Caller, team: Team, repo: Repo
     ) -> None:
         mine = await filed(client(team.operator), repo, assigned_to="agent")
-        others = await filed(client(team.operator), repo, assigned_to="somebody")
+        others = await filed(client(team.operator), repo, assigned_to="operator")
         change = {"ref": "topic", "author": "ada"}
         added = await client(team.agent).post(mine["links"]["candidates"], json=change)
         assert added.json()["data"]["author"] == "agent"

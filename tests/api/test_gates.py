@@ -87,7 +87,7 @@ class TestKey:
     async def test_an_agent_starts_only_what_is_its_own(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, repo: Repo
     ) -> None:
-        assert await start(agent, await filed(api, repo, assigned_to="other")) == (403, "not_assigned")
+        assert await start(agent, await filed(api, repo, assigned_to="operator")) == (403, "not_assigned")
 
 
 class TestBudget:

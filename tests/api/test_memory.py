@@ -114,7 +114,7 @@ class TestScopeOfAMission:
     async def test_agents_write_only_for_missions_of_their_own(
         self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, repo: Repo
     ) -> None:
-        for other in ("somebody", None):
+        for other in ("operator", None):
             mission = await mission_of(api, repo, "persist", assigned_to=other)
             answer = await agent.post("/api/v1/memory", json=NOTE | {"mission_id": mission})
             assert refusal(answer) == (403, "not_assigned")

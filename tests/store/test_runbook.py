@@ -65,8 +65,9 @@ async def server(open_dir: Path) -> AsyncIterator[EmbeddedPostgres]:
 
 
 async def test_the_admin_key_is_revoked(server: EmbeddedPostgres, open_dir: Path) -> None:
-    script = reaching(server.port) + commands("A key is lost or leaked")
+    script = reaching(server.port) + commands("A key is lost or leaked").replace("NAME", "admin")
     told = await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
+    assert re.search(r"name *\n-+\n admin\n\(1 row\)", told), "whose key it is"
     assert "UPDATE 1" in told
     assert "DELETE 0" in told
     assert not (open_dir / "signing_key").exists()
