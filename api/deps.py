@@ -7,7 +7,7 @@ from pydantic.alias_generators import to_snake
 
 from api.auth import Call, Caller
 from api.gateway import Gateway
-from api.idempotency import Once, once, once_everywhere
+from api.idempotency import Once, once, once_everywhere, once_on_access
 from api.services import services
 from api.strangers import CallerOrRegistrant, CallerOrStranger, Public
 from models.domain.agents import Latitude
@@ -87,6 +87,8 @@ Workflows = Annotated[Gateway, Depends(_gateway)]
 Policies = Annotated[PolicyBook, Depends(_book)]
 OnlyOnce = Annotated[Once, Depends(once)]
 """For what changes something: `return await once.commit(lambda session: …)`, or `once.command(lambda key: …)`."""
+OnAccess = Annotated[Once, Depends(once_on_access)]
+"""The same, where keys end, or their owners may do something else afterwards."""
 OnlyOnceEverywhere = Annotated[Once, Depends(once_everywhere)]
 """The same, where the change is no single workspace's."""
 

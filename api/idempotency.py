@@ -39,8 +39,16 @@ Take = Callable[[AsyncSession, idempotency.Request], Awaitable[idempotency.Claim
 class Once:
     """One changing request. Refusals are not kept: they changed nothing, and may be tried again."""
 
-    def __init__(self, door: Door, status: int, request: idempotency.Request | None, request_id: str) -> None:
+    def __init__(
+        self,
+        door: Door,
+        status: int,
+        request: idempotency.Request | None,
+        request_id: str,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
         self._door, self._status, self._request, self._request_id = door, status, request, request_id
+        self._done = done
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
@@ -63,6 +71,7 @@ class Once:
                 return refused
             kept = data.model_copy(update={shown_once: None}) if shown_once else data
             await self._settle(session, Answer(self._status, envelope(kept)))
+        self._done()
         return _response(Answer(self._status, envelope(data)))
 
     async def command(self, act: Callable[[str], Awaitable[Any]]) -> Response:
@@ -94,6 +103,14 @@ async def once(request: Request, key: KeyHeader = None) -> Once:
     """Dependency of the routes that change what is the caller's workspace's."""
     call: Call = request.state.call
     return once_in(request, call.workspace_id, key)
+
+
+async def once_on_access(request: Request, key: KeyHeader = None) -> Once:
+    """Dependency of the routes that change who may do what: this process lets nobody act on what was before."""
+    call: Call = request.state.call
+    found = services(request)
+    asked = _asked(request, call.workspace_id, key)
+    return Once(lambda: found.db.workspace(call.workspace_id), *asked, done=found.keys.forget_all)
 
 
 async def once_everywhere(request: Request, key: KeyHeader = None) -> Once:

@@ -14,7 +14,8 @@ from models.store import keys
 from models.store.database import Database
 
 KEEP_SECONDS = 1.0
-"""How long a revoked key may still open the door, and a new one be unknown that was tried before it was made."""
+"""How long a revoked key may still open the door of other processes than the one that revoked it, and a new one be
+unknown that was tried before it was made."""
 MAX_KEPT = 10_000
 NOTE_SECONDS = 30.0
 """How late `last_used_at` may be: no request writes to the database."""
@@ -29,6 +30,7 @@ class KeyRing:
         self._unknown: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._used: dict[tuple[str, str], datetime] = {}
+        self._changed = 0.0
 
     async def open(self, secret: str) -> Principal:
         """Find the owner of an API key, or of a browser session's cookie.
@@ -93,11 +95,15 @@ class KeyRing:
                 async with self._db.system() as session:
                     await keys.note_uses(session, used)
 
-    def forget(self, secret: str) -> None:
-        """Ask anew the next time: the session was just closed."""
-        self._kept.pop(keys.digest(secret), None)
+    def forget_all(self) -> None:
+        """Ask anew for every key: some were just ended, or their owners may do something else now."""
+        self._kept.clear()
+        self._unknown.clear()
+        self._changed = time.monotonic()
 
     def _keep(self, digest: str, principal: Principal, now: float) -> None:
+        if now <= self._changed:  # asked before: the answer may be that of before, too
+            return
         if len(self._kept) >= MAX_KEPT:
             self._kept = {name: entry for name, entry in self._kept.items() if entry[0] > now}
         self._kept[digest] = (now + KEEP_SECONDS, principal)

@@ -13,7 +13,7 @@ from api.deps import (
     Db,
     LivingAgent,
     Newest,
-    OnlyOnce,
+    OnAccess,
     Operator,
     Policies,
     Reader,
@@ -98,7 +98,7 @@ async def get_agent(agent: Named, call: ReaderOrRegistrant, db: Db) -> Success[A
 
 @routes.patch("/agents/{agent}", response_model=Success[AgentView])
 async def change_agent(
-    agent: Named, change: AgentChange, call: AgentOrAdmin, once: OnlyOnce, missions: ToMissions
+    agent: Named, change: AgentChange, call: AgentOrAdmin, once: OnAccess, missions: ToMissions
 ) -> Response:
     """Change an agent's endpoint or capabilities; its level, its tools and its caps are for admins.
 
@@ -123,7 +123,7 @@ async def change_agent(
 
 
 @routes.delete("/agents/{agent}", response_model=Success[AgentView])
-async def deactivate_agent(agent: Named, call: Admin, once: OnlyOnce) -> Response:
+async def deactivate_agent(agent: Named, call: Admin, once: OnAccess) -> Response:
     """End an agent and all its keys now; it stays listed, with all that it did."""
 
     async def deactivate(session: AsyncSession) -> AgentView:
@@ -134,19 +134,19 @@ async def deactivate_agent(agent: Named, call: Admin, once: OnlyOnce) -> Respons
 
 
 @routes.post("/agents/{agent}/approve", response_model=Success[AgentView])
-async def approve_agent(agent: Named, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
+async def approve_agent(agent: Named, body: AgentDecide, call: Admin, once: OnAccess) -> Response:
     """Let an agent in: the answer to the decision that its registration put into the inbox."""
     return await _decide(agent, DecisionStatus.APPROVED, body, call, once)
 
 
 @routes.post("/agents/{agent}/reject", response_model=Success[AgentView])
-async def reject_agent(agent: Named, body: AgentDecide, call: Admin, once: OnlyOnce) -> Response:
+async def reject_agent(agent: Named, body: AgentDecide, call: Admin, once: OnAccess) -> Response:
     """Keep an agent out; it may register again."""
     return await _decide(agent, DecisionStatus.DENIED, body, call, once)
 
 
 @routes.post("/agents/{agent}/rotate-key", status_code=201, response_model=Success[KeyMade])
-async def rotate_agent_key(agent: Named, body: KeyRotate, call: AgentOrAdmin, once: OnlyOnce) -> Response:
+async def rotate_agent_key(agent: Named, body: KeyRotate, call: AgentOrAdmin, once: OnAccess) -> Response:
     """Give an agent a new key; the old one opens for the grace period yet. The agent itself may, and an admin."""
 
     async def rotate(session: AsyncSession) -> KeyMade:
@@ -169,7 +169,7 @@ async def heartbeat(agent: Named, call: LivingAgent, db: Db) -> Success[Heartbea
 
 
 @routes.post("/agents/{agent}/{verb}", response_model=Success[AgentView])
-async def command_agent(agent: Named, verb: Verb, call: Operator, once: OnlyOnce) -> Response:
+async def command_agent(agent: Named, verb: Verb, call: Operator, once: OnAccess) -> Response:
     """Pause, resume, drain, quarantine or stop an agent. Out of quarantine, or started again, it is by admins only."""
 
     async def obey(session: AsyncSession) -> AgentView:
@@ -180,7 +180,7 @@ async def command_agent(agent: Named, verb: Verb, call: Operator, once: OnlyOnce
     return await once.commit(obey)
 
 
-async def _decide(agent: str, answer: DecisionStatus, body: AgentDecide, call: Call, once: OnlyOnce) -> Response:
+async def _decide(agent: str, answer: DecisionStatus, body: AgentDecide, call: Call, once: OnAccess) -> Response:
     async def decide(session: AsyncSession) -> AgentView:
         asked = await registrations.question(session, call.workspace_id, agent, answer)
         await answers.give(session, call.principal, asked, answer, body.explanation, call.request_id)

@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import Admin, Anybody, Db, Newest, OnlyOnce
+from api.deps import Admin, Anybody, Db, Newest, OnAccess, OnlyOnce
 from api.routing import router
 from api.scopes import require_use
 from api.views import page_of
@@ -55,7 +55,7 @@ async def get_key(key_id: str, call: Admin, db: Db) -> Success[KeyView]:
 
 
 @routes.post("/keys/{key_id}/rotate", status_code=201, response_model=Success[KeyMade])
-async def rotate_key(key_id: str, body: KeyRotate, call: Anybody, once: OnlyOnce) -> Response:
+async def rotate_key(key_id: str, body: KeyRotate, call: Anybody, once: OnAccess) -> Response:
     """Make a key's successor; the old one opens for the grace period yet. An admin may, and whoever holds the key."""
     is_own = call.principal.key_id == key_id
     if not (is_own or call.principal.is_admin):
@@ -71,7 +71,7 @@ async def rotate_key(key_id: str, body: KeyRotate, call: Anybody, once: OnlyOnce
 
 
 @routes.delete("/keys/{key_id}", response_model=Success[KeyView])
-async def revoke_key(key_id: str, call: Admin, once: OnlyOnce) -> Response:
+async def revoke_key(key_id: str, call: Admin, once: OnAccess) -> Response:
     """End a key now: every process refuses it within a second, and its event streams end."""
 
     async def revoke(session: AsyncSession) -> KeyView:

@@ -3,7 +3,7 @@
 from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Admin, Db, Newest, OnlyOnce, Reader
+from api.deps import Admin, Db, Newest, OnAccess, OnlyOnce, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.principals import Kind
@@ -46,7 +46,7 @@ async def get_principal(name: CleanName, call: Reader, db: Db) -> Success[Princi
 
 
 @routes.delete("/principals/{name}", response_model=Success[PrincipalView])
-async def deactivate_principal(name: CleanName, call: Admin, once: OnlyOnce) -> Response:
+async def deactivate_principal(name: CleanName, call: Admin, once: OnAccess) -> Response:
     """End a principal and all its keys now; what it did stays listed."""
 
     async def deactivate(session: AsyncSession) -> PrincipalView:

@@ -40,7 +40,7 @@ async def close_session(request: Request, call: Anybody, db: Db) -> Response:
     secret = secret_of(request)
     async with db.system() as session:
         await keys.close_session(session, call.principal, secret, call.request_id)
-    services(request).keys.forget(secret)
+    services(request).keys.forget_all()
     response = Response(status_code=204)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response

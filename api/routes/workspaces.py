@@ -4,7 +4,7 @@ from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.blocks import ToMissions, told
-from api.deps import Admin, Db, Human, Newest, OnlyOnce, OnlyOnceEverywhere, PlatformAdmin, Reader
+from api.deps import Admin, Db, Human, Newest, OnAccess, OnlyOnce, OnlyOnceEverywhere, PlatformAdmin, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.budgets import MONTH
@@ -91,7 +91,7 @@ async def list_members(workspace_id: str, call: Reader, db: Db, page: Newest) ->
 
 
 @routes.put("/workspaces/{workspace_id}/members/{name}", response_model=Success[PrincipalView])
-async def put_member(workspace_id: str, name: CleanName, body: MemberPut, call: Admin, once: OnlyOnce) -> Response:
+async def put_member(workspace_id: str, name: CleanName, body: MemberPut, call: Admin, once: OnAccess) -> Response:
     """Give a human a role; it holds for all keys that the human has, within a second."""
 
     async def put(session: AsyncSession) -> PrincipalView:
@@ -102,7 +102,7 @@ async def put_member(workspace_id: str, name: CleanName, body: MemberPut, call: 
 
 
 @routes.delete("/workspaces/{workspace_id}/members/{name}", response_model=Success[PrincipalView])
-async def remove_member(workspace_id: str, name: CleanName, call: Admin, once: OnlyOnce) -> Response:
+async def remove_member(workspace_id: str, name: CleanName, call: Admin, once: OnAccess) -> Response:
     """End a human's membership and all its keys now; the last admin stays."""
 
     async def remove(session: AsyncSession) -> PrincipalView:
