@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from activities.alarm import Alarm
 from activities.sealing import said
 from activities.workbench.git import TRANSFER_SECONDS, Git, GitError
 from activities.workbench.locks import exclusive
@@ -37,16 +38,22 @@ class AuditMirror:
 
     def __init__(self, db: Database, git: Git, url: str, place: Path) -> None:
         self._db, self._git, self._url, self._place = db, git, url, place
+        self._alarm = Alarm(db, "mirror")
 
     async def run(self) -> None:
-        """Mirror for as long as the process works. A failure is logged, and seen at `/metrics`, until it is mended."""
+        """Mirror for as long as the process works. A failure is logged, and seen at `/metrics`, until it is mended.
+
+        A mirror that contradicts the log is an alert.
+        """
         while True:
             try:
                 while await self.push() == AT_ONCE:
                     pass
+                await self._alarm.rest()
                 await asyncio.sleep(EVERY_SECONDS)
             except Exception as error:  # as of the sealer
                 log.error("audit_mirror_failed", error=said(error))
+                await self._alarm.ring(error)
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def push(self) -> int:

@@ -5,6 +5,7 @@ import base64
 
 import structlog
 
+from activities.alarm import Alarm
 from activities.workbench.signing import ServiceKey
 from models.domain.checkpoints import raw_key
 from models.domain.errors import MissionControlError
@@ -24,10 +25,14 @@ class Sealer:
 
     def __init__(self, db: Database, key: ServiceKey, batch: int = audit_tree.AT_ONCE) -> None:
         self._db, self._key, self._batch = db, key, batch
+        self._alarm = Alarm(db, "sealer")
         self._signer = Signer(key.key_id, raw_key(key.public_openssh), lambda text: base64.b64decode(key.sign(text)))
 
     async def run(self) -> None:
-        """Seal for as long as the process works. What fails is tried again, and seen in the delay at `/metrics`."""
+        """Seal for as long as the process works. What fails is tried again, and seen in the delay at `/metrics`.
+
+        A tree that is not that of its checkpoint is an alert.
+        """
         published = False
         while True:
             try:
@@ -35,9 +40,11 @@ class Sealer:
                     await self._publish()
                     published = True
                 await self.seal()
+                await self._alarm.rest()
                 await asyncio.sleep(EVERY_SECONDS)
             except Exception as error:  # whatever it is, a log that nobody seals is worse
                 log.error("sealing_failed", error=said(error))
+                await self._alarm.ring(error)
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def seal(self) -> int:

@@ -39,6 +39,12 @@ async def require(session: AsyncSession, workspace_id: str, alert_id: str, *, fo
     return found
 
 
+async def standing(session: AsyncSession, workspace_id: str, kind: AlertKind) -> Sequence[Alert]:
+    """Read the alerts of a kind that are not resolved."""
+    statement = lists.matching(Alert, workspace_id, {"kind": kind.value})
+    return list(await session.scalars(statement.where(col(Alert.status) != AlertStatus.RESOLVED.value)))
+
+
 @dataclass(frozen=True)
 class NewAlert:
     """Something that was found to be wrong."""

@@ -114,6 +114,11 @@ async def standing(session: AsyncSession) -> Standing:
     return Standing(last.size if last else 0, mirrored or 0, max(float(waits or 0), 0))
 
 
+async def unmirrored_seconds(session: AsyncSession) -> float:
+    """Tell the age of the oldest checkpoint that the mirror lacks; 0 where it lacks none."""
+    return float((await session.execute(_UNMIRRORED)).scalar() or 0)
+
+
 async def hashes(session: AsyncSession, wanted: Sequence[Subtree]) -> list[bytes]:
     """Find the hashes of perfect subtrees; one whose kept hashes are not all there has the empty hash, as none has."""
     if not wanted:
@@ -223,6 +228,10 @@ _CHECKPOINT = text(
     "INSERT INTO audit_checkpoint (size, note, key_id, epoch, xid, id)"
     " VALUES (:size, :note, :key_id, :epoch, CAST(:xid AS xid8), :id)"
 )
+_UNMIRRORED = text("""
+    SELECT extract(epoch FROM mc_now() - min(created_at)) FROM audit_checkpoint
+    WHERE size > COALESCE((SELECT max(size) FROM audit_mirrored), 0)
+""")
 _MIRRORED = text("INSERT INTO audit_mirrored (size) VALUES (:size) ON CONFLICT DO NOTHING")
 _WAITS = text(
     "SELECT extract(epoch FROM clock_timestamp() - created_at) FROM audit"

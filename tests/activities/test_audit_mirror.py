@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import psycopg
 import pytest
 
 from activities.mirroring import AuditMirror
@@ -20,10 +19,9 @@ from activities.workbench.signing import ServiceKey
 from models.domain.errors import Conflict
 from models.settings import Settings
 from models.store import audit_tree
-from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Team, db, settings, team
-from tests.fixtures.audit import act, exported, fresh_log, judged, key
+from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key
 from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.waiting import eventually
 
@@ -281,8 +279,3 @@ async def test_it_follows_by_itself(
 
 async def _reached(db: Database, size: int) -> bool:
     return await mirrored(db) == size
-
-
-def as_superuser(url: str, statements: str) -> None:
-    with psycopg.connect(plain(url), autocommit=True) as connection:
-        connection.execute(f"SET session_replication_role = replica; {statements}".encode())

@@ -23,6 +23,8 @@ from activities.workbench.sandbox import Sandbox
 from models.domain.errors import Misconfigured, MissionControlError
 from models.settings import Settings
 from models.store.migrate import pending
+from worker.dev.audit_health import MEND as AUDIT_MEND
+from worker.dev.audit_health import audit_health
 from worker.dev.ports import USUAL, asked_port, holder, is_free, listens
 from worker.dev.postgres import MAJOR, EmbeddedPostgres
 from worker.dev.programs import is_ready, pollers
@@ -55,9 +57,8 @@ async def check(settings: Settings) -> list[Check]:
     running = as_running(settings)
     tools = [_python(), _git(), _ssh_keygen(), *await _isolation(settings), _temporal_cli(settings)]
     folders = [_folder("data folder", settings.data_dir), _folder("cache folder", settings.cache_dir)]
-    servers = await asyncio.gather(
-        *(_looked(look, running) for look in (_postgres, _migrations, _repositories, _temporal, _worker, _api))
-    )
+    looks = (_postgres, _migrations, _repositories, _audit_log, _temporal, _worker, _api)
+    servers = await asyncio.gather(*(_looked(look, running) for look in looks))
     return [*tools, *folders, *_key_files(settings), *_ports(settings), *servers]
 
 
@@ -213,6 +214,18 @@ async def _repositories(settings: Settings) -> Check:
     current, _ = await asyncio.to_thread(pending, settings.database_url.get_secret_value())
     found = await outside(settings) if current else ""
     return _judge("repositories", not found, f"outside MC_REPOSITORY_ROOTS: {found}" if found else "allowed", MEND)
+
+
+async def _audit_log(settings: Settings) -> Check:
+    """Whether acts are sealed and mirrored, and nothing contradicts what was signed."""
+    name = "audit log"
+    if settings.database_url is None:
+        return Check(name, True, NOT_RUNNING)
+    current, head = await asyncio.to_thread(pending, settings.database_url.get_secret_value())
+    if current != head:
+        return Check(name, True, "not looked at before the migrations")
+    found = await audit_health(settings)
+    return _judge(name, not found.trouble, found.trouble or found.standing, AUDIT_MEND)
 
 
 async def _temporal(settings: Settings) -> Check:

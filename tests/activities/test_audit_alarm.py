@@ -1,0 +1,91 @@
+"""What contradicts the signed log is told to people: an alert, and a line of `doctor`."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from activities import mirroring, sealing
+from activities.mirroring import AuditMirror
+from activities.sealing import Sealer
+from activities.workbench.git import Git
+from activities.workbench.signing import ServiceKey
+from models.domain.alerts import AlertKind
+from models.settings import Settings
+from models.store import alerts
+from models.store.database import Database
+from models.store.keys import DEFAULT_WORKSPACE
+from tests.fixtures.access import make_workspace
+from tests.fixtures.api import Team, db, settings, team
+from tests.fixtures.audit import act, as_superuser, fresh_log, key
+from tests.fixtures.git_repos import Repo, make_repo
+from tests.fixtures.waiting import eventually
+from worker.dev.audit_health import audit_health
+
+__all__ = ["db", "fresh_log", "key", "settings", "team"]
+
+
+@pytest.fixture(autouse=True)
+async def platform(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workspace of the platform's admins; keepers that look often."""
+    async with db.system() as session:
+        await make_workspace(session, DEFAULT_WORKSPACE)
+    for module in (mirroring, sealing):
+        monkeypatch.setattr(module, "EVERY_SECONDS", 0.02)
+        monkeypatch.setattr(module, "AGAIN_SECONDS", 0.02)
+
+
+@asynccontextmanager
+async def going(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let a keeper of the log work meanwhile."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def told(db: Database) -> list[str]:
+    async with db.workspace(DEFAULT_WORKSPACE) as session:
+        found = await alerts.standing(session, DEFAULT_WORKSPACE, AlertKind.LOG_TAMPERED)
+        return [f"{alert.subject_id}: {alert.details['code']}" for alert in found]
+
+
+async def test_a_mirror_that_has_another_log(
+    db: Database, key: ServiceKey, team: Team, settings: Settings, tmp_path: Any
+) -> None:
+    elsewhere = Repo(tmp_path / "elsewhere.git")
+    make_repo(tmp_path / "work", {"checkpoint": "another log's"}).git("clone", "-q", "--bare", ".", str(elsewhere.path))
+    await act(db, team.workspace_id, 3)
+    await Sealer(db, key).seal()
+    mirror = AuditMirror(db, Git(settings.data_dir / "git-home"), str(elsewhere.path), settings.data_dir / "mirror")
+    async with going(mirror.run()):
+        await eventually(lambda: is_told(db, "mirror: audit_mirror_disagrees"))
+        assert "none of this log" in (await audit_health(settings)).trouble
+        shutil.rmtree(elsewhere.path)
+        elsewhere.path.mkdir()
+        elsewhere.git("init", "-q", "--bare", "-b", "main")
+        await eventually(lambda: is_told(db))
+    assert not (await audit_health(settings)).trouble
+
+
+async def test_a_tree_that_is_not_that_of_its_checkpoint(
+    db: Database, key: ServiceKey, team: Team, settings: Settings, database_url: str
+) -> None:
+    await act(db, team.workspace_id, 4)
+    await Sealer(db, key).seal()
+    as_superuser(database_url, "UPDATE audit_leaf SET leaf = sha256('forged') WHERE tree_index = 2")
+    await act(db, team.workspace_id, 1)
+    async with going(Sealer(db, key).run()):
+        await eventually(lambda: is_told(db, "sealer: audit_tree_broken"))
+        health = await audit_health(settings)
+    assert (health.standing, "audit tree" in health.trouble) == ("4 rows sealed, no mirror set", True)
+
+
+async def is_told(db: Database, *wanted: str) -> bool:
+    return await told(db) == list(wanted)
