@@ -265,10 +265,9 @@ async def _given(session: AsyncSession, decision: Decision) -> Given:
     if earlier := decision.question.get("rests_on"):
         return list(earlier["answers"])
     if decision.terms.get("people", 1) > 1:
-        fallen = await decisions.fallen(session, decision)
         return [
             {"by": one.principal, "decision": one.answer, "explanation": one.explanation}
-            | ({"counts": False} if one.principal in fallen else {})
+            | ({} if one.counts else {"counts": False})
             for one in await decisions.answers(session, decision)
         ]
     said, by = decision.explanation, decision.resolved_by or ""
@@ -292,7 +291,8 @@ def _reason(decision: Decision, status: DecisionStatus, given: Given) -> str:
             return f"canceled by {decision.resolved_by}" + (f", {_counted(decision, given)}" if given else "")
     said = f": {decision.explanation}" if decision.explanation else ""
     alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
-    before = _told([one for one in given if one["by"] != decision.resolved_by])
+    last = (decision.resolved_by, decision.status)
+    before = _told([one for one in given if (one["by"], one["decision"]) != last])
     return f"{status.value} by {decision.resolved_by}{alone}{said}" + (f" (after {before})" if before else "")
 
 
@@ -308,7 +308,7 @@ def _counted(decision: Decision, given: Given) -> str:
 
 
 def _counting(given: Given) -> Given:
-    """Leave out who was removed or lowered since."""
+    """Leave out who was removed or lowered before the question closed."""
     return [one for one in given if _counts(one)]
 
 

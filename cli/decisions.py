@@ -142,7 +142,8 @@ def _expiry(decision: dict[str, Any]) -> str:
 
 def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
     """The approvals besides the answer that decided."""
-    return [answer for answer in decision["answers"] if answer["principal"] != decision["resolved_by"]]
+    last = (decision["resolved_by"], decision["status"])
+    return [answer for answer in decision["answers"] if (answer["principal"], answer["answer"]) != last]
 
 
 def _approval(answer: dict[str, Any]) -> str:
