@@ -1,6 +1,6 @@
 """Decisions as those find them who may answer: listed, counted, and with what was answered by now."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_
@@ -18,6 +18,9 @@ from models.store.pagination import Rows
 from models.store.questions import FALLEN
 from models.tables.missions import Decision, Mission
 from models.tables.policies import DecisionAnswer
+
+Given = Sequence[dict[str, Any]]
+"""What people answered, the first first: `by` whom, the `decision` of each, its `explanation`, whether it `counts`."""
 
 SORTS: Mapping[str, tuple[Any, ...]] = {
     "requested_at": (col(Decision.requested_at), col(Decision.decision_id)),
@@ -55,6 +58,23 @@ _ANSWERS = f"""
     FROM decision d JOIN decision_answer a ON a.workspace_id = d.workspace_id AND a.decision_id = d.decision_id
     WHERE d.workspace_id = %(workspace_id)s AND d.decision_id = %(decision_id)s ORDER BY a.at
 """  # noqa: S608  # a constant, no input
+
+
+async def given(session: AsyncSession, decision: Decision) -> Given:
+    """List what people answered; of what rests on an earlier approval, what was answered then.
+
+    One person's answer is in the decision's row, so that only several are looked up.
+    """
+    if earlier := decision.question.get("rests_on"):
+        return list(earlier["answers"])
+    if decision.terms.get("people", 1) > 1:
+        return [
+            {"by": one.principal, "decision": one.answer, "explanation": one.explanation}
+            | ({} if one.counts else {"counts": False})
+            for one in await answers(session, decision)
+        ]
+    said, by = decision.explanation, decision.resolved_by or ""
+    return [] if said is None else [{"by": by, "decision": decision.status, "explanation": said}]
 
 
 async def counts(

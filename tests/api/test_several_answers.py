@@ -13,11 +13,12 @@ from models.store import governance
 from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.api import Caller, Team
+from tests.fixtures.clocks import Clock, clock
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
 from tests.fixtures.policies import merge_verdict, put
 
-__all__ = ["repo"]
+__all__ = ["clock", "repo"]
 YES = {"decision": "approve", "explanation": "read the diff"}
 NO = {"decision": "deny", "explanation": "learned something"}
 PASS = Actor("reconciler", "pass-1")
@@ -58,11 +59,6 @@ async def withdrawn_in_bulk(db: Database, team: Team, name: str) -> None:
         await governance.withdraw_about(session, team.workspace_id, "governance", {"patch_id": ["p"]}, PASS)
 
 
-async def expired(db: Database, team: Team, name: str) -> None:
-    async with db.system() as session:
-        await governance.expire_overdue(session, PASS, 100)
-
-
 class TestWhoApprovedMayDeny:
     async def test_and_that_ends_it(self, client: Caller, team: Team, name: str) -> None:
         await answered(client, team.operator, name, YES)
@@ -88,6 +84,17 @@ class TestWhoCounted:
         await close(db, team, name)
         await changed(db, team, "deactivated_at = NULL, role = 'operator'")
         assert await shown(client, team, name) == ("canceled", marked), "as it was when it closed"
+
+    async def test_is_kept_when_its_time_is_over(
+        self, client: Caller, team: Team, db: Database, name: str, clock: Clock
+    ) -> None:
+        await answered(client, team.operator, name, YES)
+        await changed(db, team, "role = 'observer'")
+        clock.show(2)
+        async with db.system() as session:
+            assert await governance.expire_overdue(session, PASS, 100) == 1
+        await changed(db, team, "role = 'operator'")
+        assert await shown(client, team, name) == ("expired", [("operator", "approved", False)])
 
     async def test_is_not_changed_by_who_leaves_later(
         self, client: Caller, team: Team, db: Database, name: str
