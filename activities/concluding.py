@@ -12,11 +12,11 @@ from models.domain.ending import doubt
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageStatus
 from models.domain.states import MissionOutcome
-from models.store import blobs, candidates, compute, governance, merge_slots, running, stages, trust
+from models.store import blobs, candidates, compute, decisions, governance, merge_slots, running, stages, trust
 from models.store.database import clock
 from models.store.events import Actor
 from models.store.stages import NewEvidence
-from models.tables.missions import Mission
+from models.tables.missions import Decision, Mission, Stage
 
 
 async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusion, closer: str) -> bool:
@@ -33,7 +33,9 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
     record = await stages.begin(session, ref, activity.info().attempt)
     if record.ended_at is None:
         log, report = await _kept(session, end)
-        await recorder.close_in(session, record, _ending(end, report), log)
+        ending = _ending(end, report)
+        ending.details |= await _answered(session, record)
+        await recorder.close_in(session, record, ending, log)
     await candidates.record_outcomes(session, ref.workspace_id, ref.mission_id)
     await trust.learn(session, mission, end.outcome, actor)
     is_closed = await running.conclude(session, end, closer)
@@ -58,7 +60,18 @@ async def _close_open(recorder: StageRecorder, session: AsyncSession, end: Concl
         if stages.ref_of(record) != end.ref:
             answer = StageResult(status=StageStatus.FAILED, reason=end.reason)
             printed = await blobs.printed(session, record.workspace_id, record.log_id)
-            await recorder.close_in(session, record, Verdict(answer, answer.status, end.reason), printed)
+            details = await _answered(session, record)
+            verdict = Verdict(answer, answer.status, end.reason, details, record.inputs)
+            await recorder.close_in(session, record, verdict, printed)
+
+
+async def _answered(session: AsyncSession, record: Stage) -> dict[str, Any]:
+    """Name the question that a stage waited for, and who answered it by then; nothing is read of any other stage."""
+    if not (name := record.inputs.get("decision_id")):
+        return {}
+    decision = await session.get_one(Decision, (record.workspace_id, name))
+    given = await decisions.given(session, decision)
+    return {"decision_id": name, **({"answers": given} if given else {})}
 
 
 async def _kept(session: AsyncSession, end: Conclusion) -> tuple[bytes | None, bytes | None]:

@@ -1,6 +1,6 @@
 """Stage 8: puts the question whether to merge, and reads the answer. Local activities: Postgres only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,6 +26,7 @@ from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
 from models.store import decisions, governance, merge_slots, questions, running, stages
 from models.store.database import clock
+from models.store.decisions import Given
 from models.store.events import Actor
 from models.store.governance import Grounds, Matter
 from models.store.policies import InForce, PolicyBook
@@ -37,8 +38,6 @@ _WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
 """Who acts where no agent has filed the mission or is assigned it: people answer for what they file."""
 _TELLING = (StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN)
 _RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
-Given = Sequence[dict[str, Any]]
-"""What people answered, the first first: `by` whom, the `decision` of each, its `explanation`, whether it `counts`."""
 
 
 class GovernanceActivities:
@@ -209,7 +208,7 @@ async def _rest(
     earlier = await governance.approval(session, ref.workspace_id, ref.mission_id, question.approved)
     if earlier is None:
         return judged
-    given = await _given(session, earlier)
+    given = await decisions.given(session, earlier)
     shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by, "answers": given}
     reasons = (*judged.reasons, _stands(shown["rests_on"]))
     return judged.model_copy(update={"outcome": Outcome.ALLOW, "reasons": reasons})
@@ -246,7 +245,7 @@ def _expiry(mission: Mission) -> timedelta | None:
 async def _read(session: AsyncSession, decision: Decision) -> tuple[GovernanceAnswer, Given]:
     """Read how a decision stands, and once it has ended all who answered it."""
     status = DecisionStatus(decision.status)
-    given = await _given(session, decision) if status is not DecisionStatus.PENDING else []
+    given = await decisions.given(session, decision) if status is not DecisionStatus.PENDING else []
     answer = GovernanceAnswer(
         decision_id=decision.decision_id,
         status=status,
@@ -255,24 +254,6 @@ async def _read(session: AsyncSession, decision: Decision) -> tuple[GovernanceAn
         binding=Binding.model_validate(decision.binding) if _binds(decision) else None,
     )
     return answer, given
-
-
-async def _given(session: AsyncSession, decision: Decision) -> Given:
-    """List what people answered; of what rests on an earlier approval, what was answered then.
-
-    One person's answer is in the decision's row, so that only several are looked up.
-    """
-    if earlier := decision.question.get("rests_on"):
-        return list(earlier["answers"])
-    if decision.terms.get("people", 1) > 1:
-        fallen = await decisions.fallen(session, decision)
-        return [
-            {"by": one.principal, "decision": one.answer, "explanation": one.explanation}
-            | ({"counts": False} if one.principal in fallen else {})
-            for one in await decisions.answers(session, decision)
-        ]
-    said, by = decision.explanation, decision.resolved_by or ""
-    return [] if said is None else [{"by": by, "decision": decision.status, "explanation": said}]
 
 
 def _binds(decision: Decision) -> bool:
@@ -292,7 +273,8 @@ def _reason(decision: Decision, status: DecisionStatus, given: Given) -> str:
             return f"canceled by {decision.resolved_by}" + (f", {_counted(decision, given)}" if given else "")
     said = f": {decision.explanation}" if decision.explanation else ""
     alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
-    before = _told([one for one in given if one["by"] != decision.resolved_by])
+    last = (decision.resolved_by, decision.status)
+    before = _told([one for one in given if (one["by"], one["decision"]) != last])
     return f"{status.value} by {decision.resolved_by}{alone}{said}" + (f" (after {before})" if before else "")
 
 
@@ -308,7 +290,7 @@ def _counted(decision: Decision, given: Given) -> str:
 
 
 def _counting(given: Given) -> Given:
-    """Leave out who was removed or lowered since."""
+    """Leave out who was removed or lowered before the question closed."""
     return [one for one in given if _counts(one)]
 
 

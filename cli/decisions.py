@@ -116,8 +116,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("status", word(decision["status"])),
             ("risk", decision["risk"]),
             ("because", "\n".join(decision["reasons"])),
-            *_asked(decision["question"]),
-            *((name.replace("_", " "), value) for name, value in decision["binding"].items() if name != "reasons"),
+            *_asked(decision["question"], decision["binding"]),
             ("asked by", ", ".join(decision["terms"]["requesters"])),
             ("takes", _takes(decision["terms"])),
             *(("approved by", _approval(answer)) for answer in _earlier(decision)),
@@ -142,7 +141,8 @@ def _expiry(decision: dict[str, Any]) -> str:
 
 def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
     """The approvals besides the answer that decided."""
-    return [answer for answer in decision["answers"] if answer["principal"] != decision["resolved_by"]]
+    last = (decision["resolved_by"], decision["status"])
+    return [answer for answer in decision["answers"] if (answer["principal"], answer["answer"]) != last]
 
 
 def _approval(answer: dict[str, Any]) -> str:
@@ -200,14 +200,22 @@ def _note(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
     return []
 
 
-def _asked(question: dict[str, Any]) -> Iterator[tuple[str, object]]:
-    """The question's own facts; those the reasons and the diff already tell are left out."""
+def _asked(question: dict[str, Any], binding: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """The question's own facts and what an answer binds, each once: what is, and what it would become.
+
+    Those that the reasons, the cost so far and the diff tell are left out.
+    """
     for name, value in question.items():
         if name == "files":
             yield "files", "\n".join(f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value)
-        elif name not in ("diff", "facts"):
+        elif name not in ("diff", "facts", "proposed", "settled_usd", "settled_tokens"):
             shown = ", ".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else value
-            yield name.replace("_", " "), shown
+            bound = binding.get(name, value)
+            now = "none" if value is None else shown
+            yield name.replace("_", " "), shown if bound == value else f"{now}; proposed: {bound}"
+    for name, value in binding.items():
+        if name not in (*question, "reasons"):
+            yield name.replace("_", " "), value
 
 
 def diff(patch: str) -> "RenderableType":

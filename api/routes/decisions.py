@@ -112,11 +112,7 @@ async def _tell(gateway: Gateway, decision: Decision) -> None:
 
 
 async def _answers(session: AsyncSession, decision: Decision) -> tuple[AnswerView, ...]:
-    shown = tuple(AnswerView.model_validate(answer) for answer in await decisions.answers(session, decision))
-    if decision.status == DecisionStatus.PENDING and shown:
-        fallen = await decisions.fallen(session, decision)
-        return tuple(one.model_copy(update={"counts": one.principal not in fallen}) for one in shown)
-    return shown
+    return tuple(AnswerView.model_validate(answer) for answer in await decisions.answers(session, decision))
 
 
 async def _views(session: AsyncSession, workspace_id: str, found: Sequence[Decision]) -> list[DecisionView]:

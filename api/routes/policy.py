@@ -11,7 +11,7 @@ from api.routing import router
 from api.views import page_of
 from models.domain.errors import InvalidInput
 from models.domain.policy import Outcome, Policy, Risk, assess, parse_policy
-from models.domain.policy_names import parse_new_policy
+from models.domain.policy_names import parse_new_policy, require_known
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.policy import (
@@ -138,6 +138,7 @@ async def explain_policy(asked: PolicyExplain, call: Reader, db: Db, book: Polic
     """Say what the policy in force makes of an act, and why. Nothing is done, asked or kept."""
     async with db.workspace(call.workspace_id) as session:
         law = await book.in_force(session, call.workspace_id)
+    require_known(asked.facts, law.policy)
     act = asked.act
     # Many globs over many long paths take a while: the loop serves others meanwhile.
     verdict = await asyncio.to_thread(assess, act.action, act.principal, act.context, law.policy)

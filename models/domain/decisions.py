@@ -51,7 +51,7 @@ class Terms(BaseModel):
         return self.four_eyes is FourEyes.UNLESS_ALONE and self.people == 1 and not others
 
     def refusal(self, who: Principal, given: Collection[str], *, others: bool) -> MissionControlError | None:
-        """Say why somebody may not answer; None where they may. `given` are those who have approved before."""
+        """Say why somebody may not answer; None where they may. `given` are those whose approval rules out another."""
         if not self._admits(who):
             agents = f", or an agent's of: {', '.join(self.agents)}" if self.agents else ""
             takes = f"a key of role {self.role.value} or higher{agents}"
@@ -65,7 +65,8 @@ class Terms(BaseModel):
         if who.name in people(given):
             return Conflict(
                 "already_approved",
-                f"you have approved this already; it takes {self.people} different people: somebody else must, too",
+                f"you have approved this already; it takes {self.people} different people: somebody else must, too; "
+                "you may still deny it",
             )
         return None
 

@@ -1,4 +1,4 @@
-"""The names that a new policy may use of what the product says: facts, and kinds of decisions.
+"""The names of facts and of kinds of decisions that a new policy, or a question about one, may use.
 
 A misspelled one would never hold, or never be asked for, without a word. Versions that are kept already are read as
 they are.
@@ -52,6 +52,18 @@ def parse_new_policy(source: str) -> Policy:
             told = f"{FILE}: line {line}: no {what} is called `{name}` ({hint})"
             raise InvalidInput("policy_invalid", told, line=line)
     return policy
+
+
+def require_known(facts: Collection[str], policy: Policy) -> None:
+    """Refuse a fact that neither the product nor a rule of this policy knows: no act ever has it.
+
+    Raises:
+        InvalidInput: `unknown_fact`; the message lists those that are known.
+    """
+    known = FACTS | {fact for rule in policy.rules for _, fact in _facts(rule)}
+    if unknown := sorted(set(facts) - known):
+        told = f"no fact is called `{unknown[0][:100]}` (known: {', '.join(sorted(known))})"
+        raise InvalidInput("unknown_fact", told)
 
 
 def _named(policy: Policy) -> Iterator[tuple[tuple[int | str, ...], str, str, Collection[str]]]:

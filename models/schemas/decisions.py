@@ -44,7 +44,7 @@ class AnswerView(BaseModel):
     explanation: str
     at: datetime
     counts: bool = True
-    """False for the approval of who was removed or lowered while the decision is pending."""
+    """False for the approval, as one of several, of who was removed or lowered meanwhile, or denied after all."""
 
 
 class DecisionCounts(BaseModel):

@@ -35,8 +35,9 @@ async def give(
 ) -> Decision:
     """Answer a pending decision, and do what its answer says; of two people at once one is first.
 
-    Where several must approve, it stays pending until the last of them has; one who denies is enough. Whoever was
-    removed or lowered since then has approved in vain, unless they were put back: then any of them says so once more.
+    Where several must approve, it stays pending until the last of them has; one who denies is enough, also one who
+    approved before. Whoever was removed or lowered since then has approved in vain, unless they were put back: then any
+    of them says so once more.
 
     Raises:
         NotFound: no such decision.
@@ -57,12 +58,13 @@ async def _resolve(
 ) -> Decision:
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = Terms.model_validate(decision.terms)
-    given = {each.principal for each in await decisions.answers(session, decision)} if terms.people > 1 else set()
-    standing = given - await decisions.fallen(session, decision) if given else given
+    given = await decisions.answers(session, decision) if terms.people > 1 else []
+    standing = {each.principal for each in given if each.counts}
     again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED
+    before = {each.principal for each in given} if answer is DecisionStatus.APPROVED and not again else ()
     own = by.name in terms.asking
     others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.asking)
-    if refusal := terms.refusal(by, given - {by.known_as} if again else given, others=others):
+    if refusal := terms.refusal(by, before, others=others):
         raise refusal
     if not again:
         await _keep_answer(session, decision, by, answer, explanation)

@@ -4,6 +4,7 @@ They lock counters that others know in the order of all who spend: the workspace
 """
 
 from models.domain.stages import StageName
+from models.store.ledger_statements import DAY, MONTH
 
 COMPUTING = [
     stage.value
@@ -17,8 +18,6 @@ COMPUTING = [
 ]
 """The stages in which a host works; in the others a mission waits, or Postgres does it all."""
 
-_MONTH = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM')"
-_DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 _MISSION = "workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s"
 _RUN = "workspace_id = %(workspace_id)s AND run_id = %(mission_id)s"
 _HELD = f"FROM ledger WHERE {_RUN} AND cost_id = 'compute' AND kind = 'reserve'"  # no input
@@ -31,7 +30,7 @@ TOGETHER = "SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || %(
 # The way of nearly all: no run yet, no cap of the mission's own, and room in the month. Nothing is done for any other.
 RESERVE = f"""
     WITH m AS (
-        SELECT mission_id, {_DAY} AS day, {_MONTH} AS month FROM mission WHERE {_MISSION} AND status = 'in_progress'
+        SELECT mission_id, {DAY} AS day, {MONTH} AS month FROM mission WHERE {_MISSION} AND status = 'in_progress'
         AND run_id = %(run_id)s
     ), plain AS (
         SELECT * FROM m WHERE NOT EXISTS (SELECT FROM run WHERE {_RUN}) AND NOT EXISTS (SELECT FROM budget_limit
@@ -73,7 +72,7 @@ PAY = f"""
     WITH due AS (
         SELECT COALESCE(m.started_at, m.created_at) AS began, COALESCE(h.usd, 0) AS held,
         CASE WHEN h.usd IS NULL THEN 0 ELSE 1 END AS reservations,
-        COALESCE(h.day, {_DAY}) AS day, COALESCE(h.month, {_MONTH}) AS month
+        COALESCE(h.day, {DAY}) AS day, COALESCE(h.month, {MONTH}) AS month
         FROM mission m LEFT JOIN (SELECT * {_HELD}) h ON true
         WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = %(mission_id)s
         AND NOT EXISTS (SELECT FROM run WHERE {_RUN} AND ended_at IS NOT NULL)

@@ -1,6 +1,6 @@
 """Decisions as those find them who may answer: listed, counted, and with what was answered by now."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_
@@ -8,17 +8,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.contracts.pipeline import DecisionRef, StageRef
-from models.domain.decisions import Terms
 from models.domain.errors import NotFound
-from models.domain.principals import Role
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
 from models.schemas.pagination import PageRequest
 from models.store import lists, pagination
+from models.store.database import within
 from models.store.pagination import Rows
+from models.store.questions import FALLEN
 from models.tables.missions import Decision, Mission
 from models.tables.policies import DecisionAnswer
-from models.tables.workspaces import PrincipalRow
+
+Given = Sequence[dict[str, Any]]
+"""What people answered, the first first: `by` whom, the `decision` of each, its `explanation`, whether it `counts`."""
 
 SORTS: Mapping[str, tuple[Any, ...]] = {
     "requested_at": (col(Decision.requested_at), col(Decision.decision_id)),
@@ -45,29 +47,34 @@ async def require(session: AsyncSession, workspace_id: str, decision_id: str, ag
 
 
 async def answers(session: AsyncSession, decision: Decision) -> list[DecisionAnswer]:
-    """Read what people have answered by now, the first first."""
-    of_it = (
-        DecisionAnswer.workspace_id == decision.workspace_id,
-        DecisionAnswer.decision_id == decision.decision_id,
-    )
-    return list(await session.scalars(select(DecisionAnswer).where(*of_it).order_by(col(DecisionAnswer.at))))
+    """Read what people have answered, the first first, and whether it counts: now, or when the question closed."""
+    key = {"workspace_id": decision.workspace_id, "decision_id": decision.decision_id}
+    return [DecisionAnswer(**row) for row in await within(session)(_ANSWERS, key)]
 
 
-async def fallen(session: AsyncSession, decision: Decision) -> set[str]:
-    """Name those whose approval counts no more: they have left the workspace, or may not answer such questions now."""
-    gone = or_(col(PrincipalRow.deactivated_at).is_not(None), col(PrincipalRow.role).not_in(_high_enough(decision)))
-    of_it = (
-        col(PrincipalRow.workspace_id) == DecisionAnswer.workspace_id,
-        col(PrincipalRow.name) == DecisionAnswer.principal,
-        DecisionAnswer.workspace_id == decision.workspace_id,
-        DecisionAnswer.decision_id == decision.decision_id,
-    )
-    return set(await session.scalars(select(DecisionAnswer.principal).where(*of_it, gone)))
+_ANSWERS = f"""
+    SELECT a.workspace_id, a.decision_id, a.principal, a.answer, a.explanation, a.at,
+    a.counts AND NOT (d.status = 'pending' AND {FALLEN}) AS counts
+    FROM decision d JOIN decision_answer a ON a.workspace_id = d.workspace_id AND a.decision_id = d.decision_id
+    WHERE d.workspace_id = %(workspace_id)s AND d.decision_id = %(decision_id)s ORDER BY a.at
+"""  # noqa: S608  # a constant, no input
 
 
-def _high_enough(decision: Decision) -> list[str]:
-    least = Terms.model_validate(decision.terms).role
-    return [role.value for role in Role if role.includes(least)]
+async def given(session: AsyncSession, decision: Decision) -> Given:
+    """List what people answered; of what rests on an earlier approval, what was answered then.
+
+    One person's answer is in the decision's row, so that only several are looked up.
+    """
+    if earlier := decision.question.get("rests_on"):
+        return list(earlier["answers"])
+    if decision.terms.get("people", 1) > 1:
+        return [
+            {"by": one.principal, "decision": one.answer, "explanation": one.explanation}
+            | ({} if one.counts else {"counts": False})
+            for one in await answers(session, decision)
+        ]
+    said, by = decision.explanation, decision.resolved_by or ""
+    return [] if said is None else [{"by": by, "decision": decision.status, "explanation": said}]
 
 
 async def counts(

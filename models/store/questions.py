@@ -11,6 +11,7 @@ from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.events import EventType
 from models.domain.policy import Outcome, Risk
+from models.domain.principals import Role
 from models.domain.states import DecisionStatus
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -107,7 +108,7 @@ async def put(session: AsyncSession, question: Question, actor: Actor) -> Decisi
 async def tell(
     session: AsyncSession, decision: Decision, kind: EventType, actor: Actor, given: Mapping[str, Any] | None = None
 ) -> None:
-    """Write an event about a decision as its row is now, and what was `given` without changing the row."""
+    """Do what `tell_all` does, about one decision."""
     await tell_all(session, decision.workspace_id, [decision.decision_id], kind, actor, given)
 
 
@@ -119,7 +120,10 @@ async def tell_all(
     actor: Actor,
     given: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an event about each of a workspace's decisions as its row is now, and what was `given` besides."""
+    """Write an event about each of a workspace's decisions as its row is now, and what was `given` besides.
+
+    With the event that closes it, the answers that count no more are marked, once and for good.
+    """
     if decision_ids:
         about = {"workspace_id": workspace_id, "decision_ids": decision_ids, "given": _json(given or {})}
         told = {"type": kind.value, "actor": actor.name, "correlation_id": actor.correlation_id}
@@ -131,8 +135,20 @@ _EVENT = f"""
     INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
     SELECT workspace_id, %(type)s, 'decision', decision_id, %(actor)s, %(correlation_id)s, {TOLD}"""
 _PUT = f"WITH put AS ({inserted()}), told AS ({_EVENT} FROM put) SELECT * FROM put"  # noqa: S608  # as above
-_TELL = f"""{_EVENT} || CAST(%(given)s AS jsonb) FROM decision
-    WHERE workspace_id = %(workspace_id)s AND decision_id = ANY(%(decision_ids)s)"""
+_RANK = f"array_position(ARRAY{[role.value for role in Role]}, "
+_SAME = "a.workspace_id = d.workspace_id AND a.decision_id = d.decision_id"
+FALLEN = f"""a.answer = 'approved' AND CAST(d.terms->>'people' AS integer) > 1 AND (
+        EXISTS (SELECT FROM principal p WHERE p.workspace_id = a.workspace_id AND p.name = a.principal
+        AND (p.deactivated_at IS NOT NULL OR COALESCE({_RANK} p.role), 0) < {_RANK} d.terms->>'role')))
+        OR EXISTS (SELECT FROM decision_answer n WHERE n.workspace_id = a.workspace_id AND n.decision_id = a.decision_id
+        AND n.answer = 'denied' AND split_part(n.principal, '/', -1) = split_part(a.principal, '/', -1)))"""  # noqa: S608
+"""Whether the answer `a` to the decision `d` counts no more: an approval, as one of several, of who has left the
+workspace since, may not answer such questions now, or denied after all."""
+_TELL = f"""WITH marked AS (
+        UPDATE decision_answer a SET counts = false FROM decision d WHERE d.workspace_id = %(workspace_id)s
+        AND d.decision_id = ANY(%(decision_ids)s) AND d.status <> 'pending' AND {_SAME} AND a.counts AND {FALLEN}
+    ) {_EVENT} || CAST(%(given)s AS jsonb) FROM decision
+    WHERE workspace_id = %(workspace_id)s AND decision_id = ANY(%(decision_ids)s)"""  # noqa: S608  # as above
 
 
 def _json(value: Any) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "score",
     "time",
     "words",
+    "yes",
 ]
 
 Json = dict[str, Any]
@@ -50,6 +51,11 @@ def json(default: str | None = None, *, nullable: bool = False) -> Any:
 def no() -> Any:
     """Declare a flag that the server leaves down where nothing is said."""
     return Field(default=False, sa_column_kwargs={"server_default": text("false")})
+
+
+def yes() -> Any:
+    """Declare a flag that the server raises where nothing is said."""
+    return Field(default=True, sa_column_kwargs={"server_default": text("true")})
 
 
 def words(default: str) -> Any:

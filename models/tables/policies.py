@@ -1,6 +1,6 @@
 """Policies by version, which one is in force, and what was judged by them."""
 
-from models.tables.base import Json, JsonList, SQLModel, Time, json, key, names, now, words
+from models.tables.base import Json, JsonList, SQLModel, Time, json, key, names, now, words, yes
 
 
 class PolicyVersion(SQLModel, table=True):
@@ -49,7 +49,10 @@ class VerdictRow(SQLModel, table=True):
 
 
 class DecisionAnswer(SQLModel, table=True):
-    """What one person answered; several approvals may be needed."""
+    """What one person answered; several approvals may be needed, and who approved may deny after all.
+
+    `counts` goes down with the end of its question, for approvals that did not count by then.
+    """
 
     __tablename__ = "decision_answer"
     __table_args__ = names("decision", "decision_id")
@@ -57,6 +60,7 @@ class DecisionAnswer(SQLModel, table=True):
     workspace_id: str = key()
     decision_id: str = key()
     principal: str = key()
-    answer: str
+    answer: str = key()
     explanation: str
     at: Time = now()
+    counts: bool = yes()

@@ -1,0 +1,115 @@
+"""Several people's answers to one question: who may stop it, and whose approval counted when it closed."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from models.contracts.pipeline import StageRef
+from models.domain.stages import StageName
+from models.store import governance
+from models.store.database import Database
+from models.store.events import Actor
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.clocks import Clock, clock
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.policies import merge_verdict, put
+
+__all__ = ["clock", "repo"]
+YES = {"decision": "approve", "explanation": "read the diff"}
+NO = {"decision": "deny", "explanation": "learned something"}
+PASS = Actor("reconciler", "pass-1")
+
+
+@pytest.fixture
+async def name(client: Caller, team: Team, repo: Repo, db: Database) -> str:
+    """A question that takes three people."""
+    mission = await filed(client(team.admin), repo)
+    ref = StageRef(workspace_id=team.workspace_id, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
+    async with db.workspace(team.workspace_id) as session:
+        asked = await put(session, ref, merge_verdict(protected=True), people=3, expires_in=timedelta(hours=1))
+    return asked.decision_id
+
+
+async def answered(client: Caller, key: str, name: str, body: dict[str, str]) -> Any:
+    return await client(key).post(f"/api/v1/decisions/{name}/resolve", json=body)
+
+
+async def shown(client: Caller, team: Team, name: str) -> tuple[str, list[tuple[str, str, bool]]]:
+    found = (await client(team.observer).get(f"/api/v1/decisions/{name}")).json()["data"]
+    return found["status"], [(one["principal"], one["answer"], one["counts"]) for one in found["answers"]]
+
+
+async def changed(db: Database, team: Team, change: str) -> None:
+    async with db.system() as session:
+        statement = f"UPDATE principal SET {change} WHERE workspace_id = :w AND name = 'operator'"  # noqa: S608
+        await session.execute(text(statement), {"w": team.workspace_id})
+
+
+async def withdrawn(db: Database, team: Team, name: str) -> None:
+    async with db.workspace(team.workspace_id) as session:
+        await governance.withdraw(session, team.workspace_id, name, PASS)
+
+
+async def withdrawn_in_bulk(db: Database, team: Team, name: str) -> None:
+    async with db.workspace(team.workspace_id) as session:
+        await governance.withdraw_about(session, team.workspace_id, "governance", {"patch_id": ["p"]}, PASS)
+
+
+class TestWhoApprovedMayDeny:
+    async def test_and_that_ends_it(self, client: Caller, team: Team, name: str) -> None:
+        await answered(client, team.operator, name, YES)
+        assert refusal(await answered(client, team.operator, name, YES)) == (409, "already_approved")
+        ended = (await answered(client, team.operator, name, NO)).json()["data"]
+        assert (ended["status"], ended["resolved_by"]) == ("denied", "operator")
+        both = [("operator", "approved", False), ("operator", "denied", True)]
+        assert await shown(client, team, name) == ("denied", both)
+        assert refusal(await answered(client, team.operator, name, YES)) == (409, "already_resolved")
+
+
+class TestWhoCounted:
+    @pytest.mark.parametrize("close", [withdrawn, withdrawn_in_bulk])
+    @pytest.mark.parametrize("change", ["deactivated_at = now()", "role = 'observer'"])
+    async def test_is_kept_when_it_closes(
+        self, client: Caller, team: Team, db: Database, name: str, close: Any, change: str
+    ) -> None:
+        for key in (team.operator, team.admin):
+            await answered(client, key, name, YES)
+        await changed(db, team, change)
+        marked = [("operator", "approved", False), ("admin", "approved", True)]
+        assert await shown(client, team, name) == ("pending", marked)
+        await close(db, team, name)
+        await changed(db, team, "deactivated_at = NULL, role = 'operator'")
+        assert await shown(client, team, name) == ("canceled", marked), "as it was when it closed"
+
+    async def test_is_kept_when_its_time_is_over(
+        self, client: Caller, team: Team, db: Database, name: str, clock: Clock
+    ) -> None:
+        await answered(client, team.operator, name, YES)
+        await changed(db, team, "role = 'observer'")
+        clock.show(2)
+        async with db.system() as session:
+            await governance.expire_overdue(session, PASS, 100)
+        await changed(db, team, "role = 'operator'")
+        assert await shown(client, team, name) == ("expired", [("operator", "approved", False)])
+
+    async def test_is_not_changed_by_who_leaves_later(
+        self, client: Caller, team: Team, db: Database, name: str
+    ) -> None:
+        await answered(client, team.operator, name, YES)
+        await answered(client, team.admin, name, NO)
+        await changed(db, team, "deactivated_at = now()")
+        assert await shown(client, team, name) == (
+            "denied",
+            [("operator", "approved", True), ("admin", "denied", True)],
+        )
+
+    async def test_is_for_good(self, client: Caller, team: Team, db: Database, name: str) -> None:
+        for body in (YES, NO):
+            await answered(client, team.operator, name, body)
+        with pytest.raises(DBAPIError, match="counts no more, for good"):
+            async with db.workspace(team.workspace_id) as session:
+                await session.execute(text("UPDATE decision_answer SET counts = true"))
