@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
 from fnmatch import translate
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -308,8 +308,9 @@ def assess(action: str, principal: Who, context: Context, policy: Policy) -> Ver
     return _verdict(action, own, risk, fired, context)
 
 
+@lru_cache(maxsize=64)
 def parse_policy(source: str) -> Policy:
-    """Read a policy.
+    """Read a policy; one that was read of late is not read again, for a long one takes most of a second.
 
     Raises:
         InvalidInput: `policy_invalid`; the message says on which line what is wrong.

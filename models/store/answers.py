@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from sqlalchemy import false, func, update
+from sqlalchemy import false, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -11,7 +11,7 @@ from models.domain.decisions import Terms
 from models.domain.errors import Conflict, MissionControlError, NotFound
 from models.domain.events import EventType
 from models.domain.principals import Principal
-from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
+from models.domain.states import DecisionStatus
 from models.store import budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
 from models.tables.missions import Decision
@@ -73,7 +73,9 @@ async def _resolve(
         data = {"approvals": approvals, "of": terms.people, "explanation": explanation}
         await questions.tell(session, decision, EventType.DECISION_APPROVAL_GIVEN, actor, data)
         return decision
-    return await _close(session, decision, answer, explanation, actor, single_operator=own)
+    said = {"explanation": explanation, "single_operator": own}
+    [closed] = await questions.close(session, answer, actor, questions.named(by.workspace_id, decision_id), **said)
+    return closed
 
 
 async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> Decision:
@@ -98,36 +100,6 @@ async def _keep_answer(
     # Transactions may begin in another order than they take the decision in.
     at = func.mc_now() + (func.clock_timestamp() - func.now())
     await session.execute(insert(DecisionAnswer).values(**row, answer=answer.value, explanation=explanation, at=at))
-
-
-async def _close(
-    session: AsyncSession,
-    decision: Decision,
-    answer: DecisionStatus,
-    explanation: str,
-    actor: Actor,
-    *,
-    single_operator: bool,
-) -> Decision:
-    statement = (
-        update(Decision)
-        .where(
-            col(Decision.workspace_id) == decision.workspace_id,
-            col(Decision.decision_id) == decision.decision_id,
-            col(Decision.status).in_(sources(DECISION_TRANSITIONS, answer)),
-        )
-        .values(
-            status=answer.value,
-            resolved_by=actor.name,
-            resolved_at=func.mc_now(),
-            explanation=explanation,
-            single_operator=single_operator,
-        )
-        .returning(Decision)
-    )
-    closed = (await session.scalars(statement, execution_options={"populate_existing": True})).one()
-    await questions.tell(session, closed, questions.EVENTS[answer], actor)
-    return closed
 
 
 def _refusal(decision: Decision) -> MissionControlError:

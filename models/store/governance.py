@@ -17,12 +17,11 @@ from models.domain.events import EventType
 from models.domain.policy import Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
-from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
-from models.domain.system_acts import require_may_set
+from models.domain.states import DecisionStatus
 from models.store.compute_statements import COMPUTING
 from models.store.database import within
 from models.store.events import Actor
-from models.store.questions import EVENTS, POLICY, Question, put, tell, tell_all
+from models.store.questions import POLICY, Question, close, named, put, tell_each
 from models.tables.missions import Candidate, Decision, Mission
 
 
@@ -158,12 +157,13 @@ async def approval(session: AsyncSession, workspace_id: str, mission_id: str, bi
 async def expire(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
     """Expire a pending decision whose time is over by the database clock; return it as it is now."""
     is_over = col(Decision.expires_at) <= func.mc_now()
-    return await _close(session, DecisionStatus.EXPIRED, workspace_id, name, actor, is_over)
+    await close(session, DecisionStatus.EXPIRED, actor, named(workspace_id, name), is_over, **_KNOWN)
+    return await session.get(Decision, (workspace_id, name), populate_existing=True)
 
 
-async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> Decision | None:
-    """Cancel a pending decision whose subject is gone; return it as it is now."""
-    return await _close(session, DecisionStatus.CANCELED, workspace_id, name, actor)
+async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> None:
+    """Cancel a pending decision whose subject is gone."""
+    await close(session, DecisionStatus.CANCELED, actor, named(workspace_id, name), **_KNOWN)
 
 
 async def withdraw_about(
@@ -173,7 +173,6 @@ async def withdraw_about(
 
     `bound` names, for some of what a question binds, the values that are meant.
     """
-    require_may_set(actor.name, DecisionStatus.CANCELED)
     asked = (
         select(Decision.decision_id)
         .where(Decision.workspace_id == workspace_id, Decision.kind == kind)
@@ -181,51 +180,42 @@ async def withdraw_about(
         .where(*(col(Decision.binding)[name].astext.in_(meant) for name, meant in bound.items()))
         .with_for_update(skip_locked=True)
     )
-    closed = (
-        update(Decision)
-        .where(col(Decision.workspace_id) == workspace_id, col(Decision.decision_id).in_(asked))
-        .values(_closed(DecisionStatus.CANCELED, actor))
-    )
-    names = list(await session.scalars(closed.returning(col(Decision.decision_id))))
-    await tell_all(session, workspace_id, names, EVENTS[DecisionStatus.CANCELED], actor)
+    which = (col(Decision.workspace_id) == workspace_id, col(Decision.decision_id).in_(asked))
+    await close(session, DecisionStatus.CANCELED, actor, *which, **_KNOWN)
+
+
+_KNOWN = {"acknowledged_at": func.mc_now()}
+"""Of what whoever asked closes itself: nobody need be told."""
 
 
 async def expire_overdue(session: AsyncSession, actor: Actor, limit: int) -> int:
     """Expire what is over and was not looked at by its workflow (system door), which is told like of any answer."""
-    due = col(Decision.expires_at) <= func.mc_now()
-    values = {"status": DecisionStatus.EXPIRED.value, "resolved_by": POLICY, "resolved_at": func.mc_now()}
-    return await _mark(session, due, values, EventType.DECISION_EXPIRED, actor, limit)
+    which = _due(col(Decision.expires_at) <= func.mc_now(), limit)
+    return len(await close(session, DecisionStatus.EXPIRED, actor, which, resolved_by=POLICY))
 
 
 async def tell_half_time(session: AsyncSession, actor: Actor, limit: int) -> int:
     """Remind, once, of what still waits when half of its time is over (system door)."""
     gone, left = func.mc_now() - col(Decision.requested_at), col(Decision.expires_at) - func.mc_now()
-    due = and_(gone >= left, col(Decision.half_time_told_at).is_(None))
-    return await _mark(session, due, {"half_time_told_at": func.mc_now()}, EventType.DECISION_HALF_TIME, actor, limit)
+    which = _due(and_(gone >= left, col(Decision.half_time_told_at).is_(None)), limit)
+    reminded = update(Decision).where(which).values(half_time_told_at=func.mc_now()).returning(Decision)
+    decisions = list(await session.scalars(reminded))
+    await tell_each(session, decisions, EventType.DECISION_HALF_TIME, actor)
+    return len(decisions)
 
 
-async def _mark(
-    session: AsyncSession,
-    due: ColumnElement[bool],
-    values: dict[str, Any],
-    kind: EventType,
-    actor: Actor,
-    limit: int,
-) -> int:
-    """Change pending decisions whose time has come, each with its event; those that somebody answers now are left."""
-    name = tuple_(col(Decision.workspace_id), col(Decision.decision_id))
+def _due(is_due: ColumnElement[bool], limit: int) -> ColumnElement[bool]:
+    """Mean pending decisions whose time has come; those that somebody answers now are left."""
     chosen = (
         select(Decision.workspace_id, Decision.decision_id)
-        .where(Decision.status == DecisionStatus.PENDING.value, col(Decision.expires_at).is_not(None), due)
+        .where(Decision.status == DecisionStatus.PENDING.value, col(Decision.expires_at).is_not(None), is_due)
         .order_by(col(Decision.expires_at))
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")  # chosen once: a subquery might be asked again for each row, and take the next ones then
     )
-    changed = update(Decision).where(name.in_(chosen)).values(**values).returning(Decision)
-    decisions = list(await session.scalars(changed))
-    for decision in decisions:
-        await tell(session, decision, kind, actor)
-    return len(decisions)
+    those = select(chosen.c.workspace_id, chosen.c.decision_id)
+    return tuple_(col(Decision.workspace_id), col(Decision.decision_id)).in_(those)
 
 
 async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
@@ -260,34 +250,3 @@ _ACKNOWLEDGE = """
     WHERE workspace_id = %(workspace_id)s AND decision_id = %(decision_id)s AND status <> 'pending'
     AND acknowledged_at IS NULL
 """
-
-
-async def _close(
-    session: AsyncSession,
-    to: DecisionStatus,
-    workspace_id: str,
-    name: str,
-    actor: Actor,
-    *conditions: ColumnElement[bool],
-) -> Decision | None:
-    require_may_set(actor.name, to)
-    statement = (
-        update(Decision)
-        .where(
-            col(Decision.workspace_id) == workspace_id,
-            col(Decision.decision_id) == name,
-            col(Decision.status).in_(sources(DECISION_TRANSITIONS, to)),
-            *conditions,
-        )
-        .values(_closed(to, actor))
-    )
-    closed = await session.execute(statement)
-    decision = await session.get(Decision, (workspace_id, name), populate_existing=True)
-    if closed.rowcount and decision is not None:  # type: ignore[attr-defined]  # an UPDATE's result has it
-        await tell(session, decision, EVENTS[to], actor)
-    return decision
-
-
-def _closed(to: DecisionStatus, actor: Actor) -> dict[str, Any]:
-    now = func.mc_now()
-    return {"status": to.value, "resolved_by": actor.name, "resolved_at": now, "acknowledged_at": now}

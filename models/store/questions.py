@@ -1,18 +1,21 @@
-"""How a question is put, of whatever kind: a decision and the event that tells of it, in one statement."""
+"""How a question is put and closed, of whatever kind: always together with the event that tells of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import ColumnElement, and_, func, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.events import EventType
 from models.domain.policy import Outcome, Risk
 from models.domain.principals import Role
-from models.domain.states import DecisionStatus
+from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
+from models.domain.system_acts import require_may_set
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.tables.missions import Decision
@@ -103,6 +106,34 @@ async def put(session: AsyncSession, question: Question, actor: Actor) -> Decisi
     known = await session.get(Decision, (question.workspace_id, question.decision_id))
     assert known is not None  # noqa: S101  # it was not inserted, so it is there: the key is ours
     return known
+
+
+async def close(
+    session: AsyncSession, to: DecisionStatus, actor: Actor, *which: ColumnElement[bool], **values: Any
+) -> list[Decision]:
+    """Close those pending decisions that are meant, each once, and tell of it: whoever else closes them is too late.
+
+    `values` are columns that are set besides.
+    """
+    require_may_set(actor.name, to)
+    closing = {"status": to.value, "resolved_by": actor.name, "resolved_at": func.mc_now()} | values
+    pending = col(Decision.status).in_(sources(DECISION_TRANSITIONS, to))
+    statement = update(Decision).where(pending, *which).values(closing).returning(Decision)
+    closed = list(await session.scalars(statement, execution_options={"populate_existing": True}))
+    await tell_each(session, closed, EVENTS[to], actor)
+    return closed
+
+
+def named(workspace_id: str, decision_id: str) -> ColumnElement[bool]:
+    """Mean one decision."""
+    return and_(col(Decision.workspace_id) == workspace_id, col(Decision.decision_id) == decision_id)
+
+
+async def tell_each(session: AsyncSession, decisions: Sequence[Decision], kind: EventType, actor: Actor) -> None:
+    """Do what `tell_all` does, about decisions of any workspaces."""
+    for workspace_id in dict.fromkeys(decision.workspace_id for decision in decisions):
+        names = [decision.decision_id for decision in decisions if decision.workspace_id == workspace_id]
+        await tell_all(session, workspace_id, names, kind, actor)
 
 
 async def tell(
