@@ -43,5 +43,5 @@ class Alarm:
         if self._may_ring:
             async with self._db.workspace(DEFAULT_WORKSPACE) as session:
                 about = [self._about.id]
-                await alerts.is_over(session, DEFAULT_WORKSPACE, AlertKind.LOG_TAMPERED, about, self._actor)
+                await alerts.resolve_all(session, DEFAULT_WORKSPACE, AlertKind.LOG_TAMPERED, about, self._actor)
             self._may_ring = False

@@ -15,10 +15,10 @@ from models.contracts.missions import TrustRequirements
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
 from models.domain.actions import FORCE_ROLLBACK, MERGE
 from models.domain.approval import Binding, demanded
-from models.domain.budgets import SCALE, written
 from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
 from models.domain.law import TouchedLaw
+from models.domain.money import SCALE, written
 from models.domain.policy import Act, Context, Fact, Outcome, Who
 from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind

@@ -6,13 +6,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field
 
 from models.domain.errors import NotPermitted
 from models.domain.policy import Level
 
-SCALE = 9
-"""Decimals of a dollar: a token's price, given per million with three decimals, needs no rounding."""
 MAX_TOKENS = 10**9
 """Of a call, in and out each. No model takes more than some tens of millions, and a report may tell of several calls;
 the counters of tokens hold the sum of four thousand million such calls."""
@@ -20,16 +18,6 @@ MAX_TOKEN_CAP = 10**15
 Amount = TypeVar("Amount", Decimal, int)
 """One part of a cap: dollars, or tokens."""
 
-
-def written(amount: Decimal) -> str:
-    """Write dollars without an exponent, and nothing as 0, however many decimals it was computed with."""
-    return f"{amount:f}" if amount else "0"
-
-
-Usd = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
-Dollars = Annotated[Decimal, PlainSerializer(written, return_type=str, when_used="json")]
-"""As answers show them."""
-Signed = Annotated[Decimal, Field(max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 TokenCap = Annotated[int, Field(ge=0, le=MAX_TOKEN_CAP)]
 

@@ -10,7 +10,9 @@ _BLANK = re.compile(
     "\U00013441\U00013442\U0001d159\U000e0100-\U000e01ef]"
 )
 """Letters, marks and symbols that show nothing: joiners, fillers, blanks, and selectors of variants."""
-SYSTEM_NAMES = frozenset({"first-start", "policy", "reconciler", "system", "worker"})
+FIRST_START = "first-start"
+"""Who makes what a new installation begins with."""
+SYSTEM_NAMES = frozenset({FIRST_START, "policy", "reconciler", "system", "worker"})
 """Who the product's own parts are in events and decisions: nobody else may be called so."""
 STRANGERS = "(unknown)/"
 """Before the name of whoever acts without a key, as a visitor's workspace is: none is called so."""

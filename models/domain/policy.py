@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from models.domain import spellings
 from models.domain.errors import InvalidInput
 from models.domain.judging import some
+from models.domain.money import Usd
 from models.domain.names import alike, environment, one_spelling
 from models.domain.plain_yaml import line_of, read_model
 from models.domain.principals import Kind, Role
@@ -71,7 +72,6 @@ Name = Annotated[str, Field(max_length=100, pattern=spellings.RULE)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Globs = Annotated[tuple[Glob, ...], Field(max_length=500)]
 Sentence = Annotated[str, Field(min_length=1, max_length=300)]
-Dollars = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9, allow_inf_nan=False)]
 Environment = Annotated[str, AfterValidator(environment)]
 Fact = bool | int | str | tuple[str, ...]
 
@@ -100,7 +100,7 @@ class Context(_Part):
     env: Environment = "dev"
     protected: bool = False
     paths: tuple[str, ...] = ()
-    usd: Dollars | None = None
+    usd: Usd | None = None
     usd_left: Decimal | None = None
     facts: dict[str, Fact] = {}
 
@@ -121,7 +121,7 @@ class When(_Part):
     protected: bool | None = None
     secret: bool | None = None
     over_budget: bool | None = None
-    usd_above: Dollars | None = None
+    usd_above: Usd | None = None
     fact: tuple[str, ...] = ()
     risk: Risk = Risk.GREEN
 

@@ -9,8 +9,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from models.domain.budgets import Tokens, Usd
+from models.domain.budgets import Tokens
 from models.domain.errors import Unavailable
+from models.domain.money import Usd
 from models.domain.plain_yaml import read_model
 
 MILLION = 1_000_000

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.domain.agents import STALE_SECONDS, AgentStatus, Registration, Silence
-from models.domain.budgets import Dollars, Scope, Usd
+from models.domain.budgets import Scope
+from models.domain.money import Dollars, Usd
 from models.domain.names import seen_name
 from models.domain.policy import Glob, Level
 from models.schemas.envelope import Body, Said

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from models.domain.budgets import OWNERS, Cap, Category, Dollars, Key, Owner, Scope, TokenCap, Usd
+from models.domain.budgets import OWNERS, Cap, Category, Key, Owner, Scope, TokenCap
+from models.domain.money import Dollars, Usd
 from models.domain.names import one_spelling, path_name
 from models.domain.policy import Level
 from models.schemas.envelope import Body

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.domain.budgets import Dollars
 from models.domain.decisions import Terms
+from models.domain.money import Dollars
 from models.domain.policy import Risk
 from models.domain.states import DecisionStatus
 from models.schemas.envelope import Body, Said

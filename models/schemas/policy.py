@@ -6,8 +6,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.contracts.missions import Named
+from models.domain.money import Usd
 from models.domain.plain_yaml import MAX_BYTES
-from models.domain.policy import Act, Ask, Context, Dollars, Fact, Level, Outcome, Risk, Who
+from models.domain.policy import Act, Ask, Context, Fact, Level, Outcome, Risk, Who
 from models.domain.principals import Kind, Role
 from models.schemas.envelope import Body
 
@@ -133,8 +134,8 @@ class PolicyExplain(Body):
     env: Annotated[str, Field(max_length=100)] = "dev"
     protected: bool = False
     paths: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=200)] = ()
-    usd: Dollars | None = None
-    usd_left: Dollars | None = None
+    usd: Usd | None = None
+    usd_left: Usd | None = None
     facts: Annotated[dict[str, Fact], Field(default_factory=dict, max_length=100)]
 
     @property

@@ -6,7 +6,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from models.contracts.missions import Name, Named
-from models.domain.budgets import Category, Dollars, RunStatus, Signed, Tokens, Usd
+from models.domain.budgets import Category, RunStatus, Tokens
+from models.domain.money import Dollars, Signed, Usd
 from models.domain.policy import Level
 from models.domain.prices import Usage
 from models.schemas.envelope import Body, Said

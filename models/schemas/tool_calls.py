@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.contracts.missions import Name, Text
-from models.domain.budgets import Dollars, Usd
 from models.domain.canonical import canonical_json
+from models.domain.money import Dollars, Usd
 from models.domain.names import seen_name
 from models.domain.policy import Risk
 from models.domain.tool_calls import MAX_ARGUMENTS, CallStatus

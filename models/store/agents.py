@@ -161,7 +161,7 @@ async def stop(session: AsyncSession, agent: AgentRow, actor: Actor, **states: s
     """Note that an agent acts no more, and its other states: what it held is free, and nobody waits to hear of it."""
     still = {"status": AgentStatus.STOPPED.value, "silence": Silence.NONE.value}
     stopped = await rows.set_columns(session, agent, **still, **states)
-    await alerts.is_over(session, agent.workspace_id, AlertKind.AGENT_STALE, [agent.agent_id], actor)
+    await alerts.resolve_all(session, agent.workspace_id, AlertKind.AGENT_STALE, [agent.agent_id], actor)
     await claims.give_back(session, actor, agent.workspace_id, agent.name)
     return stopped
 
@@ -191,7 +191,7 @@ async def hear(session: AsyncSession, workspace_id: str, agent: str, actor: Acto
     heard = await rows.set_columns(session, known, last_heartbeat_at=func.mc_now(), silence=Silence.NONE.value)
     if known.silence != Silence.NONE:
         await tell(session, heard, EventType.AGENT_RETURNED, actor, {"silence": known.silence})
-        await alerts.is_over(session, workspace_id, AlertKind.AGENT_STALE, [heard.agent_id], actor)
+        await alerts.resolve_all(session, workspace_id, AlertKind.AGENT_STALE, [heard.agent_id], actor)
     return heard
 
 

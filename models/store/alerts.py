@@ -17,6 +17,7 @@ from models.schemas.pagination import PageRequest
 from models.store import events, lists, rows
 from models.store.database import mark_events, within
 from models.store.events import Actor
+from models.store.ledger_statements import DAY, MONTH
 from models.store.pagination import Rows
 from models.tables.alerts import Alert
 
@@ -101,7 +102,7 @@ async def resolve(session: AsyncSession, workspace_id: str, alert_id: str, note:
     return await _move(session, alert, AlertStatus.RESOLVED, seen, note, actor)
 
 
-async def is_over(
+async def resolve_all(
     session: AsyncSession, workspace_id: str, kind: AlertKind, subjects: Sequence[str], actor: Actor
 ) -> None:
     """Resolve what has ceased by itself, or because of what `actor` did."""
@@ -126,8 +127,7 @@ _OVER = f"""
 _WINDOW_TURNED = f"""
     WITH due AS (
         SELECT workspace_id, alert_id FROM alert
-        WHERE kind = 'cost_spike' AND status <> 'resolved' AND details ->> 'period' NOT IN ('',
-        to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM'))
+        WHERE kind = 'cost_spike' AND status <> 'resolved' AND details ->> 'period' NOT IN ('', {DAY}, {MONTH})
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ), over AS ({_RESOLVED}
         FROM due WHERE alert.workspace_id = due.workspace_id AND alert.alert_id = due.alert_id RETURNING alert.*

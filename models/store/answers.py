@@ -18,7 +18,7 @@ from models.tables.missions import Decision
 from models.tables.policies import DecisionAnswer
 
 DEEDS: Mapping[str, Callable[[AsyncSession, Decision, Actor], Awaitable[None]]] = {
-    budgets.KIND: budgets.answered,
+    budgets.KIND: budgets.conclude,
     memory.KIND: memory.conclude,
     registrations.KIND: registrations.conclude,
 }

@@ -6,6 +6,7 @@ from models.domain.budgets import LOOP
 from models.store import running
 from models.store.database import mark_events, within
 from models.store.events import Actor
+from models.store.ledger_statements import DAY, MONTH
 
 AT_ONCE = 500
 """Runs that one pass lets go on, and missions that it tells: their events must fit into one short transaction."""
@@ -87,8 +88,7 @@ async def turn_windows(session: AsyncSession, actor: Actor) -> None:
 _TURN = f"""
     WITH due AS (
         SELECT r.workspace_id, r.run_id FROM run r
-        WHERE {_IS_BLOCKED} AND r.blocked_period NOT IN ('',
-        to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM'))
+        WHERE {_IS_BLOCKED} AND r.blocked_period NOT IN ('', {DAY}, {MONTH})
         LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ), gone_on AS (
         UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL FROM due

@@ -5,18 +5,19 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Text, any_, delete, exists, func, literal, or_, text
+from sqlalchemy import Text, any_, delete, exists, func, literal, or_
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import Registration
 from models.domain.alerts import AlertKind
-from models.domain.budgets import ASKED, DEFAULTS, Cap, Key, Owner, Scope, not_below, proposed, raised, reaches, written
-from models.domain.canonical import canonical_json
+from models.domain.budgets import DEFAULTS, Cap, Key, Owner, Scope, not_below, proposed, reaches
+from models.domain.caps import meant, owner_names, promised
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.limits import Hit, as_told, from_told, limit_id, reason
 from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
@@ -27,6 +28,7 @@ from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import (
+    ALONE,
     ASKED_OF_ENDED,
     ASKED_OF_OPEN,
     CONTAIN,
@@ -36,6 +38,7 @@ from models.store.ledger_statements import (
     THE_COUNTER,
     THE_RUN,
     THOSE_HELD,
+    TOGETHER,
     WANTED,
 )
 from models.store.pagination import Rows
@@ -110,15 +113,15 @@ async def set_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap
     Raises:
         NotFound, Conflict: `run_not_found`, `run_ended`, for the cap of a run.
     """
-    await session.execute(ALONE, {"workspace_id": workspace_id})
+    await within(session)(ALONE, {"workspace_id": workspace_id})
     if key.owner is Owner.RUN:
         await _require_run(session, workspace_id, key.name)
     counters = await recapping.touched(session, workspace_id, key)
-    names = {key.name} | recapping.names(counters)  # each keeps a nearer cap of its own
+    names = {key.name} | owner_names(counters)  # each keeps a nearer cap of its own
     known = await limits(session, workspace_id, *names)
     await _keep_limit(session, workspace_id, key, cap, actor)
     after = await limits(session, workspace_id, *names)
-    shown = {"before": _shown(known.get(key, Cap())), "after": _shown(after.get(key, Cap()))}
+    shown = {"before": as_told(known.get(key, Cap())), "after": as_told(after.get(key, Cap()))}
     data = {"owner": key.owner.value, "name": key.name, "is_default": cap is None, **shown}
     about = Subject(kind="budget", id=key.scope.value)
     await events.append(session, workspace_id, EventType.BUDGET_CHANGED, about, actor, data)
@@ -141,7 +144,7 @@ async def follow_level(session: AsyncSession, agent: AgentRow, level: Level, act
     """Give the day of an agent that changes its level the cap of that one (BUDG-01); its runs keep theirs."""
     if agent.registration == Registration.REJECTED:  # somebody else may have the name
         return
-    await session.execute(ALONE, {"workspace_id": agent.workspace_id})
+    await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     caps = await limits(session, agent.workspace_id, agent.name)
     opened = await recapping.relevel(session, agent.workspace_id, agent.name, level, caps, actor)
     await tell_open(session, agent.workspace_id, Scope.AGENT_DAY, opened, actor)
@@ -176,8 +179,8 @@ async def tell_open(
     if subjects:
         bound = {"scope": [scope.value], "subject": subjects}
         await governance.withdraw_about(session, workspace_id, KIND, bound, actor)
-        named = [_named(workspace_id, scope, subject) for subject in subjects]
-        await alerts.is_over(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
+        named = [limit_id(workspace_id, scope, subject) for subject in subjects]
+        await alerts.resolve_all(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 
 
 async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap | None, actor: Actor) -> None:
@@ -193,9 +196,9 @@ async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: C
 
 async def prepare(session: AsyncSession, workspace_id: str, run_id: str) -> None:
     """Make the counters that a run needs now, each with the cap that holds for it."""
-    await session.execute(_TOGETHER, {"workspace_id": workspace_id})
+    await within(session)(TOGETHER, {"workspace_id": workspace_id})
     wanted = await within(session)(WANTED, {"workspace_id": workspace_id, "run_id": run_id})
-    caps = await limits(session, workspace_id, *recapping.names(wanted))
+    caps = await limits(session, workspace_id, *owner_names(wanted))
     rows = [_counter(workspace_id, row, caps) for row in wanted]
     if rows:
         await session.execute(insert(Budget).values(rows).on_conflict_do_nothing())
@@ -214,56 +217,45 @@ async def left(session: AsyncSession, workspace_id: str, run_id: str) -> Decimal
     return usd
 
 
-async def contain(
-    session: AsyncSession,
-    run_id: str,
-    crossed: Mapping[str, Any],
-    usd: Decimal,
-    tokens: int,
-    actor: Actor,
-    *,
-    instead: bool = False,
-    again: bool = False,
-) -> None:
+async def contain(session: AsyncSession, hit: Hit, actor: Actor, *, instead: bool = False) -> None:
     """Block a run that met a limit; who crosses it first closes it for all, and asks or tells (V-29).
 
-    `instead`: of what blocked the run in a window that is over. `again`: the limit is closed, only the question is new.
+    `instead`: of what blocked the run in a window that is over.
     """
-    scope = Scope(crossed["scope"])
-    more = raised(Cap(crossed["cap_usd"], crossed["cap_tokens"]), recapping.promised(crossed), Cap(usd, tokens))
-    told = {
-        **{name: crossed[name] for name in ("scope", "subject", "period")},
-        **{name: _text(crossed[name]) for name in ("cap_usd", "cap_tokens", "settled_usd", "settled_tokens")},
-        "asked_usd": _text(usd),
-        "asked_tokens": tokens,
-        "run_id": run_id,
-    }
-    question = Question(
-        crossed["workspace_id"],
+    if await _contain(session, hit, actor, instead=instead):
+        spike = NewAlert(AlertKind.COST_SPIKE, hit.about, reason(hit.counter), hit.told)
+        await alerts.sound(session, hit.workspace_id, actor, spike)
+
+
+async def _contain(
+    session: AsyncSession, hit: Hit, actor: Actor, *, instead: bool = False, again: bool = False
+) -> bool:
+    """Do all of it but the alert; whether it is news. `again`: the limit is closed, only the question is new."""
+    question = await _question(session, hit, actor)
+    values = question.values(actor) | hit.values | {"instead": instead, "again": again}
+    closed = await within(session)(CONTAIN, values)
+    mark_events(session)
+    return bool(closed)
+
+
+async def _question(session: AsyncSession, hit: Hit, actor: Actor) -> Question:
+    """Make the question whether a limit is to be raised; it is put where one is asked about this limit."""
+    return Question(
+        hit.workspace_id,
         "",  # `CONTAIN` names it, by how often the limit was crossed
         KIND,
         Risk.YELLOW,
-        [reason(crossed)],
-        shown={**told, "proposed": _shown(more)},
-        binding={"scope": scope.value, "subject": crossed["subject"], **_shown(more)},
+        [reason(hit.counter)],
+        shown=hit.told | {"proposed": hit.proposed},
+        binding={"scope": hit.counter["scope"], "subject": hit.counter["subject"], **hit.proposed},
         requested_by=actor.name,
-        terms=await _terms(session, crossed["workspace_id"], run_id, actor) if scope in ASKED else Terms(),
+        terms=await _terms(session, hit.workspace_id, hit.run_id, actor) if hit.is_asked else Terms(),
     )
-    about = Subject(kind="budget", id=_named(crossed["workspace_id"], scope, crossed["subject"]))
-    values = question.values(actor) | {
-        **{name: crossed[name] for name in ("scope", "subject", "period")},
-        "run_id": run_id,
-        "reason": reason(crossed),
-        "instead": instead,
-        "again": again,
-        "is_asked": scope in ASKED,
-        "told": canonical_json(told).decode(),
-        "named": about.id,
-    }
-    if await within(session)(CONTAIN, values) and not again:
-        spike = NewAlert(AlertKind.COST_SPIKE, about, reason(crossed), told)
-        await alerts.sound(session, crossed["workspace_id"], actor, spike)
-    mark_events(session)
+
+
+async def _ask_again(session: AsyncSession, hit: Hit, asked_by: str, actor: Actor) -> None:
+    """Put a new question about a limit that stays closed, in the name of who asked first."""
+    await _contain(session, hit, Actor(asked_by, actor.correlation_id), again=True)
 
 
 async def read(session: AsyncSession, counter: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,19 +265,18 @@ async def read(session: AsyncSession, counter: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-async def renew(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
-    """Ask anew where what begun calls of a run did cost has reached the cap that a pending question proposes.
+async def renew_questions(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
+    """Ask again where what begun calls of a run did cost has reached the cap that a pending question proposes.
 
     A question that is being answered now is left to its answer, which looks for itself.
     """
     for passed in await within(session)(PASSED, {"workspace_id": workspace_id, "run_id": run_id}):
         policy = Actor(questions.POLICY, actor.correlation_id)
         await governance.withdraw(session, workspace_id, passed["decision_id"], policy)
-        asker = Actor(passed["requested_by"], actor.correlation_id)
-        await contain(session, passed["run_id"], passed, Decimal(0), 0, asker, again=True)
+        await _ask_again(session, Hit(passed["run_id"], passed), passed["requested_by"], actor)
 
 
-async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> None:
+async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> None:
     """Raise the cap that an approved decision is about, to what it bound; a denied one leaves the run blocked.
 
     Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again, as it is
@@ -295,20 +286,19 @@ async def answered(session: AsyncSession, decision: Decision, actor: Actor) -> N
         return
     workspace_id, asked = decision.workspace_id, decision.question | {"workspace_id": decision.workspace_id}
     scope = Scope(asked["scope"])
-    await session.execute(ALONE, {"workspace_id": workspace_id})
+    await within(session)(ALONE, {"workspace_id": workspace_id})
     counter = await read(session, asked)
     is_over = scope is Scope.RUN and (await _run(session, workspace_id, asked["run_id"]))["ended_at"] is not None
     if is_over or not counter["crossed"]:
         return
-    more = proposed(_cap(asked), _cap(decision.binding))
-    if not reaches(recapping.promised(counter), more):
-        caps = await limits(session, workspace_id, *recapping.names([counter]))
-        cap = not_below(recapping.meant(caps, counter), more)
+    more = proposed(from_told(asked), from_told(decision.binding))
+    if not reaches(promised(counter), more):
+        caps = await limits(session, workspace_id, *owner_names([counter]))
+        cap = not_below(meant(caps, counter), more)
         await set_limit(session, workspace_id, Key(scope, Owner(scope.value), asked["subject"]), cap, actor)
         counter = await read(session, asked)
     if counter["crossed"]:
-        asker = Actor(decision.requested_by, actor.correlation_id)
-        await contain(session, asked["run_id"], counter, Decimal(0), 0, asker, again=True)
+        await _ask_again(session, Hit(asked["run_id"], counter), decision.requested_by, actor)
 
 
 async def _terms(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> Terms:
@@ -328,65 +318,10 @@ async def _run(session: AsyncSession, workspace_id: str, run_id: str) -> dict[st
     return found
 
 
-def exceeded(crossed: Mapping[str, Any]) -> Conflict:
-    """Refuse what a crossed limit leaves nothing for."""
-    return Conflict("budget_exceeded", reason(crossed), **named(crossed))
-
-
-def named(counter: Mapping[str, Any]) -> dict[str, Any]:
-    """Name a limit to programs."""
-    return {"limit": counter["scope"], "subject": counter["subject"], "period": counter["period"]}
-
-
-def reason(crossed: Mapping[str, Any]) -> str:
-    """Say which limit was crossed, and what helps."""
-    scope = Scope(crossed["scope"])
-    helps = "an admin may raise it" if scope in ASKED else "wait until its window turns, or let an admin raise it"
-    return f"{described(crossed)} is crossed; {helps}"
-
-
-def described(counter: Mapping[str, Any]) -> str:
-    """Name a limit and its caps."""
-    usd, tokens = counter["cap_usd"], counter["cap_tokens"]
-    caps = [f"{usd.normalize():f} USD"] if usd is not None else []
-    caps += [f"{tokens} tokens"] if tokens is not None else []
-    return f"{_NAMES[Scope(counter['scope'])].format(**counter)} of {' and '.join(caps)}"
-
-
-_NAMES = {
-    Scope.RUN: "the run's limit",
-    Scope.TICKET: "the limit of ticket {subject!r}",
-    Scope.AGENT_DAY: "the limit of agent {subject!r} for {period}",
-    Scope.WORKSPACE_MONTH: "the workspace's limit for {period}",
-}
-
-# Caps that are being set and counters that are being made must not miss each other.
-ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('budget/' || :workspace_id, 0))")
-_TOGETHER = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || :workspace_id, 0))")
-
-
 def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:
-    cap = recapping.meant(caps, wanted)
+    cap = meant(caps, wanted)
     return {"workspace_id": workspace_id, **wanted, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
-
-
-def _named(workspace_id: str, scope: Scope, subject: str) -> str:
-    """Name a limit as events and alerts do."""
-    return f"{scope.value}/{subject or workspace_id}"
 
 
 def _key(row: BudgetLimit) -> Key:
     return Key(Scope(row.scope), Owner(row.owner), row.name)
-
-
-def _cap(shown: Mapping[str, Any]) -> Cap:
-    return Cap(None if shown["cap_usd"] is None else Decimal(shown["cap_usd"]), shown["cap_tokens"])
-
-
-def _shown(cap: Cap) -> dict[str, Any]:
-    return {"cap_usd": _text(cap.usd), "cap_tokens": cap.tokens}
-
-
-def _text(amount: Decimal | int | None) -> Any:
-    """Dollars travel as text, so that nobody rounds them."""
-    return written(amount) if isinstance(amount, Decimal) else amount

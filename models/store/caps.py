@@ -12,7 +12,9 @@ from models.domain.agents import Registration
 from models.domain.budgets import Cap, Category, Key, Owner, Scope, cap_of
 from models.domain.policy import Level
 from models.store import budgets, recapping
+from models.store.database import within
 from models.store.events import Actor
+from models.store.ledger_statements import ALONE
 from models.tables.agents import AgentRow
 from models.tables.budgets import Budget, Run
 
@@ -24,7 +26,7 @@ async def change_limit(
 
     Who has no cap of their own yet keeps the other part of the one that holds for them, as that of their level.
     """
-    await session.execute(budgets.ALONE, {"workspace_id": workspace_id})
+    await within(session)(ALONE, {"workspace_id": workspace_id})
     owners = await _owners(session, workspace_id, key)
     known = cap_of(await budgets.limits(session, workspace_id, *owners.values()), key.scope, owners)
     await budgets.set_limit(session, workspace_id, key, replace(known, **change), actor)
@@ -37,7 +39,7 @@ async def change_agent(
 
     All their counters are taken before any run goes on: whoever ends a run takes them first, too.
     """
-    await session.execute(budgets.ALONE, {"workspace_id": agent.workspace_id})
+    await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     for scope in sorted(own.keys() | ({Scope.AGENT_DAY} if level else set())):
         await recapping.touched(session, agent.workspace_id, Key(scope, Owner.AGENT, agent.name))
     if level:

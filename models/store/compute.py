@@ -13,10 +13,11 @@ from models.domain.budgets import COMPUTE_SECONDS, RunStatus
 from models.domain.errors import Conflict, MissionControlError
 from models.domain.prices import Charge, Usage
 from models.store import ledger
-from models.store.compute_statements import COMPUTING, MADE, PAY, RESERVE, TOGETHER
+from models.store.compute_statements import COMPUTING, MADE, PAY, RESERVE
 from models.store.database import Step, within
 from models.store.events import Actor
 from models.store.ledger import Place
+from models.store.ledger_statements import TOGETHER
 
 COST_ID = MODEL = "compute"
 

@@ -24,9 +24,6 @@ _HELD = f"FROM ledger WHERE {_RUN} AND cost_id = 'compute' AND kind = 'reserve'"
 _LIMIT = """budget_limit l ON l.workspace_id = %(workspace_id)s
         AND l.scope = 'workspace_month' AND l.owner = 'workspace' AND l.name = ''"""
 
-TOGETHER = "SELECT pg_advisory_xact_lock_shared(hashtextextended('budget/' || %(workspace_id)s, 0))"
-"""Caps that are being set and counters that are being made must not miss each other."""
-
 # The way of nearly all: no run yet, no cap of the mission's own, and room in the month. Nothing is done for any other.
 RESERVE = f"""
     WITH m AS (

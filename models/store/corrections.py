@@ -4,8 +4,10 @@ from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import Scope, written
+from models.domain.budgets import Scope
+from models.domain.caps import owner_names
 from models.domain.errors import Conflict
+from models.domain.money import written
 from models.store import budgets, recapping
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -35,14 +37,14 @@ async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str,
     mark_events(session)
     if usd < 0:
         await _reopen(session, place, -usd, actor)
-    await budgets.renew(session, place.workspace_id, place.run_id, actor)
+    await budgets.renew_questions(session, place.workspace_id, place.run_id, actor)
 
 
 async def _reopen(session: AsyncSession, place: Place, taken: Decimal, actor: Actor) -> None:
     """Open the limits that were spent up and have something left by a correction, and let go on what they held."""
     workspace_id = place.workspace_id
     crossed = await within(session)(CROSSED, place.key)
-    caps = await budgets.limits(session, workspace_id, *recapping.names(crossed)) if crossed else {}
+    caps = await budgets.limits(session, workspace_id, *owner_names(crossed)) if crossed else {}
     for scope in Scope:
         counters = [counter for counter in crossed if counter["scope"] == scope]
         opened = await recapping.reopen(session, workspace_id, scope, counters, caps, taken, actor)

@@ -15,6 +15,7 @@ from sqlmodel import col, select
 
 from models.domain.errors import Misconfigured, Unavailable
 from models.domain.events import EventType
+from models.domain.names import FIRST_START
 from models.domain.principals import Kind, Principal, Role
 from models.schemas.workspaces import WorkspaceCreate
 from models.settings import Settings
@@ -120,7 +121,7 @@ async def _is_migrated(db: Database) -> bool:
 
 
 def _actor() -> Actor:
-    return Actor(keys.FIRST_START, f"start/{os.getpid()}")
+    return Actor(FIRST_START, f"start/{os.getpid()}")
 
 
 def _write_key(target: Path, secret: str) -> None:

@@ -23,7 +23,6 @@ PREFIX, SESSION_PREFIX, REGISTRATION_PREFIX = "mc_", "mcs_", "mcr_"
 HINT = len(PREFIX) + 4
 """Characters of a key that lists show: enough to tell a person's few keys apart, of no use to a guesser."""
 DEFAULT_WORKSPACE = "default"
-FIRST_START = "first-start"
 _FIRST_START_LOCK = 0x4D43_0002
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import MAX_RESERVATIONS, written
+from models.domain.budgets import MAX_RESERVATIONS, Cap
 from models.domain.errors import Conflict, MissionControlError, NotFound
+from models.domain.limits import Hit, described, exceeded, named
+from models.domain.money import written
 from models.domain.prices import Charge
 from models.store import budgets
 from models.store.database import Database, Rows, Step, within
@@ -73,7 +75,7 @@ async def reserve_within(
     await ask(LOCK, place.key)
     if limit := await budgets.spent_up(session, place.workspace_id, place.run_id):
         await _contain(session, place, limit, values, actor)
-        return Conflict("budget_exceeded", budgets.reason(limit))
+        return exceeded(limit)
     [found] = await ask(RESERVE, values)
     if found["verdict"] == "over":
         await _contain(session, place, found, values, actor)
@@ -169,7 +171,8 @@ async def _contain(
     session: AsyncSession, place: Place, limit: Mapping[str, Any], values: dict[str, Any], actor: Actor
 ) -> None:
     """Block the run that asked for more than a limit leaves, also where an earlier window blocked it."""
-    await budgets.contain(session, place.run_id, limit, values["usd"], values["tokens"], actor, instead=True)
+    wanted = Cap(values["usd"], values["tokens"])
+    await budgets.contain(session, Hit(place.run_id, limit, wanted), actor, instead=True)
 
 
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
@@ -179,8 +182,8 @@ async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[
     found = await ask(FINISH, values | {"ready": True})
     if found[0]["scope"] is not None and found[0]["verdict"] == "done":
         if not found[0]["crossed"]:
-            await budgets.contain(session, place.run_id, await budgets.read(session, found[0]), Decimal(0), 0, actor)
-        await budgets.renew(session, place.workspace_id, place.run_id, actor)
+            await budgets.contain(session, Hit(place.run_id, await budgets.read(session, found[0])), actor)
+        await budgets.renew_questions(session, place.workspace_id, place.run_id, actor)
     return found
 
 
@@ -202,11 +205,11 @@ def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
         return Conflict("run_blocked", why, blocked_by=found["blocked_by"])
     if verdict == "full":
         wait = "what is left is promised to calls that have begun: settle or release them, or ask for less"
-        return Conflict("budget_reserved", f"{budgets.described(found)}; {wait}", **budgets.named(found))
+        return Conflict("budget_reserved", f"{described(found)}; {wait}", **named(found))
     if verdict == "crowded":
         why = f"the run has {MAX_RESERVATIONS} open reservations; settle or release those whose calls are over"
         return Conflict("too_many_reservations", why)
-    return budgets.exceeded(found)
+    return exceeded(found)
 
 
 def _amounts(charge: Charge, actor: Actor) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from models.store.questions import TOLD, inserted
 _RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
 DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 MONTH = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM')"
+_BUDGETS = "(hashtextextended('budget/' || %(workspace_id)s, 0))"
+ALONE = f"SELECT pg_advisory_xact_lock{_BUDGETS}"
+TOGETHER = f"SELECT pg_advisory_xact_lock_shared{_BUDGETS}"
+"""Caps that are being set and counters that are being made must not miss each other."""
 _COUNTER = "b.workspace_id = %(workspace_id)s AND b.scope = k.scope AND b.subject = k.subject AND b.period = k.period"
 
 

@@ -17,6 +17,7 @@ from models.schemas.pagination import PageRequest
 from models.store import agents, claims, events, lists, pagination
 from models.store.database import Database
 from models.store.events import Actor
+from models.store.ledger_statements import DAY
 from models.store.pagination import Rows
 from models.tables.missions import Mission, RemediationRow
 from models.tables.workspaces import Repository
@@ -234,12 +235,11 @@ async def _next_number(session: AsyncSession, workspace_id: str) -> tuple[date, 
     return row.day, row.last
 
 
-_COUNT = text(
-    "INSERT INTO mission_counter (workspace_id, day, last)"
-    " VALUES (:workspace_id, to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 1)"
-    " ON CONFLICT (workspace_id, day) DO UPDATE SET last = mission_counter.last + 1"
-    " RETURNING CAST(day AS date) AS day, last"
-)
+_COUNT = text(f"""
+    INSERT INTO mission_counter (workspace_id, day, last) VALUES (:workspace_id, {DAY}, 1)
+    ON CONFLICT (workspace_id, day) DO UPDATE SET last = mission_counter.last + 1
+    RETURNING CAST(day AS date) AS day, last
+""")  # noqa: S608  # a constant, no input
 
 
 async def require_all(session: AsyncSession, workspace_id: str, wanted: set[str]) -> None:

@@ -15,6 +15,7 @@ from models.configuration import load_first_policy
 from models.domain.canonical import canonical_json, sha256_digest
 from models.domain.errors import NotFound
 from models.domain.events import EventType, Subject
+from models.domain.names import FIRST_START
 from models.domain.policy import Act, Policy, Verdict, assess, parse_policy
 from models.schemas.pagination import PageRequest
 from models.store import events, lists
@@ -24,7 +25,6 @@ from models.store.pagination import Rows
 from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
 
 FIRST = 1
-SEEDED_BY = "first-start"
 MAX_KEPT = 1_000
 
 
@@ -162,7 +162,7 @@ async def sources(session: AsyncSession, workspace_id: str, versions: Collection
 
 async def _seed(session: AsyncSession, workspace_id: str, source: str) -> None:
     """Make version 1 and put it in force, unless somebody else just did."""
-    actor = Actor(SEEDED_BY, f"policy/{workspace_id}")
+    actor = Actor(FIRST_START, f"policy/{workspace_id}")
     row = {"workspace_id": workspace_id, "version": FIRST, "source": source, "digest": sha256_digest(source.encode())}
     made = insert(PolicyVersion).values(**row, created_by=actor.name).on_conflict_do_nothing()
     await session.execute(made)

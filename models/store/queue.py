@@ -7,9 +7,9 @@ from typing import Any
 from models.contracts.missions import TrustRequirements
 from models.domain.agents import STALE_SECONDS, AgentStatus, Registration
 from models.domain.errors import Conflict, NotFound
+from models.domain.limits import exceeded
 from models.domain.roles import shown_by
 from models.domain.trust import require_access
-from models.store import budgets
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.queue_statements import CLAIM, PEEK, SPENT, WHY
@@ -58,7 +58,7 @@ def _asked(workspace_id: str, name: str, roles: Sequence[str]) -> dict[str, Any]
 async def require_budget(db: Database, workspace_id: str, name: str) -> None:
     """Refuse an agent that has nothing left to spend; raises `Conflict`, with the limit."""
     if spent := await db.alone(workspace_id, SPENT, {"workspace_id": workspace_id, "name": name}):
-        raise budgets.exceeded(spent[0])
+        raise exceeded(spent[0])
 
 
 async def require_fit(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> None:
@@ -75,7 +75,7 @@ async def require_fit(db: Database, workspace_id: str, name: str, roles: Sequenc
     [agent] = found
     _require_at_work(agent)
     if agent["scope"] is not None:
-        raise budgets.exceeded(agent)
+        raise exceeded(agent)
     if agent["needs"] is not None:
         needs = TrustRequirements.model_validate(agent["needs"])
         require_access(agent["trust"], tuple(agent["capabilities"]), needs.required_trust_score, needs.allowed_roles)

@@ -1,21 +1,17 @@
 """Another cap for counters that something may still be spent of; those of what is over keep the one that held then."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import Cap, Key, Owner, Scope, cap_of, not_below, reaches
+from models.domain.budgets import Key, Owner, Scope
+from models.domain.caps import ZERO, Caps, Change, Counter, held, meant
 from models.domain.policy import Level
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH
-
-Counter = Mapping[str, Any]
-Caps = Mapping[Key, Cap]
-NOTHING = Cap(Decimal(0), 0)
 
 _HERE = "b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s"
 _RUNNING = "FROM run r WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL"
@@ -37,15 +33,6 @@ _OWNED = {
     Owner.CATEGORY: _OF_KIND,
     Owner.WORKSPACE: "{lasts}",
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """A counter, the cap that was meant for it, and the one that is meant now."""
-
-    counter: Counter
-    before: Cap
-    after: Cap
 
 
 async def touched(session: AsyncSession, workspace_id: str, key: Key) -> list[dict[str, Any]]:
@@ -83,7 +70,8 @@ async def relevel(
 async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
     """Bring one counter to the cap that holds by now; whose it is, where that opens its limit."""
     found = await touched(session, workspace_id, key)
-    stale = [Change(each, _held(each), meant(caps, each)) for each in found if _is_stale(each, caps)]
+    changes = [Change(each, held(each), meant(caps, each)) for each in found]
+    stale = [each for each in changes if not each.is_held]
     return await _recap(session, workspace_id, key.scope, stale, actor)
 
 
@@ -100,14 +88,9 @@ async def reopen(
 
     What was closed with something left stays closed: that too little was left has not changed.
     """
-    changes = [Change(each, NOTHING, meant(caps, each)) for each in counters]
-    opened = [each for each in changes if _is_freed(each, taken)]
+    changes = [Change(each, ZERO, meant(caps, each)) for each in counters]
+    opened = [each for each in changes if each.is_freed(taken)]
     return await _recap(session, workspace_id, scope, opened, actor)
-
-
-def _is_freed(change: Change, taken: Decimal) -> bool:
-    was_spent_up = reaches(Cap(change.counter["settled_usd"] + taken), Cap(change.after.usd))
-    return was_spent_up and not recapped(change.counter, change.after, change.before)[1]
 
 
 async def _recap(
@@ -120,8 +103,7 @@ async def _recap(
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
     opened: list[str] = []
     for each in changed:
-        counter = each.counter
-        cap, crossed = recapped(counter, each.after, each.before)
+        counter, (cap, crossed) = each.counter, each.recapped
         values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
@@ -132,67 +114,6 @@ async def _recap(
         await ask(_GO_ON, known | {"actor": actor.name, "correlation_id": actor.correlation_id})
         mark_events(session)
     return opened
-
-
-def recapped(counter: Counter, cap: Cap, before: Cap) -> tuple[Cap, bool]:
-    """Give a counter a cap, which never falls below what is promised: the limit closes instead, until it is raised.
-
-    The cap that was meant `before` may be lower than the one that it then had to be given.
-    """
-    held = not_below(cap, promised(counter))
-    return held, held != cap or (counter["crossed"] and not _opens(counter, cap, before))
-
-
-def _opens(counter: Counter, cap: Cap, before: Cap) -> bool:
-    """Whether a closed limit is raised, and no part of it is spent up: more tokens are no more dollars."""
-    is_raised = _is_higher(cap, _held(counter)) or _is_higher(cap, before)
-    return is_raised and not reaches(Cap(counter["settled_usd"], counter["settled_tokens"]), cap)
-
-
-def promised(counter: Counter) -> Cap:
-    """Sum up what is paid and what begun calls may still cost."""
-    return Cap(counter["settled_usd"] + counter["reserved_usd"], counter["settled_tokens"] + counter["reserved_tokens"])
-
-
-def names(counters: Iterable[Counter]) -> set[str]:
-    """Name all who may have a cap of one of these counters."""
-    return {name for counter in counters for name in owners(counter).values() if name}
-
-
-def owners(counter: Counter) -> dict[Owner, str | None]:
-    """Name those who may have a cap of a counter."""
-    return {
-        Owner.RUN: counter["subject"],
-        Owner.TICKET: counter["subject"],
-        Owner.AGENT: counter["agent_id"],
-        Owner.LEVEL: counter["kind"],
-        Owner.CATEGORY: counter["kind"],
-        Owner.WORKSPACE: "",
-    }
-
-
-def meant(caps: Caps, counter: Counter) -> Cap:
-    """Find the cap that a counter is to have."""
-    return cap_of(caps, Scope(counter["scope"]), owners(counter))
-
-
-def _held(counter: Counter) -> Cap:
-    return Cap(counter["cap_usd"], counter["cap_tokens"])
-
-
-def _is_stale(counter: Counter, caps: Caps) -> bool:
-    """Whether another cap was set since: that of a limit that was closed may be held above it."""
-    cap = meant(caps, counter)
-    is_held = counter["crossed"] and not _is_higher(cap, _held(counter))
-    return cap != _held(counter) and not is_held
-
-
-def _is_higher(cap: Cap, before: Cap) -> bool:
-    return _above(cap.usd, before.usd) or _above(cap.tokens, before.tokens)
-
-
-def _above(cap: Decimal | int | None, before: Decimal | int | None) -> bool:
-    return before is not None and (cap is None or cap > before)
 
 
 _RELEVEL = f"""

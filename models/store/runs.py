@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from models.domain.alerts import AlertKind
 from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.limits import Hit
 from models.domain.policy import Level
 from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
@@ -55,7 +55,7 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     if new.ticket_id:
         await budgets.renew_ticket(session, workspace_id, new.ticket_id, actor)
     if limit := await budgets.spent_up(session, workspace_id, run_id):
-        await budgets.contain(session, run_id, limit, Decimal(0), 0, actor)
+        await budgets.contain(session, Hit(run_id, limit), actor)
     return run_id
 
 
@@ -91,7 +91,7 @@ async def end(
         raise _not_ended(await find(session, workspace_id, run_id))
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
-    await alerts.is_over(session, workspace_id, AlertKind.LOOP, [run_id], actor)
+    await alerts.resolve_all(session, workspace_id, AlertKind.LOOP, [run_id], actor)
     await close(session, workspace_id, run_id, Actor(questions.POLICY, actor.correlation_id))
 
 

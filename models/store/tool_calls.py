@@ -10,10 +10,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop, written
+from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.money import written
 from models.domain.policy import Act, Context, Outcome, Policy, Verdict, Who
 from models.domain.principals import Principal
 from models.domain.states import DecisionStatus

@@ -3,6 +3,7 @@
 from sqlalchemy import ForeignKeyConstraint
 from sqlmodel import Field
 
+from models.domain.names import FIRST_START
 from models.tables.base import Json, JsonList, SQLModel, Time, json, key, names, now, time, words
 
 
@@ -58,7 +59,7 @@ class ApiKey(SQLModel, table=True):
     role: str
     hint: str = words("")
     scopes: JsonList = json("[]")
-    created_by: str = words("first-start")
+    created_by: str = words(FIRST_START)
     rotated_to: str | None = None
     rate_per_minute: int | None = None
     created_at: Time = now()

@@ -84,6 +84,8 @@ class TestReserve:
             with pytest.raises(Conflict, match=r"the workspace's limit for .* of 0.01 USD is crossed") as refused:
                 await began(case)
             assert refused.value.code == "mission_blocked"
+            month_of = (await month(case))["period"]
+            assert refused.value.details == {"limit": "workspace_month", "subject": "", "period": month_of}
         run = await own_run(case)
         assert (run.status, run.blocked_by, await case.rows(Entry)) == ("blocked", "workspace_month", [])
         await cap(shop.db, shop.workspace_id, MONTH, "1")

@@ -8,9 +8,10 @@ from uuid import uuid4
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from models.domain.budgets import Cap, Key, Owner, Scope, cap_of
+from models.domain.budgets import Cap, Key, Owner, Scope
+from models.domain.caps import meant, owner_names
 from models.domain.errors import MissionControlError
-from models.store import budgets, corrections, ledger, recapping
+from models.store import budgets, corrections, ledger
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.access import make_workspace
@@ -215,9 +216,9 @@ class Real:
         """Open counters that have another cap than is meant for them."""
         rows = await counters(self.db, self.workspace)
         async with self.db.workspace(self.workspace) as session:
-            caps = await budgets.limits(session, self.workspace, *recapping.names(rows))
+            caps = await budgets.limits(session, self.workspace, *owner_names(rows))
         held = [(row, Cap(row["cap_usd"], row["cap_tokens"])) for row in rows if not row["crossed"]]
-        return [row for row, cap in held if cap != cap_of(caps, Scope(row["scope"]), recapping.owners(row))]
+        return [row for row, cap in held if cap != meant(caps, row)]
 
     async def seen(self) -> dict[Counter, tuple[int, int, int, int, bool]]:
         rows = await counters(self.db, self.workspace)

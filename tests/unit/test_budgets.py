@@ -9,24 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.configuration import load_prices
-from models.domain.budgets import (
-    DEFAULTS,
-    LEAST,
-    SCALE,
-    Cap,
-    Key,
-    Owner,
-    Scope,
-    cap_of,
-    is_loop,
-    not_below,
-    proposed,
-    raised,
-)
+from models.domain.budgets import DEFAULTS, LEAST, Cap, Key, Owner, Scope, cap_of, is_loop, not_below, proposed, raised
 from models.domain.errors import InvalidInput, Unavailable
+from models.domain.money import SCALE
 from models.domain.prices import Usage, charge, parse_prices
 from models.settings import Settings
-from models.store.recapping import recapped
 
 DAY = date(2026, 5, 1)
 LIST = parse_prices(
@@ -75,29 +62,6 @@ class TestCaps:
         assert not_below(Cap(Decimal(1), 7), more) == Cap(Decimal(2), 7)
         assert not_below(Cap(Decimal(5), 7), more) == Cap(Decimal(5), 7)
         assert not_below(Cap(None, 7), more) == Cap(None, 7)
-
-    @given(old=st.none() | money, new=st.none() | money, settled=money, reserved=money, crossed=st.booleans())
-    def test_a_new_cap_keeps_promises(
-        self, old: Decimal | None, new: Decimal | None, settled: Decimal, reserved: Decimal, crossed: bool
-    ) -> None:
-        tokens = {"cap_tokens": None, "settled_tokens": 0, "reserved_tokens": 0}
-        counter = {"cap_usd": old, "settled_usd": settled, "reserved_usd": reserved, "crossed": crossed, **tokens}
-        cap, is_crossed = recapped(counter, Cap(new), Cap(old))
-        assert cap.usd is None or cap.usd >= settled + reserved
-        if new is not None and new < settled + reserved:
-            assert is_crossed
-        elif crossed:
-            assert is_crossed is not (old is not None and (new is None or (new > old and new > settled)))
-        else:
-            assert not is_crossed
-
-    def test_more_of_one_part_opens_nothing_that_the_other_closed(self) -> None:
-        before = Cap(Decimal("0.25"), 100)
-        spent = {"settled_usd": Decimal("0.25"), "reserved_usd": 0, "settled_tokens": 10, "reserved_tokens": 0}
-        counter = {"cap_usd": before.usd, "cap_tokens": before.tokens, "crossed": True, **spent}
-        assert recapped(counter, Cap(before.usd, 200), before) == (Cap(before.usd, 200), True)
-        assert recapped(counter, Cap(before.usd, None), before) == (Cap(before.usd, None), True)
-        assert recapped(counter, Cap(Decimal("0.3"), 100), before) == (Cap(Decimal("0.3"), 100), False)
 
 
 class TestPrices:
