@@ -76,7 +76,8 @@ async def log(
         row = await _judge(session, book, _Wanted(call, run, number, doer.who, mission, asking, left))
     else:
         row = {"refused": UNLISTED}
-    row |= {"digest": digest(call.tool, call.arguments), "ended_at": func.now() if call.was_made else None}
+    row |= {"digest": digest(call.tool, call.arguments), "at": func.mc_now()}
+    row |= {"ended_at": func.mc_now() if call.was_made else None}
     row |= call.model_dump(include={"tool", "error", "duration_ms", "cost_id"})
     await session.execute(insert(ToolCall).values(**_key(run, number), **row))
     return await _told(session, run, number, asking.actor)
@@ -101,7 +102,7 @@ async def end(
 
 _END = """
     UPDATE tool_call SET error = %(error)s, duration_ms = %(duration_ms)s, cost_id = COALESCE(%(cost_id)s, cost_id),
-    ended_at = now() WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND number = %(number)s
+    ended_at = mc_now() WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND number = %(number)s
 """
 
 

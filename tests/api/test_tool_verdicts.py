@@ -1,5 +1,6 @@
 """Tool calls over HTTP: judged by the policy, and asked about."""
 
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -172,6 +173,16 @@ class TestAsking:
         assert (ended["status"], ended["error"], ended["duration_ms"]) == ("failed", "exit 2", 5)
         assert await now(agent, run, asked) == ended
         assert refusal(await end(agent, run, asked)) == (409, "tool_call_ended")
+
+    async def test_its_times_are_of_the_databases_clock(
+        self, agent: httpx2.AsyncClient, database_url: str, run: str
+    ) -> None:
+        before = await call(agent, run, "read_db", duration_ms=5)
+        async with clock_moved(database_url, "3 days"):
+            made, told_later = await call(agent, run, "read_db", duration_ms=5), await call(agent, run, "read_db")
+            ended = (await end(agent, run, told_later)).json()["data"]
+        times = [datetime.fromisoformat(each[name]) for each in (made, ended) for name in ("at", "ended_at")]
+        assert {(time - datetime.fromisoformat(before["ended_at"])).days for time in times} == {3}
 
     async def test_denied_it_says_by_whom_and_why(
         self, agent: httpx2.AsyncClient, client: Caller, team: Team, run: str
