@@ -1,11 +1,19 @@
 """The statements that pick, give out and show an agent's next mission, in psycopg's own form."""
 
 from models.domain.agents import STALE_SECONDS
+from models.domain.budgets import OWNERS, Scope
 from models.store.ledger_statements import DAY, MONTH
 from models.store.packages import COLUMNS
 
 _FRESH = f"COALESCE(a.last_heartbeat_at > mc_now() - interval '{STALE_SECONDS} seconds', false)"
 _NAMED = "a.workspace_id = %(workspace_id)s AND a.name = %(name)s AND a.registration <> 'rejected'"
+
+
+def nearest(owner: str, *scopes: Scope) -> str:
+    """Order caps of limits by whose they are, as the rule does that finds one (`OWNERS`)."""
+    known = ", ".join(f"'{name}'" for scope in scopes for name in OWNERS[scope])
+    return f"array_position(ARRAY[{known}], {owner})"
+
 
 # A counter holds the cap that applies; there is none before a window's first run, and then a cap of nothing counts.
 _SPENT = f"""
@@ -15,7 +23,8 @@ _SPENT = f"""
     AND b.period = k.period
     LEFT JOIN LATERAL (
         SELECT cap_usd, cap_tokens FROM budget_limit l WHERE l.workspace_id = a.workspace_id AND l.scope = k.scope
-        AND (l.owner, l.name) IN (('agent', a.name), ('level', a.level), ('workspace', '')) ORDER BY l.owner LIMIT 1
+        AND (l.owner, l.name) IN (('agent', a.name), ('level', a.level), ('workspace', ''))
+        ORDER BY {nearest("l.owner", Scope.AGENT_DAY, Scope.WORKSPACE_MONTH)} LIMIT 1
     ) l ON b.scope IS NULL
     WHERE b.crossed OR COALESCE(b.settled_usd, 0) >= COALESCE(b.cap_usd, l.cap_usd)
     OR COALESCE(b.settled_tokens, 0) >= COALESCE(b.cap_tokens, l.cap_tokens)
