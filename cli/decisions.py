@@ -45,15 +45,16 @@ def list_decisions(
 
     filters = {"status": None if status == "any" else status, "mission_id": mission, "kind": kind, "risk": risk}
     rows = client.api.rows("/decisions", None if everything else limit, sort=sort, **filters)
-    columns = ("decision", "mission", "status", "risk", "asked", "expires", "reasons")
+    columns = ("decision", "mission", "kind", "status", "risk", "by", "expires", "reasons")
     cells = [
         (
             d["decision_id"],
             d["mission_id"],
+            d["kind"],
             word(d["status"]),
             d["risk"],
-            moment(d["requested_at"]),
-            moment(d["expires_at"]),
+            ", ".join(d["terms"]["requesters"]),
+            moment(d["expires_at"]) or "never",
             "; ".join(d["reasons"]),
         )
         for d in rows

@@ -1,6 +1,7 @@
 """What can go wrong for the user of a command, how it is told, and with which exit code."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,19 @@ from models.domain.errors import Misconfigured, MissionControlError
 
 REFUSED, WRONG, UNREACHABLE = 1, 2, 3
 EXIT_CODES = "Exit codes: 0 done, 1 refused (with the reason and a request id), 2 wrong usage, 3 not reachable."
+
+OPTIONS = {
+    "cap_tokens": "--tokens",
+    "cap_usd": "--usd",
+    "expires_in_days": "--days",
+    "explanation": "--reason",
+    "grace_hours": "--grace",
+    "group_by": "--by",
+    "rate_per_minute": "--rate",
+    "source": "FILE",
+}
+"""What a command calls otherwise than the API does; a mission's file speaks as the API."""
+_PLACE = re.compile(r"(^|; )(?:body|query)(?:: |\.(\w+))")
 
 
 class Refused(Exception):
@@ -30,7 +44,8 @@ def told(*, as_json: bool = False) -> Iterator[None]:
     try:
         yield
     except Refused as refusal:
-        _tell(refusal.code, refusal.message, refusal.request_id, as_json)
+        message = _as_typed(refusal.message) if refusal.code == "invalid_input" else refusal.message
+        _tell(refusal.code, message, refusal.request_id, as_json)
         raise typer.Exit(REFUSED) from None
     except MissionControlError as error:
         _tell(error.code, error.message, "", as_json)
@@ -38,6 +53,11 @@ def told(*, as_json: bool = False) -> Iterator[None]:
     except Unreachable as error:
         _tell("unreachable", str(error), "", as_json)
         raise typer.Exit(UNREACHABLE) from None
+
+
+def _as_typed(message: str) -> str:
+    """Name options as they are typed, where the API names the fields of its request."""
+    return _PLACE.sub(lambda found: found[1] + OPTIONS.get(found[2], found[2] or ""), message)
 
 
 def _tell(code: str, message: str, request_id: str, as_json: bool) -> None:

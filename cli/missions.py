@@ -1,5 +1,6 @@
 """`mission-control mission …`: file missions, watch them, steer them."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
@@ -13,12 +14,15 @@ from cli.errors import Refused
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from cli.client import Api
+
 app = typer.Typer(no_args_is_help=True, help="File missions, watch them, steer them.")
 app.add_typer(candidates.app, name="candidate")
 
 Severity = Literal["critical", "high", "medium", "low"]
 Status = Literal["open", "in_progress", "observing", "resolved", "escalated"]
 Keep = Annotated[bool | None, typer.Option("--keep/--roll-back", help="After the merge: what becomes of it.")]
+TAKEN_UP_SECONDS = 5.0
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Then follow it to its end.")]
 
 
@@ -113,7 +117,7 @@ def show(client: Client, mission_id: MissionId) -> None:
 @client_command(app, "execute")
 def execute(client: Client, mission_id: MissionId, watch: Watch = False) -> int | None:
     """Start a mission that was filed, and has a candidate: `mission candidate add` adds one."""
-    return _tell(client, _start(client, mission_id), watch)
+    return _start(client, mission_id, watch)
 
 
 @client_command(app, "watch")
@@ -201,25 +205,42 @@ def retry(client: Client, mission_id: MissionId, execute: bool = True, watch: Wa
 def _filed(client: Client, mission: dict[str, Any], execute: bool, watch: bool) -> int | None:
     """Go on with a new mission as its filer wishes."""
     if not (execute or watch):
-        return _tell(client, mission, watch=False)
+        client.answer(mission, lambda: _described(mission))
+        return None
     # Said before it is started: what was filed must not be lost when the start is refused.
     typer.echo(f"{mission['mission_id']} is filed", err=True)
-    return _tell(client, _start(client, mission["mission_id"]), watch)
+    return _start(client, mission["mission_id"], watch)
 
 
-def _start(client: Client, mission_id: str) -> dict[str, Any]:
-    client.api.post(f"/missions/{mission_id}/execute", {"mission_type": "coding"}, key=str(uuid4()))
-    started: dict[str, Any] = client.api.get(f"/missions/{mission_id}")
-    return started
+def _start(client: Client, mission_id: str, watch: bool) -> int | None:
+    from rich.console import Group
 
-
-def _tell(client: Client, mission: dict[str, Any], watch: bool) -> int | None:
     from cli.watch import follow
 
+    client.api.post(f"/missions/{mission_id}/execute", {"mission_type": "coding"}, key=str(uuid4()))
     if watch:
-        return follow(client.api, mission["mission_id"], as_json=client.as_json)
-    client.answer(mission, lambda: _described(mission))
+        return follow(client.api, mission_id, as_json=client.as_json)
+    mission = _taken_up(client.api, mission_id)
+    client.answer(mission, lambda: Group(_described(mission), *_how_it_goes_on(mission)))
     return None
+
+
+def _taken_up(api: "Api", mission_id: str) -> dict[str, Any]:
+    """The mission as soon as a worker has begun with it, or as it is after some seconds without one."""
+    until = time.monotonic() + TAKEN_UP_SECONDS
+    while True:
+        mission: dict[str, Any] = api.get(f"/missions/{mission_id}")
+        if mission["status"] != "open" or mission["paused"] or time.monotonic() > until:
+            return mission
+        time.sleep(0.1)
+
+
+def _how_it_goes_on(mission: dict[str, Any]) -> list[str]:
+    """Say that the mission runs, and how to see what becomes of it; what holds it is told already."""
+    if mission["paused"] or mission.get("outcome"):
+        return []
+    state = "it waits for a worker" if mission["status"] == "open" else "it runs"
+    return [f"{state}; `mission watch {mission['mission_id']}` follows it"]
 
 
 def _control(client: Client, mission_id: str, verb: str, body: dict[str, Any]) -> None:

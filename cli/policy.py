@@ -1,5 +1,6 @@
 """`mission-control policy …`: what acts may do, who is asked first, and what another policy would have changed."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="See, try and change the policy: what may be done, and who is asked.")
 
 File = Annotated[Path, typer.Argument(help="A policy in YAML.", exists=True, dir_okay=False, show_default=False)]
+Tried = Annotated[
+    str, typer.Argument(metavar="FILE|VERSION", help="A policy in YAML, or a version's number.", show_default=False)
+]
 Version = Annotated[int, typer.Argument(help="As `policy versions` shows it.", min=1, show_default=False)]
 
 
@@ -34,7 +38,8 @@ def show(
     if client.as_json:
         client.answer(found, "")
     else:  # not by the console, which would break its lines at the terminal's width
-        typer.echo(f"# version {found['version']}, by {line(found['created_by'])}\n{safe(found['source'])}", nl=False)
+        typer.echo(f"# version {found['version']}, by {line(found['created_by'])}", err=True)
+        typer.echo(safe(found["source"]), nl=False)
 
 
 @client_command(app, "versions")
@@ -58,18 +63,19 @@ def versions(client: Client, limit: Limit = 50, everything: All = False) -> None
 
 
 @client_command(app, "try")
-def try_file(
+def try_policy(
     client: Client,
-    file: File,
+    policy: Tried,
     limit: Annotated[int, typer.Option(help="Judge so many of the newest acts.", min=1, max=10_000)] = 1_000,
 ) -> None:
     """Judge past acts by a policy that is in force nowhere, and show what it would have changed.
 
     \b
-    Example:
+    Examples:
       mission-control policy try stricter.yaml
+      mission-control policy try 2
     """
-    tried = client.api.post("/policy/try", {"source": _text(file), "limit": limit})
+    tried = client.api.post("/policy/try", _tried(policy) | {"limit": limit})
     client.answer(tried, lambda: told(tried))
 
 
@@ -154,11 +160,21 @@ def verdicts(
     client.answer(rows, lambda: table(("when", "action", "mission", "risk", "outcome", "because"), cells))
 
 
+def _tried(given: str) -> dict[str, Any]:
+    """Read what is to be tried: a kept version by its number, unless a file is called so, or a file."""
+    if re.fullmatch("[0-9]{1,9}", given) and not Path(given).exists():
+        return {"version": int(given)}
+    return {"source": _text(Path(given))}
+
+
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file} cannot be read as UTF-8 text: {error}", param_hint="FILE") from None
+    if not text.strip():
+        raise typer.BadParameter(f"{file} is empty", param_hint="FILE")
+    return text
 
 
 def _who(given: str) -> dict[str, str]:

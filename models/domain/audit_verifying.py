@@ -30,6 +30,7 @@ class Problem:
 _NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a line raises that no export has."""
 _HIGHEST = 63
+_AGAIN = "export again; if that says so, too, the log itself was changed (docs/audit.md)"
 
 
 class _Found(Exception):
@@ -62,7 +63,7 @@ class Verdict:
     @property
     def hidden(self) -> int:
         """How many leaves are given by their hashes only: of other workspaces, or, where none `counted`, withheld."""
-        return self.size - self.rows
+        return max(0, self.size - self.rows)
 
     def shortfall(self, *, strict: bool) -> Problem | None:
         """Say why an export without a fault still proves too little; `strict` wants its rows sealed and counted."""
@@ -95,6 +96,7 @@ class Verifier:
     _place: tuple[int, int, int] = (0, 0, 0)
     _sealed_place: tuple[int, int, int] = (0, 0, 0)
     _leaves: int = 0
+    _taken: int = 0
     _kept: Checkpoint | None = None
     _counts: Counts | None = None
     """What the last checkpoint says of all workspaces."""
@@ -107,7 +109,10 @@ class Verifier:
         self._kept = verify(self.kept, self.public_keys) if self.kept else None
 
     def take(self, line: str) -> bool:
-        """Look at the next line; false once something is wrong."""
+        """Look at the next line; false once something is wrong. Blank ones behind the last are none."""
+        self._taken += 1
+        if self._ended and not line.strip():
+            return self._verdict.is_good
         try:
             entry = json.loads(line)
             self._step(Line(entry["kind"]), entry)
@@ -116,8 +121,9 @@ class Verifier:
         except InvalidInput as error:
             self._verdict.problem = Problem(error.code, error.message, between=self._between())
         except _NONSENSE as error:
-            where = f"after {self._verdict.rows} rows a line is none of an export ({type(error).__name__}: {error})"
-            self._verdict.problem = Problem("malformed", where)
+            why = f"none of an export ({type(error).__name__}: {error})" if line.strip() else "empty"
+            told = f"line {self._taken}, after {self._verdict.rows} rows, is {why}"
+            self._verdict.problem = Problem("malformed", told)
         return self._verdict.is_good
 
     def verdict(self) -> Verdict:
@@ -191,10 +197,14 @@ class Verifier:
         if found.origin != self._verdict.origin:
             raise _Found("other_log", f"a checkpoint is of the log {found.origin}", between=between)
         if found.size != self._tree.size or found.size <= self._verdict.size:
-            raise _Found("leaves_changed", f"{self._tree.size} leaves stand before {found.size}", between=between)
+            message = (
+                f"a checkpoint signs {found.size} leaves, and {self._tree.size} stand before it: after the checkpoint"
+                f" of {between[0]}, lines are missing, moved or added; {_AGAIN}"
+            )
+            raise _Found("leaves_changed", message, between=between)
         if found.root != self._tree.root:
             message = f"leaves between the checkpoints of {between[0]} and {between[1]} are not what was sealed"
-            raise _Found("leaves_changed", message, between=between)
+            raise _Found("leaves_changed", f"{message}; {_AGAIN}", between=between)
         self._agrees_with_kept(found)
         self._sealed_place = place_of(entry)
         if self._sealed_place < self._place:
@@ -234,7 +244,7 @@ class Verifier:
             raise _Found("cut_off", f"the export ends after {self._verdict.rows} rows without its last line")
         if self._leaves != self._verdict.size or self._tree.size != self._verdict.size:
             message = f"the log has {self._leaves} leaves, and the last checkpoint covers {self._verdict.size}"
-            raise _Found("leaves_changed", message, between=(self._verdict.size, self._leaves))
+            raise _Found("leaves_changed", f"{message}; {_AGAIN}", between=(self._verdict.size, self._leaves))
         if self._counts is not None and self._verdict.rows and not self._verdict.counted:
             raise _Found(
                 "count_missing", f"of the workspace are {self._verdict.rows} rows here; what was signed is not"

@@ -68,7 +68,8 @@ def verify(note: str, public_keys: Iterable[bytes]) -> Checkpoint:
         key = by_hash.get(signature[:4])
         if key is not None and _is_signed(key, checkpoint.text.encode(), signature[4:]):
             return checkpoint
-    raise InvalidInput("checkpoint_unsigned", f"no given key signed the checkpoint of size {checkpoint.size}")
+    told = f"no given key signed the checkpoint of size {checkpoint.size}; the log's key may have been rotated"
+    raise InvalidInput("checkpoint_unsigned", f"{told}: give all `signing_keys` that `GET /status` lists")
 
 
 def raw_key(openssh: str) -> bytes:

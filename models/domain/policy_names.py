@@ -1,6 +1,7 @@
-"""The names of facts and of kinds of decisions that a new policy, or a question about one, may use.
+"""What a new policy is held to besides its form: its names of facts and of kinds of decisions, which a question about a
+policy is held to as well, and that each of its rules changes something.
 
-A misspelled one would never hold, or never be asked for, without a word. Versions that are kept already are read as
+A misspelled name would never hold, or never be asked for, without a word. Versions that are kept already are read as
 they are.
 """
 
@@ -11,7 +12,7 @@ from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
 from models.domain.plain_yaml import line_of
-from models.domain.policy import FILE, Policy, Rule, parse_policy
+from models.domain.policy import FILE, Outcome, Policy, Rule, parse_policy
 
 FACTS = frozenset(
     {
@@ -44,6 +45,7 @@ def parse_new_policy(source: str) -> Policy:
         InvalidInput: `policy_invalid`; the message says on which line what is wrong.
     """
     policy = parse_policy(source)
+    _require_effects(source, policy)
     for where, name, what, known in _named(policy):
         if name not in known:
             near = get_close_matches(name, known, n=1)
@@ -52,6 +54,15 @@ def parse_new_policy(source: str) -> Policy:
             told = f"{FILE}: line {line}: no {what} is called `{name}` ({hint})"
             raise InvalidInput("policy_invalid", told, line=line)
     return policy
+
+
+def _require_effects(source: str, policy: Policy) -> None:
+    """Refuse a rule that only gives a risk which whatever it is about has already."""
+    for number, rule in enumerate(policy.rules):
+        if rule.outcome is Outcome.ALLOW and rule.risk and rule.risk.rank <= rule.when.risk.rank:
+            line = line_of(source.encode(), ("rules", number, "risk"))
+            told = "the rule changes nothing, for none lowers a risk: give it a higher `risk`, an `ask` or `deny: true`"
+            raise InvalidInput("policy_invalid", f"{FILE}: line {line}: {told}", line=line)
 
 
 def require_known(facts: Collection[str], policy: Policy) -> None:

@@ -139,7 +139,9 @@ async def _lock_owner(session: AsyncSession, workspace_id: str, name: str) -> Pr
     """Hold a principal as it is, so that its end and a new key of it do not miss each other."""
     owner = await _lock_principal(session, workspace_id, name)
     if owner is None or owner.deactivated_at is not None:
-        raise Conflict("principal_deactivated", f"{name!r} was deactivated, and gets no keys")
+        is_human = owner is not None and owner.kind == Kind.HUMAN
+        back = f"`mission-control member set {name} ROLE` brings them back first" if is_human else "take another name"
+        raise Conflict("principal_deactivated", f"{name!r} was deactivated, and gets no keys: {back}")
     if owner.kind == Kind.AGENT:
         stopped = select(AgentRow.agent_id).where(
             AgentRow.workspace_id == workspace_id, AgentRow.name == name, AgentRow.status == AgentStatus.STOPPED.value

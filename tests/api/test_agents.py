@@ -104,7 +104,9 @@ class TestHold:
         await shut_out(agent)
         assert (await api.get(place)).json()["data"]["registration"] == "deactivated"
         assert (await api.get("/api/v1/principals/probe")).json()["data"]["deactivated_at"] is not None
-        assert refusal(await api.post("/api/v1/keys", json={"principal": "probe"})) == (409, "principal_deactivated")
+        renewed = await api.post("/api/v1/keys", json={"principal": "probe"})
+        assert refusal(renewed) == (409, "principal_deactivated")
+        assert renewed.json()["error"]["message"].endswith("gets no keys: take another name")
         assert refusal(await client(None).post("/api/v1/agents", json=PROBE | {"workspace": team.workspace_id})) == (
             409,
             "principal_exists",

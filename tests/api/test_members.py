@@ -58,6 +58,9 @@ class TestMembers:
         await api.put(f"{members}/olga", json={"role": "operator"})
         olga = await key_for(api, client, "olga")
         assert (await api.delete(f"{members}/olga")).status_code == 200
+        renewed = await api.post("/api/v1/keys", json={"principal": "olga"})
+        assert refusal(renewed) == (409, "principal_deactivated")
+        assert "`mission-control member set olga ROLE` brings them back" in renewed.json()["error"]["message"]
         assert (await olga.get("/api/v1/missions")).status_code == 401
         assert "olga" not in (await api.get(members)).text
         assert "olga" in (await api.get("/api/v1/principals")).text

@@ -69,3 +69,37 @@ async def test_an_export_steers_no_terminal(lines: list[str], tmp_path: Path) ->
     refused = verified(tmp_path, lines)
     assert refused.exit_code == 1
     assert "\x1b" not in refused.output
+
+
+async def test_lines_that_are_missing_are_told_as_such(lines: list[str], tmp_path: Path) -> None:
+    last = max(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "hidden")
+    refused = verified(tmp_path, [*lines[:last], *lines[last + 1 :]])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("leaves_changed: a checkpoint signs 28 leaves, and ")
+    assert "lines are missing, moved or added; export again" in refused.stderr
+
+
+async def test_what_lies_hidden_is_never_less_than_nothing(lines: list[str], tmp_path: Path) -> None:
+    first = next(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "row")
+    refused = verified(tmp_path, lines[: first + 1], "--json")
+    assert (refused.exit_code, json.loads(refused.stdout)["hidden"]) == (1, 0)
+
+
+async def test_a_key_of_another_time_is_thought_of(lines: list[str], tmp_path: Path) -> None:
+    newer = new_key(tmp_path, "newer")
+    other = tmp_path / "other.pub"
+    other.write_text(newer.public_openssh)
+    export = tmp_path / "log.jsonl"
+    export.write_text("\n".join(lines) + "\n")
+    refused = CliRunner().invoke(app, ["verify", str(export), "--key", str(other)])
+    assert refused.exit_code == 1
+    assert "may have been rotated: give all `signing_keys` that `GET /status` lists" in refused.stderr
+
+
+async def test_blank_lines_count_only_where_lines_are_missed(lines: list[str], tmp_path: Path) -> None:
+    assert verified(tmp_path, [*lines, "", " \r", ""]).exit_code == 0
+    assert verified(tmp_path, [*lines, "", "{}"]).exit_code == 1
+    between = verified(tmp_path, [*lines[:3], "", *lines[3:]])
+    assert between.exit_code == 1
+    assert between.stderr.startswith("malformed: line 4, after ")
+    assert between.stderr.endswith(" rows, is empty\n")

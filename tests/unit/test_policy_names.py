@@ -29,5 +29,30 @@ def test_a_misspelled_name_is_refused_with_its_line(source: str, line: int, said
     assert parse_policy(source), "a version that is kept already is still read"
 
 
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        ("risk: GREEN", 4),
+        ("risk: GREEN, when: {action: x}", 4),
+        ("risk: YELLOW, when: {risk: YELLOW}", 4),
+        ("risk: YELLOW, when: {risk: RED}", 4),
+    ],
+)
+def test_a_rule_that_changes_nothing_is_refused_with_its_line(rule: str, line: int) -> None:
+    source = f"rules:\n  - {{rule: q, because: b, deny: true}}\n  - {{rule: r, because: b,\n     {rule}}}\n"
+    with pytest.raises(InvalidInput, match="the rule changes nothing") as refused:
+        parse_new_policy(source)
+    assert (refused.value.code, refused.value.details["line"]) == ("policy_invalid", line)
+    assert parse_policy(source), "a version that is kept already is still read"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["risk: YELLOW", "risk: RED, when: {risk: YELLOW}", "risk: GREEN, ask: {}", "risk: GREEN, deny: true", "ask: {}"],
+)
+def test_a_rule_that_may_change_something_is_taken(rule: str) -> None:
+    assert parse_new_policy(f"rules:\n  - {{rule: r, because: b, {rule}}}\n").rules
+
+
 def test_the_first_policy_names_what_there_is() -> None:
     assert parse_new_policy(SOURCE) == FIRST

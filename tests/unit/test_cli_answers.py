@@ -1,0 +1,169 @@
+"""What commands print of the API's answers, and how they name what was typed."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+
+Json = dict[str, Any]
+MISSION: Json = {
+    "mission_id": "m1",
+    "status": "open",
+    "paused": False,
+    "blocked": None,
+    "outcome": None,
+    "severity": "medium",
+    "workspace": {"repo_path": "/r", "working_branch": "main"},
+    "context": {},
+    "acceptance_criteria": {},
+    "remediation_history": [],
+    "symptoms": [],
+    "created_at": "2026-01-10T10:00:00Z",
+    "links": {"evidence": "/e"},
+}
+QUESTION: Json = {
+    "decision_id": "d1",
+    "mission_id": None,
+    "kind": "registration",
+    "status": "pending",
+    "risk": "YELLOW",
+    "terms": {"requesters": ["olga", "probe"]},
+    "requested_at": "2026-01-10T10:00:00Z",
+    "expires_at": None,
+    "reasons": ["an agent asks to be let in"],
+}
+
+
+class Api:
+    """Gives the answers of a test, each as often as it stands there and the last one for ever; notes what is sent."""
+
+    def __init__(self, *answers: Json, status: int = 200) -> None:
+        self.left, self.status = list(answers), status
+        self.asked: list[tuple[str, Json]] = []
+
+    def answer(self, path: str, body: Json) -> bytes:
+        """Take a request."""
+        self.asked.append((path, body))
+        found = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        return json.dumps({"data": found} if self.status == 200 else {"error": found}).encode()
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Answer; at this URL."""
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers["Content-Length"] or 0)
+                found = api.answer(self.path, json.loads(self.rfile.read(length) or b"{}"))
+                self.send_response(api.status)
+                self.end_headers()
+                self.wfile.write(found)
+
+            do_POST = do_PATCH = do_GET
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: what the command says on standard error is looked at."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    def run(self, *words: str) -> Result:
+        """Run a command against it."""
+        with self.serving() as url:
+            return CliRunner().invoke(app, [*words, "--url", url, "--api-key", "k"])
+
+
+def refusing(message: str) -> Api:
+    return Api({"code": "invalid_input", "message": message, "requestId": "r"}, status=422)
+
+
+def test_a_list_of_questions_says_what_is_asked_by_whom_and_until_when() -> None:
+    printed = Api({"items": [QUESTION, QUESTION | {"expires_at": "2026-01-11T10:00:00Z"}]}).run("decision", "list")
+    head, first, second = printed.stdout.splitlines()
+    assert head.split() == ["decision", "mission", "kind", "status", "risk", "by", "expires", "reasons"]
+    assert "registration  pending  YELLOW  olga, probe  never" in first
+    assert "2026-01-1" in second
+
+
+class TestStarting:
+    """A mission that was started is shown as it is then."""
+
+    words = ("mission", "execute", "m1")
+
+    def test_it_runs(self) -> None:
+        printed = Api({}, MISSION, MISSION, MISSION | {"status": "in_progress"}).run(*self.words).stdout
+        assert "in_progress" in printed
+        assert "it runs; `mission watch m1` follows it" in printed
+
+    def test_what_is_filed_and_started_is_told_alike(self) -> None:
+        api = Api(MISSION, {}, MISSION | {"status": "in_progress"})
+        ended = api.run("mission", "create", "--repo", "r", "--symptom", "s", "--ref", "fix", "--execute")
+        assert [path.removeprefix("/api/v1/missions") for path, _ in api.asked] == ["", "/m1/execute", "/m1"]
+        assert "in_progress" in ended.stdout
+        assert "it runs; `mission watch m1` follows it" in ended.stdout
+
+    def test_it_is_held(self) -> None:
+        printed = Api({}, MISSION | {"paused": True, "blocked": "the cap is spent"}).run(*self.words).stdout
+        assert "the cap is spent" in printed
+        assert "mission watch" not in printed
+
+    def test_it_has_ended_already(self) -> None:
+        printed = Api({}, MISSION | {"status": "escalated", "outcome": "failed"}).run(*self.words).stdout
+        assert "mission watch" not in printed
+
+    def test_no_worker_takes_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("cli.missions.TAKEN_UP_SECONDS", 0.2)
+        assert "it waits for a worker; `mission watch m1` follows it" in Api({}, MISSION).run(*self.words).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "shown"),
+    [
+        (("decision", "deny", "d", "--reason", ""), "body.explanation: too short", "--reason: too short"),
+        (("agent", "reject", "a", "--reason", ""), "body.explanation: too short", "--reason: too short"),
+        (("budget", "set", "run", "level", "x", "--usd", "x"), "body.cap_usd: no number", "--usd: no number"),
+        (("cost", "--by", "x"), "query.group_by: no such", "--by: no such"),
+        (("decision", "list", "--risk", "x"), "query.risk: no such", "risk: no such"),
+        (("mission", "note", "m", "x"), "body.a[0].b: x; body.c: y; and 2 more", "a[0].b: x; c: y; and 2 more"),
+        (("mission", "note", "m", "x"), "body: give either", "give either"),
+    ],
+)
+def test_what_is_refused_is_named_as_it_was_typed(words: tuple[str, ...], said: str, shown: str) -> None:
+    refused = refusing(said).run(*words)
+    assert (refused.exit_code, refused.stderr.splitlines()[0]) == (1, f"invalid_input: {shown}")
+
+
+class TestPolicy:
+    """The text of the policy."""
+
+    def test_shown_is_the_file_as_it_stands(self) -> None:
+        shown = Api({"version": 3, "created_by": "olga", "source": "rules: []"}).run("policy", "show")
+        assert (shown.stdout, shown.stderr) == ("rules: []", "# version 3, by olga\n")
+
+    def test_a_kept_version_is_tried_by_its_number(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("2").write_text("rules: []")
+        for given, sent in (("3", {"version": 3}), ("2", {"source": "rules: []"}), ("./2", {"source": "rules: []"})):
+            api = Api({"judged": 0, "changed": 0})
+            assert api.run("policy", "try", given).exit_code == 0
+            assert api.asked == [("/api/v1/policy/try", sent | {"limit": 1000})]
+
+    @pytest.mark.parametrize("verb", ["create", "try"])
+    def test_an_empty_file_is_told_as_such(self, tmp_path: Path, verb: str) -> None:
+        file = tmp_path / "mine.yaml"
+        file.write_text("\n")
+        api = Api({})
+        refused = api.run("policy", verb, str(file))
+        assert (refused.exit_code, api.asked) == (2, [])
+        assert "is empty" in " ".join(refused.stderr.replace("│", " ").split())
