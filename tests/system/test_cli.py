@@ -245,10 +245,11 @@ class TestPolicy:
     """The law as its admin meets it."""
 
     def test_shown_tried_kept_and_put_in_force(self, cli: Cli, merged: tuple[str, str], tmp_path: Path) -> None:
-        first = cli("policy", "show").stdout
-        assert "# version 1, by first-start" in first
+        shown = cli("policy", "show")
+        first = shown.stdout
+        assert "# version 1, by first-start" in shown.stderr
         source = json.loads(cli("policy", "show", "--json").stdout)["source"]
-        assert first.endswith(source)
+        assert first == source
         stricter = tmp_path / "stricter.yaml"
         stricter.write_text(source.replace("rules:\n", f"rules:\n{ALWAYS}", 1))
         tried = cli("policy", "try", str(stricter))
