@@ -228,6 +228,17 @@ def test_the_table_lists_every_route_once() -> None:
     assert sorted((row.method, row.path) for row in ROWS) == existing
 
 
+def test_what_the_lower_roles_may_is_what_the_docs_say() -> None:
+    """`docs/governance.md`, the table of roles."""
+    may = {letter: {f"{row.method} {row.path}" for row in ROWS if row.serves(letter)} for letter in ROLES}
+    reads = {f"{row.method} {row.path}" for row in ROWS if row.method == "GET"}
+    hidden = {"GET /keys", "GET /keys/{key_id}", "GET /audit/export", "GET /audit/verify"}
+    assert reads - may["B"] - {"GET /queue/next"} == hidden
+    assert may["M"] - may["B"] == {"POST /memory"}
+    assert hidden & (may["O"] - may["M"]) == {"GET /audit/verify"}
+    assert "POST /workspaces" in may["B"]
+
+
 @pytest.fixture
 async def ours(client: Caller, team: Team, db: Database, repo: Repo, service_key: ServiceKey) -> dict[str, str]:
     """One of everything in the caller's own workspace."""
