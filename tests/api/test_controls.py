@@ -18,19 +18,21 @@ from tests.fixtures.instant_ports import InstantPorts
 from tests.fixtures.missions import DIFF, refusal, repo
 from tests.fixtures.stages import service_key
 from tests.fixtures.steering import Mission, ended, in_tests, mission, ports, ready, say, settings, when
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import eventually, until
 
 __all__ = ["mission", "ports", "repo", "service_key", "settings"]
 
 
 async def question(api: httpx2.AsyncClient, mission: Mission) -> dict[str, Any]:
     """What the mission asks, as soon as it does."""
-    while True:
-        pending = (await api.get(f"{mission['links']['decisions']}&status=pending")).json()["data"]["items"]
-        if pending:
-            asked: dict[str, Any] = pending[0]
-            return asked
-        await asyncio.sleep(0.05)
+
+    async def asked() -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = (await api.get(f"{mission['links']['decisions']}&status=pending")).json()["data"][
+            "items"
+        ]
+        return items
+
+    return (await eventually(asked, pause=0.05))[0]
 
 
 class TestSteer:
@@ -187,9 +189,9 @@ class TestApproval:
 
 
 async def test_status_sees_the_worker(api: httpx2.AsyncClient, ports: InstantPorts) -> None:
-    while True:
-        found = (await api.get("/api/v1/status")).json()["data"]
-        if found["overall_health"] == "healthy":
-            break
-        await asyncio.sleep(0.1)
+    async def healthy() -> dict[str, Any] | None:
+        found: dict[str, Any] = (await api.get("/api/v1/status")).json()["data"]
+        return found if found["overall_health"] == "healthy" else None
+
+    found = await eventually(healthy, pause=0.1)
     assert {part["state"] for part in found["subsystems"]} == {"healthy"}
