@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
@@ -13,10 +14,10 @@ from sqlmodel import col, select
 
 from models.configuration import load_first_policy
 from models.domain.canonical import canonical_json, sha256_digest
-from models.domain.errors import NotFound
 from models.domain.events import EventType, Subject
 from models.domain.names import FIRST_START
 from models.domain.policy import Act, Policy, Verdict, assess, parse_policy
+from models.domain.refusals import missing
 from models.schemas.pagination import PageRequest
 from models.store import events, lists
 from models.store.database import within
@@ -42,7 +43,7 @@ class PolicyBook:
     def __init__(self, config_dir: Path) -> None:
         self._config_dir = config_dir
         self._known: dict[str, InForce] = {}
-        self._reading = asyncio.Lock()
+        self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def in_force(self, session: AsyncSession, workspace_id: str) -> InForce:
         """Read which version is in force now; a workspace that has none yet gets its first from `config/`.
@@ -55,7 +56,8 @@ class PolicyBook:
             await _seed(session, workspace_id, await asyncio.to_thread(load_first_policy, self._config_dir))
             row = await active(session, workspace_id)
         assert row is not None  # noqa: S101  # seeded just now, by us or by another
-        async with self._reading:  # a crowd that asks after an activation reads it once
+        # A crowd that asks after an activation reads it once; other workspaces do not wait for it.
+        async with self._reading.setdefault(workspace_id, asyncio.Lock()):
             known = self._known.get(workspace_id)
             return known if known and known.version == row.version else await self._keep(row)
 
@@ -107,7 +109,7 @@ async def require(session: AsyncSession, workspace_id: str, version: int) -> Pol
     """Read a version that must be there."""
     found = await session.get(PolicyVersion, (workspace_id, version))
     if found is None:
-        raise NotFound("policy_version_not_found", f"there is no version {version} of the policy")
+        raise missing("version of the policy", version)
     return found
 
 

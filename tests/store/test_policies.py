@@ -1,6 +1,7 @@
 """Policies in Postgres: versions that nobody changes, and verdicts that name the one in force."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import psycopg
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.actions import MERGE
 from models.domain.errors import Unavailable
-from models.domain.policy import Act, Context, Outcome
+from models.domain.policy import Act, Context, Outcome, Policy, parse_policy
 from models.settings import Settings
 from models.store import policies
 from models.store.connections import plain
@@ -20,6 +21,7 @@ from models.store.events import Actor
 from models.store.policies import PolicyBook
 from tests.fixtures.api import Team
 from tests.fixtures.policies import WORKER
+from tests.fixtures.waiting import until
 
 ANNA = Actor("anna", "request-1")
 ACT = Act(action=MERGE, principal=WORKER, context=Context(facts={"ci_files": ("ci.yml",)}))
@@ -88,6 +90,31 @@ async def test_two_at_once_begin_with_one_first_version(db: Database, team: Team
             return (await PolicyBook(settings.config_dir).in_force(session, team.workspace_id)).version
 
     assert await asyncio.gather(*(one(number) for number in range(8))) == [1] * 8
+
+
+async def test_a_long_policy_holds_up_its_own_workspace_alone(
+    db: Database, team: Team, other_team: Team, book: PolicyBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reading is held here for as long as the test likes."""
+    await judge(db, team, book)
+    await replace(db, team)
+    begun, read = threading.Event(), threading.Event()
+
+    def slowly(source: str) -> Policy:
+        if source == FROZEN:
+            begun.set()
+            assert read.wait(20)
+        return parse_policy(source)
+
+    monkeypatch.setattr(policies, "parse_policy", slowly)
+    held = asyncio.create_task(judge(db, team, book, "held"))
+    try:
+        await until(begun.is_set)
+        assert await asyncio.wait_for(judge(db, other_team, book), 10) == (Outcome.ASK, 1)
+        assert not held.done()
+    finally:
+        read.set()
+    assert await held == (Outcome.DENY, 2)
 
 
 async def test_two_at_once_make_two_versions(db: Database, team: Team, book: PolicyBook) -> None:
