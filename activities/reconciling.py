@@ -52,7 +52,8 @@ T = TypeVar("T")
 RECONCILER = "reconciler"
 RUNNING_MISSIONS = "WorkflowType = 'CodingPipelineWorkflow' AND ExecutionStatus = 'Running'"
 AT_ONCE = 200
-"""Decisions that one pass reminds of or expires, alerts that it ends: their events fit into one short transaction."""
+"""Of one kind in one pass: decisions that it reminds of or expires and alerts that it ends, whose events fit into one
+short transaction, and whatever it takes back, releases or ends one by one."""
 
 
 @dataclass(frozen=True)
@@ -160,24 +161,26 @@ class ReconcileActivities:
                 with parts.one(part.__name__):
                     async with self._db.system() as session:
                         await part(session)
-            await self._each(parts, ledger.overdue, self._release)
-            await self._each(parts, runs.orphans, self._end_run)
-            await self._each(parts, budgets.asked_of_ended, self._close_run)
-            await self._each(parts, budgets.asked_of_open, self._withdraw)
-            await self._each(parts, governance.asked_of_ended, self._withdraw)
+            await self._each(parts, "release_overdue", ledger.overdue, self._release)
+            await self._each(parts, "end_orphans", runs.orphans, self._end_run)
+            await self._each(parts, "take_back_of_ended_runs", budgets.asked_of_ended, self._close_run)
+            await self._each(parts, "take_back_of_open_limits", budgets.asked_of_open, self._withdraw)
+            await self._each(parts, "take_back_of_closed_missions", governance.asked_of_ended, self._withdraw)
         parts.require_all()
 
     async def _each(
         self,
         parts: Parts,
-        find: Callable[[AsyncSession], Awaitable[Sequence[T]]],
+        name: str,
+        find: Callable[[AsyncSession, int], Awaitable[Sequence[T]]],
         do: Callable[[T], Awaitable[object]],
     ) -> None:
-        with parts.one(find.__name__):
+        """Do a part that is one thing for each that is found, so many in one pass; each fails alone."""
+        with parts.one(name):
             async with self._db.system() as session:
-                found = await find(session)
+                found = await find(session, AT_ONCE)
             for one in found:
-                with parts.one(do.__name__, one):
+                with parts.one(name, one):
                     await do(one)
 
     async def _release(self, place: Place) -> None:

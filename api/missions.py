@@ -1,4 +1,4 @@
-"""What the routes of one mission share: finding it, and who may act for it."""
+"""What the routes of one mission share: finding it, who may act for it, and its start."""
 
 import asyncio
 from typing import Annotated
@@ -9,11 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
 from api.deps import Db
+from api.gateway import Gateway
+from models.contracts.pipeline import PipelineInput
 from models.domain.actions import START
 from models.domain.errors import NotPermitted
 from models.domain.patches import inspect_patch
 from models.domain.policy import Act, Context, Outcome, Verdict
 from models.domain.principals import Kind
+from models.domain.states import Severity
 from models.schemas.missions import CandidateCreate
 from models.store import agents, missions, queue, trust
 from models.store.candidates import NewCandidate
@@ -66,6 +69,23 @@ async def require_start(mission: Mission, call: Call, db: Database, book: Policy
         raise NotPermitted(verdict.refusal, f"{told}: {'; '.join(verdict.reasons)}")
     await queue.require_budget(db, call.workspace_id, call.principal.name)
     await require_access(mission, call, db)
+
+
+async def begin(mission: Mission, call: Call, db: Database, gateway: Gateway, *, is_repeated: bool) -> str:
+    """Start a mission's workflow, which is told of before and after; its run id."""
+    async with db.workspace(call.workspace_id) as session:
+        await missions.require_ready(session, mission)
+        await missions.note_execute(session, mission, call.actor)
+    package = PipelineInput(
+        workspace_id=call.workspace_id,
+        mission_id=mission.mission_id,
+        started_by=call.actor.name,
+        correlation_id=call.request_id,
+    )
+    run_id = await gateway.start(package, Severity(mission.severity), is_repeated=is_repeated)
+    async with db.workspace(call.workspace_id) as session:
+        await missions.note_start(session, call.workspace_id, mission.mission_id, run_id)
+    return run_id
 
 
 async def _judged(session: AsyncSession, mission: Mission, call: Call, book: PolicyBook) -> Verdict:

@@ -25,8 +25,8 @@ from api.routing import router
 from api.services import services
 from api.views import agent_view, agent_views
 from models.contracts.missions import Named
-from models.domain.agents import AgentStatus, Registration, Verb, require_no_new_roles
-from models.domain.errors import InvalidInput, NotFound, NotPermitted
+from models.domain.agents import AgentStatus, Registration, Verb, require_may_change
+from models.domain.errors import NotFound, NotPermitted
 from models.domain.names import STRANGERS
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
@@ -108,12 +108,9 @@ async def change_agent(
     async def apply(session: AsyncSession) -> AgentView:
         known = await _own(session, call, agent, for_update=not call.principal.is_admin)
         own, values = change.caps, change.model_dump(exclude_none=True, exclude=set(CAPS.values()), mode="json")
-        if (change.level or own or change.tools is not None) and not call.principal.is_admin:
-            raise NotPermitted("admins_only", "an agent sets neither its own level, tools nor caps: ask an admin")
-        if not call.principal.is_admin:
-            require_no_new_roles(known.capabilities, change.capabilities or ())
-        if not values and not own:
-            raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(AgentChange.model_fields)}")
+        said = [*values, *(CAPS[scope] for scope in own)]
+        by_admin = call.principal.is_admin
+        require_may_change(known.capabilities, said, change.capabilities or (), by_admin=by_admin)
         changed = await agents.change(session, known, values, call.actor) if values else known
         if change.level or own:
             await caps.change_agent(session, changed, change.level, own, call.actor)

@@ -13,7 +13,7 @@ from api.routing import router
 from api.views import page_of
 from models.contracts.missions import Named
 from models.domain.budgets import Key, Owner, Scope
-from models.domain.errors import NotFound
+from models.domain.refusals import missing
 from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitChange, LimitSet, LimitView, Sum
 from models.schemas.envelope import Page, Success
 from models.schemas.names import TicketName
@@ -97,7 +97,7 @@ async def sum_costs(
 ) -> Success[Costs]:
     """Sum up what was paid; every grouping comes to the same total."""
     if workspace_id not in (None, call.workspace_id):
-        raise NotFound("workspace_not_found", f"there is no workspace {workspace_id!r}")
+        raise missing("workspace", workspace_id)
     filters = {
         "agent_id": agent_id,
         "ticket_id": ticket_id,

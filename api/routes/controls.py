@@ -8,13 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
 from api.deps import AppSettings, Assignee, Db, OnlyOnce, Operator, Policies, Workflows
-from api.missions import ThisMission, require_assigned, require_start
+from api.missions import ThisMission, begin, require_assigned, require_start
 from api.routing import router
 from api.views import mission_links
 from models.contracts.controls import CancelCommand, Command, ControlAnswer, Note
-from models.contracts.pipeline import PipelineInput
 from models.domain.stages import StageName
-from models.domain.states import Severity
 from models.schemas.envelope import Success
 from models.schemas.missions import MissionCancel, MissionCommand, MissionExecute, MissionNote, MissionStarted
 from models.store import missions
@@ -45,25 +43,12 @@ async def execute_mission(
     require_assigned(mission, call)
 
     async def start(_: str) -> MissionStarted:
-        if not (once.is_repeated and mission.run_id):  # else we died after the start, and before its answer
-            await begin()
-        links = mission_links(call.workspace_id, mission.mission_id, mission.run_id, settings)
-        return MissionStarted(mission_id=mission.mission_id, run_id=mission.run_id or "", links=links)
-
-    async def begin() -> None:
-        await require_start(mission, call, db, book)
-        async with db.workspace(call.workspace_id) as session:
-            await missions.require_ready(session, mission)
-            await missions.note_execute(session, mission, call.actor)
-        package = PipelineInput(
-            workspace_id=call.workspace_id,
-            mission_id=mission.mission_id,
-            started_by=call.actor.name,
-            correlation_id=call.request_id,
-        )
-        mission.run_id = await gateway.start(package, Severity(mission.severity), is_repeated=once.is_repeated)
-        async with db.workspace(call.workspace_id) as session:
-            await missions.note_start(session, call.workspace_id, mission.mission_id, mission.run_id)
+        run_id = once.is_repeated and mission.run_id  # we died after the start, and before its answer
+        if not run_id:
+            await require_start(mission, call, db, book)
+            run_id = await begin(mission, call, db, gateway, is_repeated=once.is_repeated)
+        links = mission_links(call.workspace_id, mission.mission_id, run_id, settings)
+        return MissionStarted(mission_id=mission.mission_id, run_id=run_id, links=links)
 
     return await once.command(start)
 

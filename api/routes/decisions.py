@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import Depends, Response
@@ -14,6 +13,7 @@ from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader, Workflow
 from api.gateway import Gateway
 from api.routing import router
 from models.domain.canonical import digest_of
+from models.domain.decisions import cost_so_far
 from models.domain.errors import MissionControlError
 from models.domain.policy import Risk
 from models.domain.policy_names import DecisionKind
@@ -125,12 +125,7 @@ async def _views(session: AsyncSession, workspace_id: str, found: Sequence[Decis
 def _view(decision: Decision, spent: Mapping[str, Any]) -> DecisionView:
     view = DecisionView.model_validate(decision)
     view.digest = digest_of({"question": decision.question, "binding": decision.binding})
-    if decision.kind in (budgets.KIND, TOOL_ACTION):
-        spent = {name: decision.question[f"settled_{name}"] for name in CostSoFar.model_fields}
-    elif spent or "usd" in decision.question:  # what hosts work is settled in the end: of that, what it was when asked
-        own = decision.question.get("usd", spent.get("own_usd", 0))
-        spent = {"usd": spent.get("usd", 0) + Decimal(own), "tokens": spent.get("tokens", 0)}
-    view.cost_so_far = CostSoFar.model_validate(spent)
+    view.cost_so_far = CostSoFar.model_validate(cost_so_far(decision.question, spent))
     view.links["self"] = links.decision(decision.decision_id)
     if decision.kind == TOOL_ACTION:
         view.links["tool_call"] = links.tool_call(decision.binding["run_id"], decision.binding["number"])

@@ -11,7 +11,7 @@ from api.deps import AnyWriter, Db, Newest, OnlyOnce, Operator, Policies, Reader
 from api.missions import require_access, require_assigned
 from api.routing import router
 from api.views import page_of
-from models.domain.memory import NoteKind, NoteState, scoped
+from models.domain.memory import NoteKind, NoteState, scope_of, scoped
 from models.schemas.envelope import Page, Success
 from models.schemas.memory import MemoryCreate, MemorySummary, MemoryView
 from models.store import memory, missions
@@ -27,7 +27,8 @@ async def write_memory(new: MemoryCreate, call: AnyWriter, once: OnlyOnce, db: D
     mission, memory_id = await _meant(new.mission_id, call, db), f"memory_{token_hex(8)}"
     async with db.workspace(call.workspace_id) as session:
         judged, law = await memory.judge(session, memory_id, mission, call.principal, book)
-    verdict = scoped(judged, memory.scope_of(mission, call.principal))  # what was judged is kept all the same
+    scope = scope_of(mission.trust_requirements if mission else {}, call.principal)
+    verdict = scoped(judged, scope)  # what was judged is kept all the same
     resolvers = law.policy.resolvers(memory.KIND)
 
     async def write(session: AsyncSession) -> MemoryView:

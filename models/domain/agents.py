@@ -1,9 +1,9 @@
 """How an agent comes to be one, what holds it, and when its silence is told (requirements 4.5, 4.6, 5.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import IntEnum, StrEnum
 
-from models.domain.errors import Conflict, IllegalTransition, NotPermitted
+from models.domain.errors import Conflict, IllegalTransition, InvalidInput, NotPermitted
 from models.domain.roles import roles_of
 from models.domain.states import require_transition
 
@@ -109,6 +109,59 @@ def require_latitude(name: str, status: AgentStatus | None, wanted: Latitude) ->
         to = _RESUMES_AS.get(status, AgentStatus.ACTIVE)
         who = "an admin" if (status, to) in ADMINS_ONLY else "an operator or admin"
         raise Conflict("agent_not_active", f"{name!r} is {status.value}: {who} must resume it first")
+
+
+def require_approved(name: str, registration: str) -> None:
+    """Refuse to go on with an agent that may not act, yet or any more.
+
+    Raises:
+        Conflict: `agent_not_approved`.
+    """
+    if registration != Registration.APPROVED:
+        helps = _HELPS[Registration(registration)].format(name)
+        raise Conflict("agent_not_approved", f"the registration of {name!r} is {registration}: {helps}")
+
+
+_HELPS = {
+    Registration.PENDING: "an admin approves it (`POST /agents/{}/approve`)",
+    Registration.REJECTED: "it may register again (`POST /agents`)",
+    Registration.DEACTIVATED: "it acts no more; register another agent, of another name (`POST /agents`)",
+}
+
+
+def require_at_work(name: str, agent_id: str, registration: str, status: str | None, *, is_fresh: bool) -> None:
+    """Tell an agent why it is offered no work, where that is because of how it stands itself.
+
+    Raises:
+        Conflict: `agent_not_approved`, `agent_not_active`, `agent_stale`.
+    """
+    require_approved(name, registration)
+    if status != AgentStatus.ACTIVE:
+        raise Conflict("agent_not_active", f"{name!r} is {status}; only active agents are offered work")
+    if not is_fresh:
+        hint = f"send `POST /agents/{agent_id}/heartbeat` more often than every {STALE_SECONDS} seconds"
+        raise Conflict("agent_stale", f"{name!r} was not heard of, and is offered no work: {hint}")
+
+
+OWN, OF_ADMINS = ("endpoint", "capabilities"), ("level", "tools", "daily_cap_usd", "run_cap_usd")
+"""What an agent may change of itself, and what only admins change of one."""
+
+
+def require_may_change(
+    had: Iterable[str], changed: Collection[str], capabilities: Iterable[str], *, by_admin: bool
+) -> None:
+    """Refuse a change of nothing, and an agent's own of what is for admins, as are capabilities beyond what it `had`.
+
+    Raises:
+        InvalidInput: `nothing_to_change`.
+        NotPermitted: `admins_only`.
+    """
+    if not changed:
+        raise InvalidInput("nothing_to_change", f"say what to change: {', '.join((*OWN, *OF_ADMINS))}")
+    if not by_admin and not set(OF_ADMINS).isdisjoint(changed):
+        raise NotPermitted("admins_only", "an agent sets neither its own level, tools nor caps: ask an admin")
+    if not by_admin:
+        require_no_new_roles(had, capabilities)
 
 
 def require_no_new_roles(had: Iterable[str], wanted: Iterable[str]) -> None:

@@ -1,6 +1,8 @@
 """On which terms a question may be answered: by whom, by how many, and never by who asked (V-23)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +17,20 @@ def people(names: Collection[str]) -> frozenset[str]:
     A visitor's `<home>/<name>` and a member's `<name>` count as one: whoever makes a workspace is both.
     """
     return frozenset(name.rpartition("/")[2] for name in names)
+
+
+def cost_so_far(question: Mapping[str, Any], spent: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what the subject of a question has cost, in dollars (`usd`) and `tokens`: nothing where nobody counts that.
+
+    A question about a run tells what was settled when it was put. `spent` is what the mission that it is about has paid
+    by now; what hosts work for one is settled in its end, and so is told as it was when the question was put.
+    """
+    if "settled_usd" in question:
+        return {name: question[f"settled_{name}"] for name in ("usd", "tokens")}
+    if not spent and "usd" not in question:
+        return {}
+    own = question.get("usd", spent.get("own_usd", 0))
+    return {"usd": spent.get("usd", 0) + Decimal(own), "tokens": spent.get("tokens", 0)}
 
 
 class Terms(BaseModel):

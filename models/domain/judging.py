@@ -19,11 +19,11 @@ from collections.abc import Collection, Iterable, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.testing import Outcome, Source, TestReport, bad, leftovers, normal_id, worst
+from models.domain.wording import SHOWN, some
 
 MAX_NAMED = 1000
 """Tests that a verdict names of one kind: it is kept with the stage, and the reports in evidence hold all."""
 
-_SHOWN, _SHOWN_OF_ID = 10, 200
 _EMPTY: Counter[Outcome] = Counter()
 
 
@@ -268,8 +268,8 @@ def _proves(then: Counter[Outcome], now: Counter[Outcome]) -> bool:
 
 def _unresolved(name: str, ids: Sequence[str], variants: Sequence[str]) -> str:
     if ids:
-        return f"must-pass test {name!r} is ambiguous at the patch: it may be {_choices(ids)}"
-    hint = f"; there are {_choices(variants)}: name them with their parameters" if variants else ""
+        return f"must-pass test {name!r} is ambiguous at the patch: it may be {some(ids, 'others')}"
+    hint = f"; there are {some(variants, 'others')}: name them with their parameters" if variants else ""
     return f"must-pass test {name!r} is absent at the patch{hint}"
 
 
@@ -290,8 +290,8 @@ def _alike(behind: Sequence[tuple[str, str]], start: str) -> list[str]:
     found: list[str] = []
     for low, high in ((start, start + "\0"), (start + ".", start + "0"), (start + ":", start + ";")):  # `/` follows `.`
         first, end = bisect_left(behind, (low,)), bisect_left(behind, (high,))
-        found += [id for _, id in behind[first : min(end, first + _SHOWN + 1)]]
-    return found[: _SHOWN + 1]
+        found += [id for _, id in behind[first : min(end, first + SHOWN + 1)]]
+    return found[: SHOWN + 1]
 
 
 def _regressions(bare: TestReport, after: TestReport) -> list[Regression]:
@@ -364,17 +364,3 @@ def _settle_one(
         return None
     # The first try is known: good at the base and not at the patch, else there would be no repeat.
     return Flaky(id=name, base=f"{1 + sum(base)}/{1 + len(base)}", patch=f"{sum(patch)}/{1 + len(patch)}")
-
-
-def some(ids: Sequence[str]) -> str:
-    """Name the first few of many tests, and say how many more there are."""
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return _first(ids) + more
-
-
-def _choices(ids: Sequence[str]) -> str:
-    return _first(ids) + (" and others" if len(ids) > _SHOWN else "")
-
-
-def _first(ids: Sequence[str]) -> str:
-    return ", ".join(id if len(id) <= _SHOWN_OF_ID else id[:_SHOWN_OF_ID] + "…" for id in ids[:_SHOWN])

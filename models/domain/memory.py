@@ -1,11 +1,13 @@
 """What a workspace remembers: notes of agents and people, and what makes one count (POL-17, V-19)."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from models.domain.errors import NotPermitted, StageFailed
 from models.domain.policy import Outcome, Verdict
-from models.domain.principals import Principal, Role
+from models.domain.principals import Kind, Principal, Role
 
 MAX_BODY = 20_000
 """Characters of a note."""
@@ -44,6 +46,13 @@ NOTE_TRANSITIONS: dict[NoteState, frozenset[NoteState]] = {
     NoteState.REFUSED: frozenset(),
     NoteState.WITHDRAWN: frozenset(),
 }
+
+
+def scope_of(trust_requirements: Mapping[str, Any], by: Principal) -> WriteScope:
+    """Find what a mission, by what it requires, lets an agent write; people and services answer for what they write."""
+    if by.kind is not Kind.AGENT:
+        return WriteScope.PERSIST
+    return WriteScope(trust_requirements.get("memory_write_scope", WriteScope.PERSIST))
 
 
 def scoped(verdict: Verdict, scope: WriteScope) -> Verdict:

@@ -16,11 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from models.domain import spellings
 from models.domain.errors import InvalidInput
-from models.domain.judging import some
 from models.domain.money import Usd
 from models.domain.names import alike, environment, one_spelling
 from models.domain.plain_yaml import line_of, read_model
 from models.domain.principals import Kind, Role
+from models.domain.wording import some
 
 FILE = "policy.yaml"
 

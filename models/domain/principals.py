@@ -1,11 +1,11 @@
 """Who may call: humans by role, agents and services each gated apart (requirements section 3)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from models.domain.agents import AgentStatus
-from models.domain.errors import NotPermitted
+from models.domain.errors import Conflict, NotPermitted
 
 
 class Kind(StrEnum):
@@ -31,6 +31,26 @@ class Role(StrEnum):
 
 
 ADMINS = (Role.ADMIN, Role.PLATFORM_ADMIN)
+
+
+def leaves_admins(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether these roles of keys leave somebody who may do everything, and a platform admin where there was one."""
+    return not before or (bool(after) and (Role.PLATFORM_ADMIN not in before or Role.PLATFORM_ADMIN in after))
+
+
+def require_admins_left(keys: Sequence[tuple[str, str]], name: str, role: Role | None) -> None:
+    """Refuse what would leave a workspace without an admin, if this principal's role became that, or none.
+
+    `keys`: of those that may do everything, for good, whose each is, and its role.
+
+    Raises:
+        Conflict: `last_admin`.
+    """
+    others = [known for owner, known in keys if owner != name]
+    own = [role.value for owner, _ in keys if owner == name and role in ADMINS and role]
+    if not leaves_admins([known for _, known in keys], others + own):
+        raise Conflict("last_admin", f"{name!r} is the last with such a key; give another one the role and a key first")
+
 
 NOUNS = (
     "activity",

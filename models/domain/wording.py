@@ -1,6 +1,7 @@
 """What is said to those who write JSON or YAML, and know nothing of our Python: in their words, and briefly."""
 
 import re
+from collections.abc import Sequence
 
 from models.domain.spellings import WORDS
 
@@ -20,6 +21,16 @@ def shortened(text: str, limit: int) -> str:
         return text
     end = limit // 4
     return f"{text[: limit - end - 1]}…{text[-end:]}"
+
+
+SHOWN, _CHARS = 10, 200
+"""How many of many names are said, and how much of each."""
+
+
+def some(names: Sequence[str], others: str = "") -> str:
+    """Name the first few of many, and say how many more there are, or that there are `others`."""
+    first = ", ".join(name if len(name) <= _CHARS else f"{name[:_CHARS]}…" for name in names[:SHOWN])
+    return f"{first} and {others or f'{len(names) - SHOWN} more'}" if len(names) > SHOWN else first
 
 
 def plain(message: str) -> str:

@@ -20,14 +20,16 @@ from models.domain.agents import (
     Silence,
     Verb,
     obey,
+    require_approved,
     require_latitude,
 )
 from models.domain.alerts import AlertKind
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.names import is_agent_id
 from models.domain.policy import Level, Who
 from models.domain.principals import Kind, Principal
+from models.domain.refusals import missing
 from models.schemas.pagination import PageRequest
 from models.store import alerts, api_keys, claims, events, lists, rows
 from models.store.alerts import NewAlert
@@ -57,7 +59,7 @@ async def require_named(session: AsyncSession, workspace_id: str, name: str) -> 
     )
     locked = statement.with_for_update().execution_options(populate_existing=True)
     if (found := (await session.scalars(locked)).one_or_none()) is None:
-        raise NotFound("agent_not_found", f"there is no agent {name!r}; `GET /agents` lists them")
+        raise missing("agent", name)
     return found
 
 
@@ -75,7 +77,7 @@ async def require(session: AsyncSession, workspace_id: str, agent: str, *, for_u
         statement = statement.with_for_update().execution_options(populate_existing=True)
     found = (await session.scalars(statement)).first()
     if found is None:
-        raise NotFound("agent_not_found", f"there is no agent {agent!r}; `GET /agents` lists them")
+        raise missing("agent", agent)
     return found
 
 
@@ -139,7 +141,7 @@ async def command(
         Conflict: `agent_not_approved`.
     """
     agent = await require(session, workspace_id, name, for_update=True)
-    require_approved(agent)
+    require_approved(agent.name, agent.registration)
     before = AgentStatus(agent.status or "")
     after = obey(verb, before, by_admin=by_admin)
     if after is AgentStatus.STOPPED:
@@ -166,12 +168,6 @@ async def stop(session: AsyncSession, agent: AgentRow, actor: Actor, **states: s
     return stopped
 
 
-def require_approved(agent: AgentRow) -> None:
-    """Refuse to go on with an agent that may not act (any more)."""
-    if agent.registration != Registration.APPROVED:
-        raise Conflict("agent_not_approved", f"the registration of {agent.name!r} is {agent.registration}")
-
-
 async def require_going(session: AsyncSession, workspace_id: str, agent: str, wanted: Latitude) -> AgentRow:
     """Read an agent for whom others act, as far as it may go itself.
 
@@ -180,7 +176,7 @@ async def require_going(session: AsyncSession, workspace_id: str, agent: str, wa
         Conflict: `agent_not_approved`, `agent_not_active`.
     """
     known = await require(session, workspace_id, agent)
-    require_approved(known)
+    require_approved(known.name, known.registration)
     require_latitude(known.name, AgentStatus(known.status or ""), wanted)
     return known
 

@@ -10,8 +10,8 @@ from sqlmodel import col
 
 from models.domain.alerts import ALERT_TRANSITIONS, AlertKind, AlertStatus
 from models.domain.canonical import canonical_json
-from models.domain.errors import NotFound
 from models.domain.events import EventType, Subject
+from models.domain.refusals import missing
 from models.domain.states import require_transition
 from models.schemas.pagination import PageRequest
 from models.store import events, lists, rows
@@ -36,7 +36,7 @@ async def require(session: AsyncSession, workspace_id: str, alert_id: str, *, fo
     if for_update:
         statement = statement.with_for_update()
     if (found := (await session.scalars(statement)).one_or_none()) is None:
-        raise NotFound("alert_not_found", f"there is no alert {alert_id!r}; `GET /alerts` lists them")
+        raise missing("alert", alert_id)
     return found
 
 

@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.decisions import Terms
-from models.domain.errors import Conflict, MissionControlError, NotFound
+from models.domain.errors import Conflict, MissionControlError
 from models.domain.events import EventType
 from models.domain.principals import Principal
+from models.domain.refusals import missing
 from models.domain.states import DecisionStatus
 from models.store import budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
@@ -86,7 +87,7 @@ async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> D
     )
     found = (await session.execute(statement.with_for_update())).one_or_none()
     if found is None:
-        raise NotFound("decision_not_found", f"there is no decision {decision_id!r}")
+        raise missing("decision", decision_id)
     decision: Decision = found[0]
     if decision.status != DecisionStatus.PENDING.value or found[1]:
         raise _refusal(decision)
@@ -108,7 +109,7 @@ def _refusal(decision: Decision) -> MissionControlError:
     if status in (DecisionStatus.APPROVED, DecisionStatus.DENIED):
         return Conflict(
             "already_resolved",
-            f"{decision.resolved_by} answered first: {status.value}",
+            f"{decision.resolved_by} answered first: {status.value}; `GET /decisions?status=pending` lists the others",
             resolved_by=decision.resolved_by,
             resolved_at=decision.resolved_at and decision.resolved_at.isoformat(),
             status=status.value,

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import AgentStatus
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
-from models.domain.principals import Kind, Role
+from models.domain.principals import Kind, leaves_admins
+from models.domain.refusals import missing
 from models.schemas.keys import KeyCreate
 from models.schemas.pagination import PageRequest
 from models.store import events, keys, lists, rows
@@ -50,7 +51,7 @@ async def require(session: AsyncSession, workspace_id: str, key_id: str, *, for_
         ApiKey, (workspace_id, key_id), with_for_update=for_update or None, populate_existing=for_update
     )
     if found is None:
-        raise NotFound("key_not_found", f"there is no key {key_id!r}")
+        raise missing("key", key_id)
     return found
 
 
@@ -167,11 +168,6 @@ async def lock_admins(session: AsyncSession, workspace_id: str) -> Sequence[ApiK
     """Find the keys that may do everything, for good. They are locked: of two that are ended at once, one waits."""
     statement = select(ApiKey).where(*keys.lasting_admin(workspace_id)).order_by(col(ApiKey.key_id)).with_for_update()
     return (await session.scalars(statement, execution_options={"populate_existing": True})).all()
-
-
-def leaves_admins(before: Sequence[str], after: Sequence[str]) -> bool:
-    """Whether these roles of keys leave somebody who may do everything, and a platform admin where there was one."""
-    return not before or (bool(after) and (Role.PLATFORM_ADMIN not in before or Role.PLATFORM_ADMIN in after))
 
 
 async def _tell(session: AsyncSession, key: ApiKey, kind: EventType, actor: Actor, data: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.audit import COMMITTED
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict
+from models.domain.refusals import missing
 from models.schemas.pagination import PageRequest
 from models.store import lists, pagination
 from models.store.database import mark_events
@@ -40,7 +41,7 @@ async def require(session: AsyncSession, workspace_id: str, row_id: int) -> Audi
     """Read a row that must be there."""
     found = await session.get(AuditRow, (workspace_id, row_id))
     if found is None:
-        raise NotFound("audit_not_found", f"there is no audit row {row_id}")
+        raise missing("audit row", row_id)
     return found
 
 

@@ -15,11 +15,11 @@ from models.domain.alerts import AlertKind
 from models.domain.budgets import DEFAULTS, Cap, Key, Owner, Scope, not_below, proposed, reaches
 from models.domain.caps import meant, owner_names, promised
 from models.domain.decisions import Terms
-from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.limits import Hit, as_told, from_told, limit_id, reason
 from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
+from models.domain.refusals import missing, run_ended
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
@@ -136,8 +136,8 @@ async def _require_run(session: AsyncSession, workspace_id: str, run_id: str) ->
         if found is not None:
             if found.ended_at is None:
                 return
-            raise Conflict("run_ended", f"{run_id} has ended: it has no use for another cap")
-    raise NotFound("run_not_found", f"there is no run {run_id!r}")
+            raise run_ended()
+    raise missing("run", run_id)
 
 
 async def follow_level(session: AsyncSession, agent: AgentRow, level: Level, actor: Actor) -> None:
@@ -162,14 +162,14 @@ async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor
     await tell_open(session, workspace_id, Scope.RUN, [run_id], actor)
 
 
-async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
+async def asked_of_ended(session: AsyncSession, limit: int) -> list[tuple[str, str]]:
     """List runs that have ended, and of which something is still asked or told (system door)."""
-    return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {})]
+    return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {"limit": limit})]
 
 
-async def asked_of_open(session: AsyncSession) -> list[tuple[str, str]]:
+async def asked_of_open(session: AsyncSession, limit: int) -> list[tuple[str, str]]:
     """List questions about limits that are open by now (system door)."""
-    return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(ASKED_OF_OPEN, {})]
+    return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(ASKED_OF_OPEN, {"limit": limit})]
 
 
 async def tell_open(
@@ -177,9 +177,8 @@ async def tell_open(
 ) -> None:
     """Take back what was asked and told about limits that hold nothing any more."""
     if subjects:
-        bound = {"scope": [scope.value], "subject": subjects}
-        await governance.withdraw_about(session, workspace_id, KIND, bound, actor)
         named = [limit_id(workspace_id, scope, subject) for subject in subjects]
+        await governance.withdraw_about(session, workspace_id, KIND, named, actor)
         await alerts.resolve_all(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 
 

@@ -7,8 +7,9 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict
 from models.domain.events import EventType
+from models.domain.refusals import missing
 from models.schemas.missions import MAX_CANDIDATES
 from models.schemas.pagination import PageRequest
 from models.store import blobs, lists, missions
@@ -93,7 +94,7 @@ async def _next_number(session: AsyncSession, workspace_id: str, mission_id: str
     """Lock the mission against its start and against other candidates, and count."""
     mission = await session.get(Mission, (workspace_id, mission_id), with_for_update=True)
     if mission is None:
-        raise NotFound("mission_not_found", f"there is no mission {mission_id!r}")
+        raise missing("mission", mission_id)
     if not missions.is_waiting(mission):
         raise Conflict("mission_not_open", "the mission was started; candidates are taken only before that")
     statement = select(func.count()).where(Candidate.workspace_id == workspace_id, Candidate.mission_id == mission_id)

@@ -7,8 +7,8 @@ from sqlalchemy import func, insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from models.domain.errors import NotFound
 from models.domain.events import EventType, Subject
+from models.domain.refusals import missing
 from models.domain.states import CAPA_TRANSITIONS, CapaStatus, require_transition
 from models.schemas.capa import CapaCreate, CapaPatch
 from models.schemas.pagination import PageRequest
@@ -70,7 +70,7 @@ async def change(session: AsyncSession, workspace_id: str, capa_id: str, patch: 
 
 def _there(capa: Capa | None, capa_id: str) -> Capa:
     if capa is None:
-        raise NotFound("capa_not_found", f"there is no CAPA {capa_id!r}")
+        raise missing("CAPA", capa_id)
     return capa
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.contracts.pipeline import DecisionRef, StageRef
-from models.domain.errors import NotFound
+from models.domain.refusals import missing
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
 from models.schemas.pagination import PageRequest
@@ -42,7 +42,7 @@ async def require(session: AsyncSession, workspace_id: str, decision_id: str, ag
     statement = lists.matching(Decision, workspace_id, {"decision_id": decision_id})
     decision = (await session.scalars(statement.where(*_concerning(workspace_id, agent)))).one_or_none()
     if decision is None:
-        raise NotFound("decision_not_found", f"there is no decision {decision_id!r}")
+        raise missing("decision", decision_id)
     return decision
 
 

@@ -1,12 +1,12 @@
 """The workflow's side of decisions: asking, expiring, withdrawing, and acknowledging an answer."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, tuple_, update
+from sqlalchemy import ColumnElement, and_, any_, func, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -167,20 +167,19 @@ async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: A
 
 
 async def withdraw_about(
-    session: AsyncSession, workspace_id: str, kind: str, bound: Mapping[str, Collection[str]], actor: Actor
+    session: AsyncSession, workspace_id: str, kind: str, about: Collection[str], actor: Actor
 ) -> None:
-    """Cancel the open questions of a kind that bind one of these; one that is being answered now is left to its answer.
-
-    `bound` names, for some of what a question binds, the values that are meant.
-    """
+    """Cancel a kind's open questions about these; one that is being answered now is left to its answer."""
     asked = (
         select(Decision.decision_id)
         .where(Decision.workspace_id == workspace_id, Decision.kind == kind)
         .where(Decision.status == DecisionStatus.PENDING.value)
-        .where(*(col(Decision.binding)[name].astext.in_(meant) for name, meant in bound.items()))
+        .where(col(Decision.about).in_(about))
         .with_for_update(skip_locked=True)
     )
-    which = (col(Decision.workspace_id) == workspace_id, col(Decision.decision_id).in_(asked))
+    # An array is found once, before the rows: of a subquery the planner may think that it is found as quickly for each.
+    names = any_(func.array(asked.scalar_subquery()))
+    which = (col(Decision.workspace_id) == workspace_id, col(Decision.decision_id) == names)
     await close(session, DecisionStatus.CANCELED, actor, *which, **_KNOWN)
 
 
@@ -224,15 +223,17 @@ async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) 
     return [row["decision_id"] for row in await within(session)(_PENDING, values)]
 
 
-async def asked_of_ended(session: AsyncSession) -> list[tuple[str, str]]:
+async def asked_of_ended(session: AsyncSession, limit: int) -> list[tuple[str, str]]:
     """List open questions about missions that were closed from outside while they were put (system door)."""
-    return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(_OF_ENDED, {})]
+    return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(_OF_ENDED, {"limit": limit})]
 
 
+# Those that cannot be withdrawn must not stand before the others in every pass.
 _OF_ENDED = """
     SELECT d.workspace_id, d.decision_id FROM decision d
     JOIN mission m ON m.workspace_id = d.workspace_id AND m.mission_id = d.mission_id AND m.ended_at IS NOT NULL
-    WHERE d.status = 'pending' AND starts_with(d.decision_id, d.mission_id || '.') LIMIT 100
+    WHERE d.status = 'pending' AND starts_with(d.decision_id, d.mission_id || '.')
+    ORDER BY random() LIMIT %(limit)s
 """
 _PENDING = """
     SELECT decision_id FROM decision

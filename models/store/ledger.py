@@ -17,6 +17,7 @@ from models.domain.errors import Conflict, MissionControlError, NotFound
 from models.domain.limits import Hit, described, exceeded, named
 from models.domain.money import written
 from models.domain.prices import Charge
+from models.domain.refusals import missing, mission_ended, run_blocked, run_ended
 from models.store import budgets
 from models.store.database import Database, Rows, Step, within
 from models.store.events import Actor
@@ -33,7 +34,6 @@ from models.store.ledger_statements import (
 
 LASTS = timedelta(minutes=15)
 """How long a call may take before its reservation counts as forgotten by a holder that died."""
-OVERDUE_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ async def release_all(session: AsyncSession, workspace_id: str, run_id: str, act
     await ask(RELEASE_ALL, run | {"holder": actor.name})
 
 
-async def overdue(session: AsyncSession) -> list[Place]:
+async def overdue(session: AsyncSession, limit: int) -> list[Place]:
     """List reservations whose holder must have died (system door)."""
-    return [Place(**row) for row in await within(session)(OVERDUE, {"limit": OVERDUE_AT_ONCE})]
+    return [Place(**row) for row in await within(session)(OVERDUE, {"limit": limit})]
 
 
 async def _spend(db: Database, place: Place, values: dict[str, Any], actor: Actor, *then: Step) -> Rows:
@@ -150,7 +150,7 @@ async def _spend(db: Database, place: Place, values: dict[str, Any], actor: Acto
         async with db.workspace(place.workspace_id) as session:
             _, found, *rest = await _prepare_and_spend(session, place, values, actor, steps)
     if not found:
-        raise NotFound("run_not_found", f"there is no run {place.run_id!r}")
+        raise missing("run", place.run_id)
     if found[0]["verdict"] not in ("granted", "known"):
         raise _refusal(place, found[0])
     return rest[-1] if rest else found
@@ -197,12 +197,11 @@ def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
     """Say why nothing was reserved, and what would help."""
     verdict = found["verdict"]
     if verdict == "ended":
-        return Conflict("run_ended", "the run has ended; start another one")
+        return run_ended()
     if verdict == "mission_ended":
-        return Conflict("mission_ended", "the run's mission has ended: settle what has begun, and end it")
+        return mission_ended()
     if verdict == "blocked":
-        why = f"the run is blocked: {found['run_reason']}"
-        return Conflict("run_blocked", why, blocked_by=found["blocked_by"])
+        return run_blocked(found["run_reason"], found["blocked_by"])
     if verdict == "full":
         wait = "what is left is promised to calls that have begun: settle or release them, or ask for less"
         return Conflict("budget_reserved", f"{described(found)}; {wait}", **named(found))

@@ -255,26 +255,26 @@ THE_COUNTER = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
     AND period = %(period)s FOR NO KEY UPDATE
 """
+# Which ones is left to chance here, too, and in `ASKED_OF_OPEN`.
 ASKED_OF_ENDED = """
-    SELECT r.workspace_id, r.run_id FROM decision d
-    JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.binding ->> 'subject' AND r.ended_at IS NOT NULL
-    WHERE d.kind = 'budget' AND d.status = 'pending' AND d.binding ->> 'scope' = 'run'
-    UNION
-    SELECT r.workspace_id, r.run_id FROM alert a
-    JOIN run r ON r.workspace_id = a.workspace_id AND r.run_id = substr(a.subject_id, 5) AND r.ended_at IS NOT NULL
-    WHERE a.kind = 'cost_spike' AND a.subject_kind = 'budget' AND starts_with(a.subject_id, 'run/')
-    AND a.status <> 'resolved'
-    UNION
-    SELECT r.workspace_id, r.run_id FROM decision d
-    JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.binding ->> 'run_id' AND r.ended_at IS NOT NULL
-    WHERE d.kind = 'tool_action' AND d.status = 'pending' LIMIT 100
+    SELECT r.workspace_id, r.run_id FROM (
+        SELECT workspace_id, substr(about, 5) AS run_id FROM decision
+        WHERE kind = 'budget' AND status = 'pending' AND starts_with(about, 'run/')
+        UNION
+        SELECT workspace_id, substr(subject_id, 5) FROM alert
+        WHERE kind = 'cost_spike' AND subject_kind = 'budget' AND starts_with(subject_id, 'run/')
+        AND status <> 'resolved'
+        UNION
+        SELECT workspace_id, about FROM decision WHERE kind = 'tool_action' AND status = 'pending' AND about IS NOT NULL
+    ) asked JOIN run r ON r.workspace_id = asked.workspace_id AND r.run_id = asked.run_id AND r.ended_at IS NOT NULL
+    ORDER BY random() LIMIT %(limit)s
 """
 """Runs that have ended of which something is still asked or told."""
 ASKED_OF_OPEN = """
     SELECT d.workspace_id, d.decision_id FROM decision d
     JOIN budget b ON b.workspace_id = d.workspace_id AND b.scope = d.binding ->> 'scope'
     AND b.subject = d.binding ->> 'subject' AND b.period = '' AND NOT b.crossed
-    WHERE d.kind = 'budget' AND d.status = 'pending' LIMIT 100
+    WHERE d.kind = 'budget' AND d.status = 'pending' AND d.about IS NOT NULL ORDER BY random() LIMIT %(limit)s
 """
 """Questions about limits that are open: somebody held them while their caps were raised, and did not answer."""
 

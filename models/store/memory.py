@@ -11,19 +11,19 @@ from sqlmodel import col, select
 from models.domain.actions import WRITE_MEMORY, WRITE_MISSION_MEMORY
 from models.domain.canonical import digest_of
 from models.domain.decisions import Terms
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.memory import (
     MAX_PROPOSED,
     NOTE_TRANSITIONS,
     PROPOSAL_LASTS,
     NoteState,
-    WriteScope,
     may_see,
     may_see_all,
 )
 from models.domain.policy import Act, Context, Fact, Resolvers, Verdict
-from models.domain.principals import Kind, Principal
+from models.domain.principals import Principal
+from models.domain.refusals import missing
 from models.domain.states import DecisionStatus, require_transition, sources
 from models.schemas.memory import MemoryCreate
 from models.schemas.pagination import PageRequest
@@ -58,13 +58,6 @@ async def judge(
     place = Context(env=mission.env, protected=mission.protected, facts=facts)
     act = Act(action=WRITE_MISSION_MEMORY, principal=who, context=place)
     return await book.judge(session, by.workspace_id, act, name, mission.mission_id)
-
-
-def scope_of(mission: Mission | None, by: Principal) -> WriteScope:
-    """Find what the mission lets an agent write; people and services answer for what they write."""
-    if mission is None or by.kind is not Kind.AGENT:
-        return WriteScope.PERSIST
-    return WriteScope(mission.trust_requirements.get("memory_write_scope", WriteScope.PERSIST))
 
 
 async def write(
@@ -112,7 +105,7 @@ async def require(session: AsyncSession, who: Principal, memory_id: str) -> Memo
     """Read a note that must be there, and that somebody may see."""
     note = await session.get(MemoryNote, (who.workspace_id, memory_id), populate_existing=True)
     if note is None or not may_see(who, NoteState(note.state), note.written_by):
-        raise NotFound("memory_not_found", f"there is no note {memory_id!r} in this workspace's memory")
+        raise missing("note", memory_id)
     return note
 
 

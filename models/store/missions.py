@@ -11,6 +11,7 @@ from sqlmodel import col, insert, select
 from models.domain import ids
 from models.domain.errors import Conflict, IllegalTransition, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.refusals import missing
 from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
@@ -56,7 +57,7 @@ async def require(session: AsyncSession, workspace_id: str, mission_id: str) -> 
     """Read a mission that must be there."""
     mission = await find(session, workspace_id, mission_id)
     if mission is None:
-        raise NotFound("mission_not_found", f"there is no mission {mission_id!r}")
+        raise missing("mission", mission_id)
     return mission
 
 
@@ -249,6 +250,5 @@ async def require_all(session: AsyncSession, workspace_id: str, wanted: set[str]
     statement = select(Mission.mission_id).where(
         Mission.workspace_id == workspace_id, col(Mission.mission_id).in_(wanted)
     )
-    missing = wanted - set(await session.scalars(statement))
-    if missing:
-        raise NotFound("mission_not_found", f"there is no mission {min(missing)!r}")
+    if unknown := wanted - set(await session.scalars(statement)):
+        raise missing("mission", min(unknown))

@@ -1,6 +1,6 @@
 """Who belongs to a workspace: humans with a role, agents and services; made, changed, and ended with all their keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func
@@ -11,12 +11,13 @@ from sqlmodel import col
 from models.domain.agents import AgentStatus, Registration
 from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.principals import ADMINS, Kind, Principal, Role
+from models.domain.principals import Kind, Principal, Role, require_admins_left
+from models.domain.refusals import missing
 from models.schemas.pagination import PageRequest
 from models.store import agents, api_keys, events, lists, pagination, rows
 from models.store.events import Actor
 from models.store.pagination import Rows
-from models.tables.workspaces import ApiKey, PrincipalRow
+from models.tables.workspaces import PrincipalRow
 
 
 async def list_page(
@@ -40,7 +41,7 @@ async def require(session: AsyncSession, workspace_id: str, name: str, *, for_up
         PrincipalRow, (workspace_id, name), with_for_update=for_update or None, populate_existing=for_update
     )
     if found is None:
-        raise NotFound("principal_not_found", f"there is no principal {name!r}; `GET /principals` lists them")
+        raise missing("principal", name)
     return found
 
 
@@ -132,7 +133,7 @@ async def set_role(
     if known.kind != Kind.HUMAN:
         raise Conflict("not_a_human", f"{name!r} is of kind {known.kind}; only humans have roles")
     caller.require_power_over(known.role)
-    _require_admins_left(admins, name, role)
+    require_admins_left([(key.principal, key.role) for key in admins], name, role)
     changed = await rows.set_columns(session, known, role=role.value, deactivated_at=None)
     data = {"before": None if known.deactivated_at else known.role, "after": role.value}
     await _tell(session, changed, EventType.PRINCIPAL_ROLE_CHANGED, actor, data)
@@ -155,21 +156,13 @@ async def deactivate(
     caller.require_power_over(known.role)
     if known.deactivated_at is not None:
         return known
-    _require_admins_left(admins, name, None)
+    require_admins_left([(key.principal, key.role) for key in admins], name, None)
     await api_keys.revoke_all(session, workspace_id, name, actor)
     if known.kind == Kind.AGENT:
         await _deactivate_agent(session, workspace_id, name, actor)
     ended = await rows.set_columns(session, known, deactivated_at=func.mc_now())
     await _tell(session, ended, EventType.PRINCIPAL_DEACTIVATED, actor)
     return ended
-
-
-def _require_admins_left(admins: Sequence[ApiKey], name: str, role: Role | None) -> None:
-    """Refuse what would leave the workspace without an admin, if this principal's role became that, or none."""
-    others = [key.role for key in admins if key.principal != name]
-    own = [role.value for key in admins if key.principal == name and role in ADMINS and role]
-    if not api_keys.leaves_admins([key.role for key in admins], others + own):
-        raise Conflict("last_admin", f"{name!r} is the last with such a key; give another one the role and a key first")
 
 
 async def _deactivate_agent(session: AsyncSession, workspace_id: str, name: str, actor: Actor) -> None:

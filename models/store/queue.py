@@ -1,13 +1,13 @@
 """Which mission an agent does next (MISS-21, MISS-22, V-02)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from models.contracts.missions import TrustRequirements
-from models.domain.agents import STALE_SECONDS, AgentStatus, Registration
-from models.domain.errors import Conflict, NotFound
+from models.domain.agents import require_at_work
 from models.domain.limits import exceeded
+from models.domain.refusals import missing
 from models.domain.roles import shown_by
 from models.domain.trust import require_access
 from models.store.database import Database
@@ -71,22 +71,13 @@ async def require_fit(db: Database, workspace_id: str, name: str, roles: Sequenc
     """
     found = await db.alone(workspace_id, WHY, _asked(workspace_id, name, roles))
     if not found:
-        raise NotFound("agent_not_found", f"there is no agent {name!r}; `GET /agents` lists them")
+        raise missing("agent", name)
     [agent] = found
-    _require_at_work(agent)
+    require_at_work(
+        agent["name"], agent["agent_id"], agent["registration"], agent["status"], is_fresh=agent["is_fresh"]
+    )
     if agent["scope"] is not None:
         raise exceeded(agent)
     if agent["needs"] is not None:
         needs = TrustRequirements.model_validate(agent["needs"])
         require_access(agent["trust"], tuple(agent["capabilities"]), needs.required_trust_score, needs.allowed_roles)
-
-
-def _require_at_work(agent: Mapping[str, Any]) -> None:
-    name = agent["name"]
-    if agent["registration"] != Registration.APPROVED:
-        raise Conflict("agent_not_approved", f"the registration of {name!r} is {agent['registration']}")
-    if agent["status"] != AgentStatus.ACTIVE:
-        raise Conflict("agent_not_active", f"{name!r} is {agent['status']}; only active agents are offered work")
-    if not agent["is_fresh"]:
-        hint = f"send `POST /agents/{agent['agent_id']}/heartbeat` more often than every {STALE_SECONDS} seconds"
-        raise Conflict("agent_stale", f"{name!r} was not heard of, and is offered no work: {hint}")

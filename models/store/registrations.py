@@ -7,7 +7,7 @@ from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.agents import REGISTRATION_TRANSITIONS, AgentStatus, Registration
+from models.domain.agents import REGISTRATION_TRANSITIONS, AgentStatus, Registration, require_approved
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict
 from models.domain.events import EventType
@@ -159,7 +159,7 @@ async def renew_key(
 
     `own_key` is the one the agent itself asks with. For an admin it is the newest, if there is one left.
     """
-    agents.require_approved(agent)
+    require_approved(agent.name, agent.registration)
     if own_key:
         return await api_keys.rotate(session, agent.workspace_id, own_key, grace, actor)
     newest = await api_keys.newest(session, agent.workspace_id, agent.name)
@@ -178,6 +178,6 @@ async def deactivate(session: AsyncSession, workspace_id: str, name: str, caller
     agent = await agents.require(session, workspace_id, name)
     if agent.registration == Registration.DEACTIVATED:
         return agent
-    agents.require_approved(agent)
+    require_approved(agent.name, agent.registration)
     await principals.deactivate(session, workspace_id, agent.name, caller, actor)
     return await agents.require(session, workspace_id, agent.agent_id)

@@ -17,6 +17,7 @@ from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.limits import Hit
 from models.domain.policy import Level
+from models.domain.refusals import missing, mission_ended, run_blocked, run_ended
 from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
@@ -34,7 +35,6 @@ from models.tables.missions import Mission
 GRACE, LAST_WORDS = timedelta(minutes=15), timedelta(minutes=2)
 """After the end of its mission a run may yet pay for what it had reserved; one that holds nothing may tell how it went,
 and what it has paid already, counted from the last that it paid or gave back."""
-ORPHANS_AT_ONCE = 100
 
 
 async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor: Actor) -> str:
@@ -62,9 +62,9 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
 async def _require_mission(session: AsyncSession, workspace_id: str, mission_id: str) -> None:
     mission = await session.get(Mission, (workspace_id, mission_id))
     if mission is None:
-        raise NotFound("mission_not_found", f"there is no mission {mission_id!r}")
+        raise missing("mission", mission_id)
     if mission.ended_at is not None:
-        raise Conflict("mission_ended", f"{mission_id} has ended: nothing is spent on it any more")
+        raise mission_ended()
 
 
 async def _agent(session: AsyncSession, workspace_id: str, agent: str | None) -> AgentRow | None:
@@ -88,7 +88,8 @@ async def end(
     await ledger.release_all(session, workspace_id, run_id, actor)
     values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
     if not (ended := await within(session)(_END, values)):
-        raise _not_ended(await find(session, workspace_id, run_id))
+        known = await find(session, workspace_id, run_id)
+        raise run_blocked(known["reason"], known["blocked_by"]) if known["ended_at"] is None else run_ended()
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
     await alerts.resolve_all(session, workspace_id, AlertKind.LOOP, [run_id], actor)
@@ -97,7 +98,7 @@ async def end(
 
 async def close(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
     """Take back what is asked about a run that has ended; what is being answered now is left to the reconciler."""
-    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, {"run_id": [run_id]}, actor)
+    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, [run_id], actor)
     await budgets.close_run(session, workspace_id, run_id, actor)
 
 
@@ -108,16 +109,9 @@ _END = """
 """
 
 
-def _not_ended(run: dict[str, Any]) -> Conflict:
-    if run["ended_at"] is not None:
-        return Conflict("run_ended", "the run has ended already")
-    waits = "a loop never goes on" if run["blocked_by"] == LOOP else "or wait until its limit lets it go on"
-    return Conflict("run_blocked", f"the run is blocked: end it as failed or blocked ({waits})")
-
-
-async def orphans(session: AsyncSession) -> list[tuple[str, str, str]]:
+async def orphans(session: AsyncSession, limit: int) -> list[tuple[str, str, str]]:
     """List runs that nobody will end (system door), each with why: of agents that have ended, or of missions."""
-    rows = await within(session)(_ORPHANS, {"limit": ORPHANS_AT_ONCE, "grace": GRACE, "words": LAST_WORDS})
+    rows = await within(session)(_ORPHANS, {"limit": limit, "grace": GRACE, "words": LAST_WORDS})
     return [(row["workspace_id"], row["run_id"], row["why"]) for row in rows]
 
 
@@ -142,7 +136,7 @@ async def find(session: AsyncSession, workspace_id: str, run_id: str, agent: str
     """Read an execution with its resources, as of now; only `agent`'s own, where one is given."""
     found = await within(session)(_FIND, _key(workspace_id, run_id))
     if not found or (agent is not None and found[0]["agent_id"] != agent):
-        raise NotFound("run_not_found", f"there is no run {run_id!r}")
+        raise missing("run", run_id)
     return found[0]
 
 
@@ -212,11 +206,11 @@ async def lock_open(session: AsyncSession, workspace_id: str, run_id: str, *, al
     """
     run = await session.get(Run, (workspace_id, run_id), with_for_update=True, populate_existing=True)
     if run is None:
-        raise NotFound("run_not_found", f"there is no run {run_id!r}")
+        raise missing("run", run_id)
     if run.ended_at is not None:
-        raise Conflict("run_ended", "the run has ended; start another one")
+        raise run_ended()
     if run.status is not None and not also_blocked:
-        raise Conflict("run_blocked", f"the run is blocked: {run.reason}", blocked_by=run.blocked_by)
+        raise run_blocked(run.reason, run.blocked_by)
     return run
 
 

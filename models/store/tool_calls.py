@@ -17,6 +17,7 @@ from models.domain.events import EventType, Subject
 from models.domain.money import written
 from models.domain.policy import Act, Context, Outcome, Policy, Verdict, Who
 from models.domain.principals import Principal
+from models.domain.refusals import mission_ended
 from models.domain.states import DecisionStatus
 from models.domain.tool_calls import (
     EXPIRES_IN,
@@ -71,7 +72,7 @@ async def log(
     if is_listed(call.tool, doer.tools):
         mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
         if mission and mission.ended_at is not None and not call.was_made:
-            raise Conflict("mission_ended", "the run's mission has ended: tell what was called before, and end the run")
+            raise mission_ended()
         left = await budgets.left(session, run.workspace_id, run_id) if call.usd is not None else None
         row = await _judge(session, book, _Wanted(call, run, number, doer.who, mission, asking, left))
     else:
@@ -229,7 +230,7 @@ async def _require_room(session: AsyncSession, run: Run) -> None:
         Decision.workspace_id == run.workspace_id,
         Decision.status == DecisionStatus.PENDING.value,
         Decision.kind == TOOL_ACTION,
-        col(Decision.binding)["run_id"].astext == run.run_id,
+        col(Decision.about) == run.run_id,
     )
     if (await session.scalars(waiting)).one() >= MAX_ASKED:
         told = f"{MAX_ASKED} calls of the run wait for an answer already; ask again once some have one"
@@ -277,7 +278,7 @@ def _not_to_be_ended(call: Mapping[str, Any]) -> Conflict:
         return Conflict("tool_call_pending", "somebody must approve it first", decision_id=call["decision_id"])
     if call["status"] == CallStatus.DENIED:
         return Conflict("tool_call_denied", f"it may not be made; {call['reason']}")
-    return Conflict("tool_call_ended", "how it went was told already")
+    return Conflict("tool_call_ended", "how it went was told already, and stays so; `GET` the call to see it")
 
 
 def _place(run: Run, number: int) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.principals import Kind, Principal, Role
+from models.domain.refusals import missing
 from models.schemas.workspaces import WorkspaceCreate
 from models.store import api_keys, events, principals
 from models.store.events import Actor
@@ -66,7 +67,7 @@ async def require(session: AsyncSession, workspace_id: str) -> Workspace:
     """Read a workspace that must be there."""
     found = await session.get(Workspace, workspace_id)
     if found is None:
-        raise NotFound("workspace_not_found", f"there is no workspace {workspace_id!r}")
+        raise missing("workspace", workspace_id)
     return found
 
 

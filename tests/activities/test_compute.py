@@ -59,7 +59,7 @@ class TestReserve:
         assert ((await month(case))["reserved_usd"], (await own_run(case)).status) == (RESERVED, None)
         assert [row["reservations"] for row in await counters(case.db, case.workspace_id)] == [1, 1]
         async with clock_moved(database_url, "1 year"), case.db.system() as session:
-            assert case.workspace_id not in [place.workspace_id for place in await ledger.overdue(session)]
+            assert case.workspace_id not in [place.workspace_id for place in await ledger.overdue(session, 200)]
 
     async def test_however_often_and_by_how_many_it_is_begun(self, shop: Shop) -> None:
         case = await shop.mission()

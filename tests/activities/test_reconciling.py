@@ -45,6 +45,7 @@ SELECT :w, CAST(:run AS text) || '.tool_action.1', 'tool_action', 0, 0, 'pending
 jsonb_build_object('run_id', CAST(:run AS text))
 """
 """A question about a call whose run ended while somebody held it."""
+CLOSED = "UPDATE mission SET ended_at = now(), status = 'escalated', outcome = 'terminated' WHERE mission_id = :m"
 
 
 async def approved(case: Case) -> None:
@@ -127,7 +128,7 @@ async def test_a_part_that_fails_hides_no_other(shop: Shop, reconciler: Reconcil
         await ledger.reserve(shop.db, Place(shop.workspace_id, run_id, "1"), usd("0.1"), BOT, timedelta(0))
     async with shop.db.system() as session:
         await session.execute(text("UPDATE agent SET registration = 'deactivated' WHERE name = 'gone'"))
-        first = next(run_id for _, run_id, _ in await runs.orphans(session) if run_id in ended)
+        first = next(run_id for _, run_id, _ in await runs.orphans(session, 100) if run_id in ended)
     rows(database_url, BREAK.format(first, held[0]))
     try:
         with pytest.raises(Unavailable) as told:
@@ -135,7 +136,7 @@ async def test_a_part_that_fails_hides_no_other(shop: Shop, reconciler: Reconcil
     finally:
         rows(database_url, MEND)
     assert told.value.code == "pass_incomplete"
-    assert ": _end_run, _release, make_partitions; the worker's log" in told.value.message
+    assert ": end_orphans, make_partitions, release_overdue; the worker's log" in told.value.message
     assert await done(shop) == ([one for one in ended if one != first], held[1:])
     await ActivityEnvironment().run(reconciler.keep_house)
     assert await done(shop) == (ended, held)
@@ -265,8 +266,7 @@ async def test_a_question_that_was_put_while_its_mission_was_closed_is_taken_bac
     case = await (await shop.mission(registered={"protected": True})).patched()
     await case.settle()
     async with shop.db.system() as session:
-        over = "UPDATE mission SET ended_at = now(), status = 'escalated', outcome = 'terminated' WHERE mission_id = :m"
-        await session.execute(text(over), {"m": case.mission_id})
+        await session.execute(text(CLOSED), {"m": case.mission_id})
     await ActivityEnvironment().run(reconciler.keep_house)
     assert [one.status for one in await case.rows(Decision)] == ["canceled"]
 
@@ -281,6 +281,37 @@ async def test_a_question_about_a_limit_that_is_open_is_taken_back(shop: Shop, r
     await ActivityEnvironment().run(reconciler.keep_house)
     found = await shop.db.alone(shop.workspace_id, "SELECT status FROM decision WHERE kind = 'budget'", {})
     assert found == [{"status": "canceled"}]
+
+
+HOLD = """
+CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'broken'; END$$;
+CREATE TRIGGER broken BEFORE UPDATE ON decision FOR EACH ROW WHEN (NEW.kind = '{}') EXECUTE FUNCTION broken();
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("budget", "take_back_of_open_limits"), ("governance", "take_back_of_closed_missions")]
+)
+async def test_a_part_that_fails_is_told_from_its_like(
+    shop: Shop, reconciler: ReconcileActivities, database_url: str, kind: str, part: str
+) -> None:
+    case = await (await shop.mission(registered={"protected": True})).patched()
+    await case.settle()
+    run = await place(shop.db, shop.workspace_id)
+    await cap(shop.db, shop.workspace_id, Key(Scope.RUN, Owner.RUN, run.run_id), "0.1")
+    with pytest.raises(Conflict):
+        await ledger.reserve(shop.db, run, usd("0.2"), BOT)
+    async with shop.db.system() as session:
+        await session.execute(text("UPDATE budget SET crossed = false WHERE subject = :run"), {"run": run.run_id})
+        await session.execute(text(CLOSED), {"m": case.mission_id})
+    rows(database_url, HOLD.format(kind))
+    try:
+        with pytest.raises(Unavailable, match=f": {part}; the worker's log"):
+            await ActivityEnvironment().run(reconciler.keep_house)
+    finally:
+        rows(database_url, "DROP FUNCTION broken CASCADE")
+    found = await shop.db.alone(shop.workspace_id, "SELECT kind FROM decision WHERE status = 'pending'", {})
+    assert found == [{"kind": kind}]
 
 
 async def test_a_run_of_an_ended_mission_tells_and_begins_nothing(shop: Shop, reconciler: ReconcileActivities) -> None:

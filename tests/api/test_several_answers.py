@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import col
 
 from models.contracts.pipeline import StageRef
 from models.domain.stages import StageName
-from models.store import governance
+from models.domain.states import DecisionStatus
+from models.store import governance, questions
 from models.store.database import Database
 from models.store.events import Actor
+from models.tables.missions import Decision
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.clocks import Clock, clock
 from tests.fixtures.git_repos import Repo
@@ -56,7 +59,8 @@ async def withdrawn(db: Database, team: Team, name: str) -> None:
 
 async def withdrawn_in_bulk(db: Database, team: Team, name: str) -> None:
     async with db.workspace(team.workspace_id) as session:
-        await governance.withdraw_about(session, team.workspace_id, "governance", {"patch_id": ["p"]}, PASS)
+        of_all = (col(Decision.workspace_id) == team.workspace_id, col(Decision.kind) == "governance")
+        await questions.close(session, DecisionStatus.CANCELED, PASS, *of_all)
 
 
 class TestWhoApprovedMayDeny:

@@ -140,7 +140,7 @@ class TestReservations:
         await ledger.reserve(db, where, usd("0.1"), BOT, timedelta(0))
         await ledger.reserve(db, at(where, "2"), usd("0.1"), BOT)
         async with db.system() as session:
-            dead = [found for found in await ledger.overdue(session) if found.workspace_id == team.workspace_id]
+            dead = [found for found in await ledger.overdue(session, 200) if found.workspace_id == team.workspace_id]
         assert dead == [where]
 
 

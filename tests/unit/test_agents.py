@@ -7,15 +7,20 @@ from hypothesis import strategies as st
 from models.domain.agents import (
     ADMINS_ONLY,
     AGENT_TRANSITIONS,
+    OF_ADMINS,
+    OWN,
     REGISTRATION_TRANSITIONS,
     AgentStatus,
     Latitude,
     Registration,
     Verb,
     obey,
+    require_at_work,
     require_latitude,
+    require_may_change,
 )
-from models.domain.errors import Conflict, IllegalTransition, NotPermitted
+from models.domain.errors import Conflict, IllegalTransition, InvalidInput, MissionControlError, NotPermitted
+from models.schemas.agents import AgentChange
 
 BY_HAND = """
 active      paused       operator
@@ -90,3 +95,58 @@ def test_a_held_agent_is_told_who_may_resume_it(status: AgentStatus) -> None:
         require_latitude("probe", status, Latitude.BEGIN)
     admins_only = status in (AgentStatus.QUARANTINED, AgentStatus.STOPPED)
     assert (": an admin must resume it first" in refused.value.message) is admins_only
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted", "by_admin", "refused"),
+    [
+        ((), (), False, InvalidInput),
+        ((), (), True, InvalidInput),
+        (("endpoint",), (), False, None),
+        (("capabilities",), ("coding",), False, None),
+        (("capabilities",), ("coding", "testing"), False, NotPermitted),
+        (("capabilities",), ("coding", "testing"), True, None),
+        *((("endpoint", name), (), False, NotPermitted) for name in OF_ADMINS),
+        *((("endpoint", name), (), True, None) for name in OF_ADMINS),
+    ],
+)
+def test_an_agent_changes_of_itself_only_what_is_its_own_to_say(
+    changed: tuple[str, ...], wanted: tuple[str, ...], by_admin: bool, refused: type[MissionControlError] | None
+) -> None:
+    if refused is None:
+        require_may_change(("coding",), changed, wanted, by_admin=by_admin)
+        return
+    with pytest.raises(refused) as told:
+        require_may_change(("coding",), changed, wanted, by_admin=by_admin)
+    assert told.value.code == ("nothing_to_change" if refused is InvalidInput else "admins_only")
+
+
+def test_whatever_can_be_changed_is_an_agents_own_or_for_admins() -> None:
+    assert sorted(OWN + OF_ADMINS) == sorted(AgentChange.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("registration", "status", "is_fresh", "refused"),
+    [
+        ("approved", "active", True, None),
+        ("approved", "active", False, ("agent_stale", "`POST /agents/agent_1/heartbeat`")),
+        *(
+            ("approved", status, fresh, ("agent_not_active", "only active agents"))
+            for status in ("paused", "drained", "quarantined", "stopped")
+            for fresh in (True, False)
+        ),
+        ("pending", None, True, ("agent_not_approved", "an admin approves it (`POST /agents/probe/approve`)")),
+        ("rejected", None, True, ("agent_not_approved", "it may register again")),
+        ("deactivated", "stopped", True, ("agent_not_approved", "register another agent")),
+    ],
+)
+def test_who_is_offered_work(
+    registration: str, status: str | None, is_fresh: bool, refused: tuple[str, str] | None
+) -> None:
+    if refused is None:
+        require_at_work("probe", "agent_1", registration, status, is_fresh=is_fresh)
+        return
+    with pytest.raises(Conflict) as told:
+        require_at_work("probe", "agent_1", registration, status, is_fresh=is_fresh)
+    assert told.value.code == refused[0]
+    assert refused[1] in told.value.message

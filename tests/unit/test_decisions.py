@@ -1,8 +1,11 @@
-"""Who may answer a question."""
+"""Who may answer a question, and what its subject has cost."""
+
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from models.domain.decisions import Terms
+from models.domain.decisions import Terms, cost_so_far
 from models.domain.policy import Ask, FourEyes, Resolvers, Risk
 from models.domain.principals import Kind, Principal, Role
 
@@ -82,3 +85,19 @@ def test_terms_join_what_rules_and_kind_demand() -> None:
 @pytest.mark.parametrize(("ask", "risk"), [(None, Risk.RED), (Ask(people=2), Risk.YELLOW)])
 def test_no_agent_answers_what_is_red_or_takes_several_people(ask: Ask | None, risk: Risk) -> None:
     assert Terms.of(ask, Resolvers(agents=("robot",)), risk, []).agents == ()
+
+
+@pytest.mark.parametrize(
+    ("question", "spent", "cost"),
+    [
+        ({}, {}, {}),
+        ({"settled_usd": "0.5", "settled_tokens": 7, "usd": None}, {}, {"usd": "0.5", "tokens": 7}),
+        ({"usd": "0.25"}, {}, {"usd": Decimal("0.25"), "tokens": 0}),
+        ({"usd": "0.25"}, {"usd": 1, "own_usd": 9, "tokens": 3}, {"usd": Decimal("1.25"), "tokens": 3}),
+        ({}, {"usd": 1, "own_usd": "0.5", "tokens": 3}, {"usd": Decimal("1.5"), "tokens": 3}),
+    ],
+)
+def test_what_the_subject_of_a_question_has_cost(
+    question: dict[str, Any], spent: dict[str, Any], cost: dict[str, Any]
+) -> None:
+    assert cost_so_far(question, spent) == cost

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from models.domain.actions import WRITE_MEMORY, WRITE_MISSION_MEMORY
 from models.domain.errors import NotPermitted, StageFailed
-from models.domain.memory import NOTE_TRANSITIONS, NoteState, WriteScope, may_see, require_code_write, scoped
+from models.domain.memory import NOTE_TRANSITIONS, NoteState, WriteScope, may_see, require_code_write, scope_of, scoped
 from models.domain.policy import Context, Level, Outcome, Verdict, Who, assess
 from models.domain.principals import Kind, Principal, Role
 from models.domain.states import sources
@@ -18,11 +18,12 @@ OF_SCOPES = {
     WriteScope.PROPOSE: Outcome.ASK,
     WriteScope.READ_ONLY: Outcome.DENY,
 }
-OPERATOR, MEMBER, AUTHOR, AGENT = (
+OPERATOR, MEMBER, AUTHOR, AGENT, SERVICE = (
     Principal("w", "olga", Kind.HUMAN, Role.OPERATOR, "k"),
     Principal("w", "mia", Kind.HUMAN, Role.MEMBER, "k"),
     Principal("w", "probe", Kind.AGENT, None, "k"),
     Principal("w", "other", Kind.AGENT, None, "k"),
+    Principal("w", "bus", Kind.SERVICE, None, "k"),
 )
 
 
@@ -73,3 +74,11 @@ def test_only_a_proposed_note_comes_to_count_and_none_comes_back() -> None:
 @pytest.mark.parametrize("who", [OPERATOR, MEMBER, AUTHOR, AGENT])
 def test_what_does_not_count_is_for_its_author_and_operators(who: Principal, state: NoteState) -> None:
     assert may_see(who, state, "probe") == (state is NoteState.KEPT or who in (OPERATOR, AUTHOR))
+
+
+@pytest.mark.parametrize("scope", WriteScope)
+def test_a_missions_scope_binds_agents_alone(scope: WriteScope) -> None:
+    required = {"memory_write_scope": scope.value}
+    assert scope_of(required, AGENT) is scope
+    assert scope_of(required, MEMBER) is scope_of(required, SERVICE) is WriteScope.PERSIST
+    assert scope_of({}, AGENT) is WriteScope.PERSIST

@@ -1,0 +1,43 @@
+"""Who must stay an admin, so that somebody always is one."""
+
+import pytest
+
+from models.domain.errors import Conflict
+from models.domain.principals import Role, leaves_admins, require_admins_left
+
+ADMIN, PLATFORM = Role.ADMIN.value, Role.PLATFORM_ADMIN.value
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "leaves"),
+    [
+        ([], [], True),
+        ([ADMIN], [], False),
+        ([ADMIN, ADMIN], [ADMIN], True),
+        ([PLATFORM, ADMIN], [ADMIN], False),
+        ([PLATFORM, ADMIN], [PLATFORM], True),
+    ],
+)
+def test_somebody_may_do_everything(before: list[str], after: list[str], leaves: bool) -> None:
+    assert leaves_admins(before, after) is leaves
+
+
+@pytest.mark.parametrize(
+    ("keys", "role", "may"),
+    [
+        ([("anna", ADMIN)], None, False),
+        ([("anna", ADMIN), ("anna", ADMIN)], Role.OPERATOR, False),
+        ([("anna", ADMIN)], Role.PLATFORM_ADMIN, True),
+        ([("anna", ADMIN), ("bert", ADMIN)], None, True),
+        ([("anna", PLATFORM), ("bert", ADMIN)], Role.ADMIN, False),
+        ([("anna", PLATFORM), ("bert", PLATFORM)], Role.ADMIN, True),
+        ([("bert", ADMIN)], None, True),
+    ],
+)
+def test_the_last_admin_stays_one(keys: list[tuple[str, str]], role: Role | None, may: bool) -> None:
+    if may:
+        require_admins_left(keys, "anna", role)
+        return
+    with pytest.raises(Conflict, match="give another one the role and a key first") as told:
+        require_admins_left(keys, "anna", role)
+    assert told.value.code == "last_admin"
