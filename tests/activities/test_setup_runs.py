@@ -41,7 +41,7 @@ class TestBrokenOff:
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         again = await do(case.host.testing.run_tests, case.task(TESTS), attempt=2)
-        assert again.status is StageStatus.PASSED, again.reason
+        assert again.status is StageStatus.PASSED, await case.log(TESTS)
 
     async def test_by_a_kill(self, shop: Shop) -> None:
         case = await (await shop.mission({CONFIG: ONCE})).patched()
@@ -53,7 +53,7 @@ class TestBrokenOff:
             worker.kill()
             worker.wait()
         again = await do(case.host.testing.run_tests, case.task(TESTS), attempt=2)
-        assert again.status is StageStatus.PASSED, again.reason
+        assert again.status is StageStatus.PASSED, await case.log(TESTS)
 
 
 async def test_what_a_set_up_writes_does_not_rename_its_environment(shop: Shop) -> None:
