@@ -47,9 +47,10 @@ class AuditMirror:
         """
         while True:
             try:
-                while await self.push() == AT_ONCE:
-                    pass
-                await self._alarm.rest()
+                while brought := await self.push():
+                    await self._alarm.rest()
+                    if brought < AT_ONCE:
+                        break
                 await asyncio.sleep(EVERY_SECONDS)
             except Exception as error:  # as of the sealer
                 log.error("audit_mirror_failed", error=said(error))

@@ -39,8 +39,8 @@ class Sealer:
                 if not published:
                     await self._publish()
                     published = True
-                await self.seal()
-                await self._alarm.rest()
+                if await self.seal():  # else another one may have had its turn, and nobody has looked
+                    await self._alarm.rest()
                 await asyncio.sleep(EVERY_SECONDS)
             except Exception as error:  # whatever it is, a log that nobody seals is worse
                 log.error("sealing_failed", error=said(error))

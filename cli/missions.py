@@ -227,12 +227,13 @@ def _start(client: Client, mission_id: str, watch: bool) -> int | None:
 
 def _taken_up(api: "Api", mission_id: str) -> dict[str, Any]:
     """The mission as soon as a worker has begun with it, or as it is after some seconds without one."""
-    until = time.monotonic() + TAKEN_UP_SECONDS
+    until, pause = time.monotonic() + TAKEN_UP_SECONDS, 0.1
     while True:
         mission: dict[str, Any] = api.get(f"/missions/{mission_id}")
         if mission["status"] != "open" or mission["paused"] or time.monotonic() > until:
             return mission
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause *= 2
 
 
 def _how_it_goes_on(mission: dict[str, Any]) -> list[str]:

@@ -11,8 +11,8 @@ from api.routing import router
 from api.scopes import require_use
 from api.views import page_of
 from models.contracts.missions import Named
+from models.domain.errors import NotFound
 from models.domain.principals import Kind
-from models.domain.refusals import missing
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyCreate, KeyMade, KeyRotate, KeyView
 from models.store import api_keys, principals
@@ -59,7 +59,7 @@ async def rotate_key(key_id: str, body: KeyRotate, call: Anybody, once: OnAccess
     """Make a key's successor; the old one opens for the grace period yet. An admin may, and whoever holds the key."""
     is_own = call.principal.key_id == key_id
     if not (is_own or call.principal.is_admin):
-        raise missing("key", key_id)
+        raise NotFound("key_not_found", f"you have no key {key_id!r}: rotate your own, or ask an admin")
 
     async def rotate(session: AsyncSession) -> KeyMade:
         await _require_power(session, call, key_id, gives=not is_own)

@@ -157,7 +157,8 @@ def require_may_change(
         NotPermitted: `admins_only`.
     """
     if not changed:
-        raise InvalidInput("nothing_to_change", f"say what to change: {', '.join((*OWN, *OF_ADMINS))}")
+        may = (*OWN, *OF_ADMINS) if by_admin else OWN
+        raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(may)}")
     if not by_admin and not set(OF_ADMINS).isdisjoint(changed):
         raise NotPermitted("admins_only", "an agent sets neither its own level, tools nor caps: ask an admin")
     if not by_admin:

@@ -308,7 +308,7 @@ def assess(action: str, principal: Who, context: Context, policy: Policy) -> Ver
     return _verdict(action, own, risk, fired, context)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # of a long one it keeps more than a megabyte
 def parse_policy(source: str) -> Policy:
     """Read a policy; one that was read of late is not read again, for a long one takes most of a second.
 

@@ -1,22 +1,24 @@
 """The answer to a question of any kind, given once, and what it does: both in one transaction."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
-from sqlalchemy import false, func
+from sqlalchemy import false, func, or_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.decisions import Terms
-from models.domain.errors import Conflict, MissionControlError
+from models.domain.errors import Conflict, MissionControlError, NotPermitted
 from models.domain.events import EventType
-from models.domain.principals import Principal
+from models.domain.principals import Principal, Role
 from models.domain.refusals import missing
 from models.domain.states import DecisionStatus
 from models.store import budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
 from models.tables.missions import Decision
 from models.tables.policies import DecisionAnswer
+from models.tables.workspaces import PrincipalRow
 
 DEEDS: Mapping[str, Callable[[AsyncSession, Decision, Actor], Awaitable[None]]] = {
     budgets.KIND: budgets.conclude,
@@ -59,6 +61,8 @@ async def _resolve(
 ) -> Decision:
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = Terms.model_validate(decision.terms)
+    if terms.people > 1:
+        by = await _hold(session, decision, by)
     given = await decisions.answers(session, decision) if terms.people > 1 else []
     standing = {each.principal for each in given if each.counts}
     again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED
@@ -77,6 +81,26 @@ async def _resolve(
     said = {"explanation": explanation, "single_operator": own}
     [closed] = await questions.close(session, answer, actor, questions.named(by.workspace_id, decision_id), **said)
     return closed
+
+
+async def _hold(session: AsyncSession, decision: Decision, by: Principal) -> Principal:
+    """Let nobody who has answered, or answers now, be removed or lowered until it is done; who answers, as they are.
+
+    Raises:
+        NotPermitted: `not_permitted`, they were removed since they asked.
+    """
+    given = select(DecisionAnswer.principal).where(
+        DecisionAnswer.workspace_id == decision.workspace_id, DecisionAnswer.decision_id == decision.decision_id
+    )
+    name = col(PrincipalRow.name)
+    several = select(PrincipalRow).where(
+        PrincipalRow.workspace_id == decision.workspace_id, or_(name == by.known_as, name.in_(given))
+    )
+    held = await session.scalars(several.order_by(name).with_for_update(read=True))
+    own = next((row for row in held if row.name == by.known_as), None)  # none of a visitor
+    if own is not None and own.deactivated_at is not None:
+        raise NotPermitted("not_permitted", f"{own.name!r} was deactivated, and answers nothing")
+    return by if own is None or own.role is None else replace(by, role=Role(own.role))
 
 
 async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> Decision:

@@ -89,3 +89,23 @@ async def test_a_tree_that_is_not_that_of_its_checkpoint(
 
 async def is_told(db: Database, *wanted: str) -> bool:
     return await told(db) == list(wanted)
+
+
+async def test_who_has_not_looked_calls_nothing_off(
+    db: Database, key: ServiceKey, team: Team, database_url: str
+) -> None:
+    """Two sealers have turns, and the one whose turn it is not sees nothing."""
+    await act(db, team.workspace_id, 4)
+    await Sealer(db, key).seal()
+    as_superuser(database_url, "UPDATE audit_leaf SET leaf = sha256('forged') WHERE tree_index = 2")
+    await act(db, team.workspace_id, 1)
+    async with going(Sealer(db, key).run()), going(Sealer(db, key).run()):
+        await eventually(lambda: is_told(db, "sealer: audit_tree_broken"))
+        async with db.workspace(DEFAULT_WORKSPACE) as session:
+            [alert] = await alerts.standing(session, DEFAULT_WORKSPACE, AlertKind.LOG_TAMPERED)
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            assert await is_told(db, "sealer: audit_tree_broken")
+        async with db.workspace(DEFAULT_WORKSPACE) as session:
+            [same] = await alerts.standing(session, DEFAULT_WORKSPACE, AlertKind.LOG_TAMPERED)
+    assert same.alert_id == alert.alert_id

@@ -6,7 +6,9 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
+from models.store import claims
 from models.store.database import Database
+from models.store.events import Actor
 from tests.fixtures.api import Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import body, filed, refusal, repo
@@ -69,6 +71,20 @@ async def test_what_was_filed_for_an_agent_that_is_not_let_in_goes_to_all(api: h
     assert [await claimed(api, "a1") for _ in range(2)] == [waits["mission_id"], None]
     assert (await api.get(of_role["links"]["self"])).json()["data"]["assigned_to"] == "elite_coding_agent"
     assert refusal(await api.post("/api/v1/missions", json=body(repo, assigned_to="late"))) == (404, "agent_not_found")
+
+
+async def test_what_is_filed_for_a_role_later_is_not_that_agents(
+    api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team
+) -> None:
+    """Somebody who once asked for the name of a role, in vain, gives nothing of that role to others."""
+    await decided(api, await registered(api, "reviewer"), "reject")
+    async with db.system() as session:
+        await add_agents(session, team.workspace_id, "r1", capabilities=["reviewer"])
+    await filed(api, repo, assigned_to="reviewer")
+    async with db.system() as session:
+        await session.execute(text("UPDATE agent SET registration = 'deactivated' WHERE name = 'r1'"))
+        await claims.give_back(session, Actor("reconciler", "a pass"))
+    assert await claimed(api, "a1") is None
 
 
 async def test_of_one_that_ended(api: httpx2.AsyncClient, repo: Repo, db: Database) -> None:

@@ -1,6 +1,7 @@
 """A run has its last words after the last that it paid, also where that was after the end of its mission."""
 
 import httpx2
+import pytest
 from sqlalchemy import text
 
 from models.store import runs
@@ -32,3 +33,18 @@ async def test_counted_from_its_last_act(api: httpx2.AsyncClient, repo: Repo, db
     assert paid.is_success, paid.text
     assert not await orphaned(db, database_url, run_id, 110)
     assert await orphaned(db, database_url, run_id, 130)
+
+
+@pytest.mark.parametrize("of_mission", [False, True])
+async def test_a_run_that_goes_on_is_nobodys_orphan(
+    api: httpx2.AsyncClient, repo: Repo, db: Database, database_url: str, *, of_mission: bool
+) -> None:
+    """However long ago it paid last: an agent may think, build, or wait for an answer."""
+    body = {"mission_id": (await filed(api, repo))["mission_id"]} if of_mission else {}
+    run_id = (await api.post("/api/v1/runs", json=body)).json()["data"]["run_id"]
+    place = f"/api/v1/runs/{run_id}/reservations"
+    for over in ("settle", "release"):
+        cost = (await api.post(place, json={"usd": "0.1"})).json()["data"]["cost_id"]
+        done = await api.post(f"{place}/{cost}/{over}", json={"usd": "0.1"} if over == "settle" else {})
+        assert done.is_success, done.text
+    assert not await orphaned(db, database_url, run_id, 24 * 3600)

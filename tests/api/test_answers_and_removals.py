@@ -1,0 +1,57 @@
+"""Who is removed while the last of several answers: a question closes with those who count, or not at all."""
+
+import asyncio
+from datetime import timedelta
+
+import httpx2
+import psycopg
+import pytest
+
+from models.contracts.pipeline import StageRef
+from models.domain.stages import StageName
+from models.store.connections import plain
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, repo
+from tests.fixtures.policies import merge_verdict, put
+from tests.fixtures.waiting import eventually
+
+__all__ = ["repo"]
+
+YES = {"decision": "approve", "explanation": "read it"}
+
+
+@pytest.fixture
+async def place(client: Caller, team: Team, repo: Repo, db: Database) -> str:
+    """A question that takes two people."""
+    mission = await filed(client(team.admin), repo)
+    ref = StageRef(workspace_id=team.workspace_id, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
+    async with db.workspace(team.workspace_id) as session:
+        asked = await put(session, ref, merge_verdict(protected=True), people=2, expires_in=timedelta(hours=1))
+    return f"/api/v1/decisions/{asked.decision_id}"
+
+
+@pytest.mark.parametrize("removed", ["operator", "second"])
+async def test_an_answer_waits_for_a_removal(
+    client: Caller, team: Team, place: str, database_url: str, removed: str
+) -> None:
+    admin = client(team.admin)
+    key = await admin.post("/api/v1/keys", json={"principal": "second", "role": "operator"})
+    assert (await client(team.operator).post(f"{place}/resolve", json=YES)).json()["data"]["status"] == "pending"
+    second = client(key.json()["data"]["secret"])
+    async with await psycopg.AsyncConnection.connect(plain(database_url)) as removing:
+        gone = "UPDATE principal SET deactivated_at = mc_now() WHERE workspace_id = %s AND name = %s"
+        await removing.execute(gone, (team.workspace_id, removed))
+        answering = asyncio.create_task(second.post(f"{place}/resolve", json=YES))
+
+        async def waits() -> bool:
+            found = await removing.execute("SELECT FROM pg_locks WHERE NOT granted")
+            return await found.fetchone() is not None
+
+        await eventually(waits)
+    answer: httpx2.Response = await answering
+    shown = (await admin.get(place)).json()["data"]
+    counted = [each["principal"] for each in shown["answers"] if each["counts"]]
+    assert (answer.status_code, shown["status"]) == (403 if removed == "second" else 200, "pending")
+    assert counted == (["operator"] if removed == "second" else ["second"])
