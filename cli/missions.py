@@ -229,11 +229,21 @@ def _taken_up(api: "Api", mission_id: str) -> dict[str, Any]:
     """The mission as soon as a worker has begun with it, or as it is after some seconds without one."""
     until, pause = time.monotonic() + TAKEN_UP_SECONDS, 0.1
     while True:
-        mission: dict[str, Any] = api.get(f"/missions/{mission_id}")
+        mission = _begun(api, mission_id)
         if mission["status"] != "open" or mission["paused"] or time.monotonic() > until:
             return mission
         time.sleep(pause)
         pause *= 2
+
+
+def _begun(api: "Api", mission_id: str) -> dict[str, Any]:
+    """A mission that was started just now; a refusal to show it must not read as one to start it."""
+    try:
+        mission: dict[str, Any] = api.get(f"/missions/{mission_id}")
+    except Refused as error:
+        told = f"the mission is started, and `mission watch {mission_id}` follows it; it is not shown: {error.message}"
+        raise Refused(error.code, told, error.request_id) from error
+    return mission
 
 
 def _how_it_goes_on(mission: dict[str, Any]) -> list[str]:

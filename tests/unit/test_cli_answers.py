@@ -49,11 +49,12 @@ class Api:
         self.left, self.status = list(answers), status
         self.asked: list[tuple[str, Json]] = []
 
-    def answer(self, path: str, body: Json) -> bytes:
-        """Take a request."""
+    def answer(self, path: str, body: Json) -> tuple[int, bytes]:
+        """Take a request; what has a `code` is a refusal."""
         self.asked.append((path, body))
         found = self.left.pop(0) if len(self.left) > 1 else self.left[0]
-        return json.dumps({"data": found} if self.status == 200 else {"error": found}).encode()
+        status = 409 if self.status == 200 and "code" in found else self.status
+        return status, json.dumps({"data": found} if status == 200 else {"error": found}).encode()
 
     @contextmanager
     def serving(self) -> Iterator[str]:
@@ -63,8 +64,8 @@ class Api:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 length = int(self.headers["Content-Length"] or 0)
-                found = api.answer(self.path, json.loads(self.rfile.read(length) or b"{}"))
-                self.send_response(api.status)
+                status, found = api.answer(self.path, json.loads(self.rfile.read(length) or b"{}"))
+                self.send_response(status)
                 self.end_headers()
                 self.wfile.write(found)
 
@@ -121,6 +122,12 @@ class TestStarting:
     def test_it_has_ended_already(self) -> None:
         printed = Api({}, MISSION | {"status": "escalated", "outcome": "failed"}).run(*self.words).stdout
         assert "mission watch" not in printed
+
+    def test_it_is_started_and_not_shown(self) -> None:
+        ended = Api({}, {"code": "rate_limited", "message": "wait 20 s", "requestId": "r"}).run(*self.words)
+        assert ended.exit_code == 1
+        told = "the mission is started, and `mission watch m1` follows it; it is not shown: wait 20 s"
+        assert told in " ".join(ended.stderr.split())
 
     def test_no_worker_takes_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("cli.missions.TAKEN_UP_SECONDS", 0.2)
