@@ -100,7 +100,7 @@ async def _hold(session: AsyncSession, decision: Decision, by: Principal) -> Pri
     own = next((row for row in held if row.name == by.known_as), None)  # none of a visitor
     if own is not None and own.deactivated_at is not None:
         raise NotPermitted("not_permitted", f"{own.name!r} was deactivated, and answers nothing")
-    return by if own is None or own.role is None else replace(by, role=Role(own.role))
+    return by if own is None or by.role is None else replace(by, role=Role(own.role))
 
 
 async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> Decision:

@@ -45,8 +45,9 @@ def _somebody(workspace: str, name: str) -> str:
 
 _IS_SOMEBODY = f"SELECT {_somebody('%(workspace_id)s', 'CAST(%(name)s AS text)')} AS known"
 
-# A name that was not let in may be a role's, or have been let in later; what was filed since then means that one.
-_REFUSED = "a.registration = 'rejected' AND m.created_at <= a.decided_at"
+# A name that was not let in may be a role's, or have been let in later; what was filed since then means that one. What
+# is filed while it is refused may be dated after it, by less than a transaction may take.
+_REFUSED = "a.registration = 'rejected' AND m.created_at <= a.decided_at + interval '1 minute'"
 _GIVE_BACK = f"""
     WITH held AS (
         SELECT m.workspace_id, m.mission_id FROM agent a

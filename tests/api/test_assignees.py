@@ -80,6 +80,8 @@ async def test_what_is_filed_for_a_role_later_is_not_that_agents(
     await decided(api, await registered(api, "reviewer"), "reject")
     async with db.system() as session:
         await add_agents(session, team.workspace_id, "r1", capabilities=["reviewer"])
+        earlier = "UPDATE agent SET decided_at = decided_at - interval '2 minutes' WHERE name = 'reviewer'"
+        await session.execute(text(earlier))
     await filed(api, repo, assigned_to="reviewer")
     async with db.system() as session:
         await session.execute(text("UPDATE agent SET registration = 'deactivated' WHERE name = 'r1'"))

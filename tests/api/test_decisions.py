@@ -118,7 +118,9 @@ class TestShow:
         assert [decision["decision_id"] for decision in listed] == [assigned, mine]
         assert (await agent.get(of(assigned))).status_code == 200
         assert refusal(await agent.get(of(others))) == (404, "decision_not_found")
-        assert refusal(await agent.post(of(mine, "/resolve"), json=YES)) == (403, "not_permitted")
+        several = await ask(assigned_to="agent", terms={"people": 2})
+        for name in (mine, several):
+            assert refusal(await agent.post(of(name, "/resolve"), json=YES)) == (403, "not_permitted")
 
 
 class TestWhoAnswers:
