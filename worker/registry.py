@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
@@ -72,12 +73,17 @@ class Tools:
 
 
 def control_activities(tools: Tools, control: str) -> Activities:
-    """Short activities that only talk to Postgres and Temporal."""
-    records = RecordActivities(tools.recorder)
-    governance = GovernanceActivities(tools.recorder, PolicyBook(tools.settings.config_dir))
-    queue = MergeQueueActivities(tools.recorder.db, tools.client, MERGE_DOORS, control)
-    reconcile = ReconcileActivities(tools.recorder, tools.client, MISSION_SIGNALS, tools.settings.config_dir)
+    """Short activities of the control queue."""
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
+    return (*bookkeeping(tools.recorder, tools.client, tools.settings.config_dir, control), observation.look)
+
+
+def bookkeeping(recorder: StageRecorder, client: Client, config_dir: Path, control: str) -> Activities:
+    """Those of them that only talk to Postgres and Temporal."""
+    records = RecordActivities(recorder)
+    governance = GovernanceActivities(recorder, PolicyBook(config_dir))
+    queue = MergeQueueActivities(recorder.db, client, MERGE_DOORS, control)
+    reconcile = ReconcileActivities(recorder, client, MISSION_SIGNALS, config_dir)
     return (
         records.record_control,
         records.heed_runs,
@@ -85,7 +91,6 @@ def control_activities(tools: Tools, control: str) -> Activities:
         governance.settle_round,
         governance.settle,
         governance.ask_about_rollback,
-        observation.look,
         queue.request_slot,
         queue.release_slot,
         queue.offer_slot,

@@ -48,20 +48,25 @@ _IS_SOMEBODY = f"SELECT {_somebody('%(workspace_id)s', 'CAST(%(name)s AS text)')
 # A name that was not let in may be a role's, or have been let in later; what was filed since then means that one. What
 # is filed while it is refused may be dated after it, by less than a transaction may take.
 _REFUSED = "a.registration = 'rejected' AND m.created_at <= a.decided_at + interval '1 minute'"
+
+
+def _is_gone(name: str) -> str:
+    somebody = _somebody("m.workspace_id", name)
+    return f"(a.registration = 'deactivated' OR a.status = 'stopped' OR ({_REFUSED} AND NOT {somebody}))"
+
+
 _GIVE_BACK = f"""
     WITH held AS (
         SELECT m.workspace_id, m.mission_id FROM agent a
         JOIN mission m ON m.workspace_id = a.workspace_id AND m.assigned_to = a.name
         AND m.status = 'open' AND m.run_id IS NULL AND (m.claimed_at IS NOT NULL OR a.registration <> 'approved')
-        WHERE (a.registration = 'deactivated' OR a.status = 'stopped'
-            OR ({_REFUSED} AND NOT {_somebody("m.workspace_id", "m.assigned_to")}))
+        WHERE {_is_gone("m.assigned_to")}
         AND (CAST(%(workspace_id)s AS text) IS NULL OR (a.workspace_id = %(workspace_id)s AND a.name = %(agent)s))
         ORDER BY m.created_at LIMIT %(limit)s FOR UPDATE OF m SKIP LOCKED
     ), given AS (
         UPDATE mission m SET claimed_at = NULL, assigned_to = CASE WHEN EXISTS (
             SELECT FROM agent a WHERE a.workspace_id = m.workspace_id AND a.name = m.filed_for
-            AND (a.registration = 'deactivated' OR a.status = 'stopped'
-            OR ({_REFUSED} AND NOT {_somebody("m.workspace_id", "m.filed_for")}))
+            AND {_is_gone("m.filed_for")}
         ) THEN NULL ELSE m.filed_for END
         FROM held WHERE m.workspace_id = held.workspace_id AND m.mission_id = held.mission_id RETURNING m.*
     )

@@ -77,6 +77,16 @@ class Database:
         """Connect as settings say; raises `Misconfigured` when they say nothing."""
         return cls(*settings.database_doors(), pool_size=pool_size)
 
+    @classmethod
+    @asynccontextmanager
+    async def briefly(cls, settings: Settings) -> "AsyncIterator[Database]":
+        """Connect for a look of a command's own, and let go afterwards; raises `Misconfigured`."""
+        database = cls.from_settings(settings, pool_size=1)
+        try:
+            yield database
+        finally:
+            await database.close()
+
     @asynccontextmanager
     async def workspace(self, workspace_id: str) -> AsyncIterator[AsyncSession]:
         """Open a transaction that sees and writes one workspace; commits at the end, rolls back on an error."""

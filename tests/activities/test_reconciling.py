@@ -8,13 +8,12 @@ from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
-from models.domain.budgets import Key, Owner, RunStatus, Scope
+from models.domain.budgets import Key, Owner, Scope
 from models.domain.errors import Conflict, Unavailable
 from models.domain.prices import Charge, Usage
 from models.domain.principals import Kind, Role
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.schemas.runs import RunCreate
-from models.settings import Settings
 from models.store import alerts, answers, ledger, principals, runs
 from models.store.ledger import Place
 from models.tables.budgets import Entry
@@ -24,28 +23,8 @@ from tests.fixtures.api import add_agents
 from tests.fixtures.budgets import BOT, cap, clock_moved, counters, place, start, told, usd
 from tests.fixtures.killing import eventually_whole, require_whole, spend_until_killed
 from tests.fixtures.runs import human
-from tests.fixtures.servers import TemporalServer
 from tests.fixtures.sql import rows
 from tests.fixtures.stage_hosts import OPERATOR, Case, Shop, do
-from worker.registry import MISSION_SIGNALS
-from workflows.client import connect
-
-
-@pytest.fixture
-async def reconciler(shop: Shop, temporal_server: TemporalServer) -> ReconcileActivities:
-    """The reconciler of an installation."""
-    settings = Settings(TEMPORAL_ADDRESS=temporal_server.address)
-    client = await connect(settings)
-    return ReconcileActivities(shop.host().recorder, client, MISSION_SIGNALS, settings.config_dir)
-
-
-LATE = """
-INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, binding)
-SELECT :w, CAST(:run AS text) || '.tool_action.1', 'tool_action', 0, 0, 'pending', 'YELLOW', 'bot',
-jsonb_build_object('run_id', CAST(:run AS text))
-"""
-"""A question about a call whose run ended while somebody held it."""
-CLOSED = "UPDATE mission SET ended_at = now(), status = 'escalated', outcome = 'terminated' WHERE mission_id = :m"
 
 
 async def approved(case: Case) -> None:
@@ -246,72 +225,6 @@ async def test_runs_that_nobody_will_end_are_ended(
     async with clock_moved(database_url, "16 minutes"):
         await ActivityEnvironment().run(reconciler.keep_house)
     assert await ends(case, of_mission, free) == [over] * 2
-
-
-async def test_what_was_asked_about_a_call_of_an_ended_run_is_taken_back(
-    shop: Shop, reconciler: ReconcileActivities
-) -> None:
-    run = await start(shop.db, shop.workspace_id)
-    async with shop.db.workspace(shop.workspace_id) as session:
-        await runs.end(session, shop.workspace_id, run, RunStatus.SUCCESS, None, BOT)
-        await session.execute(text(LATE), {"w": shop.workspace_id, "run": run})
-    await ActivityEnvironment().run(reconciler.keep_house)
-    found = await shop.db.alone(shop.workspace_id, "SELECT status FROM decision WHERE kind = 'tool_action'", {})
-    assert found == [{"status": "canceled"}]
-
-
-async def test_a_question_that_was_put_while_its_mission_was_closed_is_taken_back(
-    shop: Shop, reconciler: ReconcileActivities
-) -> None:
-    case = await (await shop.mission(registered={"protected": True})).patched()
-    await case.settle()
-    async with shop.db.system() as session:
-        await session.execute(text(CLOSED), {"m": case.mission_id})
-    await ActivityEnvironment().run(reconciler.keep_house)
-    assert [one.status for one in await case.rows(Decision)] == ["canceled"]
-
-
-async def test_a_question_about_a_limit_that_is_open_is_taken_back(shop: Shop, reconciler: ReconcileActivities) -> None:
-    run = await place(shop.db, shop.workspace_id)
-    await cap(shop.db, shop.workspace_id, Key(Scope.RUN, Owner.RUN, run.run_id), "0.1")
-    with pytest.raises(Conflict):
-        await ledger.reserve(shop.db, run, usd("0.2"), BOT)
-    async with shop.db.system() as session:
-        await session.execute(text("UPDATE budget SET crossed = false WHERE subject = :run"), {"run": run.run_id})
-    await ActivityEnvironment().run(reconciler.keep_house)
-    found = await shop.db.alone(shop.workspace_id, "SELECT status FROM decision WHERE kind = 'budget'", {})
-    assert found == [{"status": "canceled"}]
-
-
-HOLD = """
-CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'broken'; END$$;
-CREATE TRIGGER broken BEFORE UPDATE ON decision FOR EACH ROW WHEN (NEW.kind = '{}') EXECUTE FUNCTION broken();
-"""
-
-
-@pytest.mark.parametrize(
-    ("kind", "part"), [("budget", "take_back_of_open_limits"), ("governance", "take_back_of_closed_missions")]
-)
-async def test_a_part_that_fails_is_told_from_its_like(
-    shop: Shop, reconciler: ReconcileActivities, database_url: str, kind: str, part: str
-) -> None:
-    case = await (await shop.mission(registered={"protected": True})).patched()
-    await case.settle()
-    run = await place(shop.db, shop.workspace_id)
-    await cap(shop.db, shop.workspace_id, Key(Scope.RUN, Owner.RUN, run.run_id), "0.1")
-    with pytest.raises(Conflict):
-        await ledger.reserve(shop.db, run, usd("0.2"), BOT)
-    async with shop.db.system() as session:
-        await session.execute(text("UPDATE budget SET crossed = false WHERE subject = :run"), {"run": run.run_id})
-        await session.execute(text(CLOSED), {"m": case.mission_id})
-    rows(database_url, HOLD.format(kind))
-    try:
-        with pytest.raises(Unavailable, match=f": {part}; the worker's log"):
-            await ActivityEnvironment().run(reconciler.keep_house)
-    finally:
-        rows(database_url, "DROP FUNCTION broken CASCADE")
-    found = await shop.db.alone(shop.workspace_id, "SELECT kind FROM decision WHERE status = 'pending'", {})
-    assert found == [{"kind": kind}]
 
 
 async def test_a_run_of_an_ended_mission_tells_and_begins_nothing(shop: Shop, reconciler: ReconcileActivities) -> None:

@@ -1,20 +1,17 @@
 """Who is removed while the last of several answers: a question closes with those who count, or not at all."""
 
 import asyncio
-from datetime import timedelta
 
 import httpx2
 import psycopg
 import pytest
 
-from models.contracts.pipeline import StageRef
-from models.domain.stages import StageName
 from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, repo
-from tests.fixtures.policies import merge_verdict, put
+from tests.fixtures.policies import put_to_several
 from tests.fixtures.waiting import eventually
 
 __all__ = ["repo"]
@@ -26,10 +23,8 @@ YES = {"decision": "approve", "explanation": "read it"}
 async def place(client: Caller, team: Team, repo: Repo, db: Database) -> str:
     """A question that takes two people."""
     mission = await filed(client(team.admin), repo)
-    ref = StageRef(workspace_id=team.workspace_id, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
-    async with db.workspace(team.workspace_id) as session:
-        asked = await put(session, ref, merge_verdict(protected=True), people=2, expires_in=timedelta(hours=1))
-    return f"/api/v1/decisions/{asked.decision_id}"
+    name = await put_to_several(db, team.workspace_id, mission["mission_id"], 2)
+    return f"/api/v1/decisions/{name}"
 
 
 @pytest.mark.parametrize("removed", ["operator", "second"])

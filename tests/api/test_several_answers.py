@@ -1,6 +1,5 @@
 """Several people's answers to one question: who may stop it, and whose approval counted when it closed."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,8 +7,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import col
 
-from models.contracts.pipeline import StageRef
-from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
 from models.store import governance, questions
 from models.store.database import Database
@@ -19,7 +16,7 @@ from tests.fixtures.api import Caller, Team
 from tests.fixtures.clocks import Clock, clock
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
-from tests.fixtures.policies import merge_verdict, put
+from tests.fixtures.policies import put_to_several
 
 __all__ = ["clock", "repo"]
 YES = {"decision": "approve", "explanation": "read the diff"}
@@ -31,10 +28,7 @@ PASS = Actor("reconciler", "pass-1")
 async def name(client: Caller, team: Team, repo: Repo, db: Database) -> str:
     """A question that takes three people."""
     mission = await filed(client(team.admin), repo)
-    ref = StageRef(workspace_id=team.workspace_id, mission_id=mission["mission_id"], stage=StageName.GOVERNANCE)
-    async with db.workspace(team.workspace_id) as session:
-        asked = await put(session, ref, merge_verdict(protected=True), people=3, expires_in=timedelta(hours=1))
-    return asked.decision_id
+    return await put_to_several(db, team.workspace_id, mission["mission_id"], 3)
 
 
 async def answered(client: Caller, key: str, name: str, body: dict[str, str]) -> Any:

@@ -24,15 +24,12 @@ class AuditHealth:
 
 async def audit_health(settings: Settings) -> AuditHealth:
     """Look at the log's rows and at what its keepers have told of."""
-    database = Database.from_settings(settings, pool_size=1)
-    try:
+    async with Database.briefly(settings) as database:
         async with database.system() as session:
             standing = await audit_tree.standing(session)
             unmirrored = await audit_tree.unmirrored_seconds(session) if settings.audit_mirror else 0.0
         async with database.workspace(DEFAULT_WORKSPACE) as session:
             told = await alerts.standing(session, DEFAULT_WORKSPACE, AlertKind.LOG_TAMPERED)
-    finally:
-        await database.close()
     trouble = [alert.summary for alert in told]
     trouble += _late("sealed", standing.unsealed_seconds) + _late("mirrored", unmirrored)
     return AuditHealth(_standing(standing, is_mirrored=bool(settings.audit_mirror)), "; ".join(trouble))

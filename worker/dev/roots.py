@@ -13,12 +13,8 @@ _NAMED = 5
 
 async def outside(settings: Settings) -> str:
     """Name the local repositories of all workspaces that lie outside the allowed roots; empty if none does."""
-    database = Database.from_settings(settings, pool_size=1)
-    try:
-        async with database.system() as session:
-            urls = await repositories.urls(session)
-    finally:
-        await database.close()
+    async with Database.briefly(settings) as database, database.system() as session:
+        urls = await repositories.urls(session)
     found = await asyncio.to_thread(outside_roots, urls, settings.repository_roots)
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return ", ".join(found[:_NAMED]) + more
