@@ -152,6 +152,7 @@ class Sandbox:
             ports = command.ports if self.guards_ports else None
             box = Box(slot, view_of(command, slot, self.toolchain), environment, command.network, ports, script)
             writable = tuple(mount.source for mount in command.mounts if mount.writable)
+            await self._slots.returned(writable)
             async with slot.lent(writable):
                 yield _Prepared(command, slot, cage, box, writable)
 

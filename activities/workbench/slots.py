@@ -30,6 +30,7 @@ MARK = "MISSION_CONTROL_SLOT"
 """The variable by which a command's processes are found where they share our uid and our process ids."""
 
 _RUNTIME = Path("/run/mission-control")
+_RECORD = "record.json"
 _SHARED_BY_SLOTS = 0o711
 _LOOK_AGAIN_SECONDS = 0.01
 _TRIES = 20
@@ -114,9 +115,9 @@ class Slot:
         """Give back what a holder that died had lent."""
         if not self.scratch.exists():
             return
-        await undisturbed(_release([Path(group) for group in self._recorded("groups")]))
+        await undisturbed(_release([Path(group) for group in _recorded(self._record, "groups")]))
         await self.evict()
-        await self._give_back(self._recorded("lent"))
+        await self._give_back(_recorded(self._record, "lent"))
         await self.clear()
 
     async def evict(self) -> None:
@@ -153,7 +154,7 @@ class Slot:
 
     @property
     def _record(self) -> Path:
-        return self.folder / "record.json"
+        return self.folder / _RECORD
 
     def _remember(self, **facts: Sequence[object]) -> None:
         """Write down what is about to be lent, before it is."""
@@ -161,9 +162,6 @@ class Slot:
         draft = self._record.with_suffix(".new")
         draft.write_text(json.dumps(known | facts, default=str))
         draft.replace(self._record)
-
-    def _recorded(self, name: str) -> list[Any]:
-        return json.loads(self._record.read_text()).get(name, []) if self._record.exists() else []
 
 
 class Slots:
@@ -199,6 +197,18 @@ class Slots:
                 if slot is not None:
                     await slot.recover()
 
+    async def returned(self, folders: Sequence[Path]) -> None:
+        """Wait until no other slot has any of these folders lent; call it before they are.
+
+        What a dead worker had may just be given back by another one: that would take them from under our command.
+        """
+        while self._lent() & {str(folder) for folder in folders}:
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            await self.sweep()
+
+    def _lent(self) -> set[str]:
+        return {folder for record in self._folder.glob(f"*/{_RECORD}") for folder, *_ in _recorded(record, "lent")}
+
     @contextlib.contextmanager
     def _locked(self, number: int) -> Iterator[Slot | None]:
         """Try to hold a slot; None when somebody else does."""
@@ -211,6 +221,15 @@ class Slots:
                 yield None
                 return
             yield Slot(number, folder, lock.fileno(), drops_uid=os.geteuid() == 0)
+
+
+def _recorded(record: Path, name: str) -> list[Any]:
+    """What a slot's record says; nothing when it has none, or has it no longer."""
+    try:
+        facts: dict[str, list[Any]] = json.loads(record.read_text())
+    except FileNotFoundError:
+        return []
+    return facts.get(name, [])
 
 
 async def _release(groups: Sequence[Path]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from activities.workbench import slots
+from activities.workbench.slots import Slots
 from models.domain.errors import Unavailable
 
 
@@ -26,3 +27,18 @@ async def test_one_that_stays_as_it_was_is_said(tmp_path: Path) -> None:
     (tmp_path / "held").touch()
     with pytest.raises(Unavailable, match="cannot change hands"):
         await slots._chown(str(tmp_path), -5, -5)
+
+
+async def test_what_another_worker_is_giving_back_is_not_lent_before_it_has(tmp_path: Path) -> None:
+    """Else that worker takes the folder from under the command of whoever goes on with a dead one's work."""
+    all_slots, folder = Slots(tmp_path), tmp_path / "tree"
+    folder.mkdir()
+    async with all_slots.lease() as dead:
+        dead._remember(lent=[(str(folder), os.geteuid(), os.getegid())])
+        async with all_slots.lease() as ours:
+            waiting = asyncio.create_task(all_slots.returned([folder]))
+            await all_slots.returned([tmp_path / "another"])
+            await asyncio.wait([waiting], timeout=0.5)
+            assert not waiting.done()
+            assert ours.number != dead.number
+    await waiting
