@@ -11,6 +11,7 @@ from api.deps import AnyWriter, Db, Newest, OnlyOnce, Operator, Policies, Reader
 from api.missions import require_access, require_assigned
 from api.routing import router
 from api.views import page_of
+from models.domain.errors import NotPermitted
 from models.domain.memory import NoteKind, NoteState, scope_of, scoped
 from models.schemas.envelope import Page, Success
 from models.schemas.memory import MemoryCreate, MemorySummary, MemoryView
@@ -25,13 +26,15 @@ routes = router("memory")
 async def write_memory(new: MemoryCreate, call: AnyWriter, once: OnlyOnce, db: Db, book: Policies) -> Response:
     """Write a note. An agent's is kept, proposed to people or refused, as its mission's scope and the policy say."""
     mission, memory_id = await _meant(new.mission_id, call, db), f"memory_{token_hex(8)}"
-    async with db.workspace(call.workspace_id) as session:
-        judged, law = await memory.judge(session, memory_id, mission, call.principal, book)
     scope = scope_of(mission.trust_requirements if mission else {}, call.principal)
-    verdict = scoped(judged, scope)  # what was judged is kept all the same
-    resolvers = law.policy.resolvers(memory.KIND)
 
-    async def write(session: AsyncSession) -> MemoryView:
+    async def write(session: AsyncSession) -> MemoryView | NotPermitted:
+        judged, law = await memory.judge(session, memory_id, mission, call.principal, book)
+        try:
+            verdict = scoped(judged, scope)
+        except NotPermitted as refusal:
+            return refusal  # what was judged is kept all the same
+        resolvers = law.policy.resolvers(memory.KIND)
         written = await memory.write(session, call.workspace_id, memory_id, new, verdict, resolvers, call.actor)
         return MemoryView.model_validate(written)
 

@@ -148,15 +148,15 @@ async def command(
         await api_keys.revoke_all(session, workspace_id, agent.name, actor)
         changed = await stop(session, agent, actor)
     else:
-        changed = await rows.set_columns(session, agent, status=after.value, **_heard_by(before))
+        changed = await rows.set_columns(session, agent, status=after.value, **_heard_from(before))
     data = {"verb": verb.value, "before": before.value, "after": after.value}
     await tell(session, changed, EventType.AGENT_STATUS_CHANGED, actor, data)
     return changed
 
 
-def _heard_by(before: AgentStatus) -> dict[str, Any]:
-    """Count the end of a stop as a sign of life: a stopped agent had no key to send heartbeats with."""
-    return {"last_heartbeat_at": func.mc_now()} if before is AgentStatus.STOPPED else {}
+def _heard_from(before: AgentStatus) -> dict[str, Any]:
+    """Count its silence from the end of a stop: a stopped agent had no key to send heartbeats with."""
+    return {"resumed_at": func.mc_now()} if before is AgentStatus.STOPPED else {}
 
 
 async def stop(session: AsyncSession, agent: AgentRow, actor: Actor, **states: str) -> AgentRow:
@@ -226,11 +226,12 @@ def _heard(row: Row[Any]) -> dict[str, Any]:
 
 _SILENT = text(
     "UPDATE agent SET silence = told.now FROM ("
-    " SELECT workspace_id, agent_id, now FROM agent, LATERAL (SELECT CASE"
-    " WHEN COALESCE(last_heartbeat_at, decided_at) <= mc_now() - make_interval(secs => :lost) THEN 'lost'"
-    " ELSE 'stale' END AS now) WHERE status = 'active' AND silence <> now"
-    " AND COALESCE(last_heartbeat_at, decided_at) <= mc_now() - make_interval(secs => :stale)"
-    " ORDER BY COALESCE(last_heartbeat_at, decided_at) LIMIT :limit FOR UPDATE OF agent SKIP LOCKED) AS told"
+    " SELECT workspace_id, agent_id, now FROM agent,"
+    " LATERAL (SELECT GREATEST(COALESCE(last_heartbeat_at, decided_at), resumed_at) AS since) AS heard,"
+    " LATERAL (SELECT CASE WHEN since <= mc_now() - make_interval(secs => :lost) THEN 'lost'"
+    " ELSE 'stale' END AS now) AS told WHERE status = 'active' AND silence <> now"
+    " AND since <= mc_now() - make_interval(secs => :stale)"
+    " ORDER BY since LIMIT :limit FOR UPDATE OF agent SKIP LOCKED) AS told"
     " WHERE agent.workspace_id = told.workspace_id AND agent.agent_id = told.agent_id"
     " RETURNING agent.workspace_id, agent.agent_id, agent.name, agent.silence, agent.last_heartbeat_at"
 )

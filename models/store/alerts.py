@@ -57,7 +57,10 @@ class NewAlert:
 
 
 async def sound(session: AsyncSession, workspace_id: str, actor: Actor, *found: NewAlert) -> None:
-    """Raise alerts with the time of detection; where one about the same is not resolved yet, that one stands."""
+    """Raise alerts with the time of detection; where one about the same is not resolved yet, that one stands.
+
+    But one about a day or month that is over makes room for that of the next.
+    """
     values = {
         "workspace_id": workspace_id,
         "kinds": [alert.kind.value for alert in found],
@@ -68,6 +71,7 @@ async def sound(session: AsyncSession, workspace_id: str, actor: Actor, *found: 
         "actor": actor.name,
         "correlation_id": actor.correlation_id,
     }
+    await within(session)(_OUTLIVED, values)
     await within(session)(_SOUND, values)
     mark_events(session)
 
@@ -124,6 +128,15 @@ _OVER = f"""
         AND status <> 'resolved' RETURNING *
     ){_TOLD}
 """  # constants of this module, no input
+_OUTLIVED = f"""
+    WITH over AS ({_RESOLVED}
+        FROM unnest(CAST(%(kinds)s AS text[]), CAST(%(subject_ids)s AS text[]), CAST(%(details)s AS text[]))
+        AS found (kind, subject_id, details)
+        WHERE alert.workspace_id = %(workspace_id)s AND alert.kind = found.kind
+        AND alert.subject_id = found.subject_id AND alert.status <> 'resolved'
+        AND alert.details ->> 'period' <> CAST(found.details AS jsonb) ->> 'period' RETURNING alert.*
+    ){_TOLD}
+"""  # as above
 _WINDOW_TURNED = f"""
     WITH due AS (
         SELECT workspace_id, alert_id FROM alert

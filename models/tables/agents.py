@@ -26,6 +26,8 @@ class AgentRow(SQLModel, table=True):
     decided_at: Time | None = time()
     key_fetched_at: Time | None = time()
     last_heartbeat_at: Time | None = time()
+    resumed_at: Time | None = time()
+    """Since when it can be heard of again; only its silence is counted from here."""
     silence: str = words("none")
     trust: Decimal = score("0.50")
 

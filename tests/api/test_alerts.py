@@ -16,7 +16,8 @@ from tests.fixtures.missions import refusal
 ALERTS, RUNS = "/api/v1/alerts", "/api/v1/runs"
 
 SILENT = text(
-    "UPDATE agent SET last_heartbeat_at = now() - make_interval(secs => :seconds) WHERE workspace_id = :workspace"
+    "UPDATE agent SET last_heartbeat_at = now() - make_interval(secs => :seconds),"
+    " resumed_at = resumed_at - make_interval(secs => :seconds) WHERE workspace_id = :workspace"
 )
 
 

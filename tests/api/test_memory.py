@@ -327,6 +327,19 @@ class TestBadInput:
         assert (first.status_code, again.json(), again.headers["idempotency-replayed"]) == (201, first.json(), "true")
         assert await told(db, team, "memory") == ["memory.proposed"]
         assert await told(db, team, "decision") == ["decision.requested"]
+        async with db.workspace(team.workspace_id) as session:
+            verdicts = (await session.execute(text("SELECT verdict_id FROM verdict"))).scalars().all()
+        assert verdicts == [f"{first.json()['data']['memory_id']}.write"]
+
+    async def test_of_one_that_is_refused_is_judged_once(
+        self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, repo: Repo
+    ) -> None:
+        mission, same = await mission_of(api, repo, "read_only"), {"Idempotency-Key": "k"}
+        note = NOTE | {"mission_id": mission}
+        answers = [await agent.post("/api/v1/memory", json=note, headers=same) for _ in range(2)]
+        assert [refusal(answer) for answer in answers] == [(403, "memory_read_only")] * 2
+        query = f"/api/v1/policy/verdicts?action=mission.write_memory&mission_id={mission}"
+        [_] = (await api.get(query)).json()["data"]["items"]
 
 
 async def test_an_agent_sees_its_own_proposals_only(

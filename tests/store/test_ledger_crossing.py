@@ -10,7 +10,7 @@ from models.domain.budgets import Key, Owner, Scope
 from models.domain.errors import Conflict
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
-from models.store import answers, corrections, ledger
+from models.store import alerts, answers, corrections, ledger
 from models.store.database import Database
 from models.tables.missions import Decision
 from tests.fixtures.api import Team
@@ -110,6 +110,22 @@ class TestCrossing:
             assert (await run_of(db, where))["status"] is None
         with pytest.raises(Conflict, match="agent 'bot'"):
             await ledger.spend(db, at(where, "4"), usd("0.001"), BOT)
+
+    async def test_the_next_day_s_has_an_alert_of_its_own(self, db: Database, team: Team, database_url: str) -> None:
+        """Also where the pass that resolves yesterday's comes later."""
+        await cap(db, team.workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, "bot"), "0.1")
+        where = await place(db, team.workspace_id, agent_id="bot")
+        with pytest.raises(Conflict):
+            await ledger.spend(db, at(where, "1"), usd("0.2"), BOT)
+        async with clock_moved(database_url, "1 day"):
+            with pytest.raises(Conflict):
+                await ledger.spend(db, at(where, "2"), usd("0.2"), BOT)
+            async with db.system() as session:
+                await alerts.turn_windows(session, OLGA, limit=200)
+            rows = await db.alone(team.workspace_id, "SELECT status FROM alert ORDER BY detected_at", {})
+        assert [row["status"] for row in rows] == ["resolved", "open"]
+        happened = [row["type"] for row in await told(db, team.workspace_id, "alert.%")]
+        assert happened == ["alert.raised", "alert.resolved", "alert.raised"]
 
     async def test_a_clock_that_moves_resets_no_cap_twice(self, db: Database, team: Team, database_url: str) -> None:
         await cap(db, team.workspace_id, Key(Scope.AGENT_DAY, Owner.LEVEL, "intern"), "0.1")
