@@ -12,6 +12,7 @@ from api.deps import Admin, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from api.views import page_of
 from models.contracts.missions import Named
+from models.domain.agents import require_not_rejected
 from models.domain.budgets import Key, Owner, Scope
 from models.domain.refusals import missing
 from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitChange, LimitSet, LimitView, Sum
@@ -60,7 +61,9 @@ async def _key(session: AsyncSession, workspace_id: str, key: Key) -> Key:
     """Find an agent by name or id: nobody else's cap would ever hold."""
     if key.owner is not Owner.AGENT:
         return key
-    return replace(key, name=(await agents.require(session, workspace_id, key.name)).name)
+    agent = await agents.require(session, workspace_id, key.name)
+    require_not_rejected(agent.name, agent.registration)
+    return replace(key, name=agent.name)
 
 
 @routes.get("/budgets/spending")

@@ -13,7 +13,7 @@ from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader, Workflow
 from api.gateway import Gateway
 from api.routing import router
 from models.domain.canonical import digest_of
-from models.domain.decisions import cost_so_far
+from models.domain.decisions import Terms, cost_so_far
 from models.domain.errors import MissionControlError
 from models.domain.policy import Risk
 from models.domain.policy_names import DecisionKind
@@ -116,14 +116,16 @@ async def _answers(session: AsyncSession, decision: Decision) -> tuple[AnswerVie
 
 
 async def _views(session: AsyncSession, workspace_id: str, found: Sequence[Decision]) -> list[DecisionView]:
-    """Show decisions with what their missions have cost by now."""
+    """Show decisions with who may answer them now, and what their missions have cost by now."""
     missions = [decision.mission_id for decision in found if decision.mission_id]
     spent = await costs.of_missions(session, workspace_id, missions) if missions else {}
-    return [_view(decision, spent.get(decision.mission_id or "", {})) for decision in found]
+    terms = await budgets.terms(session, workspace_id, found)
+    return [_view(one, terms[one.decision_id], spent.get(one.mission_id or "", {})) for one in found]
 
 
-def _view(decision: Decision, spent: Mapping[str, Any]) -> DecisionView:
+def _view(decision: Decision, terms: Terms, spent: Mapping[str, Any]) -> DecisionView:
     view = DecisionView.model_validate(decision)
+    view.terms = terms
     view.digest = digest_of({"question": decision.question, "binding": decision.binding})
     view.cost_so_far = CostSoFar.model_validate(cost_so_far(decision.question, spent))
     view.links["self"] = links.decision(decision.decision_id)

@@ -118,8 +118,22 @@ def require_approved(name: str, registration: str) -> None:
         Conflict: `agent_not_approved`.
     """
     if registration != Registration.APPROVED:
-        helps = _HELPS[Registration(registration)].format(name)
-        raise Conflict("agent_not_approved", f"the registration of {name!r} is {registration}: {helps}")
+        raise _not_approved(name, registration)
+
+
+def require_not_rejected(name: str, registration: str) -> None:
+    """Refuse to change by a rejected registration what goes by an agent's name: somebody else may have it by now.
+
+    Raises:
+        Conflict: `agent_not_approved`.
+    """
+    if registration == Registration.REJECTED:
+        raise _not_approved(name, registration)
+
+
+def _not_approved(name: str, registration: str) -> Conflict:
+    helps = _HELPS[Registration(registration)].format(name)
+    return Conflict("agent_not_approved", f"the registration of {name!r} is {registration}: {helps}")
 
 
 _HELPS = {

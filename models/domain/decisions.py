@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.errors import Conflict, MissionControlError, NotPermitted
+from models.domain.names import STRANGERS
 from models.domain.policy import Ask, FourEyes, Resolvers, Risk
 from models.domain.principals import Kind, Principal, Role
 
@@ -14,9 +15,10 @@ from models.domain.principals import Kind, Principal, Role
 def people(names: Collection[str]) -> frozenset[str]:
     """Name the people behind the names that facts record.
 
-    A visitor's `<home>/<name>` and a member's `<name>` count as one: whoever makes a workspace is both.
+    A visitor's `<home>/<name>` and a member's `<name>` count as one: whoever makes a workspace is both. What somebody
+    without a key is called is a claim, and nobody's name.
     """
-    return frozenset(name.rpartition("/")[2] for name in names)
+    return frozenset(name.rpartition("/")[2] for name in names if not name.startswith(STRANGERS))
 
 
 def cost_so_far(question: Mapping[str, Any], spent: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +58,10 @@ class Terms(BaseModel):
         asked = resolvers.joined(ask)
         agents = () if risk is Risk.RED or asked.people > 1 else resolvers.agents
         return cls(**dict(asked), agents=agents, requesters=tuple(sorted({*requesters} - {""})))
+
+    def asked_by(self, others: Collection[str]) -> "Terms":
+        """The same terms, of what these have asked for, too."""
+        return self.model_copy(update={"requesters": tuple(sorted({*self.requesters, *others}))})
 
     @property
     def asking(self) -> frozenset[str]:

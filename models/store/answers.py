@@ -8,7 +8,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.decisions import Terms
 from models.domain.errors import Conflict, MissionControlError, NotPermitted
 from models.domain.events import EventType
 from models.domain.principals import Principal, Role
@@ -60,7 +59,7 @@ async def _resolve(
     session: AsyncSession, by: Principal, decision_id: str, answer: DecisionStatus, explanation: str, actor: Actor
 ) -> Decision:
     decision = await _lock(session, by.workspace_id, decision_id)
-    terms = Terms.model_validate(decision.terms)
+    terms = await budgets.terms_of_answer(session, decision)
     given: list[DecisionAnswer] = []
     if terms.people > 1:
         by = await _hold(session, decision, by)

@@ -10,7 +10,6 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.agents import Registration
 from models.domain.alerts import AlertKind
 from models.domain.budgets import DEFAULTS, Cap, Key, Owner, Scope, not_below, proposed, reaches
 from models.domain.caps import meant, owner_names, promised
@@ -142,8 +141,6 @@ async def _require_run(session: AsyncSession, workspace_id: str, run_id: str) ->
 
 async def follow_level(session: AsyncSession, agent: AgentRow, level: Level, actor: Actor) -> None:
     """Give the day of an agent that changes its level the cap of that one (BUDG-01); its runs keep theirs."""
-    if agent.registration == Registration.REJECTED:  # somebody else may have the name
-        return
     await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     caps = await limits(session, agent.workspace_id, agent.name)
     opened = await recapping.relevel(session, agent.workspace_id, agent.name, level, caps, actor)
@@ -248,7 +245,7 @@ async def _question(session: AsyncSession, hit: Hit, actor: Actor) -> Question:
         shown=hit.told | {"proposed": hit.proposed},
         binding={"scope": hit.counter["scope"], "subject": hit.counter["subject"], **hit.proposed},
         requested_by=actor.name,
-        terms=await _terms(session, hit.workspace_id, hit.run_id, actor) if hit.is_asked else Terms(),
+        terms=await _terms(session, hit, actor) if hit.is_asked else Terms(),
     )
 
 
@@ -300,15 +297,42 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> N
         await _ask_again(session, Hit(asked["run_id"], counter), decision.requested_by, actor)
 
 
-async def _terms(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> Terms:
+async def _terms(session: AsyncSession, hit: Hit, actor: Actor) -> Terms:
     """Say who may raise a cap: whom the policy in force names, and an admin where none is yet; never who runs."""
-    law = await policies.active(session, workspace_id)
+    law = await policies.active(session, hit.workspace_id)
     resolvers = Resolvers(role=Role.ADMIN)
     if law:
         resolvers = (await asyncio.to_thread(parse_policy, law.source)).resolvers(KIND)
-    going = await within(session)(THOSE_HELD, {"workspace_id": workspace_id, "run_id": run_id})
-    runners = {name for run in going for name in (run["agent_id"], run["created_by"]) if name}
-    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, *runners})
+    runners = await _held(session, hit.workspace_id, {"": hit.told | {"since": None}})
+    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, *runners[""]})
+
+
+async def terms(session: AsyncSession, workspace_id: str, found: Sequence[Decision]) -> dict[str, Terms]:
+    """Read what answers to questions take; one that waits is asked by all whose runs its limit held since, too."""
+    known = {one.decision_id: Terms.model_validate(one.terms) for one in found}
+    pending = (one for one in found if one.kind == KIND and one.status == DecisionStatus.PENDING)
+    if asked := {one.decision_id: one.question | {"since": one.requested_at} for one in pending}:
+        held = await _held(session, workspace_id, asked)
+        known |= {name: known[name].asked_by(runners) for name, runners in held.items()}
+    return known
+
+
+async def terms_of_answer(session: AsyncSession, decision: Decision) -> Terms:
+    """Read what an answer takes that is being given; nobody meets a limit beside it until the transaction ends."""
+    if decision.kind == KIND:
+        await within(session)(ALONE, {"workspace_id": decision.workspace_id})
+    return (await terms(session, decision.workspace_id, [decision]))[decision.decision_id]
+
+
+async def _held(
+    session: AsyncSession, workspace_id: str, asked: Mapping[str, Mapping[str, Any]]
+) -> dict[str, set[str]]:
+    """Name whose runs are held by limits that are so asked about: of what scope, by which run, and since when."""
+    places = {f"{name}s": [each[name] for each in asked.values()] for name in ("scope", "run_id", "since")}
+    held: dict[str, set[str]] = {name: set() for name in asked}
+    for run in await within(session)(THOSE_HELD, {"workspace_id": workspace_id, "names": list(asked), **places}):
+        held[run["name"]] |= {run["agent_id"], run["created_by"]} - {None}
+    return held
 
 
 async def _run(session: AsyncSession, workspace_id: str, run_id: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.agents import Registration
+from models.domain.agents import Registration, require_not_rejected
 from models.domain.budgets import Cap, Category, Key, Owner, Scope, cap_of
 from models.domain.policy import Level
 from models.store import budgets, recapping
@@ -38,7 +38,11 @@ async def change_agent(
     """Give an agent's day and runs the caps of a new level, and those dollars of its own that are said, None for none.
 
     All their counters are taken before any run goes on: whoever ends a run takes them first, too.
+
+    Raises:
+        Conflict: `agent_not_approved`, it was rejected.
     """
+    require_not_rejected(agent.name, agent.registration)
     await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     for scope in sorted(own.keys() | ({Scope.AGENT_DAY} if level else set())):
         await recapping.touched(session, agent.workspace_id, Key(scope, Owner.AGENT, agent.name))

@@ -244,13 +244,21 @@ def _question(limit: str) -> str:
 
 
 THE_RUN = f"SELECT * FROM run WHERE {_RUN}"  # noqa: S608  # as above
-THOSE_HELD = f"""
-    SELECT o.agent_id, o.created_by FROM run r JOIN run o ON o.workspace_id = r.workspace_id
-    AND (o.run_id = r.run_id OR (o.ticket_id = r.ticket_id AND o.ended_at IS NULL)) WHERE {_THE_RUN}
-    UNION SELECT assigned_to, created_by FROM mission WHERE workspace_id = %(workspace_id)s AND mission_id = %(run_id)s
-    LIMIT 1000
-"""  # noqa: S608  # as above
-"""Whose runs a run's own limit, or its ticket's, holds; a mission's own run is of who filed it and who has it."""
+THOSE_HELD = """
+    SELECT asked.name, held.agent_id, held.created_by
+    FROM unnest(CAST(%(names)s AS text[]), CAST(%(scopes)s AS text[]), CAST(%(run_ids)s AS text[]),
+    CAST(%(sinces)s AS timestamptz[])) AS asked (name, scope, run_id, since), LATERAL (
+        SELECT r.agent_id, r.created_by FROM run r WHERE r.workspace_id = %(workspace_id)s AND r.run_id = asked.run_id
+        UNION SELECT o.agent_id, o.created_by FROM run r JOIN run o ON o.workspace_id = r.workspace_id
+        AND o.ticket_id = r.ticket_id AND (o.ended_at IS NULL OR o.started_at >= asked.since)
+        WHERE asked.scope = 'ticket' AND r.workspace_id = %(workspace_id)s AND r.run_id = asked.run_id
+        UNION SELECT m.assigned_to, m.created_by FROM mission m
+        WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = asked.run_id
+        LIMIT 1000
+    ) held
+"""
+"""Whose runs the limits hold that runs have met, or held since a question was put: a run's own limit, or its ticket's.
+A mission's own run is of who filed it and who has it."""
 THE_COUNTER = """
     SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
     AND period = %(period)s FOR NO KEY UPDATE

@@ -70,7 +70,7 @@ async def _require_room(session: AsyncSession, workspace_id: str, actor: Actor) 
 
 
 async def _ask(session: AsyncSession, agent: AgentRow, resolvers: Resolvers, actor: Actor) -> None:
-    """Put the question into the inbox. The agent asks, whoever sent the request: an admin may answer it."""
+    """Put the question into the inbox. The agent asks, and whoever sent the request."""
     asked = Question(
         agent.workspace_id,
         decision_id(agent),
@@ -81,7 +81,7 @@ async def _ask(session: AsyncSession, agent: AgentRow, resolvers: Resolvers, act
         | {"filed_by": agent.requested_by},
         binding={"agent_id": agent.agent_id},
         requested_by=agent.agent_id,
-        terms=Terms.of(None, resolvers, Risk.YELLOW, (agent.agent_id,)),
+        terms=Terms.of(None, resolvers, Risk.YELLOW, (agent.agent_id, agent.requested_by)),
     )
     await questions.put(session, asked, actor)
 
