@@ -17,6 +17,7 @@ from tests.fixtures.api import Caller, Team
 from tests.fixtures.budgets import clock_moved
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.policies import let_answer
 
 __all__ = ["repo"]
 PASS = Actor("reconciler", "pass-1")
@@ -169,6 +170,66 @@ class TestRegister:
         assert (await stranger.post("/api/v1/agents", json=PROBE)).status_code == 201
         listed = (await client(team.observer).get("/api/v1/agents?registration=pending")).json()["data"]["items"]
         assert [agent["name"] for agent in listed] == ["probe"]
+
+
+class TestWhoLetsIn:
+    async def test_no_agent_lets_in_what_it_registered_itself(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        await let_answer(api, "registration", "agent")
+        agent = client(team.agent)
+        own = await registered(agent, team, name="child")
+        assert refusal(await resolve(agent, own)) == (403, "own_decision")
+        assert (await api.get(f"/api/v1/agents/{own['agent_id']}")).json()["data"]["registration"] == "pending"
+        assert (await resolve(agent, await registered(client(None), team))).status_code == 200
+
+    async def test_nor_does_an_admin_while_somebody_else_could(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
+    ) -> None:
+        async with db.system() as session:
+            olga = client(await make_key(session, team.workspace_id, "olga", role=Role.ADMIN))
+        made = await registered(api, team)
+        place = f"/api/v1/agents/{made['agent_id']}"
+        for verb in ("approve", "reject"):
+            assert refusal(await api.post(f"{place}/{verb}", json=WHY)) == (403, "own_decision")
+        assert (await olga.post(f"{place}/approve", json=WHY)).json()["data"]["registration"] == "approved"
+        decision = (await api.get(f"/api/v1/decisions/{made['agent_id']}.registration")).json()["data"]
+        assert (decision["resolved_by"], decision["single_operator"]) == ("olga", False)
+        assert decision["terms"]["requesters"] == sorted([made["agent_id"], "admin"])
+
+    async def test_nor_does_a_visitor_under_the_name_at_home(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
+    ) -> None:
+        """ADR 18: a visitor and a member of one name are one person."""
+        async with db.system() as session:
+            root = client(await make_key(session, "default", "admin", role=Role.PLATFORM_ADMIN))
+            await make_key(session, team.workspace_id, "olga", role=Role.ADMIN)
+        root.headers["X-Workspace"] = team.workspace_id
+        made = await registered(root, team)
+        assert made["requested_by"] == "default/admin"
+        assert refusal(await resolve(api, made)) == (403, "own_decision")
+
+    async def test_the_only_admin_does_and_it_is_told(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        made = await registered(api, team)
+        assert (await api.post(f"/api/v1/agents/{made['agent_id']}/approve", json=WHY)).status_code == 200
+        decision = (await api.get(f"/api/v1/decisions/{made['agent_id']}.registration")).json()["data"]
+        assert (decision["status"], decision["single_operator"]) == ("approved", True)
+
+    async def test_what_a_stranger_is_called_is_nobodys_name(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
+    ) -> None:
+        made = await registered(client(None), team, name="olga")
+        async with db.system() as session:
+            olga = client(await make_key(session, team.workspace_id, "olga", role=Role.ADMIN))
+        answered = await resolve(olga, made, "deny")
+        assert (answered.status_code, answered.json()["data"]["single_operator"]) == (200, False)
+
+
+async def resolve(caller: httpx2.AsyncClient, made: dict[str, Any], said: str = "approve") -> httpx2.Response:
+    place = f"/api/v1/decisions/{made['agent_id']}.registration/resolve"
+    return await caller.post(place, json=WHY | {"decision": said})
 
 
 class TestInbox:

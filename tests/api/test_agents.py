@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.store import agents
 from models.store.database import Database
-from tests.fixtures.agents import PROBE, add_many, admitted, events_of, registered, shut_out
+from tests.fixtures.agents import PROBE, WHY, add_many, admitted, events_of, registered, shut_out
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -187,6 +187,29 @@ class TestSelf:
         listed = (await api.get("/api/v1/budgets")).json()["data"]["items"]
         [own] = [one for one in listed if (one["scope"], one["name"]) == ("agent_day", "bot")]
         assert (own["cap_usd"], own["cap_tokens"]) == ("2", 1000), "two dollars are an intern's day"
+
+    async def test_a_rejected_registration_moves_no_cap_of_its_namesake(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        rejected = (await registered(client(None), team))["agent_id"]
+        assert (await api.post(f"/api/v1/agents/{rejected}/reject", json=WHY)).status_code == 200
+        living = f"/api/v1/agents/{(await admitted(api, client, team))[0]}"
+        before = (await api.get(living)).json()["data"]
+        for change in ({"daily_cap_usd": "1000"}, {"run_cap_usd": None}, {"level": "lead"}):
+            asked = await api.patch(f"/api/v1/agents/{rejected}", json=change)
+            assert refusal(asked) == (409, "agent_not_approved")
+        cap = {"scope": "agent_day", "owner": "agent", "name": rejected, "cap_usd": "1000", "cap_tokens": None}
+        for method in ("PUT", "PATCH"):
+            asked = await api.request(method, "/api/v1/budgets", json=cap)
+            assert refusal(asked) == (409, "agent_not_approved")
+        assert (await api.get(living)).json()["data"] == before
+        assert (await api.get(f"/api/v1/agents/{rejected}")).json()["data"]["level"] == "intern"
+        assert (await api.put("/api/v1/budgets", json=cap | {"name": "probe"})).status_code == 200
+
+    async def test_one_that_waits_is_given_its_caps(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
+        made = await registered(client(None), team)
+        changed = await api.patch(f"/api/v1/agents/{made['agent_id']}", json={"daily_cap_usd": "1", "level": "lead"})
+        assert (changed.status_code, changed.json()["data"]["daily_cap_usd"]) == (200, "1")
 
     async def test_its_tools_have_one_spelling(self, api: httpx2.AsyncClient, db: Database, team: Team) -> None:
         async with db.system() as session:

@@ -1,5 +1,6 @@
 """What an answer to a question about a limit raises, who may give it, and what becomes of the question."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,11 +10,15 @@ import pytest
 from sqlalchemy import text
 
 from models.domain.principals import Kind, Role
+from models.schemas.runs import RunCreate
+from models.store import runs
 from models.store.database import Database
+from models.store.events import Actor
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.missions import refusal
-from tests.fixtures.policies import SOURCE
+from tests.fixtures.policies import let_answer
+from tests.fixtures.waiting import eventually
 
 API = "/api/v1"
 YES, NO = ({"decision": word, "explanation": "so"} for word in ("approve", "deny"))
@@ -135,9 +140,7 @@ class TestWhoAnswers:
         async with db.system() as session:
             bot = client(await make_key(session, team.workspace_id, "bot", kind=Kind.AGENT))
             olga = client(await make_key(session, team.workspace_id, "olga", role=Role.ADMIN))
-        source = SOURCE.replace("budget: {role: admin}", "budget: {role: admin, agents: [bot]}")
-        made = await api.post(f"{API}/policy/versions", json={"source": source, "note": "n"})
-        await api.post(f"{API}/policy/versions/{made.json()['data']['version']}/activate", json={})
+        await let_answer(api, "budget", "bot")
         run = await started(olga)
         await paid(client(team.service), run, usd="0.3")
         [asked] = await pending(api)
@@ -159,6 +162,74 @@ class TestWhoAnswers:
         [asked] = await pending(api)
         for caller in (api, olga):
             assert refusal(await answer(caller, asked)) == (403, "own_decision")
+
+    @pytest.mark.parametrize("ends", [False, True])
+    async def test_nor_an_agent_whose_run_the_ticket_holds_since_it_was_asked_about(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, ends: bool
+    ) -> None:
+        await let_answer(api, "budget", "agent")
+        asked = await about_the_ticket(api, client(team.service))
+        agent = client(team.agent)
+        assert "agent" not in asked["terms"]["requesters"]
+        run = (await agent.post(f"{API}/runs", json={"ticket_id": "T-1"})).json()["data"]
+        assert run["status"] == "blocked"
+        if ends:
+            await agent.post(f"{API}/runs/{run['run_id']}/end", json={"status": "failed"})
+        assert refusal(await answer(agent, asked)) == (403, "own_decision")
+        [waits] = await pending(api)
+        one = (await agent.get(f"{API}/decisions/{asked['decision_id']}")).json()["data"]
+        assert waits["terms"] == one["terms"] == asked["terms"] | {"requesters": ["agent", "bot", "service"]}
+        answered = (await answer(api, asked)).json()["data"]
+        assert (answered["status"], answered["single_operator"]) == ("approved", False)
+
+    async def test_nor_a_person_who_starts_one_while_somebody_else_could(
+        self, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team
+    ) -> None:
+        asked = await about_the_ticket(api, client(team.service))
+        run = await started(api, ticket_id="T-1")
+        async with db.system() as session:
+            olga = client(await make_key(session, team.workspace_id, "olga", role=Role.ADMIN))
+        assert refusal(await answer(api, asked)) == (403, "own_decision")
+        await started(olga, ticket_id="T-1")
+        alone = (await answer(api, asked)).json()["data"]
+        assert (alone["status"], alone["single_operator"]) == ("approved", True), "by now both have asked"
+        assert (await shown(api, run))["status"] is None
+
+    async def test_a_runs_own_limit_is_nothing_to_others_of_its_ticket(
+        self, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            olga = client(await make_key(session, team.workspace_id, "olga", role=Role.ADMIN))
+        await started(olga, ticket_id="T-1")
+        await paid(api, await started(api, ticket_id="T-1"), usd="0.3")
+        [asked] = await pending(api)
+        await started(olga, ticket_id="T-1")
+        assert refusal(await answer(api, asked)) == (403, "own_decision")
+        assert (await answer(olga, asked)).json()["data"]["single_operator"] is False
+
+    async def test_an_answer_waits_for_a_run_that_starts(
+        self, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team
+    ) -> None:
+        await let_answer(api, "budget", "agent")
+        asked = await about_the_ticket(api, client(team.service))
+        async with db.workspace(team.workspace_id) as session:
+            await runs.start(session, team.workspace_id, RunCreate(ticket_id="T-1"), Actor("agent", "test"))
+            answering = asyncio.create_task(answer(client(team.agent), asked))
+
+            async def waits() -> bool:
+                found = await session.execute(text("SELECT FROM pg_locks WHERE NOT granted"))
+                return found.first() is not None or answering.done()
+
+            await eventually(waits)
+        assert refusal(await answering) == (403, "own_decision")
+
+
+async def about_the_ticket(api: httpx2.AsyncClient, service: httpx2.AsyncClient) -> dict[str, Any]:
+    """Let a run that a service started close a ticket's limit; the question about it."""
+    await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")
+    await paid(service, await started(service, ticket_id="T-1"), usd="0.2")
+    [asked] = await pending(api)
+    return asked
 
 
 class TestWhatBecomesOfIt:

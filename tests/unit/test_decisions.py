@@ -75,6 +75,11 @@ def test_a_visitor_and_a_member_of_one_name_are_one_person(here: str) -> None:
         assert code(Terms(people=2), who, ("home/bert",)) is None
 
 
+@pytest.mark.parametrize(("asker", "refused"), [("(unknown)/anna", None), ("anna", "own_decision")])
+def test_what_a_stranger_is_called_is_nobodys_name(asker: str, refused: str | None) -> None:
+    assert code(Terms().asked_by([asker, "bert"]), ANNA) == refused
+
+
 def test_terms_join_what_rules_and_kind_demand() -> None:
     resolvers = Resolvers(role=Role.ADMIN, agents=("robot",))
     terms = Terms.of(Ask(four_eyes=FourEyes.REQUIRED), resolvers, Risk.YELLOW, ["olga", "", "olga"])
