@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -54,6 +55,14 @@ async def change_agent(
             await change_limit(session, agent.workspace_id, key, {"usd": usd}, actor)
         else:
             await budgets.set_limit(session, agent.workspace_id, key, await _without(session, agent, key), actor)
+
+
+async def take_back(session: AsyncSession, agent: AgentRow, actor: Actor) -> None:
+    """Take back the caps of its own of an agent that is not let in: somebody else may have its name next."""
+    known = await budgets.limits(session, agent.workspace_id, agent.name)
+    own = (key for key in known if key.owner is Owner.AGENT)
+    for key in sorted(own, key=attrgetter("scope")):
+        await budgets.set_limit(session, agent.workspace_id, key, None, actor)
 
 
 async def _without(session: AsyncSession, agent: AgentRow, key: Key) -> Cap | None:

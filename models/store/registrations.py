@@ -16,7 +16,7 @@ from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
 from models.domain.states import DecisionStatus, require_transition
 from models.schemas.agents import AgentRegister
-from models.store import agents, api_keys, claims, governance, keys, principals, questions, rows
+from models.store import agents, api_keys, caps, claims, governance, keys, principals, questions, rows
 from models.store.events import Actor
 from models.store.questions import Question
 from models.tables.agents import AgentRow
@@ -123,6 +123,7 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> N
     told = EventType.AGENT_APPROVED if is_approved else EventType.AGENT_REJECTED
     await agents.tell(session, decided, told, actor, {"explanation": decision.explanation})
     if not is_approved:
+        await caps.take_back(session, decided, actor)
         await claims.give_back(session, actor, agent.workspace_id, agent.name)
     await governance.acknowledge(session, agent.workspace_id, decision.decision_id)  # no workflow waits for it
     await session.refresh(decision)

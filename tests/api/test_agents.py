@@ -211,6 +211,18 @@ class TestSelf:
         changed = await api.patch(f"/api/v1/agents/{made['agent_id']}", json={"daily_cap_usd": "1", "level": "lead"})
         assert (changed.status_code, changed.json()["data"]["daily_cap_usd"]) == (200, "1")
 
+    async def test_whose_registration_is_rejected_leaves_no_cap_to_who_has_its_name_next(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        first = (await registered(client(None), team))["agent_id"]
+        caps = {"daily_cap_usd": "1000", "run_cap_usd": "500"}
+        assert (await api.patch(f"/api/v1/agents/{first}", json=caps)).status_code == 200
+        assert (await api.post(f"/api/v1/agents/{first}/reject", json=WHY)).status_code == 200
+        listed = (await api.get("/api/v1/budgets")).json()["data"]["items"]
+        assert [limit for limit in listed if limit["owner"] == "agent"] == []
+        await admitted(api, client, team)
+        assert (await api.get("/api/v1/agents/probe")).json()["data"]["daily_cap_usd"] == "2"
+
     async def test_its_tools_have_one_spelling(self, api: httpx2.AsyncClient, db: Database, team: Team) -> None:
         async with db.system() as session:
             await add_agents(session, team.workspace_id, "bot")
