@@ -134,7 +134,7 @@ _OUTLIVED = f"""
         AS found (kind, subject_id, details)
         WHERE alert.workspace_id = %(workspace_id)s AND alert.kind = found.kind
         AND alert.subject_id = found.subject_id AND alert.status <> 'resolved'
-        AND alert.details ->> 'period' <> CAST(found.details AS jsonb) ->> 'period' RETURNING alert.*
+        AND alert.details ->> 'period' < CAST(found.details AS jsonb) ->> 'period' RETURNING alert.*
     ){_TOLD}
 """  # as above
 _WINDOW_TURNED = f"""
