@@ -2,16 +2,14 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.domain.budgets import LOOP
-from models.store import running
+from models.store import going_on, running
 from models.store.database import mark_events, within
 from models.store.events import Actor
-from models.store.ledger_statements import DAY, MONTH
+from models.store.going_on import IS_BLOCKED
 
 AT_ONCE = 500
 """Runs that one pass lets go on, and missions that it tells: their events must fit into one short transaction."""
 
-_IS_BLOCKED = f"r.status = 'blocked' AND r.ended_at IS NULL AND r.blocked_by <> '{LOOP}'"
 _IS_TOLD = "m.status IN ('in_progress', 'observing') AND m.stage IS DISTINCT FROM 'resolve'"
 """A mission that ends begins nothing new: nothing holds it any more."""
 
@@ -34,11 +32,12 @@ async def heed(session: AsyncSession, workspace_id: str, mission_id: str, *, is_
     return bool(found["is_blocked"])
 
 
+_REASON = """min(concat(r.reason, CASE WHEN r.run_id <> r.mission_id THEN
+        concat(' (run ', r.run_id, ' of agent ' || r.agent_id, ')') END))"""
 _HEED = f"""
     WITH found AS (
-        SELECT min(concat(r.reason, CASE WHEN r.run_id <> r.mission_id THEN
-        concat(' (run ', r.run_id, ' of agent ' || r.agent_id, ')') END)) AS reason FROM run r
-        WHERE r.workspace_id = %(workspace_id)s AND r.mission_id = %(mission_id)s AND {_IS_BLOCKED}
+        SELECT {_REASON} AS reason FROM run r
+        WHERE r.workspace_id = %(workspace_id)s AND r.mission_id = %(mission_id)s AND {IS_BLOCKED}
     ), changed AS (
         UPDATE mission m SET blocked = found.reason, paused = found.reason IS NOT NULL OR %(is_paused)s FROM found
         WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = %(mission_id)s AND m.ended_at IS NULL
@@ -68,32 +67,16 @@ _HERE = "(CAST(%(workspace_id)s AS text) IS NULL OR m.workspace_id = %(workspace
 _UNHEEDED = f"""
     SELECT m.workspace_id, m.mission_id FROM run r
     JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
-    WHERE {_IS_BLOCKED} AND m.blocked IS NULL AND {_IS_TOLD} AND {_HERE}
+    WHERE {IS_BLOCKED} AND m.blocked IS NULL AND {_IS_TOLD} AND {_HERE}
     UNION
     SELECT m.workspace_id, m.mission_id FROM mission m
-    WHERE m.blocked IS NOT NULL AND {_IS_TOLD} AND {_HERE} AND NOT EXISTS (
-        SELECT FROM run r WHERE r.workspace_id = m.workspace_id AND r.mission_id = m.mission_id AND {_IS_BLOCKED})
+    WHERE m.blocked IS NOT NULL AND {_IS_TOLD} AND {_HERE} AND m.blocked IS DISTINCT FROM (
+        SELECT {_REASON} FROM run r
+        WHERE r.workspace_id = m.workspace_id AND r.mission_id = m.mission_id AND {IS_BLOCKED})
     LIMIT %(limit)s
 """  # noqa: S608  # as above
 
 
 async def turn_windows(session: AsyncSession, actor: Actor) -> None:
-    """Let runs go on whose day or month is over (system door)."""
-    told = {"actor": actor.name, "correlation_id": actor.correlation_id, "limit": AT_ONCE}
-    if await within(session)(_TURN, told):
-        mark_events(session)
-
-
-# Runs of which somebody spends at this moment see to it themselves.
-_TURN = f"""
-    WITH due AS (
-        SELECT r.workspace_id, r.run_id FROM run r
-        WHERE {_IS_BLOCKED} AND r.blocked_period NOT IN ('', {DAY}, {MONTH})
-        LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-    ), gone_on AS (
-        UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL FROM due
-        WHERE run.workspace_id = due.workspace_id AND run.run_id = due.run_id RETURNING due.*
-    )
-    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
-    SELECT workspace_id, 'run.unblocked', 'run', run_id, %(actor)s, %(correlation_id)s, '{{}}' FROM gone_on RETURNING 1
-"""  # noqa: S608  # as above
+    """Let runs go on whose day or month is over, or whose limit is open all the same (system door)."""
+    await going_on.go_on(session, going_on.OVER, {"limit": AT_ONCE}, actor)

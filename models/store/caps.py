@@ -45,7 +45,8 @@ async def change_agent(
     """
     require_not_rejected(agent.name, agent.registration)
     await within(session)(ALONE, {"workspace_id": agent.workspace_id})
-    for scope in sorted(own.keys() | ({Scope.AGENT_DAY} if level else set())):
+    taken = own.keys() | ({Scope.AGENT_DAY} if level else set())
+    for scope in (each for each in Scope if each in taken):
         await recapping.touched(session, agent.workspace_id, Key(scope, Owner.AGENT, agent.name))
     if level:
         await budgets.follow_level(session, agent, level, actor)

@@ -8,11 +8,11 @@ from models.domain.budgets import Scope
 from models.domain.caps import owner_names
 from models.domain.errors import Conflict
 from models.domain.money import written
-from models.store import budgets, recapping
+from models.store import budgets, ledger, recapping
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger import NOTHING, Place
-from models.store.ledger_statements import ADJUST, CROSSED, IS_ADJUSTED, LOCK, LOCK_ALL, PAID
+from models.store.ledger_statements import ADJUST, CROSSED, IS_ADJUSTED, LOCK, PAID
 
 
 async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
@@ -26,7 +26,7 @@ async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str,
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
     await budgets.prepare(session, place.workspace_id, place.run_id)
     ask = within(session)
-    await ask(LOCK_ALL if usd < 0 else LOCK, place.key)
+    await (ledger.lock_all(session, place.key) if usd < 0 else ask(LOCK, place.key))
     values = place.key | NOTHING | told | {"holder": actor.name, "usd": usd, "reason": reason}
     if not await ask(ADJUST, values):
         if await ask(IS_ADJUSTED, place.key):
@@ -45,7 +45,7 @@ async def _reopen(session: AsyncSession, place: Place, taken: Decimal, actor: Ac
     workspace_id = place.workspace_id
     crossed = await within(session)(CROSSED, place.key)
     caps = await budgets.limits(session, workspace_id, *owner_names(crossed)) if crossed else {}
-    for scope in Scope:
+    for scope in reversed(Scope):  # what blocks a run is the first of its limits that is closed
         counters = [counter for counter in crossed if counter["scope"] == scope]
         opened = await recapping.reopen(session, workspace_id, scope, counters, caps, taken, actor)
         await budgets.tell_open(session, workspace_id, scope, opened, actor)

@@ -26,6 +26,7 @@ from models.store.ledger_statements import (
     LOCK,
     LOCK_ALL,
     LOCK_HELD,
+    LOCK_RUN,
     OVERDUE,
     RELEASE_ALL,
     RESERVE,
@@ -129,9 +130,15 @@ async def require_paid(db: Database, place: Place, paid: Charge | None) -> None:
 
 async def release_all(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
     """Give back what a run that ends still holds; nothing can be reserved beside it until the transaction ends."""
-    ask, run = within(session), {"workspace_id": workspace_id, "run_id": run_id}
-    await ask(LOCK_ALL, run)
-    await ask(RELEASE_ALL, run | {"holder": actor.name})
+    run = {"workspace_id": workspace_id, "run_id": run_id}
+    await lock_all(session, run)
+    await within(session)(RELEASE_ALL, run | {"holder": actor.name})
+
+
+async def lock_all(session: AsyncSession, run: Mapping[str, str]) -> None:
+    """Take all counters that a run ever spent from: its own first, after which it spends from no other."""
+    await within(session)(LOCK_RUN, run)
+    await within(session)(LOCK_ALL, run)
 
 
 async def overdue(session: AsyncSession, limit: int) -> list[Place]:
@@ -176,13 +183,13 @@ async def _contain(
 
 
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
-    """Pay what goes beyond a cap, and block the run, or ask anew, in the same transaction."""
+    """Pay what goes beyond caps, close each of them, block the run, and ask anew, in the same transaction."""
     ask = within(session)
     await ask(LOCK_HELD, place.key)
     found = await ask(FINISH, values | {"ready": True})
     if found[0]["scope"] is not None and found[0]["verdict"] == "done":
-        if not found[0]["crossed"]:
-            await budgets.contain(session, Hit(place.run_id, await budgets.read(session, found[0])), actor)
+        for limit in (each for each in found if not each["crossed"]):
+            await budgets.contain(session, Hit(place.run_id, await budgets.read(session, limit)), actor)
         await budgets.renew_questions(session, place.workspace_id, place.run_id, actor)
     return found
 

@@ -1,9 +1,11 @@
 """The statements that reserve, settle and release money, in psycopg's own form.
 
-Each transaction first locks the counters it is about, in one order (by name, the workspace's last), and then does all
-the rest in one statement: it sees them as they are now, and no two transactions wait for each other in a circle.
+Each transaction first locks the counters it is about, in one order (the run's first, the workspace's last), and then
+does all the rest in one statement: it sees them as they are now, and no two transactions wait for each other in a
+circle. Whoever holds a run's counter knows that nobody who spends for the run holds any other.
 """
 
+from models.domain.budgets import Scope
 from models.store.questions import TOLD, inserted
 
 _RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
@@ -24,34 +26,38 @@ def _keys(of: str, day: str, month: str) -> str:
 
 
 _OF_RUN = f"FROM run r, LATERAL {_keys('r', DAY, MONTH)}"
+_SUBJECT = "workspace_id = %(workspace_id)s AND subject = %(run_id)s"
 _THE_RUN = "r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s"
 _RESERVED = f"FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'reserve'"
 
 
 def _locked(keys: str) -> str:
-    """Lock counters one by one in the order of their limits' names."""
+    """Lock counters one by one in the order of their limits."""
     return f"""
-        SELECT b.scope FROM (SELECT k.* {keys} ORDER BY k.scope OFFSET 0) k,
+        SELECT b.scope FROM (SELECT k.* {keys} ORDER BY k.place OFFSET 0) k,
         LATERAL (SELECT b.scope FROM budget b WHERE {_COUNTER} FOR NO KEY UPDATE) b
     """  # noqa: S608  # constants of this module, no input
 
 
 LOCK = _locked(f"{_OF_RUN} WHERE {_THE_RUN}")
 LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {_keys('l', 'l.day', 'l.month')}")
+LOCK_RUN = f"""
+    SELECT 1 FROM budget WHERE {_SUBJECT} AND scope = 'run' AND period = '' FOR NO KEY UPDATE
+"""  # noqa: S608  # as above
 LOCK_ALL = f"""
     SELECT b.scope FROM run r, budget b WHERE {_THE_RUN} AND b.workspace_id = r.workspace_id AND (
         (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id)
         OR (b.scope = 'agent_day' AND b.subject = r.agent_id AND b.period IN (SELECT day FROM ledger WHERE {_RUN}))
         OR (b.scope = 'workspace_month' AND b.period IN (SELECT month FROM ledger WHERE {_RUN}))
-    ) ORDER BY b.scope, b.period FOR NO KEY UPDATE OF b
+    ) ORDER BY array_position(ARRAY{[scope.value for scope in Scope]}, b.scope), b.period FOR NO KEY UPDATE OF b
 """  # noqa: S608  # as above
-"""All counters that a run ever spent from."""
+"""All counters that a run ever spent from. Only who holds the run's own knows which: until then it may spend."""
 
 WANTED = f"""
     SELECT k.scope, k.subject, k.period, r.agent_id, CASE k.scope WHEN 'run' THEN r.level WHEN 'ticket' THEN r.category
     WHEN 'agent_day' THEN COALESCE((SELECT a.level FROM agent a WHERE a.workspace_id = r.workspace_id
     AND a.name = r.agent_id AND a.registration <> 'rejected'), r.level) END AS kind {_OF_RUN}
-    WHERE {_THE_RUN} AND k.subject IS NOT NULL ORDER BY k.scope
+    WHERE {_THE_RUN} AND k.subject IS NOT NULL ORDER BY k.place
 """  # noqa: S608  # as above
 """The counters that a run needs. A run keeps its level; a day is that of the level which its agent has now."""
 
@@ -68,6 +74,14 @@ LEFT = f"""
 
 # A young table has no statistics, and the planner would rather read all counters of a workspace than look four up.
 _FOUND = f"LATERAL (SELECT * FROM budget b WHERE {_COUNTER} OFFSET 0) b"  # noqa: S608  # as above
+
+NEXT_CLOSED = f"""LATERAL (
+        SELECT b.scope, b.subject, b.period, b.cap_usd, b.cap_tokens FROM {_keys("r", DAY, MONTH)}, LATERAL (
+            SELECT * FROM budget b WHERE b.workspace_id = r.workspace_id AND b.scope = k.scope
+            AND b.subject = k.subject AND b.period = k.period AND b.crossed OFFSET 0
+        ) b ORDER BY k.place LIMIT 1
+    )"""  # noqa: S608  # as above
+"""The first of a run's limits that is closed now."""
 
 _ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, model, tokens_in, tokens_out, calls,
         usd, unpriced, overrun, holder, held_until, reason, day, month, at"""
@@ -123,7 +137,8 @@ RESERVE = f"""
 
 # Settles or releases what was reserved, once; what was released may still be settled, for it was spent all the same.
 # `crosses`: it would go beyond a cap, and the caller is not ready to contain the run in the same transaction, or to ask
-# anew where the cap was crossed before.
+# anew where the cap was crossed before. There is a row for each limit that it goes beyond, in their order. A run that
+# has ended needs no cap of its own any more.
 FINISH = f"""
     WITH l AS (
         SELECT * {_RESERVED}
@@ -136,7 +151,7 @@ FINISH = f"""
     ), crossing AS (
         SELECT * FROM looked WHERE (NOT crossed OR scope IN ('run', 'ticket'))
         AND (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens)
-        ORDER BY crossed, place LIMIT 1
+        AND (scope <> 'run' OR EXISTS (SELECT FROM run WHERE {_RUN} AND ended_at IS NULL))
     ), said AS (
         SELECT CASE
             WHEN EXISTS (SELECT FROM known WHERE kind = 'settle' OR kind = %(kind)s) THEN 'known'
@@ -157,7 +172,7 @@ FINISH = f"""
         calls = b.calls + %(calls)s
         FROM k, l, said, done WHERE {_COUNTER}
     )
-    SELECT said.verdict, crossing.* FROM said LEFT JOIN crossing ON true
+    SELECT said.verdict, crossing.* FROM said LEFT JOIN crossing ON true ORDER BY place
 """  # noqa: S608  # as above
 
 # Corrects what a run paid, by more or less. More is charged to the windows of today, and no limit keeps it from being
@@ -196,10 +211,7 @@ CROSSED = f"""
 """The closed limits that a correction was about, and whose window is not over."""
 
 IS_ADJUSTED = f"SELECT 1 FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'adjust'"  # noqa: S608  # as above
-PAID = """
-    SELECT settled_usd AS usd FROM budget
-    WHERE workspace_id = %(workspace_id)s AND scope = 'run' AND subject = %(run_id)s AND period = ''
-"""
+PAID = f"SELECT settled_usd AS usd FROM budget WHERE {_SUBJECT} AND scope = 'run' AND period = ''"  # noqa: S608  # as above
 
 SETTLED = f"""
     SELECT usd, tokens_in + tokens_out AS tokens FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'settle'
@@ -289,7 +301,8 @@ ASKED_OF_OPEN = """
 PASSED = f"""
     SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r
     JOIN budget b ON b.workspace_id = r.workspace_id AND b.period = '' AND b.crossed AND (
-        (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id))
+        (b.scope = 'run' AND b.subject = r.run_id AND r.ended_at IS NULL)
+        OR (b.scope = 'ticket' AND b.subject = r.ticket_id))
     JOIN decision d ON d.workspace_id = b.workspace_id
     AND d.decision_id = {_question("b")} AND d.status = 'pending'
     WHERE {_THE_RUN} AND (

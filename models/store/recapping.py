@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.domain.budgets import Key, Owner, Scope
 from models.domain.caps import ZERO, Caps, Change, Counter, held, meant
 from models.domain.policy import Level
-from models.store.database import mark_events, within
+from models.store import going_on
+from models.store.database import within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH
 
@@ -111,8 +112,7 @@ async def _recap(
             opened.append(counter["subject"])
     await ask(_RECAP, known | rows)
     if opened:
-        await ask(_GO_ON, known | {"actor": actor.name, "correlation_id": actor.correlation_id})
-        mark_events(session)
+        await going_on.go_on(session, going_on.OPENED, known, actor)
     return opened
 
 
@@ -126,16 +126,4 @@ _RECAP = """
     CAST(%(tokens)s AS bigint[]), CAST(%(crossed)s AS boolean[])) AS t (subject, period, usd, tokens, crossed)
     WHERE b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s AND b.subject = t.subject AND b.period = t.period
     AND (b.cap_usd, b.cap_tokens, b.crossed) IS DISTINCT FROM (t.usd, t.tokens, t.crossed)
-"""
-_GO_ON = """
-    WITH gone_on AS (
-        UPDATE run r SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL FROM budget b
-        WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL AND r.status IS NOT NULL
-        AND r.blocked_by = %(scope)s AND b.workspace_id = r.workspace_id AND b.scope = r.blocked_by
-        AND b.period = r.blocked_period AND NOT b.crossed AND b.subject =
-        CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ticket_id WHEN 'agent_day' THEN r.agent_id
-        ELSE '' END RETURNING r.run_id
-    )
-    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
-    SELECT %(workspace_id)s, 'run.unblocked', 'run', run_id, %(actor)s, %(correlation_id)s, '{}' FROM gone_on
 """

@@ -1,0 +1,63 @@
+"""Runs that a limit blocked go on once it holds no more, unless another limit is closed: then that one holds them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models.domain.budgets import LOOP
+from models.domain.limits import reason
+from models.store.database import mark_events, within
+from models.store.events import Actor
+from models.store.ledger_statements import DAY, MONTH, NEXT_CLOSED
+
+IS_BLOCKED = f"r.status = 'blocked' AND r.ended_at IS NULL AND r.blocked_by <> '{LOOP}'"
+_SUBJECT = """CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ticket_id
+    WHEN 'agent_day' THEN r.agent_id ELSE '' END"""
+_ITS_LIMIT = f"""FROM budget b WHERE b.workspace_id = r.workspace_id AND b.scope = r.blocked_by
+    AND b.subject = {_SUBJECT} AND b.period = r.blocked_period"""
+_FOUND = f"SELECT r.workspace_id, r.run_id, r.mission_id, h.* FROM run r LEFT JOIN {NEXT_CLOSED} h ON true"  # noqa: S608  # constants of this module, no input
+
+OPENED = f"""
+    {_FOUND} WHERE r.workspace_id = %(workspace_id)s AND {IS_BLOCKED} AND r.blocked_by = %(scope)s
+    AND EXISTS (SELECT {_ITS_LIMIT} AND NOT b.crossed) ORDER BY r.run_id FOR UPDATE OF r
+"""
+"""Runs of a workspace that are blocked by limits of one kind which are open now."""
+# Runs of which somebody spends at this moment see to it themselves. Those that were moved to another limit while that
+# one was being opened are found, too.
+OVER = f"""
+    {_FOUND} WHERE {IS_BLOCKED} AND (r.blocked_period NOT IN ('', {DAY}, {MONTH})
+    OR EXISTS (SELECT {_ITS_LIMIT} AND NOT b.crossed)) LIMIT %(limit)s FOR UPDATE OF r SKIP LOCKED
+"""
+"""Runs of all workspaces (system door) that are blocked by a window that is over, or by a limit that is open."""
+
+
+async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> None:
+    """Let those runs go on that nothing else holds; the others are blocked by the next of their limits, and told so."""
+    found = await within(session)(which, values)
+    if not found:
+        return
+    moved: dict[str, list[Any]] = {
+        "workspace_ids": [run["workspace_id"] for run in found],
+        "run_ids": [run["run_id"] for run in found],
+        "scopes": [run["scope"] for run in found],
+        "periods": [run["period"] for run in found],
+        "reasons": [reason(run) if run["scope"] else None for run in found],
+    }
+    await within(session)(_MOVE, moved | {"actor": actor.name, "correlation_id": actor.correlation_id})
+    mark_events(session)
+
+
+_MOVE = """
+    WITH moved AS (
+        UPDATE run r SET status = CASE WHEN t.scope IS NOT NULL THEN r.status END, reason = t.reason,
+        blocked_by = t.scope, blocked_period = t.period
+        FROM unnest(CAST(%(workspace_ids)s AS text[]), CAST(%(run_ids)s AS text[]), CAST(%(scopes)s AS text[]),
+        CAST(%(periods)s AS text[]), CAST(%(reasons)s AS text[])) AS t (workspace_id, run_id, scope, period, reason)
+        WHERE r.workspace_id = t.workspace_id AND r.run_id = t.run_id RETURNING r.*
+    )
+    INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+    SELECT workspace_id, CASE WHEN status IS NULL THEN 'run.unblocked' ELSE 'run.blocked' END, 'run', run_id, %(actor)s,
+    %(correlation_id)s, CASE WHEN status IS NULL THEN '{}' ELSE
+    jsonb_build_object('reason', reason, 'by', blocked_by, 'mission_id', mission_id) END FROM moved
+"""
