@@ -8,7 +8,7 @@ from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.store import runs
 from tests.fixtures.blocks import capped, crossed, held
-from tests.fixtures.budgets import BOT, MONTH, clock_moved
+from tests.fixtures.budgets import BOT, MONTH, clock_moved, start
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
 from tests.fixtures.waiting import eventually, until
@@ -140,3 +140,24 @@ async def test_two_blocked_runs_hold_until_both_go_on(world: World) -> None:
         await capped(world, Key(Scope.RUN, Owner.RUN, run_id), Cap(Decimal("1")))
         await world.crew.reconcile()
     assert await run.outcome() is MissionOutcome.MERGED
+
+
+async def test_it_says_which_limit_holds_it_once_another_is_raised(world: World) -> None:
+    run, gate = await in_tests(world)
+    run_id = await crossed(world, run)
+    await capped(world, MONTH, Cap(tokens=0))
+    await start(world.db, world.workspace_id)
+    await world.crew.reconcile()
+    await until(lambda: run.script.stopped == [StageName.RUN_TESTS])
+    await capped(world, Key(Scope.RUN, Owner.RUN, run_id), Cap(Decimal("1")))
+    await world.crew.reconcile()
+    assert (await run.snapshot()).paused
+    row = await run.row()
+    assert row.blocked is not None
+    assert row.blocked.startswith("the workspace's limit for ")
+    assert (await world.crew.reconcile()).signals == 0, "it knows"
+    gate.set()
+    await capped(world, MONTH, Cap())
+    await world.crew.reconcile()
+    assert await run.outcome() is MissionOutcome.MERGED
+    assert await told(run) == ["mission.blocked", "mission.unblocked"]
