@@ -132,10 +132,19 @@ def _asked(request: Request, workspace_id: str, key: str | None) -> tuple[int, i
 
 
 def identified_by(request: Request, workspace_id: str, key: str) -> idempotency.Request:
-    """Say what a repetition under the key must be equal to; JSON is compared by value, not by spelling."""
+    """Say what a repetition under the key must be equal to; JSON is compared by value, not by spelling.
+
+    It is of the same caller, too: nobody gets the answer to what another one did, and takes it for their own.
+    """
     body = getattr(request.state, "sent", {})  # none means an empty one
     route = f"{request.method} {request.url.path}"
-    return idempotency.Request(workspace_id, key, route, digest_of(body))
+    return idempotency.Request(workspace_id, key, route, digest_of({"by": _caller(request), "body": body}))
+
+
+def _caller(request: Request) -> str | None:
+    """Name who asks; all that have no key, to register an agent, are one."""
+    call: Call | None = getattr(request.state, "call", None)
+    return call.principal.known_as if call else None
 
 
 def envelope(data: Any) -> bytes:

@@ -159,11 +159,12 @@ async def settle_cost(
     settings: AppSettings,
     missions: ToMissions,
 ) -> Response:
-    """Pay what a reserved call did cost, also where it is more than was reserved."""
+    """Pay what a reserved call did cost, also where it is more than was reserved; of its model, where none is named."""
 
     async def pay(_: str) -> CostView:
-        priced = _price(await _open_run(db, call, run_id), report, settings)
-        place = Place(call.workspace_id, run_id, cost_id)
+        run, place = await _open_run(db, call, run_id), Place(call.workspace_id, run_id, cost_id)
+        model = report.model or await ledger.reserved_model(db, place)
+        priced = _price(run, report.model_copy(update={"model": model}), settings)
         if not await ledger.settle(db, place, priced, call.actor):
             await ledger.require_paid(db, place, priced)
         return await _cost(db, call, run_id, cost_id, priced)

@@ -8,6 +8,7 @@ from api.deps import Admin, Db, Human, Newest, OnAccess, OnlyOnce, OnlyOnceEvery
 from api.routing import router
 from api.views import page_of
 from models.domain.budgets import MONTH
+from models.domain.errors import nothing_to_change
 from models.domain.principals import Role
 from models.schemas.budgets import LimitView
 from models.schemas.envelope import Page, Success
@@ -53,8 +54,11 @@ async def get_workspace(workspace_id: str, call: Reader, db: Db) -> Success[Work
 async def change_workspace(workspace_id: str, change: WorkspaceChange, call: Admin, once: OnlyOnce) -> Response:
     """Change how a workspace is shown."""
 
+    values = change.model_dump(exclude_none=True)
+    if not values:
+        raise nothing_to_change(*WorkspaceChange.model_fields)
+
     async def apply(session: AsyncSession) -> WorkspaceView:
-        values = change.model_dump(exclude_none=True)
         return WorkspaceView.model_validate(await workspaces.change(session, call.workspace_id, values, call.actor))
 
     return await once.commit(apply)

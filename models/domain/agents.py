@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from enum import IntEnum, StrEnum
 
-from models.domain.errors import Conflict, IllegalTransition, InvalidInput, NotPermitted
+from models.domain.errors import Conflict, IllegalTransition, NotPermitted, nothing_to_change
 from models.domain.roles import roles_of
 from models.domain.states import require_transition
 
@@ -171,8 +171,7 @@ def require_may_change(
         NotPermitted: `admins_only`.
     """
     if not changed:
-        may = (*OWN, *OF_ADMINS) if by_admin else OWN
-        raise InvalidInput("nothing_to_change", f"say what to change: {', '.join(may)}")
+        raise nothing_to_change(*OWN, *(OF_ADMINS if by_admin else ()))
     if not by_admin and not set(OF_ADMINS).isdisjoint(changed):
         raise NotPermitted("admins_only", "an agent sets neither its own level, tools nor caps: ask an admin")
     if not by_admin:

@@ -115,3 +115,8 @@ class WorkbenchLost(MissionControlError):
 
     status = 409
     retryable = True
+
+
+def nothing_to_change(*may: str) -> InvalidInput:
+    """Refuse a change of nothing."""
+    return InvalidInput("nothing_to_change", f"say what to change: {', '.join(may)}")

@@ -28,12 +28,12 @@ from models.tables.workspaces import ApiKey, PrincipalRow
 
 async def create(session: AsyncSession, workspace_id: str, new: KeyCreate, actor: Actor) -> tuple[ApiKey, str]:
     """Give a principal a key; the row, and the secret, which is kept nowhere."""
-    lasts = timedelta(days=new.expires_in_days) if new.expires_in_days else None
+    lasts = timedelta(days=new.expires_in_days) if new.expires_in_days is not None else None
     values = {
         "principal": new.principal,
         "scopes": list(new.scopes),
         "rate_per_minute": new.rate_per_minute,
-        "expires_at": func.mc_now() + lasts if lasts else None,
+        "expires_at": func.mc_now() + lasts if lasts is not None else None,
     }
     return await insert_key(session, workspace_id, values, actor)
 
@@ -66,7 +66,8 @@ async def rotate(
     await _lock_owner(session, workspace_id, (await require(session, workspace_id, key_id)).principal)
     old = await require(session, workspace_id, key_id, for_update=True)
     if old.rotated_to is not None:
-        raise Conflict("key_rotated", f"this key has a successor: rotate {old.rotated_to}", successor=old.rotated_to)
+        told = f"this key has a successor, {old.rotated_to}: use that; where it was lost, an admin rotates it"
+        raise Conflict("key_rotated", told, successor=old.rotated_to)
     if not await _is_valid(session, old):
         raise Conflict("key_ended", "this key has expired or was revoked; an admin makes a new one")
     kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at", "lineage")}

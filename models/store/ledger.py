@@ -30,6 +30,7 @@ from models.store.ledger_statements import (
     OVERDUE,
     RELEASE_ALL,
     RESERVE,
+    RESERVED_MODEL,
     SETTLED,
 )
 
@@ -107,6 +108,12 @@ async def settle(db: Database, place: Place, paid: Charge, actor: Actor) -> bool
         async with db.workspace(place.workspace_id) as session:
             found = await _settle_and_contain(session, place, values, actor)
     return _finished(found, place)
+
+
+async def reserved_model(db: Database, place: Place) -> str | None:
+    """Read for which model a call was reserved; None where for none, or nothing was."""
+    rows = await db.alone(place.workspace_id, RESERVED_MODEL, place.key)
+    return rows[0]["model"] if rows else None
 
 
 async def release(db: Database, place: Place, actor: Actor) -> bool:

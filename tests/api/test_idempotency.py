@@ -206,3 +206,14 @@ class TestCommand:
         for _ in range(2):
             await api.post("/api/v1/commands", json={"text": "a"})
         assert len(set(said)) == 2
+
+
+async def test_nobody_gets_the_answer_to_what_another_did(client: Caller, team: Team) -> None:
+    """Else their own act is lost, and seems to be done."""
+    key, note = {"Idempotency-Key": "the-same"}, {"kind": "playbook_note", "title": "Tax", "body": "See money.py."}
+    first, other, again = [
+        await client(asks).post("/api/v1/memory", json=note, headers=key)
+        for asks in (team.member, team.operator, team.member)
+    ]
+    assert (first.status_code, again.json()) == (201, first.json()), first.text
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")

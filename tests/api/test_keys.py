@@ -21,6 +21,7 @@ from models.store.database import Database
 from tests.fixtures.access import make_key, make_workspace
 from tests.fixtures.api import NO_TEMPORAL, Caller, Team
 from tests.fixtures.budgets import clock_moved
+from tests.fixtures.missions import refusal
 from tests.fixtures.waiting import eventually
 from worker.dev.ports import free_port
 
@@ -171,6 +172,20 @@ class TestRotate:
         async with clock_moved(database_url, "24 hours 1 minute"):
             await shut_out(client(key["secret"]))
             assert (await client(successor["secret"]).get("/api/v1/missions")).status_code == 200
+
+    async def test_the_shortest_life_is_no_everlasting_one(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        key = await made(admin, expires_in_days=1e-12)
+        assert key["expires_at"]
+        assert (await client(key["secret"]).get("/api/v1/missions")).status_code == 401
+
+    async def test_who_lost_the_successor_is_sent_to_an_admin(self, admin: httpx2.AsyncClient, client: Caller) -> None:
+        key = await made(admin)
+        holder, rotate = client(key["secret"]), "/api/v1/keys/{}/rotate"
+        successor = (await holder.post(rotate.format(key["key_id"]), json={})).json()["data"]["key_id"]
+        again = await holder.post(rotate.format(key["key_id"]), json={})
+        assert refusal(again) == (409, "key_rotated")
+        assert "an admin rotates it" in again.json()["error"]["message"]
+        assert (await admin.post(rotate.format(successor), json={})).status_code == 201
 
     async def test_the_old_one_ends_with_it(self, admin: httpx2.AsyncClient, client: Caller) -> None:
         key = await made(admin)

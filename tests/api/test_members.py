@@ -172,6 +172,9 @@ class TestWorkspaces:
         assert [row["slug"] for row in (await inside.get("/api/v1/workspaces")).json()["data"]["items"]] == [slug]
         renamed = await inside.patch(f"/api/v1/workspaces/{slug}", json={"name": "Seek"})
         assert renamed.json()["data"]["name"] == "Seek"
+        for nothing in ({}, {"name": None, "emoji": None}):
+            asked = await inside.patch(f"/api/v1/workspaces/{slug}", json=nothing)
+            assert refusal(asked) == (422, "nothing_to_change")
         assert refusal(await founder.get(f"/api/v1/workspaces/{slug}")) == (404, "workspace_not_found")
         assert refusal(await founder.post("/api/v1/workspaces", json=body)) == (409, "workspace_exists")
         again, body = {"Idempotency-Key": "k"}, {"slug": f"{slug}-2", "name": "Twice"}

@@ -314,6 +314,13 @@ class TestCosts:
         assert (await api.post(f"/api/v1/decisions/{asked['decision_id']}/resolve", json=no)).status_code == 200
         assert refusal(await paid(agent, run, usd="0.01")) == (409, "run_blocked")
 
+    async def test_it_is_settled_as_the_model_it_was_reserved_for(self, agent: httpx2.AsyncClient) -> None:
+        run = await started(agent)
+        held = (await agent.post(f"{run}/reservations", json={**SONNET, "tokens_out": 10})).json()["data"]
+        report = {"tokens_in": SONNET["tokens_in"], "tokens_out": 10}
+        settled = (await agent.post(f"{run}/reservations/{held['cost_id']}/settle", json=report)).json()["data"]
+        assert (settled["usd"], settled["unpriced"]) == (held["usd"], held["unpriced"]) == ("0.00315", False)
+
     async def test_reserve_settle_release(self, agent: httpx2.AsyncClient) -> None:
         run = await started(agent)
         held = (await agent.post(f"{run}/reservations", json={**SONNET, "hold_seconds": 60})).json()["data"]
