@@ -106,7 +106,7 @@ async def change_agent(
     """
 
     async def apply(session: AsyncSession) -> AgentView:
-        known = await _own(session, call, agent, for_update=not call.principal.is_admin)
+        known = await _own(session, call, agent, for_update=True)
         own, values = change.caps, change.model_dump(exclude_none=True, exclude=set(CAPS.values()), mode="json")
         said = [*values, *(CAPS[scope] for scope in own)]
         by_admin = call.principal.is_admin

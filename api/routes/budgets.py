@@ -61,7 +61,7 @@ async def _key(session: AsyncSession, workspace_id: str, key: Key) -> Key:
     """Find an agent by name or id: nobody else's cap would ever hold."""
     if key.owner is not Owner.AGENT:
         return key
-    agent = await agents.require(session, workspace_id, key.name)
+    agent = await agents.require(session, workspace_id, key.name, for_update=True)
     require_not_rejected(agent.name, agent.registration)
     return replace(key, name=agent.name)
 

@@ -159,12 +159,17 @@ async def settle_cost(
     settings: AppSettings,
     missions: ToMissions,
 ) -> Response:
-    """Pay what a reserved call did cost, also where it is more than was reserved; of its model, where none is named."""
+    """Pay what a reserved call did cost, also where it is more than was reserved.
+
+    It is charged by the price of the day when it was reserved; of the model it was reserved for, where none is named.
+    """
 
     async def pay(_: str) -> CostView:
-        run, place = await _open_run(db, call, run_id), Place(call.workspace_id, run_id, cost_id)
-        model = report.model or await ledger.reserved_model(db, place)
-        priced = _price(run, report.model_copy(update={"model": model}), settings)
+        await _open_run(db, call, run_id)
+        place = Place(call.workspace_id, run_id, cost_id)
+        model, day = await ledger.reserved(db, place)
+        named = report.model_copy(update={"model": report.model or model})
+        priced = charge(load_prices(settings.config_dir), named.usage, day)
         if not await ledger.settle(db, place, priced, call.actor):
             await ledger.require_paid(db, place, priced)
         return await _cost(db, call, run_id, cost_id, priced)

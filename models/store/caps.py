@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -60,9 +59,10 @@ async def change_agent(
 
 async def take_back(session: AsyncSession, agent: AgentRow, actor: Actor) -> None:
     """Take back the caps of its own of an agent that is not let in: somebody else may have its name next."""
+    await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     known = await budgets.limits(session, agent.workspace_id, agent.name)
-    own = (key for key in known if key.owner is Owner.AGENT)
-    for key in sorted(own, key=attrgetter("scope")):
+    own = (Key(scope, Owner.AGENT, agent.name) for scope in Scope)
+    for key in (key for key in own if key in known):
         await budgets.set_limit(session, agent.workspace_id, key, None, actor)
 
 

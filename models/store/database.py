@@ -211,7 +211,9 @@ _NOTIFY = f"NOTIFY {EVENT_CHANNEL}"
 
 
 def _options(role: str) -> dict[str, Any]:
-    options = f"-c role={role} -c transaction_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off"
+    """Days are those of UTC, wherever the server stands."""
+    limits = "-c transaction_timeout=5s -c idle_in_transaction_session_timeout=5s"
+    options = f"-c role={role} -c timezone=UTC {limits} -c jit=off"
     return {"options": options, "connect_timeout": 5, "application_name": role}
 
 

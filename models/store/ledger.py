@@ -6,7 +6,7 @@ call that cost more than it had reserved.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -30,7 +30,7 @@ from models.store.ledger_statements import (
     OVERDUE,
     RELEASE_ALL,
     RESERVE,
-    RESERVED_MODEL,
+    RESERVED,
     SETTLED,
 )
 
@@ -110,10 +110,15 @@ async def settle(db: Database, place: Place, paid: Charge, actor: Actor) -> bool
     return _finished(found, place)
 
 
-async def reserved_model(db: Database, place: Place) -> str | None:
-    """Read for which model a call was reserved; None where for none, or nothing was."""
-    rows = await db.alone(place.workspace_id, RESERVED_MODEL, place.key)
-    return rows[0]["model"] if rows else None
+async def reserved(db: Database, place: Place) -> tuple[str | None, date]:
+    """Tell for which model a call was reserved, if any, and on which day.
+
+    Raises:
+        NotFound: `reservation_not_found`.
+    """
+    rows = await db.alone(place.workspace_id, RESERVED, place.key)
+    _require_reserved(rows, place)
+    return rows[0]["model"], date.fromisoformat(rows[0]["day"])
 
 
 async def release(db: Database, place: Place, actor: Actor) -> bool:
@@ -202,9 +207,13 @@ async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[
 
 
 def _finished(found: Rows, place: Place) -> bool:
+    _require_reserved(found, place)
+    return bool(found[0]["verdict"] == "done")
+
+
+def _require_reserved(found: Rows, place: Place) -> None:
     if not found:
         raise NotFound("reservation_not_found", f"the run reserved nothing under {place.cost_id!r}")
-    return bool(found[0]["verdict"] == "done")
 
 
 def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:

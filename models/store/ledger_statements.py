@@ -39,7 +39,7 @@ def _locked(keys: str) -> str:
     """  # noqa: S608  # constants of this module, no input
 
 
-RESERVED_MODEL = f"SELECT model {_RESERVED}"
+RESERVED = f"SELECT model, day {_RESERVED}"
 LOCK = _locked(f"{_OF_RUN} WHERE {_THE_RUN}")
 LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {_keys('l', 'l.day', 'l.month')}")
 LOCK_RUN = f"""

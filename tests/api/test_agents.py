@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models.store import agents
+from models.store import agents, rows
 from models.store.database import Database
 from tests.fixtures.agents import PROBE, WHY, add_many, admitted, events_of, registered, shut_out
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.waiting import eventually
 
 __all__ = ["repo"]
 
@@ -223,6 +224,24 @@ class TestSelf:
         await admitted(api, client, team)
         assert (await api.get("/api/v1/agents/probe")).json()["data"]["daily_cap_usd"] == "2"
 
+    @pytest.mark.parametrize("way", ["budgets", "agents"])
+    async def test_who_sets_a_cap_while_it_is_rejected_hears_of_it(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database, way: str
+    ) -> None:
+        made = (await registered(client(None), team))["agent_id"]
+        cap = {"scope": "agent_day", "owner": "agent", "name": made, "cap_usd": "9", "cap_tokens": None}
+        ways = {
+            "budgets": ("PUT", "/api/v1/budgets", cap),
+            "agents": ("PATCH", f"/api/v1/agents/{made}", {"daily_cap_usd": "9"}),
+        }
+        method, path, body = ways[way]
+        async with db.workspace(team.workspace_id) as session:
+            agent = await agents.require(session, team.workspace_id, made, for_update=True)
+            asked = asyncio.create_task(api.request(method, path, json=body))
+            await eventually(lambda: waits(session))
+            await rows.set_columns(session, agent, registration="rejected")
+        assert refusal(await asked) == (409, "agent_not_approved")
+
     async def test_its_tools_have_one_spelling(self, api: httpx2.AsyncClient, db: Database, team: Team) -> None:
         async with db.system() as session:
             await add_agents(session, team.workspace_id, "bot")
@@ -353,3 +372,8 @@ async def rename(session: AsyncSession, team: Team, before: str, after: str) -> 
     for table in ("principal", "agent"):
         change = f"UPDATE {table} SET name = :after WHERE workspace_id = :place AND name = :before"  # noqa: S608
         await session.execute(text(change), {"place": team.workspace_id, "before": before, "after": after})
+
+
+async def waits(session: AsyncSession) -> bool:
+    """Whether somebody waits for a lock."""
+    return bool((await session.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1"))).scalar())
