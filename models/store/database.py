@@ -94,7 +94,8 @@ class Database:
             [opened] = await within(session)(_OPEN_WORKSPACE, {"workspace": workspace_id})
             set_clock(session, Clock.just_read(opened["clock"]))
             yield session
-        self._announce(session.info)
+        if session.info.get(_SESSION_KEY):
+            self.announce()
 
     async def alone(
         self, workspace_id: str, statement: str, values: Mapping[str, Any], *, has_events: bool = False
@@ -111,7 +112,8 @@ class Database:
         """
         async with self._alone.borrow("; ".join(statement for statement, _ in steps)) as raw:
             rows = await _at_once(raw, workspace_id, steps)
-        self._announce({_SESSION_KEY: has_events})
+        if has_events:
+            self.announce()
         return rows
 
     @asynccontextmanager
@@ -119,7 +121,8 @@ class Database:
         """Open a transaction over all workspaces: for key look-up, the tail and the reconciler only."""
         async with AsyncSession(self._system, expire_on_commit=False, autoflush=False) as session, session.begin():
             yield session
-        self._announce(session.info)
+        if session.info.get(_SESSION_KEY):
+            self.announce()
 
     async def look(self, statement: str, values: Mapping[str, Any]) -> Rows:
         """Read by one statement over all workspaces, in one exchange: for key look-up.
@@ -159,9 +162,9 @@ class Database:
         await self._app.dispose()
         await self._system.dispose()
 
-    def _announce(self, info: Mapping[Any, Any]) -> None:
-        """Tell the tails that there is something new: one hint for all commits of the next few milliseconds."""
-        if info.get(_SESSION_KEY) and (self._hint is None or self._hint.done()):
+    def announce(self) -> None:
+        """Tell the tails of a commit with events: one hint for all commits of the next few milliseconds."""
+        if self._hint is None or self._hint.done():
             self._hint = asyncio.get_running_loop().create_task(self._send_hint())
 
     async def _send_hint(self) -> None:

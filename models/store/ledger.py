@@ -19,7 +19,7 @@ from models.domain.money import written
 from models.domain.prices import Charge
 from models.domain.refusals import missing, mission_ended, run_blocked, run_ended
 from models.store import budgets
-from models.store.database import Database, Rows, Step, within
+from models.store.database import Database, Rows, Step, mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import (
     FINISH,
@@ -81,6 +81,8 @@ async def reserve_within(
     [found] = await ask(RESERVE, values)
     if found["verdict"] == "over":
         await _contain(session, place, found, values, actor)
+    if found["goes_on"]:
+        mark_events(session)
     return None if found["verdict"] in ("granted", "known") else _refusal(place, found)
 
 
@@ -170,6 +172,8 @@ async def _spend(db: Database, place: Place, values: dict[str, Any], actor: Acto
             _, found, *rest = await _prepare_and_spend(session, place, values, actor, steps)
     if not found:
         raise missing("run", place.run_id)
+    if found[0]["goes_on"]:
+        db.announce()
     if found[0]["verdict"] not in ("granted", "known"):
         raise _refusal(place, found[0])
     return rest[-1] if rest else found
@@ -246,5 +250,6 @@ def _amounts(charge: Charge, actor: Actor) -> dict[str, Any]:
         "unpriced": charge.unpriced,
         "most": MAX_RESERVATIONS,
         "holder": actor.name,
+        "correlation_id": actor.correlation_id,
         "reason": None,
     }

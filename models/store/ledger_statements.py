@@ -76,13 +76,32 @@ LEFT = f"""
 # A young table has no statistics, and the planner would rather read all counters of a workspace than look four up.
 _FOUND = f"LATERAL (SELECT * FROM budget b WHERE {_COUNTER} OFFSET 0) b"  # noqa: S608  # as above
 
+
+def _question(limit: str) -> str:
+    """Name what is asked about a limit: one question each time that it is crossed."""
+    return f"'budget.' || {limit}.scope || '.' || {limit}.subject || '.' || {limit}.crossings"
+
+
+def _is_told(limit: str) -> str:
+    """Say whether somebody was told that a limit is closed, or asked about it: by an alert of its window, if any."""
+    named = f"{limit}.scope || '/' || COALESCE(NULLIF({limit}.subject, ''), {limit}.workspace_id)"
+    return f"""(EXISTS (
+            SELECT FROM alert a WHERE a.workspace_id = {limit}.workspace_id AND a.kind = 'cost_spike'
+            AND a.subject_kind = 'budget' AND a.subject_id = {named} AND a.status <> 'resolved'
+            AND a.details ->> 'period' = {limit}.period
+        ) OR EXISTS (
+            SELECT FROM decision d WHERE d.workspace_id = {limit}.workspace_id AND d.status = 'pending'
+            AND d.decision_id = {_question(limit)}
+        ))"""  # noqa: S608  # as above
+
+
 NEXT_CLOSED = f"""LATERAL (
         SELECT b.scope, b.subject, b.period, b.cap_usd, b.cap_tokens FROM {_keys("r", DAY, MONTH)}, LATERAL (
             SELECT * FROM budget b WHERE b.workspace_id = r.workspace_id AND b.scope = k.scope
-            AND b.subject = k.subject AND b.period = k.period AND b.crossed OFFSET 0
+            AND b.subject = k.subject AND b.period = k.period AND b.crossed AND {_is_told("b")} OFFSET 0
         ) b ORDER BY k.place LIMIT 1
     )"""  # noqa: S608  # as above
-"""The first of a run's limits that is closed now."""
+"""The first of a run's limits that is closed now. What a lower cap closed holds a run only once one has met it."""
 
 _ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, model, tokens_in, tokens_out, calls,
         usd, unpriced, overrun, holder, held_until, reason, day, month, at"""
@@ -131,9 +150,13 @@ RESERVE = f"""
         reservations = b.reservations + 1 FROM k, held WHERE {_COUNTER}
     ), goes_on AS (
         UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL
-        WHERE {_RUN} AND status IS NOT NULL AND EXISTS (SELECT FROM held)
+        WHERE {_RUN} AND status IS NOT NULL AND EXISTS (SELECT FROM held) RETURNING 1
+    ), told AS (
+        INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
+        SELECT %(workspace_id)s, 'run.unblocked', 'run', %(run_id)s, %(holder)s, %(correlation_id)s, '{{}}' FROM goes_on
     )
-    SELECT said.verdict, r.reason AS run_reason, r.blocked_by, hit.* FROM said, r LEFT JOIN hit ON true
+    SELECT said.verdict, r.reason AS run_reason, r.blocked_by, EXISTS (SELECT FROM goes_on) AS goes_on, hit.*
+    FROM said, r LEFT JOIN hit ON true
 """  # noqa: S608  # as above
 
 # Settles or releases what was reserved, once; what was released may still be settled, for it was spent all the same.
@@ -250,12 +273,6 @@ OVERDUE = f"""
 Which ones is left to chance: those that cannot be released must not stand before the others in every pass.
 """
 
-
-def _question(limit: str) -> str:
-    """Name what is asked about a limit: one question each time that it is crossed."""
-    return f"'budget.' || {limit}.scope || '.' || {limit}.subject || '.' || {limit}.crossings"
-
-
 THE_RUN = f"SELECT * FROM run WHERE {_RUN}"  # noqa: S608  # as above
 THOSE_HELD = """
     SELECT asked.name, held.agent_id, held.created_by
@@ -319,13 +336,7 @@ CONTAIN = f"""
     WITH closed AS (
         UPDATE budget SET crossed = true, crossings = crossings + 1
         WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
-        AND (NOT crossed OR %(again)s OR NOT (EXISTS (
-            SELECT FROM alert a WHERE a.workspace_id = %(workspace_id)s AND a.kind = 'cost_spike'
-            AND a.subject_kind = 'budget' AND a.subject_id = %(named)s AND a.status <> 'resolved'
-        ) OR EXISTS (
-            SELECT FROM decision d WHERE d.workspace_id = %(workspace_id)s AND d.status = 'pending'
-            AND d.decision_id = {_question("budget")}
-        ))) RETURNING *
+        AND (NOT crossed OR %(again)s OR NOT {_is_told("budget")}) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id

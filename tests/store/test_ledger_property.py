@@ -65,6 +65,7 @@ class Model:
         self.caps = dict.fromkeys(CAPPED, 60)
         self.settled, self.reserved = dict.fromkeys(CAPPED, 0), dict.fromkeys(CAPPED, 0)
         self.crossed: set[Counter] = set()
+        self.told: set[Counter] = set()
         self.blocked: dict[int, Counter] = {}
         self.held: dict[tuple[int, int], Held] = {}
         self.adjusted: set[tuple[int, int]] = set()
@@ -79,6 +80,7 @@ class Model:
 
     def contain(self, run: int, counter: Counter) -> None:
         self.crossed.add(counter)
+        self.told.add(counter)
         self.blocked.setdefault(run, counter)
 
     def reserve(self, run: int, cost: int, amount: int) -> str:
@@ -165,9 +167,10 @@ class Model:
             self.crossed.add(counter)
         elif counter in self.crossed:
             self.crossed.remove(counter)
+            self.told.discard(counter)
             for run in [run for run, by in self.blocked.items() if by == counter]:
                 del self.blocked[run]
-                if closed := [one for one in self.of(run) if one in self.crossed]:
+                if closed := [one for one in self.of(run) if one in self.told]:
                     self.blocked[run] = closed[0]
 
 
