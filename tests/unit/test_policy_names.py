@@ -54,5 +54,28 @@ def test_a_rule_that_may_change_something_is_taken(rule: str) -> None:
     assert parse_new_policy(f"rules:\n  - {{rule: r, because: b, {rule}}}\n").rules
 
 
+@pytest.mark.parametrize("role", ["observer", "member"])
+def test_nobody_is_asked_who_may_not_answer(role: str) -> None:
+    for source, line in (
+        (f"{RULE}    ask:\n      people: 2\n      role: {role}\n", 7),
+        (f"resolve:\n  governance: {{role: admin}}\n  '*':\n    role: {role}\n", 4),
+    ):
+        with pytest.raises(InvalidInput, match=f"no {role} answers decisions: `operator` is the least") as refused:
+            parse_new_policy(source)
+        assert (refused.value.code, refused.value.details["line"]) == ("policy_invalid", line)
+        assert parse_policy(source), "a version that is kept already is still read"
+
+
+@pytest.mark.parametrize(
+    "said", ["{gone_tests.__class__}", "{gone_tests!r:>1000000}", "{", "}", "{}", "{{judges}}", "{ judges }", "{0}"]
+)
+def test_braces_hold_names_of_facts_only(said: str) -> None:
+    source = RULE.replace("because: b", f"because: 'as {said} {{judges}}'")
+    with pytest.raises(InvalidInput, match="braces hold the name of a fact and nothing else") as refused:
+        parse_new_policy(source)
+    assert (refused.value.code, refused.value.details["line"]) == ("policy_invalid", 3)
+    assert parse_policy(source), "a version that is kept already is still read"
+
+
 def test_the_first_policy_names_what_there_is() -> None:
     assert parse_new_policy(SOURCE) == FIRST
