@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
@@ -81,6 +82,15 @@ class Adjustment(Body):
 
     usd: Annotated[Signed, AfterValidator(_corrects)]
     reason: Said
+
+
+class RunState(StrEnum):
+    """What lists of executions may be narrowed to: those with a status, and those that go on and have none."""
+
+    RUNNING = "running"
+    SUCCESS = RunStatus.SUCCESS
+    FAILED = RunStatus.FAILED
+    BLOCKED = RunStatus.BLOCKED
 
 
 class RunView(BaseModel):
