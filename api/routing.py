@@ -16,7 +16,7 @@ from api.services import services
 from api.strangers import Public
 from api.wire import parse_json, require_text, snake_query
 from models.domain.errors import InvalidInput, TooLarge
-from models.schemas.envelope import Failure
+from models.schemas.envelope import VARIANT, Failure
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 STRANGERS_BODY_BYTES = 64 * 1024
@@ -118,7 +118,11 @@ def _strict(body: bytes, model: TypeAdapter[Any]) -> Any:
         problems = error.errors(include_input=False, include_url=False)
     if problems[0]["type"] == "json_invalid":  # the two parsers differ
         raise InvalidInput("malformed_json", "the body is not JSON in UTF-8, or nests deeper than 200 levels")
-    raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])
+    raise RequestValidationError([{**problem, "loc": ("body", *_fields(problem["loc"]))} for problem in problems])
+
+
+def _fields(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return tuple(part for part in location if not str(part).startswith(VARIANT))
 
 
 def require_known_query(request: Request, known: frozenset[str]) -> None:

@@ -19,9 +19,7 @@ RunId = Annotated[str, in_path("RUN", "As `run list` shows it.")]
 @client_command(app, "list")
 def list_runs(
     client: Client,
-    status: Annotated[
-        str | None, typer.Option(help="success, failed or blocked; one that goes on has none.", show_default=False)
-    ] = None,
+    status: Annotated[str | None, typer.Option(help="running, success, failed or blocked.", show_default=False)] = None,
     agent: Annotated[str | None, typer.Option(help="Only of this agent, by name or id.", show_default=False)] = None,
     mission: Annotated[str | None, typer.Option(help="Only of this mission.", show_default=False)] = None,
     ticket: Annotated[str | None, typer.Option(help="Only of this ticket.", show_default=False)] = None,

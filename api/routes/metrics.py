@@ -12,8 +12,7 @@ from models.configuration import load_catalog
 from models.schemas.envelope import Page, Success
 from models.schemas.metrics import (
     CatalogMetric,
-    ObservationBatch,
-    ObservationCreate,
+    Observations,
     ObservationsAccepted,
     ObservationView,
 )
@@ -32,12 +31,11 @@ async def get_catalog(call: Reader, settings: AppSettings) -> Success[Page[Catal
 
 
 @routes.post("/metrics/observations", status_code=201, response_model=Success[ObservationsAccepted])
-async def post_observations(new: ObservationBatch | ObservationCreate, call: AnyActor, once: OnlyOnce) -> Response:
+async def post_observations(new: Observations, call: AnyActor, once: OnlyOnce) -> Response:
     """Report one sample, or up to 1,000 at once, of which all are kept or none."""
-    samples = new.observations if isinstance(new, ObservationBatch) else (new,)
 
     async def observe(session: AsyncSession) -> ObservationsAccepted:
-        kept = await metrics.observe(session, call.workspace_id, samples, call.actor)
+        kept = await metrics.observe(session, call.workspace_id, new.samples, call.actor)
         return ObservationsAccepted(accepted=len(kept), observation_ids=tuple(kept))
 
     return await once.commit(observe)

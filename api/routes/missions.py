@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Response
+from fastapi import Depends, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
@@ -56,7 +56,7 @@ async def list_missions(
     severity: Severity | None = None,
     outcome: MissionOutcome | None = None,
     subsystem_id: str | None = None,
-    assigned_to: Named | None = None,
+    assigned_to: Annotated[Named | None, Query(description="By name or id.")] = None,
     repository_id: str | None = None,
     retry_of: str | None = None,
 ) -> Success[Page[MissionSummary]]:

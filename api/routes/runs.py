@@ -15,7 +15,7 @@ from api.views import page_of
 from models.configuration import load_prices
 from models.contracts.missions import Named
 from models.domain.agents import Latitude
-from models.domain.budgets import RunStatus, require_level
+from models.domain.budgets import require_level
 from models.domain.errors import NotPermitted
 from models.domain.policy import Level
 from models.domain.prices import Charge, charge
@@ -29,6 +29,7 @@ from models.schemas.runs import (
     Reservation,
     RunCreate,
     RunEnd,
+    RunState,
     RunView,
 )
 from models.settings import Settings
@@ -65,7 +66,7 @@ async def list_runs(
     call: Reader,
     db: Db,
     page: Newest,
-    status: RunStatus | None = None,
+    status: Annotated[RunState | None, Query(description="`running` finds those that have none yet.")] = None,
     agent_id: Annotated[Named | None, Query(description="By name or id.")] = None,
     ticket_id: TicketName | None = None,
     mission_id: str | None = None,

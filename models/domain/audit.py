@@ -49,6 +49,20 @@ class Line(StrEnum):
     """The last: an export without it was cut off."""
 
 
+_OF_ROW = {"kind", *COMMITTED, "salt", "content"}
+FIELDS: dict[Line, frozenset[str]] = {
+    Line.LOG: frozenset({"kind", "origin", "workspace_id", "leaves"}),
+    Line.ROW: frozenset({*_OF_ROW, "index", "leaf"}),
+    Line.MISSING: frozenset({"kind", "index", "id"}),
+    Line.HIDDEN: frozenset({"kind", "level", "index", "hash"}),
+    Line.CHECKPOINT: frozenset({"kind", "note", "epoch", "xid", "id"}),
+    Line.COUNT: frozenset({"kind", "rows", "salt", "index", "hashes"}),
+    Line.UNSEALED: frozenset(_OF_ROW),
+    Line.END: frozenset({"kind"}),
+}
+"""All that a line may hold: nothing proves what else it says."""
+
+
 def leaf_of(row: Mapping[str, Any]) -> bytes:
     """Hash what a sealed row commits to. `mc_audit_leaf` says the same in SQL.
 

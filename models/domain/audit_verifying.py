@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from models.domain.audit import Line, content_digest, leaf_of, place_of
+from models.domain.audit import FIELDS, Line, content_digest, leaf_of, place_of
 from models.domain.audit_counts import Counts, counts_of, proves_count
 from models.domain.checkpoints import Checkpoint, verify
 from models.domain.errors import InvalidInput
@@ -37,6 +37,28 @@ class _Found(Exception):
     def __init__(self, code: str, message: str, **where: Any) -> None:
         super().__init__(message)
         self.problem = Problem(code, message, **where)
+
+
+class _Extended(Exception):
+    """A line holds more than was sealed."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Entry:
+    """Take no field twice: of two values a reader may believe the one that was not checked."""
+    entry = dict(pairs)
+    if len(entry) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Extended(f"gives {max(names, key=names.count)[:_SHOWN]!r} twice")
+    return entry
+
+
+def _require_known(kind: Line, entry: Entry) -> None:
+    if more := entry.keys() - FIELDS[kind]:
+        raise _Extended(f"has a field {min(more)[:_SHOWN]!r}, as no {kind} line has")
+
+
+_SHOWN = 60
+_LINES = json.JSONDecoder(object_pairs_hook=_once)
 
 
 @dataclass
@@ -114,12 +136,15 @@ class Verifier:
         if self._ended and not line.strip():
             return self._verdict.is_good
         try:
-            entry = json.loads(line)
+            entry = _LINES.decode(line)
             self._step(Line(entry["kind"]), entry)
         except _Found as found:
             self._verdict.problem = found.problem
         except InvalidInput as error:
             self._verdict.problem = Problem(error.code, error.message, between=self._between())
+        except _Extended as extended:
+            told = f"line {self._taken}, after {self._verdict.rows} rows, {extended}: nothing proves what was added"
+            self._verdict.problem = Problem("line_extended", told)
         except _NONSENSE as error:
             why = f"none of an export ({type(error).__name__}: {error})" if line.strip() else "empty"
             told = f"line {self._taken}, after {self._verdict.rows} rows, is {why}"
@@ -138,6 +163,7 @@ class Verifier:
     def _step(self, kind: Line, entry: Entry) -> None:
         if self._ended or (kind is Line.LOG) is not (self._last is None):
             raise ValueError(f"no {kind} line may stand here")
+        _require_known(kind, entry)
         _STEPS[kind](self, entry)
         self._last = entry
 

@@ -1,9 +1,10 @@
 """Dollars as they are taken, kept and shown, always exact."""
 
+import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 SCALE = 9
 """Decimals of a dollar: a token's price, given per million with three decimals, needs no rounding."""
@@ -14,7 +15,22 @@ def written(amount: Decimal) -> str:
     return f"{amount:f}" if amount else "0"
 
 
-Usd = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
-Signed = Annotated[Decimal, Field(max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
+def _plainly(given: Any) -> Decimal:
+    """Refuse what Python reads as a number and people may read as another: `1_000`, `1e3`, digits of other scripts."""
+    if isinstance(given, float):
+        return Decimal(str(given))
+    is_text = isinstance(given, str)
+    if isinstance(given, bool) or (not _PLAIN.fullmatch(given) if is_text else not isinstance(given, int | Decimal)):
+        raise ValueError("give dollars in plain decimals, such as 1250.50")
+    return Decimal(given)
+
+
+_PLAIN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+_GIVEN = BeforeValidator(_plainly)
+Signed = Annotated[Decimal, Field(max_digits=18, decimal_places=SCALE, allow_inf_nan=False), _GIVEN]
+Kept = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=SCALE, allow_inf_nan=False)]
+"""As the product itself wrote them, which spells very small ones with an exponent."""
+Usd = Annotated[Kept, _GIVEN]
+"""As requests give them."""
 Dollars = Annotated[Decimal, PlainSerializer(written, return_type=str, when_used="json")]
 """As answers show them."""

@@ -53,10 +53,17 @@ def one_spelling(text: str) -> str:
     Raises:
         ValueError: nothing is left of it, or too much.
     """
+    return _bounded(text, 2 * MAX_NAME)
+
+
+def _bounded(text: str, most: int) -> str:
     name = spelt(text)
-    if not 1 <= len(name) <= 2 * MAX_NAME:
-        raise ValueError(f"a name has 1 to {2 * MAX_NAME} characters, and not only spaces")
+    if not 1 <= len(name) <= most:
+        raise ValueError(_LENGTH.format(most))
     return name
+
+
+_LENGTH = "a name has 1 to {} characters, and not only spaces"
 
 
 def seen_name(text: str) -> str:
@@ -92,8 +99,9 @@ def clean_name(text: str) -> str:
         ValueError: as of `path_name` (a slash, too, tells a visitor's workspace from the visitor's name), or it is
             longer, or could be taken for another's.
     """
-    if len(text) > 4 * MAX_NAME or len(spelt(text)) > MAX_NAME:
-        raise ValueError(f"a name has at most {MAX_NAME} characters")
+    if len(text) > 4 * MAX_NAME:  # before all of it is looked at: bodies bound no such name
+        raise ValueError(_LENGTH.format(MAX_NAME))
+    _bounded(text, MAX_NAME)
     name = path_name(text)
     if name.casefold() in SYSTEM_NAMES:
         raise ValueError(f"{name!r} is a part of Mission Control itself; take another name")

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from models.domain import spellings
 from models.domain.errors import InvalidInput
-from models.domain.money import Usd
+from models.domain.money import Kept
 from models.domain.names import alike, environment, one_spelling
 from models.domain.plain_yaml import line_of, read_model
 from models.domain.principals import Kind, Role
@@ -100,7 +100,7 @@ class Context(_Part):
     env: Environment = "dev"
     protected: bool = False
     paths: tuple[str, ...] = ()
-    usd: Usd | None = None
+    usd: Kept | None = None
     usd_left: Decimal | None = None
     facts: dict[str, Fact] = {}
 
@@ -121,7 +121,7 @@ class When(_Part):
     protected: bool | None = None
     secret: bool | None = None
     over_budget: bool | None = None
-    usd_above: Usd | None = None
+    usd_above: Kept | None = None
     fact: tuple[str, ...] = ()
     risk: Risk = Risk.GREEN
 

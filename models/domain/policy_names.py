@@ -1,5 +1,5 @@
 """What a new policy is held to besides its form: its names of facts and of kinds of decisions, which a question about a
-policy is held to as well, and that each of its rules changes something.
+policy is held to as well, that each of its rules changes something, and that whom it asks may answer.
 
 A misspelled name would never hold, or never be asked for, without a word. Versions that are kept already are read as
 they are.
@@ -8,11 +8,13 @@ they are.
 import re
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
+from itertools import chain
 from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
 from models.domain.plain_yaml import line_of
 from models.domain.policy import FILE, Outcome, Policy, Rule, parse_policy
+from models.domain.principals import Role
 
 FACTS = frozenset(
     {
@@ -36,6 +38,9 @@ DecisionKind = Literal[
 ]
 KINDS = frozenset(get_args(DecisionKind))
 _BRACED = re.compile(r"\{(\w+)\}")
+_Where = tuple[int | str, ...]
+_Fault = tuple[_Where, str]
+"""Where something is wrong, and what."""
 
 
 def parse_new_policy(source: str) -> Policy:
@@ -45,24 +50,43 @@ def parse_new_policy(source: str) -> Policy:
         InvalidInput: `policy_invalid`; the message says on which line what is wrong.
     """
     policy = parse_policy(source)
-    _require_effects(source, policy)
+    for where, told in chain(_idle(policy), _unanswerable(policy), _unknown(policy), _open_braces(policy)):
+        line = line_of(source.encode(), where)
+        raise InvalidInput("policy_invalid", f"{FILE}: line {line}: {told}", line=line)
+    return policy
+
+
+def _idle(policy: Policy) -> Iterator[_Fault]:
+    """Find rules that only give a risk which whatever they are about has already."""
+    told = "the rule changes nothing, for none lowers a risk: give it a higher `risk`, an `ask` or `deny: true`"
+    for number, rule in enumerate(policy.rules):
+        if rule.outcome is Outcome.ALLOW and rule.risk and rule.risk.rank <= rule.when.risk.rank:
+            yield ("rules", number, "risk"), told
+
+
+def _unanswerable(policy: Policy) -> Iterator[_Fault]:
+    """Find roles that may answer nothing: whoever reads them there would believe that such people are asked."""
+    asked: list[tuple[_Where, Role]] = [(("resolve", kind, "role"), who.role) for kind, who in policy.resolve.items()]
+    asked += [(("rules", number, "ask", "role"), rule.ask.role) for number, rule in enumerate(policy.rules) if rule.ask]
+    for where, role in asked:
+        if not role.includes(Role.OPERATOR):
+            yield where, f"no {role} answers decisions: `operator` is the least role that does"
+
+
+def _unknown(policy: Policy) -> Iterator[_Fault]:
+    """Find names that mean nothing."""
     for where, name, what, known in _named(policy):
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
-            line = line_of(source.encode(), where)
-            told = f"{FILE}: line {line}: no {what} is called `{name}` ({hint})"
-            raise InvalidInput("policy_invalid", told, line=line)
-    return policy
+            yield where, f"no {what} is called `{name}` ({hint})"
 
 
-def _require_effects(source: str, policy: Policy) -> None:
-    """Refuse a rule that only gives a risk which whatever it is about has already."""
+def _open_braces(policy: Policy) -> Iterator[_Fault]:
+    """Find braces around anything but a name: nothing would ever be put in their place."""
     for number, rule in enumerate(policy.rules):
-        if rule.outcome is Outcome.ALLOW and rule.risk and rule.risk.rank <= rule.when.risk.rank:
-            line = line_of(source.encode(), ("rules", number, "risk"))
-            told = "the rule changes nothing, for none lowers a risk: give it a higher `risk`, an `ask` or `deny: true`"
-            raise InvalidInput("policy_invalid", f"{FILE}: line {line}: {told}", line=line)
+        if set("{}") & set(_BRACED.sub("", rule.because)):
+            yield ("rules", number, "because"), "braces hold the name of a fact and nothing else, as in `{judges}`"
 
 
 def require_known(facts: Collection[str], policy: Policy) -> None:
@@ -77,7 +101,7 @@ def require_known(facts: Collection[str], policy: Policy) -> None:
         raise InvalidInput("unknown_fact", told)
 
 
-def _named(policy: Policy) -> Iterator[tuple[tuple[int | str, ...], str, str, Collection[str]]]:
+def _named(policy: Policy) -> Iterator[tuple[_Where, str, str, Collection[str]]]:
     """Go through all names: where each stands, what it is of, and which there are."""
     for number, rule in enumerate(policy.rules):
         for key, fact in _facts(rule):

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from models.domain.budgets import Tokens
 from models.domain.errors import Unavailable
-from models.domain.money import Usd
+from models.domain.money import Kept
 from models.domain.plain_yaml import read_model
 
 MILLION = 1_000_000
@@ -93,7 +93,7 @@ class Usage(BaseModel):
     tokens_in: Tokens = 0
     tokens_out: Tokens = 0
     calls: int = 1
-    usd: Usd | None = None
+    usd: Kept | None = None
 
     @property
     def tokens(self) -> int:

@@ -26,6 +26,10 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=BOTH_CASES)
 
 
+VARIANT = "variant:"
+"""Before the tags of a body that may be one of several models: they are no fields, and no path names them."""
+
+
 class Success(BaseModel, Generic[T]):
     """What a request that worked is answered."""
 

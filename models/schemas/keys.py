@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from models.domain.principals import SCOPES, Kind, Role
 from models.domain.rates import MAX_RATE
@@ -12,6 +12,10 @@ from models.schemas.envelope import Body
 from models.schemas.names import CleanName
 
 Scope = Literal[SCOPES]  # type: ignore[valid-type]  # a closed list of the domain's
+Scopes = Annotated[
+    tuple[Scope, ...], Field(max_length=len(SCOPES)), AfterValidator(lambda given: tuple(dict.fromkeys(given)))
+]
+"""Each once."""
 MAX_GRACE_HOURS = 168
 """A week, the longest that an old key may live on (requirements 5.2)."""
 
@@ -25,7 +29,7 @@ class KeyCreate(Body):
     principal: CleanName
     kind: Kind | None = None
     role: Role | None = None
-    scopes: Annotated[tuple[Scope, ...], Field(max_length=len(SCOPES))] = ()
+    scopes: Scopes = ()
     expires_in_days: Annotated[float | None, Field(gt=0, le=3650, allow_inf_nan=False)] = None
     rate_per_minute: Annotated[int | None, Field(ge=1, le=MAX_RATE)] = None
 

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 from models.contracts.missions import Name
 from models.domain.metrics import Comparator, Finite
-from models.schemas.envelope import Body
+from models.schemas.envelope import VARIANT, Body
 
 MAX_BATCH = 1000
 
@@ -25,6 +25,28 @@ class ObservationBatch(Body):
     """Many samples at once: all are kept, or none."""
 
     observations: Annotated[tuple[ObservationCreate, ...], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+def _shape(sent: object) -> str:
+    return _MANY if isinstance(sent, dict) and "observations" in sent else _ONE
+
+
+_ONE, _MANY = f"{VARIANT}one", f"{VARIANT}many"
+
+
+class Observations(
+    RootModel[
+        Annotated[
+            Annotated[ObservationBatch, Tag(_MANY)] | Annotated[ObservationCreate, Tag(_ONE)], Discriminator(_shape)
+        ]
+    ]
+):
+    """One sample, or many at once."""
+
+    @property
+    def samples(self) -> tuple[ObservationCreate, ...]:
+        """All of them."""
+        return self.root.observations if isinstance(self.root, ObservationBatch) else (self.root,)
 
 
 class ObservationsAccepted(BaseModel):

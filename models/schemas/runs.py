@@ -1,9 +1,11 @@
 """Bodies of the run routes: executions, and what they cost."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from models.contracts.missions import Name, Named
 from models.domain.budgets import Category, RunStatus, Tokens
@@ -69,11 +71,26 @@ class Reservation(CostReport):
         return timedelta(seconds=self.hold_seconds)
 
 
+def _corrects(usd: Decimal) -> Decimal:
+    if not usd:
+        raise ValueError("0 corrects nothing: give what to add, or, below zero, to take off")
+    return usd
+
+
 class Adjustment(Body):
     """Corrects what a run paid, by more (above zero) or less."""
 
-    usd: Signed
+    usd: Annotated[Signed, AfterValidator(_corrects)]
     reason: Said
+
+
+class RunState(StrEnum):
+    """What lists of executions may be narrowed to: those with a status, and those that go on and have none."""
+
+    RUNNING = "running"
+    SUCCESS = RunStatus.SUCCESS
+    FAILED = RunStatus.FAILED
+    BLOCKED = RunStatus.BLOCKED
 
 
 class RunView(BaseModel):

@@ -11,6 +11,7 @@ from sqlmodel import col, insert, select
 from models.domain import ids
 from models.domain.errors import Conflict, IllegalTransition, NotFound
 from models.domain.events import EventType, Subject
+from models.domain.names import is_agent_id
 from models.domain.refusals import missing
 from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
@@ -106,7 +107,11 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
 async def list_page(
     db: Database, workspace_id: str, filters: Mapping[str, object], page: PageRequest
 ) -> Rows[dict[str, Any]]:
-    """Read one page of the summaries of missions whose columns have the wanted values."""
+    """Read one page of the summaries of missions whose columns have the wanted values; agents by name or id."""
+    if is_agent_id(str(filters.get("assigned_to"))):
+        async with db.workspace(workspace_id) as session:
+            name = await agents.name_of(session, workspace_id, filters.get("assigned_to"))
+        filters = {**filters, "assigned_to": name}
     scope = lists.wanted(workspace_id, filters)
     return await pagination.fetch_columns(db, Mission, _SUMMARY, scope, SORTS[page.sort.field], page)
 

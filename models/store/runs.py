@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import null
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -21,7 +22,7 @@ from models.domain.refusals import missing, mission_ended, run_blocked, run_ende
 from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
-from models.schemas.runs import RunCreate
+from models.schemas.runs import RunCreate, RunState
 from models.store import agents, alerts, budgets, events, governance, ledger, lists, pagination, questions
 from models.store.alerts import NewAlert
 from models.store.database import within
@@ -173,6 +174,8 @@ async def list_page(
 ) -> Rows[dict[str, Any]]:
     """Read one page of executions with their resources."""
     filters = {**filters, "agent_id": await agents.name_of(session, workspace_id, filters.get("agent_id"))}
+    if filters.get("status") == RunState.RUNNING:
+        filters["status"] = null()
     keys = (col(Run.started_at), col(Run.run_id))
     found = await lists.fetch(session, Run, workspace_id, filters, keys, page)
     ids = [run.run_id for run in found.rows]

@@ -62,12 +62,13 @@ async def log(
     The fourth retry with the same error blocks the run (LOOP-04).
 
     Raises:
+        NotFound: `cost_not_found`.
         Conflict: `run_ended`, `run_blocked`, `mission_ended`, `too_many_asked`.
     """
     if call.usd is not None:  # before the run is locked: whoever sets a cap locks them the other way round
         await budgets.prepare(session, asking.caller.workspace_id, run_id)
     run = await runs.lock_open(session, asking.caller.workspace_id, run_id)
-    number = await _last_number(session, run) + 1
+    number = await _next_number(session, run, call.cost_id)
     doer = await agents.doer(session, asking.caller, run.agent_id)
     if is_listed(call.tool, doer.tools):
         mission = await session.get(Mission, (run.workspace_id, run.mission_id)) if run.mission_id else None
@@ -90,21 +91,27 @@ async def end(
     """Note, once, how a call went that might be made.
 
     Raises:
-        NotFound: `tool_call_not_found`.
+        NotFound: `tool_call_not_found`, `cost_not_found`.
         Conflict: `run_ended`, or `tool_call_pending`, `tool_call_denied`, `tool_call_ended`.
     """
     run = await runs.lock_open(session, workspace_id, run_id, also_blocked=True)
     call = await find(session, workspace_id, run_id, number)
     if call["status"] != CallStatus.ALLOWED:
         raise _not_to_be_ended(call)
-    await within(session)(_END, _key(run, number) | told.model_dump())
+    if not await within(session)(_END, _key(run, number) | told.model_dump()):
+        raise _no_cost(run, told.cost_id)
     return await _told(session, run, number, actor)
 
 
-_END = """
+_HAS_COST = """(CAST(%(cost_id)s AS text) IS NULL OR EXISTS (
+        SELECT FROM ledger l WHERE l.workspace_id = %(workspace_id)s AND l.run_id = %(run_id)s
+        AND l.cost_id = %(cost_id)s AND l.kind IN ('reserve', 'settle')))"""
+"""Whether a call names no cost, or one that its run has, or has reserved for."""
+_END = f"""
     UPDATE tool_call SET error = %(error)s, duration_ms = %(duration_ms)s, cost_id = COALESCE(%(cost_id)s, cost_id),
     ended_at = mc_now() WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND number = %(number)s
-"""
+    AND {_HAS_COST} RETURNING number
+"""  # noqa: S608  # a constant of this module, no input
 
 
 async def find(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
@@ -262,14 +269,24 @@ async def _errors(session: AsyncSession, run: Run, tool: str) -> list[str | None
     return list(await session.scalars(statement))
 
 
-async def _last_number(session: AsyncSession, run: Run) -> int:
-    [row] = await within(session)(_LAST, {"workspace_id": run.workspace_id, "run_id": run.run_id})
-    return int(row["last"])
+async def _next_number(session: AsyncSession, run: Run, cost_id: str | None) -> int:
+    """Give the number of the next call of a run, which is locked, if that has the cost that the call names."""
+    values = {"workspace_id": run.workspace_id, "run_id": run.run_id, "cost_id": cost_id}
+    [row] = await within(session)(_NEXT, values)
+    if not row["has_cost"]:
+        raise _no_cost(run, cost_id)
+    return int(row["number"])
 
 
-_LAST = """
-    SELECT COALESCE(max(number), 0) AS last FROM tool_call WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
-"""
+_NEXT = f"""
+    SELECT COALESCE(max(number), 0) + 1 AS number, {_HAS_COST} AS has_cost
+    FROM tool_call WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s
+"""  # noqa: S608  # as above
+
+
+def _no_cost(run: Run, cost_id: str | None) -> NotFound:
+    told = f"the run has no cost {cost_id!r}: report it first (`POST /runs/{run.run_id}/costs`), or name none"
+    return NotFound("cost_not_found", told)
 
 
 def _not_to_be_ended(call: Mapping[str, Any]) -> Conflict:

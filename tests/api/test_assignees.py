@@ -59,6 +59,19 @@ async def test_an_agent_is_named_by_its_id(api: httpx2.AsyncClient, repo: Repo) 
     assert refusal(unknown) == (404, "agent_not_found")
 
 
+async def test_lists_take_its_name_and_its_id(api: httpx2.AsyncClient, repo: Repo) -> None:
+    agent_id = (await api.get("/api/v1/agents/a1")).json()["data"]["agent_id"]
+    mission = await filed(api, repo, assigned_to="a1")
+    await filed(api, repo, assigned_to="a2")
+    for said, found in (
+        ("a1", [mission["mission_id"]]),
+        (agent_id, [mission["mission_id"]]),
+        (agent_id[:-1] + "!", []),
+    ):
+        listed = (await api.get("/api/v1/missions", params={"assigned_to": said})).json()["data"]["items"]
+        assert [row["mission_id"] for row in listed] == found, said
+
+
 async def test_what_was_filed_for_an_agent_that_is_not_let_in_goes_to_all(api: httpx2.AsyncClient, repo: Repo) -> None:
     agent_id, role = await registered(api, "late"), await registered(api, "elite_coding_agent")
     waits, of_role = (

@@ -32,6 +32,7 @@ AMOUNTS = {
 NO_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e400", '"NaN"', '"Infinity"', '"-inf"', '"much"')
 DIGITS = "123456789012345678901234567890"
 THIRTY_DIGITS = (DIGITS, f'"{DIGITS}"', f'"0.{DIGITS}"')
+NOT_PLAIN = ("true", '"1_000"', '"1e3"', '" 1"', '"\uff11\uff12"', '"1,5"', '"."', '""')
 NEGATIVE = ("-1", '"-1"', '"-0.000000001"')
 MAY_BE_NEGATIVE = {"/runs/{run_id}/adjustments": "usd", "/policy/explain": "usd_left"}
 
@@ -85,18 +86,45 @@ async def test_one_call_cannot_fill_a_counter_of_tokens(
     assert (await api.put("/api/v1/budgets", json=cap)).json()["data"]["cap_tokens"] == 10**15
 
 
-@pytest.mark.parametrize("what", ["no numbers", "too many digits", "negative ones"])
+@pytest.mark.parametrize("what", ["no numbers", "too many digits", "negative ones", "not plain"])
 async def test_amounts(api: httpx2.AsyncClient, ids: dict[str, str], team: Team, db: Database, what: str) -> None:
-    values = {"no numbers": NO_NUMBERS, "too many digits": THIRTY_DIGITS, "negative ones": NEGATIVE}[what]
+    values = {
+        "no numbers": NO_NUMBERS,
+        "too many digits": THIRTY_DIGITS,
+        "negative ones": NEGATIVE,
+        "not plain": NOT_PLAIN,
+    }[what]
     before = await kept(db, team)
     for (method, path, begun), fields in AMOUNTS.items():
         for field in fields:
             if what == "negative ones" and MAY_BE_NEGATIVE.get(path) == field:
                 continue
+            if what == "not plain" and "usd" not in field:
+                continue
             for value in values:
                 body = f'{begun}"{field}": {value}}}'.replace(f'"{field}": 1, ', "").replace(f'"{field}": "1", ', "")
                 await refused(api, method, path.format(**ids), body, field)
     assert await kept(db, team) == before
+
+
+@pytest.mark.parametrize("nothing", ["0", "-0.0", 0])
+async def test_a_correction_by_nothing_is_none(
+    api: httpx2.AsyncClient, team: Team, db: Database, nothing: object
+) -> None:
+    run = (await api.post("/api/v1/runs", json={})).json()["data"]["run_id"]
+    before = await kept(db, team)
+    answer = await api.post(f"/api/v1/runs/{run}/adjustments", json={"usd": nothing, "reason": "x"})
+    assert (answer.status_code, "body.usd: 0 corrects nothing" in answer.text) == (422, True), answer.text
+    assert await kept(db, team) == before
+
+
+@pytest.mark.parametrize("usd", ['"1250.50"', '".5"', '"1."', '"+0.000000001"', "1e-9", "3"])
+async def test_plain_amounts_are_taken(api: httpx2.AsyncClient, usd: str) -> None:
+    run = (await api.post("/api/v1/runs", json={})).json()["data"]["run_id"]
+    headers = {"Content-Type": "application/json"}
+    body = f'{{"usd": {usd}, "reason": "owed"}}'.encode()
+    taken = await api.post(f"/api/v1/runs/{run}/adjustments", content=body, headers=headers)
+    assert taken.status_code in (200, 201), taken.text
 
 
 async def test_explanations(

@@ -138,6 +138,12 @@ class TestScopes:
             assert f"`{scope}`" in answer.json()["error"]["message"]
             assert (await admin.get("/api/v1/principals/probe")).status_code == 404, "nobody was made, either"
 
+    async def test_each_is_kept_once(self, admin: httpx2.AsyncClient) -> None:
+        key = await made(admin, scopes=["missions", "events", "missions"])
+        assert key["scopes"] == ["missions", "events"]
+        kept = (await admin.get(f"/api/v1/keys/{key['key_id']}")).json()["data"]
+        assert kept["scopes"] == ["missions", "events"]
+
     async def test_a_refusal_names_them(self, admin: httpx2.AsyncClient, client: Caller) -> None:
         key = await made(admin, scopes=["events"])
         answer = await client(key["secret"]).get("/api/v1/missions")

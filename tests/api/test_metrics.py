@@ -76,6 +76,33 @@ class TestObserve:
         assert answer.status_code == 422
         assert (await api.get(PLACE)).json()["data"]["items"] == []
 
+    @pytest.mark.parametrize(
+        ("body", "path"),
+        [
+            ({"metric_id": "p95"}, "body.value"),
+            ({"metric_id": "p95", "value": 1, "colour": "red"}, "body.colour"),
+            ({"metric_id": "p95", "value": "1"}, "body.value"),
+            ({}, "body.metric_id"),
+            ([], "body"),
+            ({"observations": []}, "body.observations"),
+            ({"observations": None}, "body.observations"),
+            ({"observations": [{"metric_id": "p95", "value": 1}, {"metric_id": "p95"}]}, "body.observations[1].value"),
+            ({"observations": [{"metric_id": "p95", "value": 1}], "value": 1}, "body.value"),
+        ],
+    )
+    async def test_names_the_field_that_is_wrong(self, api: httpx2.AsyncClient, body: Any, path: str) -> None:
+        error = (await api.post(PLACE, json=body)).json()["error"]
+        assert error["details"]["fields"][0]["path"] == path
+        assert error["message"].startswith(f"{path}: ")
+        assert len(error["details"]["fields"]) == (2 if body == {} else 1)
+
+    async def test_takes_a_time_alone_and_among_many(self, api: httpx2.AsyncClient) -> None:
+        sample = {"metric_id": "p95", "value": 1, "at": "2025-01-10T12:00:00Z"}
+        for body in (sample, {"observations": [sample]}):
+            assert (await api.post(PLACE, json=body)).status_code == 201
+        items = (await api.get(PLACE)).json()["data"]["items"]
+        assert [row["at"] for row in items] == ["2025-01-10T12:00:00Z"] * 2
+
     async def test_takes_a_thousand_and_no_more(self, api: httpx2.AsyncClient) -> None:
         sample = {"metric_id": "p95", "value": 1}
         assert (await api.post(PLACE, json={"observations": [sample] * 1000})).status_code == 201

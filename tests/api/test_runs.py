@@ -61,6 +61,17 @@ class TestRun:
         listed = (await agent.get(f"{RUNS}?status=blocked")).json()["data"]["items"]
         assert [row["reason"] for row in listed] == ["no answer"]
 
+    async def test_what_runs_now_is_found_as_running(self, agent: httpx2.AsyncClient) -> None:
+        runs = [await started(agent) for _ in range(4)]
+        for run, status in zip(runs, ("success", "failed", "blocked"), strict=False):
+            await agent.patch(run, json={"status": status})
+        for status, run in zip(("success", "failed", "blocked", "running"), runs, strict=True):
+            listed = (await agent.get(RUNS, params={"status": status})).json()["data"]["items"]
+            assert [f"{RUNS}/{row['run_id']}" for row in listed] == [run], status
+        assert len((await agent.get(RUNS)).json()["data"]["items"]) == 4
+        unknown = await agent.get(RUNS, params={"status": "nope"})
+        assert (refusal(unknown)[0], "'running'" in unknown.text) == (422, True), unknown.text
+
     async def test_an_agent_runs_for_itself_and_says_no_level(
         self, client: Caller, team: Team, agent: httpx2.AsyncClient, db: Database
     ) -> None:

@@ -128,6 +128,31 @@ class TestTheLog:
             ("read_db", "success", "0.02"),
         ]
 
+    async def test_a_cost_that_the_run_has_not_is_refused(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, db: Database, team: Team, run: str
+    ) -> None:
+        other = f"{RUNS}/{(await agent.post(RUNS, json={})).json()['data']['run_id']}"
+        elsewhere = (await agent.post(f"{other}/costs", json={"usd": "0.02"})).json()["data"]["cost_id"]
+        corrected = await api.post(
+            f"{run}/adjustments", json={"usd": "1", "reason": "so"}, headers={"Idempotency-Key": "correction"}
+        )
+        assert corrected.status_code == 201
+        begun = await call(agent, run, "read_db")
+        before = await told(db, team.workspace_id, "%")
+        for cost in ("nope", elsewhere, "correction"):
+            body = {"tool": "read_db", "duration_ms": 5, "cost_id": cost}
+            assert refusal(await agent.post(f"{run}/tool-calls", json=body)) == (404, "cost_not_found")
+            assert refusal(await end(agent, run, begun, cost_id=cost)) == (404, "cost_not_found")
+        assert await told(db, team.workspace_id, "%") == before
+        assert [row["status"] for row in (await agent.get(f"{run}/tool-calls")).json()["data"]["items"]] == ["allowed"]
+
+    async def test_a_cost_that_is_only_reserved_may_be_named(self, agent: httpx2.AsyncClient, run: str) -> None:
+        held = (await agent.post(f"{run}/reservations", json={"usd": "0.02"})).json()["data"]["cost_id"]
+        await call(agent, run, "read_db", duration_ms=5, cost_id=held)
+        assert (await agent.get(f"{run}/tool-calls/1")).json()["data"]["usd"] is None
+        await agent.post(f"{run}/reservations/{held}/settle", json={"usd": "0.01"})
+        assert (await agent.get(f"{run}/tool-calls/1")).json()["data"]["usd"] == "0.01"
+
     async def test_transitions_and_tool_calls_are_audit_rows_of_those_kinds(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database, run: str
     ) -> None:

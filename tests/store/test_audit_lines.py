@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.domain.audit import content_digest, leaf_of
+from models.domain.audit import FIELDS, Line, content_digest, leaf_of
 from models.domain.audit_verifying import Problem, Verifier
 from models.domain.checkpoints import raw_key
 from tests.fixtures.audit import judged
@@ -54,7 +54,12 @@ def forged(row: Entry) -> Entry:
 
 
 def unsealed(row: Entry) -> Entry:
-    return {**forged(row), "kind": "unsealed"}
+    return only("unsealed", forged(row))
+
+
+def only(kind: str, row: Entry) -> Entry:
+    """Make a line of another kind of a row, with the fields that it may have."""
+    return {name: value for name, value in row.items() if name in FIELDS[Line(kind)]} | {"kind": kind}
 
 
 Tail = list[Entry]
@@ -65,7 +70,7 @@ KINDS: dict[str, tuple[bool, Callable[[Tail, Entry], Tail]]] = {
     "actor changed": (True, lambda tail, _: [tail[0] | {"actor": "mallory"}, *tail[1:]]),
     "time changed": (True, lambda tail, _: [tail[0] | {"at": "2020-01-01T00:00:00.000000Z"}, *tail[1:]]),
     "changed with its leaf": (False, lambda tail, _: [rehashed(reworded(tail[0])), *tail[1:]]),
-    "deleted": (True, lambda tail, _: [tail[0] | {"kind": "missing"}, *tail[1:]]),
+    "deleted": (True, lambda tail, _: [only("missing", tail[0]), *tail[1:]]),
     "deleted with its leaf": (False, lambda tail, _: list(shifted(tail[1:], -1))),
     "swapped": (True, lambda tail, other: [swapped(tail[0], other)[0], *tail[1:]]),
     "swapped with leaves": (False, lambda tail, other: [rehashed(swapped(tail[0], other)[0]), *tail[1:]]),
@@ -156,6 +161,27 @@ class TestLines:
                     lines = [*log.lines[:number], json.dumps(entry | {name: value}), *log.lines[number + 1 :]]
                     is_good = judged(lines, log.key).is_good
                     assert not is_good or name in NOT_SIGNED, (kind, name)
+
+    @pytest.mark.parametrize("kind", ["log", "row", "hidden", "checkpoint", "count", "end"])
+    @pytest.mark.parametrize("given", ["first", "last", "unknown"])
+    async def test_no_line_says_more_than_was_sealed(self, log: Log, kind: str, given: str) -> None:
+        """A field more, or one twice, whichever of the two a reader then believes."""
+        at = next(n for n, line in enumerate(log.lines) if json.loads(line)["kind"] == kind)
+        line = log.lines[at]
+        name = list(json.loads(line))[-1]
+        more, where = f'"{"extra" if given == "unknown" else name}": "evil"', line.rindex("}")
+        changed = f"{{{more}, {line[1:]}" if given == "first" else f"{line[:where]}, {more}{line[where:]}"
+        problem = judged([*log.lines[:at], changed, *log.lines[at + 1 :]], log.key).problem
+        assert problem
+        assert (problem.code, f"line {at + 1}, after " in problem.message) == ("line_extended", True)
+        assert ("extra" if given == "unknown" else name) in problem.message
+
+    async def test_no_row_that_is_not_sealed_says_more_than_an_export_does(self, log: Log) -> None:
+        row = next(json.loads(line) for line in log.lines if json.loads(line)["kind"] == "row")
+        added = json.dumps({**row, "kind": "unsealed"})
+        problem = judged([*log.lines[:-1], added, log.lines[-1]], log.key).problem
+        assert problem
+        assert problem.code == "line_extended"
 
     async def test_nesting_without_end_is_no_line(self, log: Log) -> None:
         problem = judged([log.lines[0], "[" * 100_000], log.key).problem

@@ -44,6 +44,12 @@ def test_what_is_no_name(said: str) -> None:
         clean_name(said)
 
 
+@pytest.mark.parametrize("said", ["", "  ", "a" * (MAX_NAME + 1), "a" * 10_000])
+def test_how_long_a_name_may_be_is_told_alike_of_blank_and_long_ones(said: str) -> None:
+    with pytest.raises(ValueError, match=f"^a name has 1 to {MAX_NAME} characters, and not only spaces$"):
+        clean_name(said)
+
+
 def test_nobody_is_called_like_a_part_of_ours() -> None:
     for name in SYSTEM_NAMES:
         with pytest.raises(ValueError, match="take another name"):
