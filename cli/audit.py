@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -134,14 +135,21 @@ def verify(
 def _keep(pieces: Iterable[bytes], output: Path) -> None:
     """Write a file, or into what is there and is none, as a pipe or a device."""
     try:
-        if output.exists() and not output.is_file():
+        if _is_replaceable(output):
+            _write_whole(pieces, Path(os.path.realpath(output)))
+        else:
             with output.open("wb") as opened:
                 _write(pieces, opened)
-        else:
-            _write_whole(pieces, Path(os.path.realpath(output)))
     except OSError as error:
         told = f"{output} cannot be written: {error.strerror}; name another place with --output"
         raise Misconfigured("file_unwritable", told) from None
+
+
+def _is_replaceable(output: Path) -> bool:
+    try:
+        return S_ISREG(output.stat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def _write_whole(pieces: Iterable[bytes], output: Path) -> None:

@@ -38,10 +38,10 @@ def _watch_output() -> None:
     out = sys.stdout
     if out is None:
         raise Refused("output_failed", "standard output is closed: let it go somewhere, if only to /dev/null")
-    if out is sys.__stdout__:
+    if sys.stdout is sys.__stdout__:
         raw = _Output(out.fileno(), "wb", closefd=False)
         buffer = io.BufferedWriter(raw)
-        sys.stdout = io.TextIOWrapper(buffer, out.encoding, out.errors, line_buffering=out.line_buffering)
+        sys.stdout = io.TextIOWrapper(buffer, out.encoding, out.errors, line_buffering=bool(out.line_buffering))
 
 
 class _Output(io.FileIO):
