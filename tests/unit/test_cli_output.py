@@ -1,7 +1,6 @@
 """Where an answer goes: into files that are replaced whole, into pipes as it comes, and never lost without a word."""
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -168,5 +167,5 @@ def test_an_agent_without_a_cap_may_spend_any_sum(run: str | None, daily: str | 
     agent = dict.fromkeys(facts, "none") | {"created_at": "2026-01-10T10:00:00Z", "capabilities": [], "tools": []}
     held = {"run_cap_usd": run, "daily_cap_usd": daily, "decided_at": None, "last_heartbeat_at": None}
     printed = Api(agent | held).run("agent", "show", "probe").stdout
-    assert f"may spend      {shown}\n" in re.sub(" +\n", "\n", printed)
+    assert f"may spend     {shown}" in printed
     assert "None" not in printed
