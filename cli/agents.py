@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import typer
 
-from cli.command import All, Client, Limit, Yes, client_command
+from cli.command import All, Client, Limit, Yes, client_command, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -173,7 +173,7 @@ def trust(client: Client, agent: AgentName, limit: Limit = 50, everything: All =
 def rotate_key(
     client: Client,
     agent: AgentName,
-    grace: Annotated[float, typer.Option(help="Hours that the old key still opens, at most 168.", min=0)] = 24,
+    grace: Annotated[float, number("Hours that the old key still opens, at most 168.", least=0)] = 24,
 ) -> None:
     """Give an agent a new key, which is shown once."""
     from cli.keys import described as described_key
@@ -189,6 +189,10 @@ def _answer(client: Client, agent: str, verb: str, body: dict[str, str]) -> None
 
 def _place(agent: str) -> str:
     return f"/agents/{quote(agent, safe='')}"
+
+
+def _cap(usd: str | None) -> str:
+    return "any sum" if usd is None else f"{usd} USD"
 
 
 def _heard(agent: dict[str, Any]) -> str | None:
@@ -211,7 +215,7 @@ def described(agent: dict[str, Any]) -> "RenderableType":
             ("registration", agent["registration"]),
             ("status", agent["status"]),
             ("level", agent["level"]),
-            ("may spend", f"{agent['run_cap_usd']} USD a run, {agent['daily_cap_usd']} USD a day"),
+            ("may spend", f"{_cap(agent['run_cap_usd'])} a run, {_cap(agent['daily_cap_usd'])} a day"),
             ("endpoint", agent["endpoint"]),
             ("can", ", ".join(agent["capabilities"])),
             ("tools", ", ".join(agent["tools"]) or "none"),

@@ -1,23 +1,26 @@
 """`mission-control audit …`: the log of all acts: listed, exported, and verified without any server."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from cli.command import All, Client, Limit, Yes, client_command
 from cli.errors import REFUSED, told
-from models.domain.errors import Misconfigured
+from models.domain.errors import InvalidInput, Misconfigured
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from models.domain.audit_verifying import Verdict
 
+Read = TypeVar("Read")
 app = typer.Typer(no_args_is_help=True, help="List, export and verify the log of all acts.")
 
 
@@ -109,7 +112,8 @@ def verify(
       mission-control audit verify export.jsonl --key pub.pem --checkpoint mirror/checkpoint
 
     Exit codes: 0 all is as it was sealed, 1 it is not (with the first row or range that is wrong) or nothing is there
-    to verify, 2 wrong usage. What all this proves, and what not, is in docs/audit.md.
+    to verify, 2 wrong usage, as a key or checkpoint that is none. What all this proves, and what not, is in
+    docs/audit.md.
     """
     with told(as_json=as_json):
         verdict = _verified(export, key, checkpoint)
@@ -129,15 +133,32 @@ def verify(
 
 
 def _keep(pieces: Iterable[bytes], output: Path) -> None:
+    """Write a file, or into what is there and is none, as a pipe or a device."""
+    try:
+        if _is_replaceable(output):
+            _write_whole(pieces, Path(os.path.realpath(output)))
+        else:
+            with output.open("wb") as opened:
+                _write(pieces, opened)
+    except OSError as error:
+        told = f"{output} cannot be written: {error.strerror}; name another place with --output"
+        raise Misconfigured("file_unwritable", told) from None
+
+
+def _is_replaceable(output: Path) -> bool:
+    try:
+        return S_ISREG(output.stat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _write_whole(pieces: Iterable[bytes], output: Path) -> None:
     """Write a file that is there whole or not at all: an export that broke off never stands there as one."""
     draft = output.with_name(f"{output.name}.part")
     try:
         with draft.open("wb") as file:
             _write(pieces, file)
         draft.replace(output)
-    except OSError as error:
-        told = f"{output} cannot be written: {error.strerror}; name another place with --output"
-        raise Misconfigured("file_unwritable", told) from None
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -147,8 +168,8 @@ def _verified(export: Path, keys: list[Path], checkpoint: Path | None) -> "Verdi
     from models.domain.audit_verifying import Verifier
     from models.domain.checkpoints import raw_keys
 
-    public = [raw for file in keys for raw in raw_keys(_text(file))]
-    verifier = Verifier(public, _text(checkpoint) if checkpoint else None)
+    public = [raw for file in keys for raw in _held_to(file, raw_keys)]
+    verifier = Verifier(public, _held_to(checkpoint, _note) if checkpoint else None)
     try:
         with export.open(encoding="utf-8", newline="\n") as lines:
             for line in lines:
@@ -157,6 +178,21 @@ def _verified(export: Path, keys: list[Path], checkpoint: Path | None) -> "Verdi
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(export) from error
     return verifier.verdict()
+
+
+def _held_to(file: Path, read: Callable[[str], Read]) -> Read:
+    """Read what an export is held to; a file that is nothing of the kind says nothing of the log."""
+    try:
+        return read(_text(file))
+    except InvalidInput as error:
+        raise Misconfigured(error.code, f"{file}: {error.message}") from None
+
+
+def _note(text: str) -> str:
+    from models.domain.checkpoints import read
+
+    read(text)
+    return text
 
 
 def _text(file: Path) -> str:

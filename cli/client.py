@@ -1,5 +1,6 @@
 """The product's own client of its HTTP API."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ Json = dict[str, Any]
 PREFIX = "/api/v1"
 PAGE = 200
 """Rows asked for at once when all are wanted."""
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
 SILENCE_SECONDS = 45.0
 """A stream that does not even send a heartbeat for so long is dead: connect again."""
 
@@ -128,9 +130,10 @@ class Api:
                 "or say where it is with --url or MC_API_URL"
             ) from error
         except httpx2.TransportError as error:
-            raise Unreachable(
-                f"the connection to {self.url} failed ({error or type(error).__name__}); try again"
-            ) from error
+            # What our own side cannot send is quoted in full, and the key is a part of every request.
+            quotes_us = isinstance(error, httpx2.LocalProtocolError)
+            why = type(error).__name__ if quotes_us else str(error) or type(error).__name__
+            raise Unreachable(f"the connection to {self.url} failed ({why}); try again") from None
 
 
 def _place(path: str) -> str:
@@ -164,19 +167,19 @@ def connect(settings: Settings, url: str | None, key: str | None) -> Api:
 
     Raises:
         Unreachable: there is no key to be found; the message says where keys come from.
-        Misconfigured: what should be a URL is none.
+        Misconfigured: what should be a URL or a key is none.
     """
     place = url or _address(settings)
     if not _is_url(place):
         example = "http://127.0.0.1:8000"
         raise Misconfigured("wrong_url", f"{place!r} is no URL such as {example}: mend --url or MC_API_URL")
-    return Api(place, key or _known_key(settings))
+    return Api(place, _key(key, "--api-key") if key else _known_key(settings))
 
 
 def _is_url(place: str) -> bool:
     try:
         url = httpx2.URL(place)
-    except httpx2.InvalidURL:
+    except (httpx2.InvalidURL, UnicodeError):
         return False
     return url.scheme in ("http", "https") and bool(url.host) and (url.port or 1) < 2**16
 
@@ -187,11 +190,19 @@ def _address(settings: Settings) -> str:
     return state.addresses.api_url or settings.api_url if state else settings.api_url
 
 
+def _key(given: str, source: str) -> str:
+    """Take a key without the white space around it; what cannot be one is not shown, for it may hold one."""
+    if not _KEY.fullmatch(key := given.strip()):
+        told = f"what {source} holds is no API key: give one key alone, of letters, digits, _ and - only"
+        raise Misconfigured("wrong_key", told)
+    return key
+
+
 def _known_key(settings: Settings) -> str:
     if settings.api_key:
-        return settings.api_key.get_secret_value()
+        return _key(settings.api_key.get_secret_value(), "MC_API_KEY")
     try:
-        return settings.key_file.read_text().strip()
+        return _key(settings.key_file.read_text(encoding="utf-8", errors="replace"), f"the file {settings.key_file}")
     except OSError as error:
         raise Unreachable(
             f"no API key: set MC_API_KEY, or run as the user who can read {settings.key_file} "

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeAlias
@@ -50,6 +51,17 @@ _JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts
 def option(metavar: str, text: str) -> Any:
     """An option without a default of its own: its help says what holds where it is not given."""
     return typer.Option(help=text, metavar=metavar, show_default=False)
+
+
+def number(text: str, *, metavar: str | None = None, least: float | None = None) -> Any:
+    """An option that is a number which a request can hold: neither infinite nor nan, which Python reads as well."""
+    return typer.Option(help=text, metavar=metavar, min=least, callback=_finite)
+
+
+def _finite(given: float | None) -> float | None:
+    if given is None or math.isfinite(given):
+        return given
+    raise typer.BadParameter(f"{given} is no finite number")
 
 
 @dataclass(frozen=True)

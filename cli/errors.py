@@ -10,7 +10,9 @@ import typer
 from models.domain.errors import Misconfigured, MissionControlError
 
 REFUSED, WRONG, UNREACHABLE = 1, 2, 3
-EXIT_CODES = "Exit codes: 0 done, 1 refused (with the reason and a request id), 2 wrong usage, 3 not reachable."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 refused (with the reason and a request id) or not printed, 2 wrong usage, 3 not reachable."
+)
 
 OPTIONS = {
     "cap_tokens": "--tokens",

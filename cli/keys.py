@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, Yes, client_command, in_path
+from cli.command import All, Client, Limit, Yes, client_command, in_path, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +28,7 @@ def create(
         list[str] | None,
         typer.Option(help="Only for this, as `missions`, `missions:read` or `read`; may be repeated.", metavar="SCOPE"),
     ] = None,
-    days: Annotated[float | None, typer.Option(help="How long it opens. [default: for good]")] = None,
+    days: Annotated[float | None, number("How long it opens. [default: for good]")] = None,
     rate: Annotated[int | None, typer.Option(help="Requests a minute. [default: that of the kind]")] = None,
 ) -> None:
     """Make a key. It is shown once and kept nowhere.
@@ -71,7 +71,7 @@ def list_keys(client: Client, limit: Limit = 50, everything: All = False) -> Non
 def rotate(
     client: Client,
     key: KeyId,
-    grace: Annotated[float, typer.Option(help="Hours that the old key still opens, at most 168.", min=0)] = 24,
+    grace: Annotated[float, number("Hours that the old key still opens, at most 168.", least=0)] = 24,
 ) -> None:
     """Make a key's successor, which is shown once; the old key opens for the grace period yet."""
     made = client.api.post(f"/keys/{key}/rotate", {"grace_hours": grace})

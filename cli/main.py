@@ -21,8 +21,10 @@ from cli import (
     servers,
     workspaces,
 )
+from cli.program import Program
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

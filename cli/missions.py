@@ -8,7 +8,7 @@ from uuid import uuid4
 import typer
 
 from cli import candidates
-from cli.command import All, Client, Limit, MissionId, Reason, Yes, client_command, option
+from cli.command import All, Client, Limit, MissionId, Reason, Yes, client_command, number, option
 from cli.errors import Refused
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def create(
     ] = None,
     ref: Annotated[list[str] | None, option("REF", "A ref of the repository to try, after the patches.")] = None,
     approve_needed: Annotated[bool, typer.Option("--approve-needed", help="Ask a human before the merge.")] = False,
-    window: Annotated[float | None, option("MINUTES", "Minutes to observe after the merge. [default: 30]")] = None,
+    window: Annotated[
+        float | None, number("Minutes to observe after the merge. [default: 30]", metavar="MINUTES")
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="The mission as YAML, in the API's own words.", exists=True)] = None,
     execute: Annotated[bool, typer.Option("--execute", "-x", help="Start it at once.")] = False,
     watch: Watch = False,

@@ -1,5 +1,6 @@
 """A mission as `POST /missions` takes it, from a YAML file and from options."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,18 @@ def from_file(path: Path) -> Json:
     """Read a mission file.
 
     Raises:
-        typer.BadParameter: it is not YAML, or not one mapping.
+        typer.BadParameter: it is not YAML, not one mapping, or says what no request can, such as `.nan` or a date.
     """
     try:
         body = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise typer.BadParameter(f"{path} cannot be read as YAML: {error}", param_hint="--file") from None
     if not isinstance(body, dict):
         raise typer.BadParameter(f"{path} must hold one mapping, such as `severity: high`", param_hint="--file")
+    try:
+        json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{path} says what JSON cannot: {error}", param_hint="--file") from None
     return body
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, Yes, client_command
+from cli.command import All, Client, Limit, Yes, client_command, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from models.domain.policy import Fact
 
 app = typer.Typer(no_args_is_help=True, help="See, try and change the policy: what may be done, and who is asked.")
 
@@ -107,10 +109,11 @@ def explain(
     protected: Annotated[bool, typer.Option("--protected", help="On a protected branch.")] = False,
     path: Annotated[list[str] | None, typer.Option(help="A path it touches; may be repeated.", metavar="PATH")] = None,
     fact: Annotated[
-        list[str] | None, typer.Option(help="What holds besides, as NAME or NAME=VALUE; may be repeated.")
+        list[str] | None,
+        typer.Option(help="What else holds, as NAME or NAME=VALUE; repeat it for more, or for a list's items."),
     ] = None,
-    usd: Annotated[float | None, typer.Option(help="What it would cost.", min=0)] = None,
-    usd_left: Annotated[float | None, typer.Option(help="What its caps leave.", min=0)] = None,
+    usd: Annotated[float | None, number("What it would cost.", least=0)] = None,
+    usd_left: Annotated[float | None, number("What its caps leave.", least=0)] = None,
 ) -> None:
     """Say what the policy in force makes of an act, and why.
 
@@ -125,7 +128,7 @@ def explain(
         "env": env,
         "protected": protected,
         "paths": path or [],
-        "facts": dict(_fact(each) for each in fact or []),
+        "facts": _facts(fact or []),
         "usd": usd,
         "usd_left": usd_left,
     }
@@ -168,12 +171,17 @@ def _tried(given: str) -> dict[str, Any]:
 
 
 def _text(file: Path) -> str:
+    from models.domain.plain_yaml import MAX_BYTES
+
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file} cannot be read as UTF-8 text: {error}", param_hint="FILE") from None
     if not text.strip():
         raise typer.BadParameter(f"{file} is empty", param_hint="FILE")
+    if (length := len(text.encode())) > MAX_BYTES:
+        told = f"{file} is too long for a policy: it has {length:,} bytes, and may have {MAX_BYTES:,}"
+        raise typer.BadParameter(told, param_hint="FILE")
     return text
 
 
@@ -183,9 +191,14 @@ def _who(given: str) -> dict[str, str]:
     return {"kind": kind} | ({"level" if kind == "agent" else "role": rank} if rank else {})
 
 
-def _fact(given: str) -> tuple[str, object]:
-    name, has_value, value = given.partition("=")
-    return name, value if has_value else True
+def _facts(given: list[str]) -> dict[str, "Fact"]:
+    from models.domain.errors import InvalidInput
+    from models.domain.policy_names import read_facts
+
+    try:
+        return read_facts(given)
+    except InvalidInput as error:
+        raise typer.BadParameter(error.message, param_hint="--fact") from None
 
 
 def explained(verdict: dict[str, Any]) -> "RenderableType":

@@ -6,38 +6,39 @@ they are.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import chain
 from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
 from models.domain.plain_yaml import line_of
-from models.domain.policy import FILE, Outcome, Policy, Rule, parse_policy
+from models.domain.policy import FILE, Fact, Outcome, Policy, Rule, parse_policy
 from models.domain.principals import Role
 
-FACTS = frozenset(
-    {
-        "ci_files",
-        "conflict",
-        "existing_tests",
-        "filed_by",
-        "gone_tests",
-        "judges",
-        "medium_findings",
-        "mission_id",
-        "model",
-        "overrides",
-        "requires_governance_approval",
-        "run_id",
-        "touches_config",
-    }
-)
+_TYPES: dict[str, type] = {
+    "ci_files": tuple,
+    "conflict": str,
+    "existing_tests": tuple,
+    "filed_by": str,
+    "gone_tests": tuple,
+    "judges": tuple,
+    "medium_findings": int,
+    "mission_id": str,
+    "model": str,
+    "overrides": tuple,
+    "requires_governance_approval": bool,
+    "run_id": str,
+    "touches_config": bool,
+}
+FACTS = frozenset(_TYPES)
 DecisionKind = Literal[
     "agent_question", "budget", "governance", "registration", "rollback", "ticket_done", "tool_action", "wiki_change"
 ]
 KINDS = frozenset(get_args(DecisionKind))
 _BRACED = re.compile(r"\{(\w+)\}")
+_TRUTHS = {"true": True, "false": False}
+_NUMBER = re.compile("-?[0-9]{1,18}")
 _Where = tuple[int | str, ...]
 _Fault = tuple[_Where, str]
 """Where something is wrong, and what."""
@@ -99,6 +100,41 @@ def require_known(facts: Collection[str], policy: Policy) -> None:
     if unknown := sorted(set(facts) - known):
         told = f"no fact is called `{unknown[0][:100]}` (known: {', '.join(sorted(known))})"
         raise InvalidInput("unknown_fact", told)
+
+
+def read_facts(said: Iterable[str]) -> dict[str, Fact]:
+    """Read facts as somebody types them, NAME or NAME=VALUE; a list is said once for each of its items.
+
+    Raises:
+        InvalidInput: `fact_unreadable`, where words are none of the fact's type, or a fact is said twice.
+    """
+    facts: dict[str, Fact] = {}
+    for each in said:
+        name, has_value, words = each.partition("=")
+        fact, before = _fact(name, words) if has_value else True, facts.get(name)
+        if isinstance(before, tuple) and isinstance(fact, tuple):
+            fact = before + fact
+        elif before is not None:
+            raise InvalidInput("fact_unreadable", f"`{name}` is said twice, and is no list of which each item is said")
+        facts[name] = fact
+    return facts
+
+
+def _fact(name: str, words: str) -> Fact:
+    """Read words by the fact's type, or by what they look like where nobody knows it."""
+    known, truth = _TYPES.get(name), _TRUTHS.get(words.lower())
+    if known is tuple:
+        return (words,) if words else ()
+    if known is str:
+        return words
+    if truth is not None and known is not int:
+        return truth
+    if _NUMBER.fullmatch(words) and known is not bool:
+        return int(words)
+    if known:
+        what = "true or false" if known is bool else "a whole number"
+        raise InvalidInput("fact_unreadable", f"`{name}` is {what}, and not {words[:100]!r}")
+    return words
 
 
 def _named(policy: Policy) -> Iterator[tuple[_Where, str, str, Collection[str]]]:

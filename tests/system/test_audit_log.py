@@ -229,7 +229,7 @@ class TestCommandLine:
             (nothing, public, 1, "cut_off"),
             (binary, public, 2, "file_unreadable"),
             (tmp_path / "none", public, 2, "file_unreadable"),
-            (nothing, nothing, 1, "key_unreadable"),
+            (nothing, nothing, 2, "key_unreadable"),
             (nothing, tmp_path / "none", 2, "file_unreadable"),
         ):
             said = await command("audit", "verify", str(export), "--key", str(key))

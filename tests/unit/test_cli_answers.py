@@ -1,19 +1,11 @@
 """What commands print of the API's answers, and how they name what was typed."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from cli.main import app
+from tests.fixtures.answers import Api, Json
 
-Json = dict[str, Any]
 MISSION: Json = {
     "mission_id": "m1",
     "status": "open",
@@ -40,49 +32,6 @@ QUESTION: Json = {
     "expires_at": None,
     "reasons": ["an agent asks to be let in"],
 }
-
-
-class Api:
-    """Gives the answers of a test, each as often as it stands there and the last one for ever; notes what is sent."""
-
-    def __init__(self, *answers: Json, status: int = 200) -> None:
-        self.left, self.status = list(answers), status
-        self.asked: list[tuple[str, Json]] = []
-
-    def answer(self, path: str, body: Json) -> tuple[int, bytes]:
-        """Take a request; what has a `code` is a refusal."""
-        self.asked.append((path, body))
-        found = self.left.pop(0) if len(self.left) > 1 else self.left[0]
-        status = 409 if self.status == 200 and "code" in found else self.status
-        return status, json.dumps({"data": found} if status == 200 else {"error": found}).encode()
-
-    @contextmanager
-    def serving(self) -> Iterator[str]:
-        """Answer; at this URL."""
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                length = int(self.headers["Content-Length"] or 0)
-                status, found = api.answer(self.path, json.loads(self.rfile.read(length) or b"{}"))
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(found)
-
-            do_POST = do_PATCH = do_GET
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing: what the command says on standard error is looked at."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
-
-    def run(self, *words: str) -> Result:
-        """Run a command against it."""
-        with self.serving() as url:
-            return CliRunner().invoke(app, [*words, "--url", url, "--api-key", "k"])
 
 
 def refusing(message: str) -> Api:
