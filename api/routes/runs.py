@@ -1,5 +1,6 @@
 """Runs: executions that cost something, what they reserve and what they pay (BUDG-10, ACTIVITY-02)."""
 
+from datetime import date
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Response
@@ -112,7 +113,7 @@ async def report_cost(
 
     async def pay(key: str) -> CostView:
         run = await _open_run(db, call, run_id)
-        priced = _price(run, report, settings)
+        priced = _price(report, run["now"].date(), settings)
         await unpriced.note(run, priced, key)
         async with missions.hear_of_refusal():
             await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
@@ -140,7 +141,7 @@ async def reserve_cost(
     async def hold(key: str) -> CostView:
         async with db.workspace(call.workspace_id) as session:
             run = await runs.require_going_on(session, call.workspace_id, run_id, call.principal.own_agent)
-        priced = _price(run, wanted, settings)
+        priced = _price(wanted, run["now"].date(), settings)
         await unpriced.require(run, priced)
         async with missions.hear_of_refusal():
             await ledger.reserve(db, Place(call.workspace_id, run_id, key), priced, call.actor, wanted.lasts)
@@ -170,7 +171,7 @@ async def settle_cost(
         place = Place(call.workspace_id, run_id, cost_id)
         model, day = await ledger.reserved(db, place)
         named = report.model_copy(update={"model": report.model or model})
-        priced = charge(load_prices(settings.config_dir), named.usage, day)
+        priced = _price(named, day, settings)
         if not await ledger.settle(db, place, priced, call.actor):
             await ledger.require_paid(db, place, priced)
         return await _cost(db, call, run_id, cost_id, priced)
@@ -232,9 +233,9 @@ async def _open_run(db: Database, call: Call, run_id: str) -> dict[str, Any]:
         return await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
 
 
-def _price(run: dict[str, Any], report: CostReport, settings: Settings) -> Charge:
-    """Price a call by the day that the database has."""
-    return charge(load_prices(settings.config_dir), report.usage, run["now"].date())
+def _price(report: CostReport, day: date, settings: Settings) -> Charge:
+    """Price a call by the day when it was made, as the database has it."""
+    return charge(load_prices(settings.config_dir), report.usage, day)
 
 
 async def _cost(db: Database, call: Call, run_id: str, cost_id: str, priced: Charge) -> CostView:

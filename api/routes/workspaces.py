@@ -53,7 +53,6 @@ async def get_workspace(workspace_id: str, call: Reader, db: Db) -> Success[Work
 @routes.patch("/workspaces/{workspace_id}", response_model=Success[WorkspaceView])
 async def change_workspace(workspace_id: str, change: WorkspaceChange, call: Admin, once: OnlyOnce) -> Response:
     """Change how a workspace is shown."""
-
     values = change.model_dump(exclude_none=True)
     if not values:
         raise nothing_to_change(*WorkspaceChange.model_fields)

@@ -19,10 +19,10 @@ def _plainly(given: Any) -> Decimal:
     """Refuse what Python reads as a number and people may read as another: `1_000`, `1e3`, digits of other scripts."""
     if isinstance(given, float):
         return Decimal(str(given))
-    is_text = isinstance(given, str)
-    if isinstance(given, bool) or (not _PLAIN.fullmatch(given) if is_text else not isinstance(given, int | Decimal)):
-        raise ValueError("give dollars in plain decimals, such as 1250.50")
-    return Decimal(given)
+    is_number = isinstance(given, int | Decimal) and not isinstance(given, bool)
+    if is_number or (isinstance(given, str) and _PLAIN.fullmatch(given)):
+        return Decimal(given)
+    raise ValueError("give dollars in plain decimals, such as 1250.50")
 
 
 _PLAIN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")

@@ -51,7 +51,9 @@ def parse_new_policy(source: str) -> Policy:
         InvalidInput: `policy_invalid`; the message says on which line what is wrong.
     """
     policy = parse_policy(source)
-    for where, told in chain(_idle(policy), _unanswerable(policy), _unknown(policy), _open_braces(policy)):
+    faults = chain(_idle(policy), _unanswerable(policy), _unknown(policy), _open_braces(policy))
+    if fault := next(faults, None):
+        where, told = fault
         line = line_of(source.encode(), where)
         raise InvalidInput("policy_invalid", f"{FILE}: line {line}: {told}", line=line)
     return policy

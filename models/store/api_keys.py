@@ -28,12 +28,12 @@ from models.tables.workspaces import ApiKey, PrincipalRow
 
 async def create(session: AsyncSession, workspace_id: str, new: KeyCreate, actor: Actor) -> tuple[ApiKey, str]:
     """Give a principal a key; the row, and the secret, which is kept nowhere."""
-    lasts = timedelta(days=new.expires_in_days) if new.expires_in_days is not None else None
+    days = new.expires_in_days
     values = {
         "principal": new.principal,
         "scopes": list(new.scopes),
         "rate_per_minute": new.rate_per_minute,
-        "expires_at": func.mc_now() + lasts if lasts is not None else None,
+        "expires_at": None if days is None else func.mc_now() + timedelta(days=days),
     }
     return await insert_key(session, workspace_id, values, actor)
 

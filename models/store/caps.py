@@ -45,8 +45,9 @@ async def change_agent(
     require_not_rejected(agent.name, agent.registration)
     await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     taken = own.keys() | ({Scope.AGENT_DAY} if level else set())
-    for scope in (each for each in Scope if each in taken):
-        await recapping.touched(session, agent.workspace_id, Key(scope, Owner.AGENT, agent.name))
+    for scope in Scope:
+        if scope in taken:
+            await recapping.touched(session, agent.workspace_id, Key(scope, Owner.AGENT, agent.name))
     if level:
         await budgets.follow_level(session, agent, level, actor)
     for scope, usd in own.items():
@@ -61,9 +62,9 @@ async def take_back(session: AsyncSession, agent: AgentRow, actor: Actor) -> Non
     """Take back the caps of its own of an agent that is not let in: somebody else may have its name next."""
     await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     known = await budgets.limits(session, agent.workspace_id, agent.name)
-    own = (Key(scope, Owner.AGENT, agent.name) for scope in Scope)
-    for key in (key for key in own if key in known):
-        await budgets.set_limit(session, agent.workspace_id, key, None, actor)
+    for scope in Scope:
+        if (key := Key(scope, Owner.AGENT, agent.name)) in known:
+            await budgets.set_limit(session, agent.workspace_id, key, None, actor)
 
 
 async def _without(session: AsyncSession, agent: AgentRow, key: Key) -> Cap | None:

@@ -16,7 +16,7 @@ _SUBJECT = """CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ti
     WHEN 'agent_day' THEN r.agent_id ELSE '' END"""
 # A young table has no statistics, and the planner would rather compare each run with all counters of the workspace.
 _IS_OPEN = f"""EXISTS (SELECT FROM budget b WHERE b.workspace_id = r.workspace_id AND b.scope = r.blocked_by
-    AND b.subject = {_SUBJECT} AND b.period = r.blocked_period AND NOT b.crossed OFFSET 0)"""  # as below
+    AND b.subject = {_SUBJECT} AND b.period = r.blocked_period AND NOT b.crossed OFFSET 0)"""
 _FOUND = f"SELECT r.workspace_id, r.run_id, r.mission_id, h.* FROM run r LEFT JOIN {NEXT_CLOSED} h ON true"  # noqa: S608  # constants of this module, no input
 
 OPENED = f"""
