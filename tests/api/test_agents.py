@@ -14,7 +14,7 @@ from tests.fixtures.agents import PROBE, WHY, add_many, admitted, events_of, reg
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import eventually, somebody_waits
 
 __all__ = ["repo"]
 
@@ -238,7 +238,7 @@ class TestSelf:
         async with db.workspace(team.workspace_id) as session:
             agent = await agents.require(session, team.workspace_id, made, for_update=True)
             asked = asyncio.create_task(api.request(method, path, json=body))
-            await eventually(lambda: waits(session))
+            await eventually(lambda: somebody_waits(session))
             await rows.set_columns(session, agent, registration="rejected")
         assert refusal(await asked) == (409, "agent_not_approved")
 
@@ -372,8 +372,3 @@ async def rename(session: AsyncSession, team: Team, before: str, after: str) -> 
     for table in ("principal", "agent"):
         change = f"UPDATE {table} SET name = :after WHERE workspace_id = :place AND name = :before"  # noqa: S608
         await session.execute(text(change), {"place": team.workspace_id, "before": before, "after": after})
-
-
-async def waits(session: AsyncSession) -> bool:
-    """Whether somebody waits for a lock."""
-    return bool((await session.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1"))).scalar())

@@ -18,7 +18,7 @@ from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.missions import refusal
 from tests.fixtures.policies import let_answer
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import eventually, somebody_waits
 
 API = "/api/v1"
 YES, NO = ({"decision": word, "explanation": "so"} for word in ("approve", "deny"))
@@ -217,8 +217,7 @@ class TestWhoAnswers:
             answering = asyncio.create_task(answer(client(team.agent), asked))
 
             async def waits() -> bool:
-                found = await session.execute(text("SELECT FROM pg_locks WHERE NOT granted"))
-                return found.first() is not None or answering.done()
+                return await somebody_waits(session) or answering.done()
 
             await eventually(waits)
         assert refusal(await answering) == (403, "own_decision")

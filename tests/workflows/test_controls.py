@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
 from sqlmodel import select
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
@@ -13,7 +12,7 @@ from models.domain.states import DecisionStatus, MissionOutcome
 from models.tables.missions import Mission
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.runs import Run
-from tests.fixtures.waiting import eventually, until
+from tests.fixtures.waiting import eventually, somebody_waits, until
 from tests.fixtures.workers import World
 
 
@@ -28,7 +27,7 @@ async def in_tests(world: World) -> tuple[Run, asyncio.Event]:
 async def blocked(world: World) -> bool:
     """Whether somebody waits for a lock."""
     async with world.db.system() as session:
-        return bool((await session.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))).scalar_one())
+        return await somebody_waits(session)
 
 
 class TestPause:
