@@ -139,9 +139,11 @@ _OUTLIVED = f"""
 """  # as above
 _WINDOW_TURNED = f"""
     WITH due AS (
-        SELECT workspace_id, alert_id FROM alert
-        WHERE kind = 'cost_spike' AND status <> 'resolved' AND details ->> 'period' NOT IN ('', {DAY}, {MONTH})
-        LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+        SELECT a.workspace_id, a.alert_id FROM alert a
+        WHERE a.kind = 'cost_spike' AND a.status <> 'resolved' AND (a.details ->> 'period' NOT IN ('', {DAY}, {MONTH})
+        OR EXISTS (SELECT FROM budget b WHERE b.workspace_id = a.workspace_id AND b.scope = a.details ->> 'scope'
+        AND b.subject = a.details ->> 'subject' AND b.period = a.details ->> 'period' AND NOT b.crossed OFFSET 0))
+        LIMIT %(limit)s FOR UPDATE OF a SKIP LOCKED
     ), over AS ({_RESOLVED}
         FROM due WHERE alert.workspace_id = due.workspace_id AND alert.alert_id = due.alert_id RETURNING alert.*
     ){_TOLD}
@@ -149,7 +151,7 @@ _WINDOW_TURNED = f"""
 
 
 async def turn_windows(session: AsyncSession, actor: Actor, limit: int) -> None:
-    """Resolve what tells of limits whose day or month is over (system door)."""
+    """Resolve what tells of limits whose day or month is over, or that are open by now (system door)."""
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
     await within(session)(_WINDOW_TURNED, told | {"limit": limit})
     mark_events(session)

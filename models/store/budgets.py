@@ -26,6 +26,7 @@ from models.store import agents, alerts, events, governance, lists, policies, qu
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
+from models.store.going_on import AT_ONCE
 from models.store.ledger_statements import (
     ALONE,
     ASKED_OF_ENDED,
@@ -172,9 +173,9 @@ async def asked_of_open(session: AsyncSession, limit: int) -> list[tuple[str, st
 async def tell_open(
     session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
 ) -> None:
-    """Take back what was asked and told about limits that hold nothing any more."""
+    """Take back what was asked and told about limits that hold nothing any more; of many, the reconciler does."""
     if subjects:
-        named = [limit_id(workspace_id, scope, subject) for subject in subjects]
+        named = [limit_id(workspace_id, scope, subject) for subject in subjects[:AT_ONCE]]
         await governance.withdraw_about(session, workspace_id, KIND, named, actor)
         await alerts.resolve_all(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 

@@ -11,6 +11,9 @@ from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH, NEXT_CLOSED
 
+AT_ONCE = 500
+"""Runs that go on, or questions and alerts that are taken back, in one short transaction; the others' turn comes with
+the reconciler's passes, or, of a run, with its own next call."""
 IS_BLOCKED = f"r.status = 'blocked' AND r.ended_at IS NULL AND r.blocked_by <> '{LOOP}'"
 _SUBJECT = """CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ticket_id
     WHEN 'agent_day' THEN r.agent_id ELSE '' END"""
@@ -21,23 +24,26 @@ _FOUND = f"SELECT r.workspace_id, r.run_id, r.mission_id, h.* FROM run r LEFT JO
 
 OPENED = f"""
     {_FOUND} WHERE r.workspace_id = %(workspace_id)s AND {IS_BLOCKED} AND r.blocked_by = %(scope)s
-    AND {_IS_OPEN} ORDER BY r.run_id FOR UPDATE OF r
+    AND {_IS_OPEN} ORDER BY r.run_id LIMIT {AT_ONCE} FOR UPDATE OF r
 """
-"""Runs of a workspace that are blocked by limits of one kind which are open now."""
+"""Runs of a workspace that are blocked by limits of one kind which are open now: some of them, where they are many."""
 # Runs of which somebody spends at this moment see to it themselves. Those that were moved to another limit while that
 # one was being opened are found, too.
 OVER = f"""
     {_FOUND} WHERE {IS_BLOCKED} AND (r.blocked_period NOT IN ('', {DAY}, {MONTH})
-    OR {_IS_OPEN}) LIMIT %(limit)s FOR UPDATE OF r SKIP LOCKED
+    OR {_IS_OPEN}) LIMIT {AT_ONCE} FOR UPDATE OF r SKIP LOCKED
 """
 """Runs of all workspaces (system door) that are blocked by a window that is over, or by a limit that is open."""
 
 
-async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> None:
-    """Let those runs go on that nothing else holds; the others are blocked by the next of their limits, and told so."""
+async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> int:
+    """Let those runs go on that nothing else holds; the others are blocked by the next of their limits, and told so.
+
+    How many there were.
+    """
     found = await within(session)(which, values)
     if not found:
-        return
+        return 0
     moved: dict[str, list[Any]] = {
         "workspace_ids": [run["workspace_id"] for run in found],
         "run_ids": [run["run_id"] for run in found],
@@ -47,6 +53,7 @@ async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], ac
     }
     await within(session)(_MOVE, moved | {"actor": actor.name, "correlation_id": actor.correlation_id})
     mark_events(session)
+    return len(found)
 
 
 _MOVE = """

@@ -5,7 +5,7 @@ does all the rest in one statement: it sees them as they are now, and no two tra
 circle. Whoever holds a run's counter knows that nobody who spends for the run holds any other.
 """
 
-from models.domain.budgets import Scope
+from models.domain.budgets import LOOP, Scope
 from models.store.questions import TOLD, inserted
 
 _RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
@@ -132,8 +132,9 @@ RESERVE = f"""
                 SELECT FROM mission m WHERE m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
                 AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
             ) THEN 'mission_ended'
-            WHEN r.status IS NOT NULL AND COALESCE(r.blocked_period, '') IN ('', r.day, r.month)
-            THEN 'blocked'
+            WHEN r.status IS NOT NULL AND (r.blocked_by = '{LOOP}' OR EXISTS (
+                SELECT FROM looked WHERE scope = r.blocked_by AND period = r.blocked_period AND crossed
+            )) THEN 'blocked'
             WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
             WHEN (SELECT is_over FROM hit) THEN 'over'
             WHEN EXISTS (SELECT FROM hit) THEN 'full'

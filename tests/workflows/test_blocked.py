@@ -160,4 +160,4 @@ async def test_it_says_which_limit_holds_it_once_another_is_raised(world: World)
     await capped(world, MONTH, Cap())
     await world.crew.reconcile()
     assert await run.outcome() is MissionOutcome.MERGED
-    assert await told(run) == ["mission.blocked", "mission.unblocked"]
+    assert await told(run) == ["mission.blocked", "mission.blocked", "mission.unblocked"]
