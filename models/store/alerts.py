@@ -59,7 +59,7 @@ class NewAlert:
 async def sound(session: AsyncSession, workspace_id: str, actor: Actor, *found: NewAlert) -> None:
     """Raise alerts with the time of detection; where one about the same is not resolved yet, that one stands.
 
-    But one about a day or month that is over makes room for that of the next.
+    But one about another day or month than today's makes room: it is over, or the clock was wrong.
     """
     values = {
         "workspace_id": workspace_id,
@@ -134,7 +134,8 @@ _OUTLIVED = f"""
         AS found (kind, subject_id, details)
         WHERE alert.workspace_id = %(workspace_id)s AND alert.kind = found.kind
         AND alert.subject_id = found.subject_id AND alert.status <> 'resolved'
-        AND alert.details ->> 'period' < CAST(found.details AS jsonb) ->> 'period' RETURNING alert.*
+        AND alert.details ->> 'period' NOT IN ('', {DAY}, {MONTH}, CAST(found.details AS jsonb) ->> 'period')
+        RETURNING alert.*
     ){_TOLD}
 """  # as above
 _WINDOW_TURNED = f"""
