@@ -1,6 +1,6 @@
 """Runs that a limit blocked go on once it holds no more, unless another limit is closed: then that one holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,6 +34,11 @@ OVER = f"""
     OR {_IS_OPEN}) LIMIT {AT_ONCE} FOR UPDATE OF r SKIP LOCKED
 """
 """Runs of all workspaces (system door) that are blocked by a window that is over, or by a limit that is open."""
+_HELD = f"""
+    SELECT r.workspace_id, r.run_id, r.blocked_by AS scope, r.blocked_period AS period FROM run r
+    WHERE r.workspace_id = %(workspace_id)s AND {IS_BLOCKED} AND r.blocked_by = %(scope)s
+    AND r.blocked_period = %(period)s AND {_SUBJECT} = %(subject)s ORDER BY r.run_id LIMIT {AT_ONCE} FOR UPDATE OF r
+"""  # noqa: S608  # as above
 
 
 async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> int:
@@ -42,18 +47,30 @@ async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], ac
     How many there were.
     """
     found = await within(session)(which, values)
+    await _move(session, found, [reason(run) if run["scope"] else None for run in found], actor)
+    return len(found)
+
+
+async def say_why(session: AsyncSession, limit: Mapping[str, Any], why: str, actor: Actor) -> None:
+    """Tell runs that a limit holds, some of them where they are many, why it goes on doing so."""
+    found = await within(session)(_HELD, limit)
+    await _move(session, found, [why] * len(found), actor)
+
+
+async def _move(
+    session: AsyncSession, found: Sequence[Mapping[str, Any]], reasons: Sequence[str | None], actor: Actor
+) -> None:
     if not found:
-        return 0
+        return
     moved: dict[str, list[Any]] = {
         "workspace_ids": [run["workspace_id"] for run in found],
         "run_ids": [run["run_id"] for run in found],
         "scopes": [run["scope"] for run in found],
         "periods": [run["period"] for run in found],
-        "reasons": [reason(run) if run["scope"] else None for run in found],
+        "reasons": list(reasons),
     }
     await within(session)(_MOVE, moved | {"actor": actor.name, "correlation_id": actor.correlation_id})
     mark_events(session)
-    return len(found)
 
 
 _MOVE = """
