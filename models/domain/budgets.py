@@ -174,6 +174,8 @@ def require_level(registered: Level, wanted: Level | None) -> None:
 
 MAX_RESERVATIONS = 1_000
 """Open at a time in one run: far more calls than an agent makes at once, so the others were forgotten."""
+MAX_OPEN_RUNS = 1_000
+"""Of one agent, or of one principal without one: whoever has more has forgotten to end them."""
 LOOP = "loop"
 """What blocks a run that repeats a failing call, where a scope's name blocks one that was too expensive."""
 MAX_SAME_RETRIES = 3

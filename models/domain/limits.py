@@ -11,6 +11,7 @@ from models.domain.caps import ZERO, Counter, held, promised
 from models.domain.errors import Conflict
 from models.domain.events import Subject
 from models.domain.money import written
+from models.domain.wording import shortened
 
 _NAMES = {
     Scope.RUN: "the run's limit",
@@ -93,6 +94,15 @@ def reason(crossed: Counter) -> str:
     is_asked = Scope(crossed["scope"]) in ASKED
     helps = "an admin may raise it" if is_asked else "wait until its window turns, or let an admin raise it"
     return f"{described(crossed)} is crossed; {helps}"
+
+
+def denied(crossed: Counter, by: str, why: str) -> str:
+    """Say which limit was crossed, and that it is not raised."""
+    return f"{described(crossed)} is crossed, and {by} denied to raise it: {shortened(why, _SAID)}"
+
+
+_SAID = 200
+"""Characters of an explanation; all of it stands in the decision."""
 
 
 def described(counter: Counter) -> str:

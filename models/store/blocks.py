@@ -5,26 +5,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models.store import going_on, running
 from models.store.database import mark_events, within
 from models.store.events import Actor
-from models.store.going_on import IS_BLOCKED
-
-AT_ONCE = 500
-"""Runs that one pass lets go on, and missions that it tells: their events must fit into one short transaction."""
+from models.store.going_on import AT_ONCE, IS_BLOCKED
 
 _IS_TOLD = "m.status IN ('in_progress', 'observing') AND m.stage IS DISTINCT FROM 'resolve'"
 """A mission that ends begins nothing new: nothing holds it any more."""
 
 
 async def heed(session: AsyncSession, workspace_id: str, mission_id: str, *, is_paused: bool) -> bool:
-    """Write down whether a limit blocks one of a mission's runs now, and tell of it where that is news.
+    """Write down whether, and why, a limit blocks one of a mission's runs now, and tell of it where that is news.
 
     `is_paused`: whether an operator has paused it, which a block does not lift.
     """
     # The row is locked before the runs are looked at: of two who do so at once the second sees no older state.
-    before = await running.load(session, workspace_id, mission_id, for_update=True)
+    await running.load(session, workspace_id, mission_id, for_update=True)
     values = {
         "workspace_id": workspace_id,
         "mission_id": mission_id,
-        "was_free": before.blocked is None,
         "is_paused": is_paused,
     }
     [found] = await within(session)(_HEED, values)
@@ -46,12 +42,12 @@ _HEED = f"""
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT workspace_id, CASE WHEN blocked IS NULL THEN 'mission.unblocked' ELSE 'mission.blocked' END, 'mission',
         mission_id, 'worker', correlation_id, jsonb_build_object('reason', blocked)
-        FROM changed WHERE %(was_free)s OR blocked IS NULL
+        FROM changed
     ), noted AS (
         INSERT INTO remediation_event (workspace_id, mission_id, entry_id, actor, action, result)
         SELECT workspace_id, mission_id, 'block/' || gen_random_uuid(), 'worker',
         CASE WHEN blocked IS NULL THEN 'unblock' ELSE 'block' END, COALESCE(blocked, '')
-        FROM changed WHERE %(was_free)s OR blocked IS NULL
+        FROM changed
     )
     SELECT reason IS NOT NULL AS is_blocked FROM found
 """  # noqa: S608  # constants of this module, no input
@@ -77,6 +73,9 @@ _UNHEEDED = f"""
 """  # noqa: S608  # as above
 
 
-async def turn_windows(session: AsyncSession, actor: Actor) -> None:
-    """Let runs go on whose day or month is over, or whose limit is open all the same (system door)."""
-    await going_on.go_on(session, going_on.OVER, {"limit": AT_ONCE}, actor)
+async def turn_windows(session: AsyncSession, actor: Actor) -> bool:
+    """Let runs go on whose day or month is over, or whose limit is open all the same (system door).
+
+    Whether there may be more of them.
+    """
+    return await going_on.go_on(session, going_on.OVER, {}, actor) == AT_ONCE

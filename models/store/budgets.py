@@ -15,17 +15,18 @@ from models.domain.budgets import DEFAULTS, Cap, Key, Owner, Scope, not_below, p
 from models.domain.caps import meant, owner_names, promised
 from models.domain.decisions import Terms
 from models.domain.events import EventType, Subject
-from models.domain.limits import Hit, as_told, from_told, limit_id, reason
+from models.domain.limits import Hit, as_told, denied, from_told, limit_id, reason
 from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.refusals import missing, run_ended
 from models.domain.states import DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import agents, alerts, events, governance, lists, policies, questions, recapping
+from models.store import agents, alerts, events, going_on, governance, lists, policies, questions, recapping
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
+from models.store.going_on import AT_ONCE
 from models.store.ledger_statements import (
     ALONE,
     ASKED_OF_ENDED,
@@ -172,9 +173,9 @@ async def asked_of_open(session: AsyncSession, limit: int) -> list[tuple[str, st
 async def tell_open(
     session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
 ) -> None:
-    """Take back what was asked and told about limits that hold nothing any more."""
+    """Take back what was asked and told about limits that hold nothing any more; of many, the reconciler does."""
     if subjects:
-        named = [limit_id(workspace_id, scope, subject) for subject in subjects]
+        named = [limit_id(workspace_id, scope, subject) for subject in subjects[:AT_ONCE]]
         await governance.withdraw_about(session, workspace_id, KIND, named, actor)
         await alerts.resolve_all(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
 
@@ -273,14 +274,17 @@ async def renew_questions(session: AsyncSession, workspace_id: str, run_id: str,
 
 
 async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> None:
-    """Raise the cap that an approved decision is about, to what it bound; a denied one leaves the run blocked.
+    """Raise the cap that an approved decision is about, to what it bound; a denied one leaves its runs blocked.
 
     Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again, as it is
     where the limit stays closed. One that is open by now, or of a run that has ended, is left as it is.
     """
-    if decision.status != DecisionStatus.APPROVED.value:
-        return
     workspace_id, asked = decision.workspace_id, decision.question | {"workspace_id": decision.workspace_id}
+    if decision.status != DecisionStatus.APPROVED.value:
+        counter = await read(session, asked)
+        why = denied(counter, actor.name, decision.explanation or "no reason was given")
+        await going_on.say_why(session, counter, why, actor)
+        return
     scope = Scope(asked["scope"])
     await within(session)(ALONE, {"workspace_id": workspace_id})
     counter = await read(session, asked)

@@ -1,6 +1,6 @@
 """Runs that a limit blocked go on once it holds no more, unless another limit is closed: then that one holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,6 +11,9 @@ from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH, NEXT_CLOSED
 
+AT_ONCE = 500
+"""Runs that go on, or questions and alerts that are taken back, in one short transaction; the others' turn comes with
+the reconciler's passes, or, of a run, with its own next call."""
 IS_BLOCKED = f"r.status = 'blocked' AND r.ended_at IS NULL AND r.blocked_by <> '{LOOP}'"
 _SUBJECT = """CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ticket_id
     WHEN 'agent_day' THEN r.agent_id ELSE '' END"""
@@ -21,21 +24,42 @@ _FOUND = f"SELECT r.workspace_id, r.run_id, r.mission_id, h.* FROM run r LEFT JO
 
 OPENED = f"""
     {_FOUND} WHERE r.workspace_id = %(workspace_id)s AND {IS_BLOCKED} AND r.blocked_by = %(scope)s
-    AND {_IS_OPEN} ORDER BY r.run_id FOR UPDATE OF r
+    AND {_IS_OPEN} ORDER BY r.run_id LIMIT {AT_ONCE} FOR UPDATE OF r
 """
-"""Runs of a workspace that are blocked by limits of one kind which are open now."""
+"""Runs of a workspace that are blocked by limits of one kind which are open now: some of them, where they are many."""
 # Runs of which somebody spends at this moment see to it themselves. Those that were moved to another limit while that
 # one was being opened are found, too.
 OVER = f"""
     {_FOUND} WHERE {IS_BLOCKED} AND (r.blocked_period NOT IN ('', {DAY}, {MONTH})
-    OR {_IS_OPEN}) LIMIT %(limit)s FOR UPDATE OF r SKIP LOCKED
+    OR {_IS_OPEN}) LIMIT {AT_ONCE} FOR UPDATE OF r SKIP LOCKED
 """
 """Runs of all workspaces (system door) that are blocked by a window that is over, or by a limit that is open."""
+_HELD = f"""
+    SELECT r.workspace_id, r.run_id, r.blocked_by AS scope, r.blocked_period AS period FROM run r
+    WHERE r.workspace_id = %(workspace_id)s AND {IS_BLOCKED} AND r.blocked_by = %(scope)s
+    AND r.blocked_period = %(period)s AND {_SUBJECT} = %(subject)s ORDER BY r.run_id LIMIT {AT_ONCE} FOR UPDATE OF r
+"""  # noqa: S608  # as above
 
 
-async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> None:
-    """Let those runs go on that nothing else holds; the others are blocked by the next of their limits, and told so."""
+async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> int:
+    """Let those runs go on that nothing else holds; the others are blocked by the next of their limits, and told so.
+
+    How many there were.
+    """
     found = await within(session)(which, values)
+    await _move(session, found, [reason(run) if run["scope"] else None for run in found], actor)
+    return len(found)
+
+
+async def say_why(session: AsyncSession, limit: Mapping[str, Any], why: str, actor: Actor) -> None:
+    """Tell runs that a limit holds, some of them where they are many, why it goes on doing so."""
+    found = await within(session)(_HELD, limit)
+    await _move(session, found, [why] * len(found), actor)
+
+
+async def _move(
+    session: AsyncSession, found: Sequence[Mapping[str, Any]], reasons: Sequence[str | None], actor: Actor
+) -> None:
     if not found:
         return
     moved: dict[str, list[Any]] = {
@@ -43,7 +67,7 @@ async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], ac
         "run_ids": [run["run_id"] for run in found],
         "scopes": [run["scope"] for run in found],
         "periods": [run["period"] for run in found],
-        "reasons": [reason(run) if run["scope"] else None for run in found],
+        "reasons": list(reasons),
     }
     await within(session)(_MOVE, moved | {"actor": actor.name, "correlation_id": actor.correlation_id})
     mark_events(session)

@@ -199,12 +199,12 @@ async def _contain(
 
 
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
-    """Pay what goes beyond caps, close each of them, block the run, and ask anew, in the same transaction."""
+    """Pay what goes beyond caps, close each that it meets, block the run, and ask anew, in the same transaction."""
     ask = within(session)
     await ask(LOCK_HELD, place.key)
     found = await ask(FINISH, values | {"ready": True})
     if found[0]["scope"] is not None and found[0]["verdict"] == "done":
-        for limit in (each for each in found if not each["crossed"]):
+        for limit in (each for each in found if each["is_met"]):
             await budgets.contain(session, Hit(place.run_id, await budgets.read(session, limit)), actor)
         await budgets.renew_questions(session, place.workspace_id, place.run_id, actor)
     return found

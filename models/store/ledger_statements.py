@@ -5,7 +5,7 @@ does all the rest in one statement: it sees them as they are now, and no two tra
 circle. Whoever holds a run's counter knows that nobody who spends for the run holds any other.
 """
 
-from models.domain.budgets import Scope
+from models.domain.budgets import LOOP, Scope
 from models.store.questions import TOLD, inserted
 
 _RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
@@ -132,8 +132,9 @@ RESERVE = f"""
                 SELECT FROM mission m WHERE m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
                 AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
             ) THEN 'mission_ended'
-            WHEN r.status IS NOT NULL AND COALESCE(r.blocked_period, '') IN ('', r.day, r.month)
-            THEN 'blocked'
+            WHEN r.status IS NOT NULL AND (r.blocked_by = '{LOOP}' OR EXISTS (
+                SELECT FROM looked WHERE scope = r.blocked_by AND period = r.blocked_period AND crossed
+            )) THEN 'blocked'
             WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
             WHEN (SELECT is_over FROM hit) THEN 'over'
             WHEN EXISTS (SELECT FROM hit) THEN 'full'
@@ -161,32 +162,33 @@ RESERVE = f"""
 
 # Settles or releases what was reserved, once; what was released may still be settled, for it was spent all the same.
 # `crosses`: it would go beyond a cap, and the caller is not ready to contain the run in the same transaction, or to ask
-# anew where the cap was crossed before. There is a row for each limit that it goes beyond, in their order. A run that
-# has ended needs no cap of its own any more.
+# anew where the cap was crossed before. There is a row for each limit that it goes beyond, in their order. It meets
+# (`is_met`) one that was open, or closed by a lower cap alone; and any where it cost more than it had reserved: whoever
+# closed it, this run is blocked, too. A run that has ended needs no cap of its own any more.
 FINISH = f"""
-    WITH l AS (
-        SELECT * {_RESERVED}
-    ), known AS (
+    WITH known AS (
         SELECT kind FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind IN ('settle', 'release')
+    ), l AS (
+        SELECT r.*, is_late OR %(usd)s > usd OR %(tokens)s > tokens_in + tokens_out AS is_overrun
+        FROM (SELECT *, EXISTS (SELECT FROM known) AS is_late {_RESERVED}) r
     ), k AS (
         SELECT k.* FROM l, LATERAL {_keys("l", "l.day", "l.month")} WHERE k.subject IS NOT NULL
     ), looked AS (
         SELECT k.place, b.* FROM k, {_FOUND}
     ), crossing AS (
-        SELECT * FROM looked WHERE (NOT crossed OR scope IN ('run', 'ticket'))
-        AND (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens)
+        SELECT looked.*, NOT crossed OR is_overrun OR NOT {_is_told("looked")} AS is_met FROM looked, l
+        WHERE (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens)
         AND (scope <> 'run' OR EXISTS (SELECT FROM run WHERE {_RUN} AND ended_at IS NULL))
     ), said AS (
         SELECT CASE
             WHEN EXISTS (SELECT FROM known WHERE kind = 'settle' OR kind = %(kind)s) THEN 'known'
             WHEN EXISTS (SELECT FROM crossing) AND NOT %(ready)s THEN 'crosses'
-            ELSE 'done' END AS verdict, EXISTS (SELECT FROM known) AS is_late FROM l
+            ELSE 'done' END AS verdict FROM l
     ), done AS (
         INSERT INTO ledger ({_ROW})
         SELECT %(workspace_id)s, run_id, cost_id, %(kind)s, agent_id, ticket_id, mission_id,
         COALESCE(%(model)s, model), {_SPENT}, %(unpriced)s,
-        is_late OR %(usd)s > usd OR %(tokens)s > tokens_in + tokens_out, %(holder)s, NULL, %(reason)s, day, month,
-        mc_now()
+        is_overrun, %(holder)s, NULL, %(reason)s, day, month, mc_now()
         FROM l, said WHERE verdict = 'done' RETURNING 1
     ), counted AS (
         UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s, settled_tokens = b.settled_tokens + %(tokens)s,

@@ -17,7 +17,7 @@ from models.store.ledger_statements import DAY, MONTH
 _HERE = "b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s"
 _RUNNING = "FROM run r WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL"
 _LASTS = {
-    Scope.RUN: f"b.subject IN (SELECT r.run_id {_RUNNING})",
+    Scope.RUN: f"b.subject = ANY(ARRAY(SELECT r.run_id {_RUNNING}))",  # found once, however young the table is
     Scope.TICKET: f"(b.crossed OR b.subject IN (SELECT r.ticket_id {_RUNNING}))",
     Scope.AGENT_DAY: f"b.period >= {DAY}",
     Scope.WORKSPACE_MONTH: f"b.period >= {MONTH}",

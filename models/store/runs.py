@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from models.domain.agents import Latitude
 from models.domain.alerts import AlertKind
-from models.domain.budgets import LOOP, MAX_SAME_RETRIES, Category, RunStatus
+from models.domain.budgets import LOOP, MAX_OPEN_RUNS, MAX_SAME_RETRIES, Category, RunStatus
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.limits import Hit
@@ -39,7 +39,12 @@ and what it has paid already, counted from the last that it paid or gave back.""
 
 
 async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor: Actor) -> str:
-    """Start an execution; one that a limit leaves nothing is blocked at once (BUDG-09). Its id."""
+    """Start an execution; one that a limit leaves nothing is blocked at once (BUDG-09). Its id.
+
+    Raises:
+        Conflict: `too_many_runs`, `mission_ended`.
+        NotFound: `mission_not_found`.
+    """
     if new.mission_id:
         await _require_mission(session, workspace_id, new.mission_id)
     run_id = f"run_{uuid4().hex}"
@@ -49,6 +54,7 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     own = {"workspace_id": workspace_id, "run_id": run_id, "level": level, "category": category}
     named = new.model_dump(mode="json", include={"agent_id", "ticket_id", "mission_id"})
     named["agent_id"] = agent.name if agent else new.agent_id
+    await _require_room(session, workspace_id, named["agent_id"] or actor.name)
     await session.execute(insert(Run).values(**own, **named, created_by=actor.name))
     await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, named)
     await budgets.prepare(session, workspace_id, run_id)
@@ -58,6 +64,22 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     if limit := await budgets.spent_up(session, workspace_id, run_id):
         await budgets.contain(session, Hit(run_id, limit), actor)
     return run_id
+
+
+async def _require_room(session: AsyncSession, workspace_id: str, whose: str) -> None:
+    """Bound what is open: another cap is met by all runs that go on, at once."""
+    [found] = await within(session)(_OPEN, {"workspace_id": workspace_id, "whose": whose, "most": MAX_OPEN_RUNS})
+    if found["number"] >= MAX_OPEN_RUNS:
+        ends = "end those that are over (`POST /runs/{run_id}/end`; `GET /runs` lists them)"
+        raise Conflict("too_many_runs", f"{whose!r} has {MAX_OPEN_RUNS} open runs; {ends}")
+
+
+_OPEN = """
+    SELECT count(*) AS number FROM (
+        SELECT FROM run WHERE workspace_id = %(workspace_id)s AND COALESCE(agent_id, created_by) = %(whose)s
+        AND ended_at IS NULL AND mission_id IS DISTINCT FROM run_id LIMIT %(most)s
+    ) r
+"""
 
 
 async def _require_mission(session: AsyncSession, workspace_id: str, mission_id: str) -> None:

@@ -139,7 +139,7 @@ async def test_an_expiry_that_fails_hides_no_answer(
     await approved(case)
     rows(database_url, "ALTER TABLE memory_note RENAME TO mended")
     try:
-        with pytest.raises(Unavailable, match="_expire"):
+        with pytest.raises(Unavailable, match="expire"):
             await ActivityEnvironment().run(reconciler.repeat_answers)
     finally:
         rows(database_url, "ALTER TABLE mended RENAME TO memory_note")

@@ -231,6 +231,11 @@ async def about_the_ticket(api: httpx2.AsyncClient, service: httpx2.AsyncClient)
     return asked
 
 
+BLOCKED = """
+    SELECT data ->> 'reason' AS reason FROM event WHERE type = 'run.blocked' AND subject_id = %(run)s ORDER BY id
+"""
+
+
 class TestWhatBecomesOfIt:
     async def test_one_is_put_at_a_time_also_where_the_alert_was_resolved(self, api: httpx2.AsyncClient) -> None:
         await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")
@@ -242,6 +247,29 @@ class TestWhatBecomesOfIt:
         [asked] = await pending(api)
         await answer(api, asked)
         assert [(await shown(api, run))["status"] for run in (first, second)] == [None, None]
+
+    async def test_one_that_is_denied_says_so_where_its_limit_holds(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")
+        both = [await started(api, ticket_id="T-1") for _ in range(2)]
+        other, _ = await over_its_limit(api)
+        for run in both:
+            await paid(api, run, usd="0.2")
+        [asked] = [each for each in await pending(api) if each["question"]["scope"] == "ticket"]
+        said = await answer(api, asked, {"decision": "deny", "explanation": "no more " + 150 * "money "})
+        by = said.json()["data"]["resolved_by"]
+        begin = f"the limit of ticket 'T-1' of 0.1 USD is crossed, and {by} denied to raise it: no more money money"
+        for run in both:
+            reason = (await shown(api, run))["reason"]
+            assert reason.startswith(begin)
+            assert len(reason) < len(begin) + 200
+            told = await db.alone(team.workspace_id, BLOCKED, {"run": run})
+            assert [event["reason"] == reason for event in told] == [False, True]
+        assert "an admin may raise it" in (await shown(api, other))["reason"]
+        assert begin in (await paid(api, both[0], usd="0.01")).json()["error"]["message"]
+        await capped(api, "ticket", "ticket", "T-1", cap_usd="9")
+        assert [(await shown(api, run))["status"] for run in both] == [None, None]
 
     async def test_one_that_was_denied_is_put_again_once_its_alert_is_resolved(self, api: httpx2.AsyncClient) -> None:
         await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")

@@ -4,13 +4,14 @@ import asyncio
 from decimal import Decimal
 
 from models.domain.budgets import Cap, Key, Owner, RunStatus, Scope
+from models.domain.principals import Role
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus, MissionOutcome
-from models.store import runs
+from models.store import answers, runs
 from tests.fixtures.blocks import capped, crossed, held
 from tests.fixtures.budgets import BOT, MONTH, clock_moved, start
 from tests.fixtures.instant_ports import Script
-from tests.fixtures.runs import Run
+from tests.fixtures.runs import Run, human
 from tests.fixtures.waiting import eventually, until
 from tests.fixtures.workers import World
 from workflows.coding_pipeline import CodingPipelineWorkflow
@@ -78,6 +79,28 @@ async def test_a_mission_that_a_limit_leaves_nothing_begins_no_work(world: World
     await world.crew.reconcile()
     assert await run.outcome() is MissionOutcome.MERGED
     assert await told(run) == ["mission.blocked", "mission.unblocked"]
+
+
+async def test_a_mission_tells_that_its_limit_is_not_raised(world: World) -> None:
+    run, gate = await in_tests(world)
+    run_id = await crossed(world, run)
+    await world.crew.reconcile()
+    anna = human(world.workspace_id, "anna", Role.ADMIN)
+    async with world.db.workspace(world.workspace_id) as session:
+        await answers.give(session, anna, f"budget.run.{run_id}.1", DecisionStatus.DENIED, "no more")
+    await world.crew.reconcile()
+    row = await eventually(lambda: told_again(run))
+    assert f"is crossed, and anna denied to raise it: no more (run {run_id} of agent bot)" in row
+    gate.set()
+    async with world.db.workspace(world.workspace_id) as session:
+        await runs.end(session, world.workspace_id, run_id, RunStatus.FAILED, None, BOT)
+    await world.crew.reconcile()
+    assert await run.outcome() is MissionOutcome.MERGED
+
+
+async def told_again(run: Run) -> str | None:
+    blocked = (await run.row()).blocked
+    return blocked if blocked and "denied" in blocked else None
 
 
 async def test_an_operators_pause_stays(world: World) -> None:
@@ -160,4 +183,4 @@ async def test_it_says_which_limit_holds_it_once_another_is_raised(world: World)
     await capped(world, MONTH, Cap())
     await world.crew.reconcile()
     assert await run.outcome() is MissionOutcome.MERGED
-    assert await told(run) == ["mission.blocked", "mission.unblocked"]
+    assert await told(run) == ["mission.blocked", "mission.blocked", "mission.unblocked"]

@@ -1,0 +1,105 @@
+"""A call that cost more than it had reserved is told of by each limit that it goes beyond, whoever closed that one."""
+
+import pytest
+
+from models.domain.budgets import Key, Owner, RunStatus, Scope
+from models.domain.errors import Conflict
+from models.store import ledger, runs
+from models.store.database import Database
+from models.store.ledger import Place
+from tests.fixtures.api import Team
+from tests.fixtures.budgets import BOT, MONTH, at, cap, clock_moved, counters, place, run_of, told, usd
+
+TICKET = Key(Scope.TICKET, Owner.TICKET, "T-1")
+DAY = Key(Scope.AGENT_DAY, Owner.AGENT, "bot")
+INTERNS = Key(Scope.RUN, Owner.LEVEL, "intern")
+each_limit = pytest.mark.parametrize("key", [INTERNS, TICKET, DAY, MONTH], ids=lambda key: key.scope.value)
+
+
+async def begun(db: Database, team: Team, amount: str = "0.1") -> Place:
+    """A run with a call that has begun."""
+    where = await place(db, team.workspace_id, agent_id="bot", ticket_id="T-1")
+    await ledger.reserve(db, where, usd(amount), BOT)
+    return where
+
+
+async def what_holds(db: Database, where: Place) -> tuple[str | None, str | None]:
+    run = await run_of(db, where)
+    return run["status"], run["blocked_by"]
+
+
+async def wide(db: Database, team: Team) -> None:
+    """No limit is near."""
+    for key in (INTERNS, TICKET, DAY, MONTH):
+        await cap(db, team.workspace_id, key, "900")
+
+
+async def standing(db: Database, team: Team) -> list[tuple[str, str]]:
+    """The alerts that stand, each by its limit and window."""
+    found = "SELECT details ->> 'scope' AS scope, details ->> 'period' AS period FROM alert WHERE status = 'open'"
+    return sorted((row["scope"], row["period"]) for row in await db.alone(team.workspace_id, found, {}))
+
+
+@each_limit
+async def test_beyond_a_limit_that_a_lower_cap_closed(db: Database, team: Team, key: Key) -> None:
+    await wide(db, team)
+    where, other = await begun(db, team), await begun(db, team)
+    await cap(db, team.workspace_id, key, "0.05")
+    assert await standing(db, team) == []
+    await ledger.settle(db, where, usd("9"), BOT)
+    assert await what_holds(db, where) == ("blocked", key.scope)
+    assert [scope for scope, _ in await standing(db, team)] == [key.scope]
+    exceeded = await told(db, team.workspace_id, "budget.exceeded")
+    assert [event["data"]["scope"] for event in exceeded] == [key.scope]
+    asked = await db.alone(team.workspace_id, "SELECT binding ->> 'scope' AS scope FROM decision", {})
+    assert [row["scope"] for row in asked] == [key.scope] * (key.scope in (Scope.RUN, Scope.TICKET))
+    await ledger.settle(db, other, usd("0.1"), BOT)
+    assert await what_holds(db, other) == (None, None), "it cost what it had reserved"
+
+
+@each_limit
+async def test_beyond_a_limit_that_another_call_closed(db: Database, team: Team, key: Key) -> None:
+    """Whichever call is settled first: the run that each is of does not end well."""
+    await wide(db, team)
+    await cap(db, team.workspace_id, key, "3")
+    where = await begun(db, team)
+    second = at(where, "2") if key is INTERNS else await begun(db, team)
+    if key is INTERNS:
+        await ledger.reserve(db, second, usd("0.1"), BOT)
+    for one, amount in ((where, "9"), (second, "50")):
+        await ledger.settle(db, one, usd(amount), BOT)
+        assert await what_holds(db, one) == ("blocked", key.scope)
+        async with db.workspace(team.workspace_id) as session:
+            with pytest.raises(Conflict, match="blocked"):
+                await runs.end(session, team.workspace_id, one.run_id, RunStatus.SUCCESS, None, BOT)
+    assert len(await standing(db, team)) == len(await told(db, team.workspace_id, "budget.exceeded")) == 1
+    asked = await db.alone(team.workspace_id, "SELECT status FROM decision ORDER BY requested_at", {})
+    assert [row["status"] for row in asked] == ["canceled", "pending"] * (key.scope in (Scope.RUN, Scope.TICKET))
+
+
+async def test_within_what_was_reserved_of_a_limit_that_another_call_closed(db: Database, team: Team) -> None:
+    await wide(db, team)
+    await cap(db, team.workspace_id, MONTH, "3")
+    where, second = await begun(db, team), await begun(db, team)
+    await ledger.settle(db, where, usd("9"), BOT)
+    await ledger.settle(db, second, usd("0.1"), BOT)
+    assert await what_holds(db, second) == (None, None)
+
+
+async def test_todays_limit_has_its_alert_though_the_clock_was_ahead(
+    db: Database, team: Team, database_url: str
+) -> None:
+    await wide(db, team)
+    await cap(db, team.workspace_id, DAY, "0.1")
+    async with clock_moved(database_url, "1 day"):
+        with pytest.raises(Conflict):
+            await ledger.spend(db, await place(db, team.workspace_id, agent_id="bot"), usd("0.2"), BOT)
+    [(_, tomorrow)] = await standing(db, team)
+    for _ in range(3):
+        with pytest.raises(Conflict):
+            await ledger.spend(db, await place(db, team.workspace_id, agent_id="bot"), usd("0.2"), BOT)
+    [(_, today)] = await standing(db, team)
+    assert today < tomorrow
+    assert len(await told(db, team.workspace_id, "budget.exceeded")) == 2
+    days = [row for row in await counters(db, team.workspace_id) if row["scope"] == Scope.AGENT_DAY]
+    assert [(row["period"], row["crossings"]) for row in days] == [(today, 1), (tomorrow, 1)]
