@@ -98,7 +98,7 @@ class ReconcileActivities:
     async def repeat_answers(self) -> int:
         """Expire what nobody answered in time, and tell workflows of all they have not acknowledged; how many.
 
-        Before, what a limit blocked goes on where its window has turned.
+        Before, what a limit blocked goes on where its window has turned, or where it is open all the same.
 
         Raises:
             Unavailable: `pass_incomplete`, where a part failed; all others were done.
