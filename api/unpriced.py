@@ -35,10 +35,10 @@ class Unpriced:
             told = f"{asked.usage.model!r} has no price, put it into config/prices.yaml"
             raise NotPermitted(verdict.refusal, f"{told}: {'; '.join(verdict.reasons)}")
 
-    async def note(self, run: dict[str, Any], paid: Charge, key: str) -> None:
-        """Keep what the policy says of such a call that was made, once for each key: it is paid whatever that is."""
+    async def note(self, run: dict[str, Any], paid: Charge, cost_id: str) -> None:
+        """Keep what the policy says of such a call that was made, once for each cost: it is paid whatever that is."""
         if paid.unpriced:
-            await self._judge(run, paid, key)
+            await self._judge(run, paid, cost_id)
 
     async def _judge(self, run: dict[str, Any], asked: Charge, key: str) -> Verdict:
         facts = {"model": asked.usage.model or "", "run_id": run["run_id"]}

@@ -11,7 +11,7 @@ from api.deps import AnyWriter, Db, Newest, OnlyOnce, Operator, Policies, Reader
 from api.missions import require_access, require_assigned
 from api.routing import router
 from api.views import page_of
-from models.domain.errors import NotPermitted
+from models.domain.errors import Conflict, NotPermitted
 from models.domain.memory import NoteKind, NoteState, scope_of, scoped
 from models.schemas.envelope import Page, Success
 from models.schemas.memory import MemoryCreate, MemorySummary, MemoryView
@@ -28,14 +28,14 @@ async def write_memory(new: MemoryCreate, call: AnyWriter, once: OnlyOnce, db: D
     mission, memory_id = await _meant(new.mission_id, call, db), f"memory_{token_hex(8)}"
     scope = scope_of(mission.trust_requirements if mission else {}, call.principal)
 
-    async def write(session: AsyncSession) -> MemoryView | NotPermitted:
+    async def write(session: AsyncSession) -> MemoryView | Conflict | NotPermitted:
         judged, law = await memory.judge(session, memory_id, mission, call.principal, book)
+        resolvers = law.policy.resolvers(memory.KIND)
         try:
             verdict = scoped(judged, scope)
-        except NotPermitted as refusal:
+            written = await memory.write(session, call.workspace_id, memory_id, new, verdict, resolvers, call.actor)
+        except (Conflict, NotPermitted) as refusal:
             return refusal  # what was judged is kept all the same
-        resolvers = law.policy.resolvers(memory.KIND)
-        written = await memory.write(session, call.workspace_id, memory_id, new, verdict, resolvers, call.actor)
         return MemoryView.model_validate(written)
 
     return await once.commit(write)

@@ -160,6 +160,7 @@ async def settle_cost(
     once: OnlyOnce,
     settings: AppSettings,
     missions: ToMissions,
+    unpriced: UnpricedModels,
 ) -> Response:
     """Pay what a reserved call did cost, also where it is more than was reserved.
 
@@ -167,13 +168,14 @@ async def settle_cost(
     """
 
     async def pay(_: str) -> CostView:
-        await _open_run(db, call, run_id)
+        run = await _open_run(db, call, run_id)
         place = Place(call.workspace_id, run_id, cost_id)
         model, day = await ledger.reserved(db, place)
         named = report.model_copy(update={"model": report.model or model})
         priced = _price(named, day, settings)
         if not await ledger.settle(db, place, priced, call.actor):
             await ledger.require_paid(db, place, priced)
+        await unpriced.note(run, priced, cost_id)
         return await _cost(db, call, run_id, cost_id, priced)
 
     return told(await once.command(pay), missions)

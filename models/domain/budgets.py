@@ -31,7 +31,7 @@ class Category(StrEnum):
 
 
 class Scope(StrEnum):
-    """The four limits, in the order in which the one that was hit is named (C-07)."""
+    """The four limits, in the order in which their counters are locked, and the one that was hit is named (C-07)."""
 
     RUN = "run"
     TICKET = "ticket"

@@ -19,10 +19,15 @@ _COUNTER = "b.workspace_id = %(workspace_id)s AND b.scope = k.scope AND b.subjec
 
 
 def _keys(of: str, day: str, month: str) -> str:
-    """Name the counters of a run or of a row of the ledger, in the order in which the one that was hit is named."""
-    return f"""(VALUES (1, 'run', {of}.run_id, ''), (2, 'ticket', {of}.ticket_id, ''),
-        (3, 'agent_day', {of}.agent_id, {day}), (4, 'workspace_month', '', {month}))
-        AS k (place, scope, subject, period)"""
+    """Name the counters of a run or of a row of the ledger, in the order of their limits."""
+    named = {
+        Scope.RUN: f"{of}.run_id, ''",
+        Scope.TICKET: f"{of}.ticket_id, ''",
+        Scope.AGENT_DAY: f"{of}.agent_id, {day}",
+        Scope.WORKSPACE_MONTH: f"'', {month}",
+    }
+    rows = ", ".join(f"({place}, '{scope}', {named[scope]})" for place, scope in enumerate(Scope, 1))
+    return f"(VALUES {rows}) AS k (place, scope, subject, period)"
 
 
 _OF_RUN = f"FROM run r, LATERAL {_keys('r', DAY, MONTH)}"

@@ -72,7 +72,7 @@ async def write(
     """Keep a note that is allowed, or propose it, with a decision of kind `governance`, where the verdict asks.
 
     Raises:
-        Conflict: `too_many_proposed`.
+        Conflict: `too_many_proposed`, before anything is written.
     """
     content = new.model_dump(mode="json")
     note = {"workspace_id": workspace_id, "memory_id": memory_id, **content, "digest": digest_of(content)}
@@ -187,7 +187,7 @@ async def _require_room(session: AsyncSession, workspace_id: str) -> None:
         MemoryNote.workspace_id == workspace_id, MemoryNote.state == NoteState.PROPOSED.value
     )
     if (await session.scalars(waiting)).one() >= MAX_PROPOSED:
-        told = f"{MAX_PROPOSED} notes wait for an answer already; try again once an operator has read some"
+        told = f"{MAX_PROPOSED} notes wait for an answer already; once an operator has read some, write it anew"
         raise Conflict("too_many_proposed", told)
 
 

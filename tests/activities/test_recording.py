@@ -32,7 +32,7 @@ from tests.fixtures.api import Team, database_url, db, migrated_template, settin
 from tests.fixtures.logs import Lines
 from tests.fixtures.servers import PostgresServer
 from tests.fixtures.stages import service_key
-from tests.fixtures.waiting import eventually, until
+from tests.fixtures.waiting import eventually, somebody_waits, until
 
 __all__ = ["database_url", "db", "migrated_template", "service_key", "settings", "team"]
 
@@ -201,17 +201,11 @@ async def test_a_try_that_waits_for_the_end_of_another_finds_it_ended(
         ending = Ending(StageStatus.PASSED, "well", {"status": "passed"})
         await stages.end(session, first.record, ending, lambda data: (service_key.sign(data), service_key.key_id))
         second = asyncio.create_task(stages.begin_alone(db, task.ref, 2))
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        await eventually(lambda: count(db, task, waiting))
+        await eventually(lambda: somebody_waits(session))
     again = await second
     assert (again.record.attempt, again.record.status) == (1, "passed")
     assert again.record.ended_at is not None
     assert again.record.result["answer"] == ending.answer
-
-
-async def count(db: Database, task: StageInput, statement: str) -> int:
-    [[number]] = await rows(db, task, statement)
-    return int(number)
 
 
 async def test_a_stage_that_took_long_ends_by_the_databases_clock(

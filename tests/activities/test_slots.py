@@ -10,6 +10,7 @@ import pytest
 from activities.workbench import slots
 from activities.workbench.slots import Slots
 from models.domain.errors import Unavailable
+from tests.fixtures.sandboxes import bench
 
 
 async def test_a_folder_that_goes_while_it_changes_hands_is_no_trouble(tmp_path: Path) -> None:
@@ -42,3 +43,15 @@ async def test_what_another_worker_is_giving_back_is_not_lent_before_it_has(tmp_
             assert not waiting.done()
             assert ours.number != dead.number
     await waiting
+
+
+async def test_no_command_begins_in_a_folder_that_is_being_given_back() -> None:
+    with bench("auto") as ours, bench("auto") as another:
+        async with ours.sandbox._slots.lease() as dead:
+            dead._remember(lent=[(str(ours.workspace), os.geteuid(), os.getegid())])
+            waiting = asyncio.create_task(ours.run("echo begun"))
+            for _ in range(3):
+                assert (await another.run("true")).ok  # begun later, and over
+            assert not ours.printed
+        assert (await waiting).ok
+    assert ours.text == "begun\n"

@@ -211,7 +211,13 @@ class TestAnswer:
         )
         async with db.workspace(team.workspace_id) as session:
             await session.execute(copies, {"most": MAX_PROPOSED})
-        assert refusal(await agent.post("/api/v1/memory", json=NOTE)) == (409, "too_many_proposed")
+        same = {"Idempotency-Key": "k"}
+        for _ in range(2):
+            refused = await agent.post("/api/v1/memory", json=NOTE, headers=same)
+            assert refusal(refused) == (409, "too_many_proposed")
+        verdicts = (await api.get("/api/v1/policy/verdicts?action=write_memory")).json()["data"]["items"]
+        assert len(verdicts) == 2, "that of the note, and that of the refused one, once"
+        assert await told(db, team, "memory") == ["memory.proposed"]
         await resolved(api, note, "deny")
         assert (await written(agent))["state"] == "proposed"
 

@@ -26,7 +26,7 @@ from tests.fixtures.api import Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, repo
 from tests.fixtures.policies import merge_verdict, put
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import eventually, somebody_waits
 
 __all__ = ["repo"]
 
@@ -166,7 +166,6 @@ BEGIN
 END $$;
 CREATE TRIGGER test_latch AFTER INSERT ON remediation_event FOR EACH ROW EXECUTE FUNCTION test_latch();
 """
-WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 @pytest.mark.parametrize("first", ["pause", "resume"])
@@ -183,20 +182,15 @@ async def test_commands_of_operators_are_told_as_they_came_to_the_mission(
             await running.record_control(session, change)
 
     async with await psycopg.AsyncConnection.connect(plain(database_url), autocommit=True) as superuser:
-
-        async def waiting(count: int) -> bool:
-            row = await (await superuser.execute(WAITS.encode())).fetchone()
-            return row == (count,)
-
         await superuser.execute(LATCH.encode())
         try:
             await superuser.execute("SELECT pg_advisory_lock(7)")
             slow = asyncio.create_task(write("slow", 1, first))
-            await eventually(lambda: waiting(1))
+            await eventually(lambda: somebody_waits(superuser))
             quick = asyncio.create_task(write("quick", 2, "cancel"))
 
             async def settled() -> bool:
-                return quick.done() or await waiting(2)
+                return quick.done() or await somebody_waits(superuser, 2)
 
             await eventually(settled)
             await superuser.execute("SELECT pg_advisory_unlock(7)")

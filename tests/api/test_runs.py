@@ -227,6 +227,20 @@ class TestCosts:
         told = (await api.get("/api/v1/policy/verdicts?outcome=deny")).json()["data"]["items"]
         assert len(told) == 2, "also of what was called already"
 
+    async def test_what_is_settled_under_a_model_without_a_price_is_judged_once(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
+    ) -> None:
+        run, known = await started(agent), "/api/v1/policy/verdicts?outcome=deny"
+        await put_in_force(api, UNPRICED)
+        held = (await agent.post(f"{run}/reservations", json=SONNET)).json()["data"]["cost_id"]
+        settle = f"{run}/reservations/{held}/settle"
+        for report, status in (({"model": "x-1", "tokens_out": 10}, 200), ({"model": "x-2", "tokens_out": 99}, 409)):
+            for key in ("first", "again"):
+                keyed = {"Idempotency-Key": f"{key}-{status}"}
+                assert (await agent.post(settle, json=report, headers=keyed)).status_code == status
+        [verdict] = (await api.get(known)).json()["data"]["items"]
+        assert (verdict["action"], verdict["input"]["context"]["facts"]["model"]) == ("model.call_unpriced", "x-1")
+
     async def test_an_agent_is_judged_by_the_level_that_it_has_now_not_by_that_of_its_run(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
     ) -> None:

@@ -25,9 +25,9 @@ from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.stages import Recorder, service_key
+from tests.fixtures.waiting import eventually
 
 __all__ = ["repo", "service_key"]
-from tests.fixtures.waiting import eventually
 
 DOCUMENT = Path(__file__).parents[2] / "docs/api.md"
 OPEN_TRANSACTIONS = """

@@ -11,11 +11,12 @@ from psycopg import AsyncConnection
 
 from models.domain.budgets import Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict
-from models.store import corrections, ledger, runs
+from models.domain.policy import Level
+from models.store import agents, caps, corrections, ledger, runs
 from models.store.connections import plain
 from models.store.database import Database, within
 from models.store.ledger import Place
-from models.store.ledger_statements import LOCK
+from models.store.ledger_statements import LOCK, LOCK_RUN
 from tests.fixtures.api import Team
 from tests.fixtures.budgets import BOT, OLGA, at, cap, clock_moved, counters, place, usd
 from tests.fixtures.waiting import eventually
@@ -121,6 +122,46 @@ FREE = """
 SELECT scope, subject FROM budget WHERE workspace_id = %s AND NOT (scope = 'run' AND agent_id = 'cat')
 FOR UPDATE SKIP LOCKED
 """
+
+
+async def test_a_correction_of_yesterday_beside_a_call_of_yesterday_waits_in_no_circle(
+    db: Database, team: Team, database_url: str
+) -> None:
+    async with clock_moved(database_url, "-1 day"):
+        paid = await place(db, team.workspace_id, agent_id="bot")
+        begun = await place(db, team.workspace_id, agent_id="bot")
+        await ledger.spend(db, paid, usd("0.02"), BOT)
+        await ledger.reserve(db, begun, usd("0.02"), BOT)
+    await place(db, team.workspace_id, agent_id="bot")  # of today, with its counters
+    async with owner(database_url) as month, owner(database_url) as watch:
+        waiters = Waiters(watch)
+        await hold(month, team, "workspace_month")
+        correcting = await waiters.begin(correct(db, paid), 1)
+        settling = await waiters.begin(ledger.settle(db, begun, usd("0.02"), BOT), 2)
+        await month.rollback()
+        await asyncio.gather(correcting, settling)
+    days = [row["settled_usd"] for row in await counters(db, team.workspace_id) if row["scope"] == "agent_day"]
+    assert days == [Decimal("0.03"), 0]
+
+
+async def test_the_caps_of_an_agent_beside_the_end_of_its_run_wait_in_no_circle(
+    db: Database, team: Team, database_url: str
+) -> None:
+    where = await place(db, team.workspace_id, agent_id="agent")
+    await ledger.spend(db, where, usd("0.02"), BOT)
+
+    async def change() -> None:
+        async with db.workspace(team.workspace_id) as session:
+            agent = await agents.require(session, team.workspace_id, "agent", for_update=True)
+            await caps.change_agent(session, agent, Level.LEAD, {Scope.RUN: Decimal(9)}, OLGA)
+
+    async with owner(database_url) as watch:
+        async with db.workspace(team.workspace_id) as session:
+            await within(session)(LOCK_RUN, where.key)  # as its end begins
+            changing = await Waiters(watch).begin(change(), 1)
+            await runs.end(session, team.workspace_id, where.run_id, RunStatus.FAILED, None, OLGA)
+        await changing
+    assert (await counters(db, team.workspace_id))[0]["cap_usd"] == 12, "its day's of its new level"
 
 
 async def test_runs_that_end_while_they_and_others_spend_meet_without_a_deadlock(db: Database, team: Team) -> None:

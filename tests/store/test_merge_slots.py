@@ -4,7 +4,6 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
 
 from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.domain.repositories import RepositoryUrl
@@ -13,6 +12,7 @@ from models.store import merge_slots, repositories
 from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.access import make_workspace
+from tests.fixtures.waiting import eventually, somebody_waits
 
 A, B, C = (SlotRelease(workflow_id=name, run_id="run") for name in "abc")
 
@@ -76,7 +76,7 @@ async def test_a_release_that_met_an_offer_tells_of_it(db: Database, slot: Queue
     async with db.workspace(slot.workspace_id) as offering:
         await merge_slots.grant(offering, slot, B, ())
         released = asyncio.create_task(release(db, slot, A))
-        await waits_for_a_row(db)
+        await eventually(lambda: somebody_waits(offering))
     assert await released
 
 
@@ -89,13 +89,3 @@ async def test_those_who_left_hold_it_no_more(db: Database, slot: QueueRef) -> N
     async with db.workspace(slot.workspace_id) as session:
         await merge_slots.release_all(session, slot.workspace_id, "c")
     assert await claim(db, slot, A) == 4
-
-
-async def waits_for_a_row(db: Database) -> None:
-    """Wait until somebody waits for a lock."""
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    async with asyncio.timeout(10):
-        while True:
-            async with db.system() as session:
-                if (await session.execute(waiting)).scalar_one():
-                    return
