@@ -69,7 +69,9 @@ def redact(
     """
     client.confirm(f"Remove what row {row} says, for good?", yes)
     changed = client.api.post(f"/audit/{row}/redact", {"reason": reason})
-    client.answer(changed, f"row {row} says no more; proofs hold")
+    client.answer(
+        changed, f"row {row} says no more; proofs hold, and exports verify once this act is sealed, in a few seconds"
+    )
 
 
 @client_command(app, "export")

@@ -94,10 +94,14 @@ def create(
 
 @client_command(app, "activate")
 def activate(client: Client, version: Version, yes: Yes = False) -> None:
-    """Judge by a version from now on; an older one, too."""
-    client.confirm(f"Judge everything by version {version} from now on?", yes)
+    """Judge by a version from now on; an older one, too. It says first what that one has more or fewer."""
+    if not (yes or client.as_json):
+        before, after = (client.api.get(path) for path in ("/policy", f"/policy/versions/{version}"))
+        change = compared(before["version"], before["size"], after["size"])
+        client.confirm(f"Version {version} has {change}. Judge everything by it from now on?", yes)
     chosen = client.api.post(f"/policy/versions/{version}/activate")
-    client.answer(chosen, f"version {chosen['version']} is in force")
+    change = compared(chosen["before"], chosen["before_size"], chosen["size"])
+    client.answer(chosen, f"version {chosen['version']} is in force; it has {change}")
 
 
 @client_command(app, "explain")
@@ -177,8 +181,6 @@ def _text(file: Path) -> str:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file} cannot be read as UTF-8 text: {error}", param_hint="FILE") from None
-    if not text.strip():
-        raise typer.BadParameter(f"{file} is empty", param_hint="FILE")
     if (length := len(text.encode())) > MAX_BYTES:
         told = f"{file} is too long for a policy: it has {length:,} bytes, and may have {MAX_BYTES:,}"
         raise typer.BadParameter(told, param_hint="FILE")
@@ -218,6 +220,24 @@ def explained(verdict: dict[str, Any]) -> "RenderableType":
             ("policy version", verdict["policy_version"]),
         ]
     )
+
+
+_PARTS = {
+    "actions": "actions with a class",
+    "secret_paths": "secret paths",
+    "rules": "rules",
+    "resolve": "kinds of decisions under `resolve`",
+}
+
+
+def compared(version: int, before: dict[str, int], after: dict[str, int]) -> str:
+    """Say what a policy has more or fewer than the version in force: what was dropped holds nothing any more."""
+    steps = [
+        f"{after[part]} {what} ({abs(by)} {'fewer' if by < 0 else 'more'})"
+        for part, what in _PARTS.items()
+        if (by := after[part] - before[part])
+    ]
+    return f"{', '.join(steps)} than version {version}" if steps else f"as much of each part as version {version}"
 
 
 def told(tried: dict[str, Any]) -> "RenderableType":

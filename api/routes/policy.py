@@ -17,6 +17,7 @@ from models.schemas.pagination import PageRequest
 from models.schemas.policy import (
     MAX_COMPARED,
     Explained,
+    PolicyActivated,
     PolicyCreate,
     PolicyExplain,
     PolicyTried,
@@ -27,6 +28,7 @@ from models.schemas.policy import (
 )
 from models.store import policies
 from models.store.replaying import replay
+from models.tables.policies import PolicyVersion
 
 routes = router("policy")
 Newest = Annotated[PageRequest, Depends(Pagination("version", default="-version"))]
@@ -41,7 +43,7 @@ async def get_policy(call: Reader, db: Db, book: Policies) -> Success[PolicyVers
     async with db.workspace(call.workspace_id) as session:
         found = await book.in_force(session, call.workspace_id)
         row = await policies.require(session, call.workspace_id, found.version)
-    return Success(data=PolicyVersionView.model_validate(row))
+    return Success(data=_view(row, found.policy))
 
 
 @routes.get("/policy/versions")
@@ -59,29 +61,36 @@ async def get_policy_version(version: int, call: Reader, db: Db) -> Success[Poli
     """Show a version of the policy with its text."""
     async with db.workspace(call.workspace_id) as session:
         row = await policies.require(session, call.workspace_id, version)
-    return Success(data=PolicyVersionView.model_validate(row))
+    return Success(data=_view(row, await asyncio.to_thread(parse_policy, row.source)))
 
 
 @routes.post("/policy/versions", status_code=201, response_model=Success[PolicyVersionView])
 async def create_policy_version(new: PolicyCreate, call: Admin, once: OnlyOnce, book: Policies) -> Response:
     """Keep a new version of the policy. It changes nothing until it is activated: try it first."""
-    await asyncio.to_thread(parse_new_policy, new.source)
+    policy = await asyncio.to_thread(parse_new_policy, new.source)
 
     async def create(session: AsyncSession) -> PolicyVersionView:
         await book.in_force(session, call.workspace_id)
         row = await policies.create(session, call.workspace_id, new.source, new.note, call.actor)
-        return PolicyVersionView.model_validate(row)
+        return _view(row, policy)
 
     return await once.commit(create)
 
 
-@routes.post("/policy/versions/{version}/activate", response_model=Success[PolicyVersionView])
-async def activate_policy_version(version: int, call: Admin, once: OnlyOnce) -> Response:
-    """Judge by this version from now on; an older one, too. What was asked before stands as it was asked."""
+@routes.post("/policy/versions/{version}/activate", response_model=Success[PolicyActivated])
+async def activate_policy_version(version: int, call: Admin, once: OnlyOnce, db: Db, book: Policies) -> Response:
+    """Judge by this version from now on; an older one, too. What was asked before stands as it was asked.
 
-    async def activate(session: AsyncSession) -> PolicyVersionView:
+    The answer tells how much this version says, and how much the one that was in force: what was dropped holds no more.
+    """
+    async with db.workspace(call.workspace_id) as session:
+        before = await book.in_force(session, call.workspace_id)
+        source = (await policies.require(session, call.workspace_id, version)).source
+    policy = await asyncio.to_thread(parse_policy, source)
+
+    async def activate(session: AsyncSession) -> PolicyActivated:
         row = await policies.activate(session, call.workspace_id, version, call.actor)
-        return PolicyVersionView.model_validate(row)
+        return PolicyActivated(**dict(_view(row, policy)), before=before.version, before_size=before.policy.size)
 
     return await once.commit(activate)
 
@@ -124,6 +133,10 @@ async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[Polic
     for version, law in laws.items():
         _hold_to_bounds(law, len(past), f" in version {version}, by which some of them were judged,")
     return Success(data=await asyncio.to_thread(replay, past, laws, policy))
+
+
+def _view(row: PolicyVersion, policy: Policy) -> PolicyVersionView:
+    return PolicyVersionView(**row.model_dump(), size=policy.size)
 
 
 def _hold_to_bounds(policy: Policy, acts: int, where: str = "") -> None:

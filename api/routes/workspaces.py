@@ -12,7 +12,7 @@ from models.domain.errors import nothing_to_change
 from models.domain.principals import Role
 from models.schemas.budgets import LimitView
 from models.schemas.envelope import Page, Success
-from models.schemas.names import CleanName
+from models.schemas.names import CleanName, NewName
 from models.schemas.pagination import MAX_LIMIT
 from models.schemas.principals import MemberPut, PrincipalView
 from models.schemas.workspaces import WorkspaceBudget, WorkspaceChange, WorkspaceCreate, WorkspaceMade, WorkspaceView
@@ -94,7 +94,7 @@ async def list_members(workspace_id: str, call: Reader, db: Db, page: Newest) ->
 
 
 @routes.put("/workspaces/{workspace_id}/members/{name}", response_model=Success[PrincipalView])
-async def put_member(workspace_id: str, name: CleanName, body: MemberPut, call: Admin, once: OnAccess) -> Response:
+async def put_member(workspace_id: str, name: NewName, body: MemberPut, call: Admin, once: OnAccess) -> Response:
     """Give a human a role; it holds for all keys that the human has, within a second."""
 
     async def put(session: AsyncSession) -> PrincipalView:

@@ -63,6 +63,18 @@ FIELDS: dict[Line, frozenset[str]] = {
 """All that a line may hold: nothing proves what else it says."""
 
 
+def raw(spelt: str) -> bytes:
+    """Read what is written in hex, in the one way that an export writes it.
+
+    Raises:
+        ValueError: it is none, or written otherwise, as with spaces.
+    """
+    found = bytes.fromhex(spelt)
+    if found.hex() != spelt:
+        raise ValueError("hex digits are small, and nothing stands between or around them")
+    return found
+
+
 def leaf_of(row: Mapping[str, Any]) -> bytes:
     """Hash what a sealed row commits to. `mc_audit_leaf` says the same in SQL.
 

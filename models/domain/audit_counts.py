@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.domain.audit import raw
 from models.domain.checkpoints import Checkpoint, decoded
 from models.domain.merkle import inclusion_spans, leaf_hash, root_from, root_over
 
@@ -62,6 +63,6 @@ def count_proof(leaves: Sequence[bytes], index: int) -> list[str]:
 
 def proves_count(counts: Counts, workspace_id: str, entry: dict[str, Any]) -> bool:
     """Whether the line of an export proves its number of rows."""
-    leaf = count_leaf(workspace_id, int(entry["rows"]), bytes.fromhex(entry["salt"]))
-    hashes = [bytes.fromhex(found) for found in entry["hashes"]]
+    leaf = count_leaf(workspace_id, int(entry["rows"]), raw(entry["salt"]))
+    hashes = [raw(found) for found in entry["hashes"]]
     return root_from(leaf, int(entry["index"]), counts.workspaces, hashes) == counts.root

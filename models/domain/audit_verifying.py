@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from models.domain.audit import FIELDS, Line, content_digest, leaf_of, place_of
+from models.domain.audit import FIELDS, Line, content_digest, leaf_of, place_of, raw
 from models.domain.audit_counts import Counts, counts_of, proves_count
 from models.domain.checkpoints import Checkpoint, verify
 from models.domain.errors import InvalidInput
@@ -122,9 +122,12 @@ class Verifier:
     _kept: Checkpoint | None = None
     _counts: Counts | None = None
     """What the last checkpoint says of all workspaces."""
+    _is_counted: bool = False
     _ended: bool = False
     _emptied: set[int] = field(default_factory=set)
-    """Rows without content of whose redaction no act has told yet."""
+    """Rows without content of whose redaction no sealed act has told yet."""
+    _excuses: set[int] = field(default_factory=set)
+    """Rows of whose redaction an act tells that is not sealed: nothing proves it."""
 
     def __post_init__(self) -> None:
         """Read the checkpoint that was kept, which must be signed as well; raises `InvalidInput`."""
@@ -176,8 +179,10 @@ class Verifier:
     def _row(self, row: Entry) -> None:
         self._stands_at(row)
         place, row_id = place_of(row), int(row["id"])
+        if row["action"] == EventType.AUDIT_REDACTED:
+            self._emptied.discard(int(row["subject_id"]))
         self._holds_content(row)
-        leaf = bytes.fromhex(row["leaf"])
+        leaf = raw(row["leaf"])
         if leaf_of(row) != leaf:
             raise _Found("row_changed", f"row {row_id} is not what was sealed", row=row_id)
         if row["workspace_id"] != self._verdict.workspace_id:
@@ -197,14 +202,12 @@ class Verifier:
             raise _Found("order", f"row {row['id']} says it is number {row['seq']}; it is {number}", row=row["id"])
 
     def _holds_content(self, row: Entry) -> None:
-        if row["action"] == EventType.AUDIT_REDACTED:
-            self._emptied.discard(int(row["subject_id"]))
         if row["content"] is None and row["salt"] is None:
             self._verdict.redacted += 1
             self._emptied.add(int(row["id"]))
             return
         whole = row["content"] is not None and row["salt"] is not None
-        if not whole or content_digest(bytes.fromhex(row["salt"]), row["content"]).hex() != row["digest"]:
+        if not whole or content_digest(raw(row["salt"]), row["content"]).hex() != row["digest"]:
             raise _Found("content_changed", f"the content of row {row['id']} is not what was sealed", row=row["id"])
 
     def _missing(self, leaf: Entry) -> None:
@@ -215,7 +218,7 @@ class Verifier:
             raise ValueError("no tree is so high")
         if part["index"] << part["level"] != self._tree.size:
             raise _Found("order", "hidden leaves stand where others belong", between=self._between())
-        self._tree.add(bytes.fromhex(part["hash"]), part["level"])
+        self._tree.add(raw(part["hash"]), part["level"])
 
     def _checkpoint(self, entry: Entry) -> None:
         found = verify(entry["note"], self.public_keys)
@@ -247,6 +250,9 @@ class Verifier:
 
     def _count(self, entry: Entry) -> None:
         """Hold the rows to the number that was signed; in a log from before there were counts, none was."""
+        if self._is_counted:
+            raise ValueError("the rows are counted once")
+        self._is_counted = True
         counted, found = int(entry["rows"]), self._verdict.rows
         if self._counts is None:
             return
@@ -260,6 +266,8 @@ class Verifier:
         if place_of(row) <= self._sealed_place:
             raise _Found("row_inserted", f"row {row['id']} stands among sealed rows and has no leaf", row=row["id"])
         self._holds_content(row)
+        if row["action"] == EventType.AUDIT_REDACTED:
+            self._excuses.add(int(row["subject_id"]))
         self._verdict.unsealed += 1
 
     def _end(self, _: Entry) -> None:
@@ -275,12 +283,23 @@ class Verifier:
             raise _Found(
                 "count_missing", f"of the workspace are {self._verdict.rows} rows here; what was signed is not"
             )
-        if self._emptied:
-            row = min(self._emptied)
-            raise _Found("content_removed", f"the content of row {row} is gone, and no act tells of it", row=row)
+        self._is_told_of()
         if self._kept and self._kept.size > self._verdict.size:
             message = f"the log ends at {self._verdict.size}, before the kept checkpoint of {self._kept.size}"
             raise _Found("kept_checkpoint", message, between=(self._verdict.size, self._kept.size))
+
+    def _is_told_of(self) -> None:
+        """Hold each redaction to the act that tells of it, which must be sealed: anybody can write one that is not."""
+        if untold := self._emptied - self._excuses:
+            row = min(untold)
+            raise _Found("content_removed", f"the content of row {row} is gone, and no act tells of it", row=row)
+        if self._emptied:
+            row = min(self._emptied)
+            message = (
+                f"the content of row {row} is gone, and the act that tells of it is not sealed, so that nothing proves"
+                " it: export again in a few seconds; if that says so, too, the export or the log was changed"
+            )
+            raise _Found("redaction_unsealed", message, row=row)
 
     def _between(self) -> tuple[int, int]:
         return self._verdict.size, self._tree.size

@@ -108,3 +108,15 @@ def clean_name(text: str) -> str:
     if is_agent_id(name):
         raise ValueError(f"the name {name!r} is spelt like an agent's id; take another name")
     return name
+
+
+def new_name(text: str) -> str:
+    """Give the one spelling of the name of somebody who is new: who read `olga, peter` would believe in two people.
+
+    Raises:
+        ValueError: as of `clean_name`, or it could be taken for several.
+    """
+    name = clean_name(text)
+    if "," in name:
+        raise ValueError("a name holds no comma: lists put one between names")
+    return name

@@ -258,6 +258,15 @@ class Verdict(_Part):
         return self.model_copy(update={"outcome": Outcome.ASK, "ask": Ask(), "reasons": (*self.reasons, because)})
 
 
+class Size(_Part):
+    """How many names each part of a policy says: the actions that have a class, the rules, and so on."""
+
+    actions: int
+    secret_paths: int
+    rules: int
+    resolve: int
+
+
 class Policy(_Part):
     """A version of the law: the classes of actions, the rules from top to bottom, who may answer what."""
 
@@ -276,6 +285,13 @@ class Policy(_Part):
     def secrets(self) -> re.Pattern[str]:
         """The paths that hold secrets."""
         return _any_of(self.secret_paths)
+
+    @property
+    def size(self) -> Size:
+        """How much it says: a version that says less than another may hold less."""
+        classified = sum(map(len, self.actions.values()))
+        parts = {name: len(getattr(self, name)) for name in Size.model_fields}
+        return Size(**parts | {"actions": classified})
 
     def classify(self, action: str) -> Risk | None:
         """Find an action's own risk, the worst that is given to it; None where nobody has said."""

@@ -1,8 +1,9 @@
-"""What a new policy is held to besides its form: its names of facts and of kinds of decisions, which a question about a
-policy is held to as well, that each of its rules changes something, and that whom it asks may answer.
+"""What a new policy is held to besides its form: that it says all of its parts, its names of facts and of kinds of
+decisions, which a question about a policy is held to as well, that each of its rules can hold and changes something,
+and that whom it asks may answer.
 
-A misspelled name would never hold, or never be asked for, without a word. Versions that are kept already are read as
-they are.
+A part that was cut off would loosen the law, and a misspelled name would never hold, without a word. Versions that are
+kept already are read as they are.
 """
 
 import re
@@ -12,9 +13,10 @@ from itertools import chain
 from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
+from models.domain.names import is_seen
 from models.domain.plain_yaml import line_of
-from models.domain.policy import FILE, Fact, Outcome, Policy, Rule, parse_policy
-from models.domain.principals import Role
+from models.domain.policy import FILE, Fact, Outcome, Policy, Rule, When, parse_policy
+from models.domain.principals import Kind, Role
 
 _TYPES: dict[str, type] = {
     "ci_files": tuple,
@@ -51,12 +53,64 @@ def parse_new_policy(source: str) -> Policy:
         InvalidInput: `policy_invalid`; the message says on which line what is wrong.
     """
     policy = parse_policy(source)
-    faults = chain(_idle(policy), _unanswerable(policy), _unknown(policy), _open_braces(policy))
+    finders = (_unsaid, _empty, _blank, _impossible, _idle, _unanswerable, _unknown, _open_braces)
+    faults = chain.from_iterable(find(policy) for find in finders)
     if fault := next(faults, None):
         where, told = fault
         line = line_of(source.encode(), where)
         raise InvalidInput("policy_invalid", f"{FILE}: line {line}: {told}", line=line)
     return policy
+
+
+def _unsaid(policy: Policy) -> Iterator[_Fault]:
+    """Find what only a file that was cut off leaves unsaid: none of it may be taken for a wish to hold nothing."""
+    if gone := [f"`{part}`" for part in Policy.model_fields if part not in policy.model_fields_set]:
+        told = f"the policy does not say {' and '.join(gone)}, and may be cut off: begin with what `policy show` prints"
+        yield (), f"{told}; what is to name nothing is said as `rules: []`"
+    elif "*" not in policy.resolve:
+        yield ("resolve",), 'it does not say who answers all other kinds: add `"*": {role: operator}`'
+
+
+def _empty(policy: Policy) -> Iterator[_Fault]:
+    """Find conditions that name nothing: they would hold always, or never, and look like the opposite."""
+    for where, value in _conditions(policy):
+        if value is None or value == ():
+            yield where, f"`{where[-1]}` names nothing: say what it is about, or leave it out"
+
+
+def _blank(policy: Policy) -> Iterator[_Fault]:
+    """Find names that nothing has."""
+    classes: Iterable[tuple[_Where, object]] = ((("actions", risk), names) for risk, names in policy.actions.items())
+    for where, names in chain(_conditions(policy), classes, [(("secret_paths",), policy.secret_paths)]):
+        for place, name in enumerate(names if isinstance(names, tuple) else ()):
+            if not any(map(is_seen, name)):
+                yield (*where, place), f"a blank name stands under `{where[-1]}`, and nothing is called so"
+
+
+def _conditions(policy: Policy) -> Iterator[tuple[_Where, object]]:
+    """Go through what the rules say of when they hold."""
+    for number, rule in enumerate(policy.rules):
+        for key in sorted(rule.when.model_fields_set):
+            yield ("rules", number, "when", key), getattr(rule.when, key)
+
+
+def _impossible(policy: Policy) -> Iterator[_Fault]:
+    """Find conditions that hold of nobody, or of nothing."""
+    for number, rule in enumerate(policy.rules):
+        for key, told in _unmet(rule.when):
+            yield ("rules", number, "when", key), f"the rule never holds: {told}"
+        if rule.when.secret and not policy.secret_paths:
+            yield ("rules", number, "when", "secret"), "the rule never holds: `secret_paths` names none"
+
+
+def _unmet(when: When) -> Iterator[tuple[str, str]]:
+    kinds = when.kind or tuple(Kind)
+    if when.role and when.level:
+        yield "role", "people have a `role`, and agents a `level`; make a rule for each"
+    if when.role and Kind.HUMAN not in kinds:
+        yield "role", "only people have a `role`; say `kind: human`"
+    if when.level and Kind.AGENT not in kinds:
+        yield "level", "only agents have a `level`; say `kind: agent`"
 
 
 def _idle(policy: Policy) -> Iterator[_Fault]:

@@ -13,7 +13,7 @@ from models.domain.money import Dollars, Usd
 from models.domain.names import seen_name
 from models.domain.policy import Glob, Level
 from models.schemas.envelope import Body, Said
-from models.schemas.names import CleanName
+from models.schemas.names import CleanName, NewName
 
 
 def _endpoint(url: str) -> str:
@@ -44,7 +44,7 @@ CAPS = {Scope.AGENT_DAY: "daily_cap_usd", Scope.RUN: "run_cap_usd"}
 class AgentRegister(Body):
     """Asks to be let in. `workspace` is for those without a key: they may name one, else it is the default one."""
 
-    name: CleanName
+    name: NewName
     endpoint: Endpoint
     capabilities: Capabilities = ()
     workspace: Annotated[str | None, Field(min_length=1, max_length=63)] = None

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_fiel
 from models.domain.principals import SCOPES, Kind, Role
 from models.domain.rates import MAX_RATE
 from models.schemas.envelope import Body
-from models.schemas.names import CleanName
+from models.schemas.names import NewName
 
 Scope = Literal[SCOPES]  # type: ignore[valid-type]  # a closed list of the domain's
 Scopes = Annotated[
@@ -26,7 +26,7 @@ class KeyCreate(Body):
     `rate_per_minute` is how many requests it may make; left out, as many as its owner's kind.
     """
 
-    principal: CleanName
+    principal: NewName
     kind: Kind | None = None
     role: Role | None = None
     scopes: Scopes = ()

@@ -5,9 +5,11 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from models.contracts.missions import Name
-from models.domain.names import clean_name, path_name
+from models.domain.names import clean_name, new_name, path_name
 
 CleanName = Annotated[str, AfterValidator(clean_name)]
 """NFKC-normalised, bounded, and visible in all its characters."""
+NewName = Annotated[str, AfterValidator(new_name)]
+"""The same of a principal or agent that may be new."""
 TicketName = Annotated[Name, AfterValidator(path_name)]
 """The same of what others keep, whose tickets we only name: its ids and paths hold it."""

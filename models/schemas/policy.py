@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.contracts.missions import Named
 from models.domain.money import Usd
 from models.domain.plain_yaml import MAX_BYTES
-from models.domain.policy import Act, Ask, Context, Fact, Level, Outcome, Risk, Who
+from models.domain.policy import Act, Ask, Context, Fact, Level, Outcome, Risk, Size, Who
 from models.domain.principals import Kind, Role
 from models.schemas.envelope import Body
 
-Source = Annotated[str, Field(min_length=1, max_length=MAX_BYTES, description="The policy in YAML.")]
+Source = Annotated[str, Field(max_length=MAX_BYTES, description="The policy in YAML.")]
 MAX_TRIED = 10_000
 MAX_COMPARED = 1_000_000
 """Rules times acts of one try, which take about a second."""
@@ -39,9 +39,17 @@ class PolicyVersionSummary(BaseModel):
 
 
 class PolicyVersionView(PolicyVersionSummary):
-    """A version of the policy, with its text."""
+    """A version of the policy, with its text, and how much it says."""
 
     source: str
+    size: Size
+
+
+class PolicyActivated(PolicyVersionView):
+    """The version that is in force now, and which was when it was asked for, with how much that one says."""
+
+    before: int
+    before_size: Size
 
 
 class PolicyTry(Body):

@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from models.domain.principals import Kind, Role
 from models.schemas.envelope import Body
-from models.schemas.names import CleanName
+from models.schemas.names import NewName
 
 
 class PrincipalCreate(Body):
     """Adds a principal. Humans have a role; agents and services are gated by what they are."""
 
-    name: CleanName
+    name: NewName
     kind: Kind = Kind.HUMAN
     role: Role | None = None
 

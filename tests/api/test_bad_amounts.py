@@ -11,6 +11,7 @@ from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import repo
 from tests.fixtures.one_of_each import one_of_each
+from tests.fixtures.policies import SOURCE
 from tests.fixtures.stages import service_key
 
 __all__ = ["repo", "service_key"]
@@ -41,7 +42,7 @@ EXPLANATIONS = {
     ("POST", "/agents/{agent}/approve", "explanation"): {},
     ("POST", "/agents/{agent}/reject", "explanation"): {},
     ("POST", "/audit/{row_id}/redact", "reason"): {},
-    ("POST", "/policy/versions", "note"): {"source": "rules: []"},
+    ("POST", "/policy/versions", "note"): {"source": SOURCE},
     ("PATCH", "/workspaces/{workspace_id}", "mission_statement"): {},
 }
 

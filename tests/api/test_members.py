@@ -11,6 +11,7 @@ from models.domain.principals import Role
 from models.store import keys
 from models.store.database import Database
 from tests.fixtures.access import make_key
+from tests.fixtures.agents import PROBE
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.missions import refusal
 
@@ -34,6 +35,20 @@ async def root(client: Caller, db: Database) -> httpx2.AsyncClient:
     async with db.system() as session:
         name = f"root-{keys.new_secret()[-8:]}"
         return client(await make_key(session, "default", name, role=Role.PLATFORM_ADMIN))
+
+
+@pytest.mark.parametrize("name", ["olga, peter", "olga\uff0c peter"])
+async def test_nobody_new_is_called_like_two(api: httpx2.AsyncClient, members: str, name: str) -> None:
+    for method, path, body in (
+        ("POST", "/api/v1/principals", {"name": name, "role": "observer"}),
+        ("POST", "/api/v1/keys", {"principal": name, "role": "observer"}),
+        ("POST", "/api/v1/agents", PROBE | {"name": name}),
+        ("PUT", f"{members}/{name}", {"role": "observer"}),
+    ):
+        answer = await api.request(method, path, json=body)
+        assert refusal(answer) == (422, "invalid_input"), path
+        assert "a name holds no comma" in answer.json()["error"]["message"]
+    assert (await api.get(f"/api/v1/principals/{name}")).status_code == 404
 
 
 class TestMembers:

@@ -13,7 +13,7 @@ from models.domain.policy import Context
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.missions import refusal
-from tests.fixtures.policies import SOURCE, judged
+from tests.fixtures.policies import SOURCE, judged, whole
 
 PATH = "/api/v1/policy"
 STRICT = SOURCE.replace("rules:\n", "rules:\n  - rule: freeze\n    because: nothing moves\n    deny: true\n", 1)
@@ -72,6 +72,24 @@ class TestVersions:
         assert f"line {line}: " in answer.json()["error"]["message"]
         assert answer.json()["error"]["details"]["line"] == line
         assert len((await api.get(f"{PATH}/versions")).json()["data"]["items"]) == 1
+
+    @pytest.mark.parametrize("source", ["", "\n", "null", "---", "# x", "{}", STRICT.partition("\nresolve:")[0]])
+    async def test_one_that_lost_a_part_is_refused_at_each_door(self, api: httpx2.AsyncClient, source: str) -> None:
+        for door in ("versions", "try"):
+            answer = await api.post(f"{PATH}/{door}", json={"source": source})
+            assert refusal(answer) == (422, "policy_invalid")
+            assert "may be cut off: begin with what `policy show` prints" in answer.json()["error"]["message"]
+        assert len((await api.get(f"{PATH}/versions")).json()["data"]["items"]) == 1
+
+    async def test_activation_says_what_is_dropped(self, api: httpx2.AsyncClient) -> None:
+        first = (await api.get(PATH)).json()["data"]
+        bare = await made(api, whole(""))
+        found = (await api.post(f"{PATH}/versions/{bare}/activate")).json()["data"]
+        assert found["size"] == {"actions": 0, "secret_paths": 0, "rules": 0, "resolve": 1}
+        assert (found["version"], found["before"], found["before_size"]) == (bare, 1, first["size"])
+        assert (first["size"]["rules"], first["size"]["resolve"]) == (SOURCE.count("- rule:"), 5)
+        back = (await api.post(f"{PATH}/versions/1/activate")).json()["data"]
+        assert (back["before"], back["before_size"], back["size"]) == (bare, found["size"], first["size"])
 
     async def test_a_misspelled_fact_is_refused_at_each_door(self, api: httpx2.AsyncClient) -> None:
         misspelled = {"source": SOURCE.replace("fact: ci_files", "fact: ci_filez", 1)}
@@ -180,7 +198,7 @@ class TestTry:
 
     async def test_rules_times_acts_are_bounded(self, api: httpx2.AsyncClient, past: None) -> None:
         rule = "  - {{rule: r{}, because: b, when: {{action: never}}, deny: true}}\n"
-        body = {"source": "rules:\n" + "".join(rule.format(n) for n in range(1_000))}
+        body = {"source": whole("rules:\n" + "".join(rule.format(n) for n in range(1_000)))}
         assert (await api.post(f"{PATH}/try", json=body)).json()["data"]["judged"] == 3
         refused = await api.post(f"{PATH}/try", json=body | {"limit": 1_001})
         assert refusal(refused) == (422, "too_many_to_try")
@@ -189,7 +207,8 @@ class TestTry:
     async def test_so_are_those_of_the_versions_that_judged(
         self, api: httpx2.AsyncClient, past: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        one = {"source": "rules:\n  - {rule: r, because: b, when: {action: never}, deny: true}\n", "limit": 3}
+        source = whole("rules:\n  - {rule: r, because: b, when: {action: never}, deny: true}\n")
+        one = {"source": source, "limit": 3}
         assert (await api.post(f"{PATH}/try", json=one)).status_code == 200
         monkeypatch.setattr(policy, "MAX_COMPARED", 3)
         refused = await api.post(f"{PATH}/try", json=one)
@@ -226,7 +245,7 @@ async def longest_gap(api: httpx2.AsyncClient, path: str, body: dict[str, Any] |
 
 async def test_a_long_judgement_holds_up_nobody(api: httpx2.AsyncClient) -> None:
     source = "secret_paths:\n" + "".join(f"  - '{'*a' * 20}{number}'\n" for number in range(100))
-    await api.post(f"{PATH}/versions/{await made(api, source)}/activate")
+    await api.post(f"{PATH}/versions/{await made(api, whole(source))}/activate")
     body = {"action": "read", "as": {"name": "olga"}, "paths": ["a" * 1000] * 200}
     shares = [await longest_gap(api, "/explain", body) for _ in range(5)]  # the machine may stop us, but not each time
     assert min(shares) < 0.5, "the loop stood still while the act was judged"
@@ -235,7 +254,7 @@ async def test_a_long_judgement_holds_up_nobody(api: httpx2.AsyncClient) -> None
 async def test_reading_a_long_policy_holds_up_nobody(api: httpx2.AsyncClient) -> None:
     """It is read when it is made, and once more when it was put in force."""
     rule = "  - {{rule: r{}, because: b, when: {{action: never}}, deny: true}}\n"
-    source = "rules:\n" + "".join(rule.format(n) for n in range(1_000))
+    source = whole("rules:\n" + "".join(rule.format(n) for n in range(1_000)))
     making, reading = [], []
     for _ in range(3):  # the machine may stop us for a moment, but not each time
         making.append(await longest_gap(api, "/versions", {"source": source}))

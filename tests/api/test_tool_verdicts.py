@@ -15,6 +15,7 @@ from tests.fixtures.api import Caller, Team
 from tests.fixtures.budgets import clock_moved, told
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.policies import whole
 from tests.fixtures.tool_calls import NO, RUNS, YES, agent, answer, call, end, now, run
 
 __all__ = ["agent", "repo", "run"]
@@ -26,7 +27,7 @@ async def set_level(api: httpx2.AsyncClient, level: str) -> None:
 
 async def in_force(api: httpx2.AsyncClient, source: str) -> None:
     """Put a policy in force."""
-    version = (await api.post("/api/v1/policy/versions", json={"source": source})).json()["data"]["version"]
+    version = (await api.post("/api/v1/policy/versions", json={"source": whole(source)})).json()["data"]["version"]
     assert (await api.post(f"/api/v1/policy/versions/{version}/activate", json={})).status_code == 200
 
 

@@ -330,6 +330,10 @@ class TestRedaction:
         async with db.workspace(team.workspace_id) as session:
             redacted = await audit.redact(session, team.workspace_id, secret["id"], "a secret", OLGA)
         assert (redacted.content, redacted.salt, redacted.digest) == (None, None, secret["digest"])
+        problem = judged(await exported(db, team.workspace_id), key).problem
+        assert problem
+        assert (problem.code, problem.row) == ("redaction_unsealed", secret["id"])
+        assert "export again in a few seconds" in problem.message
         await Sealer(db, key).seal()
         verdict = judged(await exported(db, team.workspace_id), key)
         assert (verdict.rows, verdict.redacted, verdict.problem) == (6, 1, None)

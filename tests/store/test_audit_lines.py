@@ -183,6 +183,47 @@ class TestLines:
         assert problem
         assert problem.code == "line_extended"
 
+    @pytest.mark.parametrize("spell", [lambda old: f"{old} ", lambda old: f" {old}", str.upper], ids=["b", "a", "A"])
+    async def test_hex_is_spelt_in_one_way(self, log: Log, spell: Callable[[str], str]) -> None:
+        for kind, name in (
+            ("row", "leaf"),
+            ("row", "salt"),
+            ("hidden", "hash"),
+            ("count", "salt"),
+            ("count", "hashes"),
+        ):
+            entry, at = next((json.loads(line), at) for at, line in enumerate(log.lines) if f'"{kind}"' in line)
+            old = entry[name]
+            entry[name] = [spell(old[0]), *old[1:]] if isinstance(old, list) else spell(old)
+            assert entry[name] != old
+            problem = judged([*log.lines[:at], json.dumps(entry), *log.lines[at + 1 :]], log.key).problem
+            assert problem, (kind, name)
+            assert (problem.code, "hex digits are small" in problem.message) == ("malformed", True)
+
+    async def test_the_rows_are_counted_once(self, log: Log) -> None:
+        count = next(line for line in log.lines if '"count"' in line)
+        row = next(json.loads(line) for line in log.lines if '"row"' in line)
+        waiting = json.dumps(only("unsealed", row | {"xid": str(10**12), "id": 10**9}))
+        assert judged([*log.lines[:-1], waiting, log.lines[-1]], log.key).is_good
+        for between in ([], [waiting]):
+            problem = judged([*log.lines[:-1], *between, count, log.lines[-1]], log.key).problem
+            assert problem
+            assert (problem.code, "counted once" in problem.message) == ("malformed", True)
+
+    async def test_no_act_that_is_not_sealed_excuses_that_content_is_gone(self, log: Log) -> None:
+        """Whoever passes the file on takes a row's content away, and writes the act that is to tell of it."""
+        places = [at for at, line in enumerate(log.lines) if '"row"' in line]
+        for at in places[::97]:
+            row = json.loads(log.lines[at])
+            gone = json.dumps(row | {"content": None, "salt": None})
+            told = {"id": 10**9, "xid": str(10**12), "action": "audit.redacted", "subject_id": str(row["id"])}
+            act = json.dumps(only("unsealed", rehashed(row | told)))
+            lines = [*log.lines[:at], gone, *log.lines[at + 1 : -1]]
+            for excuse, code in (([], "content_removed"), ([act], "redaction_unsealed")):
+                problem = judged([*lines, *excuse, log.lines[-1]], log.key).problem
+                assert problem
+                assert (problem.code, problem.row) == (code, row["id"])
+
     async def test_nesting_without_end_is_no_line(self, log: Log) -> None:
         problem = judged([log.lines[0], "[" * 100_000], log.key).problem
         assert problem

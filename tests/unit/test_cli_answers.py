@@ -115,11 +115,23 @@ class TestPolicy:
             assert api.run("policy", "try", given).exit_code == 0
             assert api.asked == [("/api/v1/policy/try", sent | {"limit": 1000})]
 
-    @pytest.mark.parametrize("verb", ["create", "try"])
-    def test_an_empty_file_is_told_as_such(self, tmp_path: Path, verb: str) -> None:
-        file = tmp_path / "mine.yaml"
-        file.write_text("\n")
-        api = Api({})
-        refused = api.run("policy", verb, str(file))
-        assert (refused.exit_code, api.asked) == (2, [])
-        assert "is empty" in " ".join(refused.stderr.replace("│", " ").split())
+    def test_what_another_version_has_fewer_is_told_before_and_after(self) -> None:
+        full, bare = (dict.fromkeys(("actions", "secret_paths", "rules", "resolve"), number) for number in (14, 0))
+        bare["resolve"] = 15
+        chosen = {"version": 2, "size": bare, "before": 1, "before_size": full}
+        said = "0 rules (14 fewer), 15 kinds of decisions under `resolve` (1 more) than version 1"
+        api = Api({"version": 1, "size": full}, {"version": 2, "size": bare}, chosen)
+        asked = api.run("policy", "activate", "2")
+        assert (asked.exit_code, [path.removeprefix("/api/v1/policy") for path, _ in api.asked]) == (
+            1,
+            ["", "/versions/2"],
+        )
+        assert f"{said}. Judge everything by it from now on?" in asked.stderr
+        done = Api(chosen).run("policy", "activate", "2", "--yes")
+        assert (done.exit_code, said in done.stdout, "0 actions with a class (14 fewer)" in done.stdout) == (
+            0,
+            True,
+            True,
+        )
+        same = Api(chosen | {"size": full}).run("policy", "activate", "2", "--yes")
+        assert "version 2 is in force; it has as much of each part as version 1" in same.stdout

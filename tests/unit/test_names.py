@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.names import MAX_NAME, SYSTEM_NAMES, clean_name, path_name, seen_name
+from models.domain.names import MAX_NAME, SYSTEM_NAMES, clean_name, new_name, path_name, seen_name
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,13 @@ def test_one_spelling(said: str, name: str) -> None:
 def test_what_is_no_name(said: str) -> None:
     with pytest.raises(ValueError, match="name"):
         clean_name(said)
+
+
+@pytest.mark.parametrize("said", ["olga, peter", "olga,peter", ",", "olga\uff0c peter"])
+def test_nobody_new_is_called_like_two(said: str) -> None:
+    with pytest.raises(ValueError, match="a name holds no comma"):
+        new_name(said)
+    assert clean_name(said), "whoever was called so before is still found"
 
 
 @pytest.mark.parametrize("said", ["", "  ", "a" * (MAX_NAME + 1), "a" * 10_000])
