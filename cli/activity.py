@@ -50,5 +50,7 @@ def list_activity(
 
 def _said(metadata: dict[str, Any] | None) -> str:
     """What matters most of an act: what was decided, why it was held, or which tool was called."""
+    from cli.text import plainly
+
     known = metadata or {}
-    return next((str(known[name]) for name in ("output", "reason", "tool") if known.get(name)), "")
+    return next((plainly(known[name]) for name in ("output", "reason", "tool") if known.get(name)), "")

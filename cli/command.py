@@ -72,13 +72,20 @@ class Client:
     as_json: bool
 
     def answer(self, data: Any, shown: "RenderableType | Callable[[], RenderableType]") -> None:
-        """Print the answer: the API's data for scripts, `shown` for people."""
+        """Print the answer: the API's data for scripts, `shown` for people; and say where it is not all there is."""
         from cli.text import console
 
         if self.as_json:
             typer.echo(json.dumps(data, indent=2))
         else:
             console().print(shown() if callable(shown) else shown)
+        self.tell_of_more(data)
+
+    @staticmethod
+    def tell_of_more(rows: Any) -> None:
+        """Say that a list has more than it was asked for, apart from the answer, so that nobody takes it for all."""
+        if getattr(rows, "has_more", False):
+            typer.echo(f"there are more than these {len(rows)}: --all shows all, --limit NUMBER so many", err=True)
 
     def confirm(self, question: str, yes: bool) -> None:
         """End the command unless its user agrees; who says --yes or --json is not asked."""
