@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.command import All, Client, Limit, client_command, in_path, option
+from models.domain.names import STRANGERS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +60,7 @@ def list_decisions(
             d["kind"],
             word(d["status"]),
             d["risk"],
-            ", ".join(d["terms"]["requesters"]),
+            _asking(d["terms"]),
             moment(d["expires_at"]) or "never",
             "; ".join(d["reasons"]),
         )
@@ -124,7 +125,7 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("risk", decision["risk"]),
             ("because", decision["reasons"]),
             *_asked(decision["question"], decision["binding"]),
-            ("asked by", ", ".join(decision["terms"]["requesters"])),
+            ("asked by", _asking(decision["terms"])),
             ("takes", _takes(decision["terms"])),
             *(("approved by", _approval(answer)) for answer in _earlier(decision)),
             ("digest", decision["digest"]),
@@ -155,6 +156,11 @@ def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
 def _approval(answer: dict[str, Any]) -> str:
     left = "" if answer["counts"] else " (counts no more)"
     return f"{answer['principal']}{left}: {answer['explanation']}"
+
+
+def _asking(terms: dict[str, Any]) -> str:
+    """Say who asked: of those who have no key, nobody."""
+    return ", ".join(terms["requesters"]) or "nobody with a key"
 
 
 def _takes(terms: dict[str, Any]) -> str:
@@ -215,6 +221,8 @@ def _asked(question: dict[str, Any], binding: dict[str, Any]) -> Iterator[tuple[
     for name, value in question.items():
         if name == "files":
             yield "files", [f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value]
+        elif name == "filed_by" and value.startswith(STRANGERS):
+            yield "filed by", "somebody without a key"
         elif name not in ("diff", "facts", "proposed", "settled_usd", "settled_tokens"):
             bound = binding.get(name, value)
             now = "none" if value is None else plainly(value)

@@ -109,3 +109,11 @@ def test_a_diff_and_a_note_stand_apart_from_the_facts() -> None:
         told = rows(text)
         assert [row for row in told if row and not row.startswith("    ")] == []
         assert [row for row in told if "\\x0b" in row]
+
+
+def test_a_registration_is_nobodys_whose_sender_has_no_key() -> None:
+    question_ = {"name": "probe", "filed_by": "(unknown)/probe"}
+    about = {"kind": "registration", "question": question_, "terms": asked()["terms"] | {"requesters": []}}
+    with Api("http://127.0.0.1:1", "key") as api:
+        told = [" ".join(row.split()) for row in rows(question(api, asked() | about))]
+    assert {"asked by nobody with a key", "filed by somebody without a key"} <= set(told)
