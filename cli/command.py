@@ -21,6 +21,11 @@ P = ParamSpec("P")
 Limit = Annotated[int, typer.Option(help="Show at most so many rows.", min=1, max=100_000)]
 All = Annotated[bool, typer.Option("--all", help="Show all rows, however many.")]
 
+From = Annotated[
+    str | None, typer.Option("--from", help="From this moment on, as in 2025-01-10T00:00:00Z.", show_default=False)
+]
+To = Annotated[str | None, typer.Option("--to", help="Before this moment.", show_default=False)]
+
 
 def in_path(metavar: str, text: str) -> Any:
     """An argument that names a thing in an address, of which it is one part, whatever it holds."""

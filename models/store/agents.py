@@ -121,7 +121,7 @@ async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping
     if agent is None:
         named = lists.matching(AgentRow, workspace_id, {"name": values["name"]})
         known = (await session.scalars(named.where(col(AgentRow.registration) != Registration.REJECTED))).first()
-        raise name_taken(values["name"], known and known.registration)
+        raise name_taken(values["name"], known.registration if known else None)
     return agent
 
 

@@ -164,9 +164,10 @@ def _known(request: Request, row: Idempotency) -> Answer | Conflict | None:
 
 
 def _reused(request: Request) -> Conflict:
+    sent = request.key.removeprefix(OF_STRANGERS)
     return Conflict(
         "idempotency_key_reused",
-        f"the Idempotency-Key {request.key.removeprefix(OF_STRANGERS)!r} was used for another request; take a new key for a new request",
+        f"the Idempotency-Key {sent!r} was used for another request; take a new key for a new request",
     )
 
 

@@ -55,7 +55,8 @@ async def require_human(session: AsyncSession, workspace_id: str, name: str) -> 
     """Find a member by name; agents and services are none."""
     found = await session.get(PrincipalRow, (workspace_id, name))
     if found is None or found.kind != Kind.HUMAN:
-        raise NotFound("member_not_found", f"there is no member {name!r}; `GET /workspaces/{workspace_id}/members`")
+        place = f"/workspaces/{workspace_id}/members"
+        raise NotFound("member_not_found", f"there is no member {name!r}; `GET {place}` lists who is one")
 
 
 async def create(

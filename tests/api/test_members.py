@@ -106,7 +106,10 @@ class TestMembers:
 
     async def test_only_humans_are_members(self, api: httpx2.AsyncClient, members: str) -> None:
         assert refusal(await api.put(f"{members}/service", json={"role": "admin"})) == (409, "not_a_human")
-        assert refusal(await api.delete(f"{members}/service")) == (404, "member_not_found")
+        gone = await api.delete(f"{members}/service")
+        assert refusal(gone) == (404, "member_not_found")
+        listed = f"`GET {members.removeprefix('/api/v1')}` lists who is one"
+        assert gone.json()["error"]["message"] == f"there is no member 'service'; {listed}"
         names = [row["name"] for row in (await api.get(f"{members}?sort=created_at")).json()["data"]["items"]]
         assert sorted(names) == ["admin", "member", "observer", "operator"]
 

@@ -112,6 +112,29 @@ def test_what_is_refused_is_named_as_it_was_typed(words: tuple[str, ...], said: 
     assert (refused.exit_code, refused.stderr.splitlines()[0]) == (1, f"invalid_input: {shown}")
 
 
+@pytest.mark.parametrize(
+    ("route", "command"),
+    [
+        ("GET /decisions", "mission-control decision list"),
+        ("GET /decisions?status=pending", "mission-control decision list"),
+        ("GET /workspaces/shop/members", "mission-control member list"),
+        ("GET /memory", "mission-control memory list"),
+        ("POST /agents/probe/approve", "mission-control agent approve probe"),
+        ("GET /queue/next", "GET /queue/next"),
+        ("POST /runs", "POST /runs"),
+    ],
+)
+def test_what_helps_is_named_as_a_command_where_there_is_one(route: str, command: str) -> None:
+    refused = Api({"code": "no", "message": f"there is none; `{route}` helps", "requestId": "r"}).run("run", "list")
+    assert refused.stderr.splitlines()[0] == f"no: there is none; `{command}` helps"
+
+
+def test_acts_are_listed_of_a_time() -> None:
+    api = Api({"items": []})
+    assert api.run("audit", "list", "--from", "2026-01-10T00:00:00Z", "--to", "2026-01-11T00:00:00Z").exit_code == 0
+    assert api.asked[0][0].endswith("&from=2026-01-10T00%3A00%3A00Z&to=2026-01-11T00%3A00%3A00Z")
+
+
 class TestPolicy:
     """The text of the policy."""
 
@@ -191,4 +214,5 @@ def test_a_state_that_is_none_is_answered_with_all_words() -> None:
     refused = Api({}).run("decision", "list", "--status", "foo")
     assert refused.exit_code == 2
     told = " ".join(refused.stderr.replace("│", " ").split())
-    assert "'pending', 'approved', 'denied', 'expired', 'canceled', 'any'" in told
+    assert told.endswith("'foo' is not one of 'pending', 'approved', 'denied', 'expired', 'canceled', 'any'.")
+    assert "Value error" not in told
