@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0032"
-down_revision = "0029"
+down_revision = "0030"
 
 _UP = """
 ALTER TABLE decision ADD COLUMN answer_until timestamptz
