@@ -90,7 +90,7 @@ class Client:
     def tell_of_more(rows: Any) -> None:
         """Say that a list has more than it was asked for, apart from the answer, so that nobody takes it for all."""
         if getattr(rows, "has_more", False):
-            typer.echo(f"there are more than these {len(rows)}: --all shows all, --limit NUMBER so many", err=True)
+            typer.echo(f"there are more than the {len(rows)} shown: --all shows all, --limit NUMBER so many", err=True)
 
     def confirm(self, question: str, yes: bool) -> None:
         """End the command unless its user agrees; who says --yes or --json is not asked."""

@@ -175,7 +175,7 @@ class TestPolicy:
 class TestMoreThanIsShown:
     """A list that was cut is never taken for the whole."""
 
-    more = "there are more than these 2: --all shows all, --limit NUMBER so many"
+    more = "there are more than the 2 shown: --all shows all, --limit NUMBER so many"
 
     @pytest.mark.parametrize("form", [(), ("--json",)])
     def test_is_told_apart_from_the_answer(self, form: tuple[str, ...]) -> None:
