@@ -74,10 +74,19 @@ async def _ours(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     """Name the fields by path, and never echo what was sent: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is installed for
-    fields = [{"path": without_secrets(_path(item["loc"])), "message": plain(item["msg"])} for item in error.errors()]
+    all_ = error.errors()
+    found = [item for item in all_ if not _is_of_parts(item, all_)]
+    fields = [{"path": without_secrets(_path(item["loc"])), "message": plain(item["msg"])} for item in found]
     told = "; ".join(f"{field['path']}: {field['message']}" for field in fields[:3])
     more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
     return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields[:50]))
+
+
+def _is_of_parts(item: Any, others: Sequence[Any]) -> bool:
+    """Whether an array counts as too short only because its items are wrong, each of which is told by itself."""
+    place = item["loc"]
+    below = (other["loc"] for other in others if len(other["loc"]) > len(place))
+    return item["type"] == "too_short" and any(path[: len(place)] == place for path in below)
 
 
 def _path(location: Sequence[str | int]) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.command import All, Client, Limit, client_command
+from cli.command import All, Client, From, Limit, To, client_command
 
 app = typer.Typer(no_args_is_help=True, help="Show what agents did and decided.")
 
@@ -17,10 +17,8 @@ def list_activity(
     agent: Annotated[str | None, typer.Option(help="Only of this agent, by name or id.", show_default=False)] = None,
     status: Annotated[str | None, typer.Option(help="success, failed or blocked.", show_default=False)] = None,
     action: Annotated[str | None, typer.Option(help="As in agent.decided.", show_default=False)] = None,
-    since: Annotated[
-        str | None, typer.Option("--from", help="From this moment on, as in 2025-01-10T00:00:00Z.", show_default=False)
-    ] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Before this moment.", show_default=False)] = None,
+    since: From = None,
+    until: To = None,
 ) -> None:
     """List what agents did, the newest first; `--json` shows all that was said of it.
 
@@ -50,5 +48,7 @@ def list_activity(
 
 def _said(metadata: dict[str, Any] | None) -> str:
     """What matters most of an act: what was decided, why it was held, or which tool was called."""
+    from cli.text import plainly
+
     known = metadata or {}
-    return next((str(known[name]) for name in ("output", "reason", "tool") if known.get(name)), "")
+    return next((plainly(known[name]) for name in ("output", "reason", "tool") if known.get(name)), "")

@@ -167,6 +167,7 @@ def trust(client: Client, agent: AgentName, limit: Limit = 50, everything: All =
     head = Text(f"{line(score['name'])}: {score['score']:g}")
     rest = [table(("when", "mission", "outcome", "before", "after"), cells)] if cells else []
     client.answer(score | {"changes": changes}, lambda: Group(head, *rest))
+    client.tell_of_more(changes)
 
 
 @client_command(app, "rotate-key")

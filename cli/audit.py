@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from cli.command import All, Client, Limit, Yes, client_command
+from cli.command import All, Client, From, Limit, To, Yes, client_command
 from cli.errors import REFUSED, told
 from models.domain.errors import InvalidInput, Misconfigured
 
@@ -32,11 +32,18 @@ def list_audit(
     actor: Annotated[str | None, typer.Option(help="Only what this principal did.", show_default=False)] = None,
     action: Annotated[str | None, typer.Option(help="As in mission.created.", show_default=False)] = None,
     subject: Annotated[str | None, typer.Option(help="The id of what was acted upon.", show_default=False)] = None,
+    since: From = None,
+    until: To = None,
 ) -> None:
-    """List acts, the newest first."""
+    """List acts, the newest first.
+
+    \b
+    Example:
+      mission-control audit list --actor olga --from 2025-01-10T00:00:00Z
+    """
     from cli.text import moment, table
 
-    filters = {"actor": actor, "action": action, "subject": subject}
+    filters = {"actor": actor, "action": action, "subject": subject, "from": since, "to": until}
     rows = client.api.rows("/audit", None if everything else limit, **filters)
     columns = ("row", "when", "actor", "kind", "action", "subject", "request")
     cells = [

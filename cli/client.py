@@ -21,6 +21,12 @@ SILENCE_SECONDS = 45.0
 """A stream that does not even send a heartbeat for so long is dead: connect again."""
 
 
+class Rows(list[Json]):
+    """The rows of a list that were asked for, and whether it has more."""
+
+    has_more = False
+
+
 class Api:
     """One connection to version 1 of the API; paths are below that. Every call raises `Refused` or `Unreachable`."""
 
@@ -65,10 +71,9 @@ class Api:
         """Something that is no envelope, such as a diff or a stored report; `link` is one the API gave."""
         return self._send("GET", link).content
 
-    def rows(self, path: str, limit: int | None, **params: object) -> list[Json]:
+    def rows(self, path: str, limit: int | None, **params: object) -> "Rows":
         """A list's rows, page after page, until `limit` or, when None, the end."""
-        rows: list[Json] = []
-        cursor = None
+        rows, cursor = Rows(), None
         while limit is None or len(rows) < limit:
             size = PAGE if limit is None else min(PAGE, limit - len(rows))
             page = self.get(path, limit=size, cursor=cursor, **params)
@@ -76,6 +81,7 @@ class Api:
             cursor = page.get("next_cursor")
             if not cursor:
                 break
+        rows.has_more = bool(cursor)
         return rows
 
     @contextmanager

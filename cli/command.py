@@ -21,6 +21,11 @@ P = ParamSpec("P")
 Limit = Annotated[int, typer.Option(help="Show at most so many rows.", min=1, max=100_000)]
 All = Annotated[bool, typer.Option("--all", help="Show all rows, however many.")]
 
+From = Annotated[
+    str | None, typer.Option("--from", help="From this moment on, as in 2025-01-10T00:00:00Z.", show_default=False)
+]
+To = Annotated[str | None, typer.Option("--to", help="Before this moment.", show_default=False)]
+
 
 def in_path(metavar: str, text: str) -> Any:
     """An argument that names a thing in an address, of which it is one part, whatever it holds."""
@@ -72,13 +77,20 @@ class Client:
     as_json: bool
 
     def answer(self, data: Any, shown: "RenderableType | Callable[[], RenderableType]") -> None:
-        """Print the answer: the API's data for scripts, `shown` for people."""
+        """Print the answer: the API's data for scripts, `shown` for people; and say where it is not all there is."""
         from cli.text import console
 
         if self.as_json:
             typer.echo(json.dumps(data, indent=2))
         else:
             console().print(shown() if callable(shown) else shown)
+        self.tell_of_more(data)
+
+    @staticmethod
+    def tell_of_more(rows: Any) -> None:
+        """Say that a list has more than it was asked for, apart from the answer, so that nobody takes it for all."""
+        if getattr(rows, "has_more", False):
+            typer.echo(f"there are more than the {len(rows)} shown: --all shows all, --limit NUMBER so many", err=True)
 
     def confirm(self, question: str, yes: bool) -> None:
         """End the command unless its user agrees; who says --yes or --json is not asked."""

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.command import All, Client, Limit, client_command, in_path
+from cli.command import All, Client, Limit, client_command, in_path, option
+from models.domain.names import STRANGERS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,6 +21,11 @@ SHOWN_FINDINGS = 20
 
 app = typer.Typer(no_args_is_help=True, help="See and answer what waits for a human.")
 
+Status = Literal["pending", "approved", "denied", "expired", "canceled", "any"]
+_SORTS = (
+    "requested_at, risk or expires_at; with - before it, descending. "
+    "[default: expires_at of what is pending, else -requested_at]"
+)
 DecisionId = Annotated[str, in_path("DECISION", "As `decision list` shows it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the decision.", show_default=False)]
 
@@ -27,15 +33,15 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the 
 @client_command(app, "list")
 def list_decisions(
     client: Client,
-    status: Annotated[str, typer.Option(help="pending, approved, denied, expired, canceled, or any.")] = "pending",
+    status: Annotated[Status, typer.Option(help="What became of them.")] = "pending",
     mission: Annotated[str | None, typer.Option(help="Of this mission only.", show_default=False)] = None,
     kind: Annotated[str | None, typer.Option(help="As governance or rollback.", show_default=False)] = None,
     risk: Annotated[str | None, typer.Option(help="GREEN, YELLOW or RED.", show_default=False)] = None,
-    sort: Annotated[str, typer.Option(help="requested_at or risk; with - before it, descending.")] = "-requested_at",
+    sort: Annotated[str | None, option("FIELD", _SORTS)] = None,
     limit: Limit = 50,
     everything: All = False,
 ) -> None:
-    """List decisions; without options, those that wait.
+    """List decisions; without options, those that wait, and first of them what expires first.
 
     \b
     Example:
@@ -44,6 +50,7 @@ def list_decisions(
     from cli.text import moment, table, word
 
     filters = {"status": None if status == "any" else status, "mission_id": mission, "kind": kind, "risk": risk}
+    sort = sort or ("expires_at" if status == "pending" else "-requested_at")
     rows = client.api.rows("/decisions", None if everything else limit, sort=sort, **filters)
     columns = ("decision", "mission", "kind", "status", "risk", "by", "expires", "reasons")
     cells = [
@@ -53,7 +60,7 @@ def list_decisions(
             d["kind"],
             word(d["status"]),
             d["risk"],
-            ", ".join(d["terms"]["requesters"]),
+            _asking(d["terms"]),
             moment(d["expires_at"]) or "never",
             "; ".join(d["reasons"]),
         )
@@ -116,9 +123,9 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("mission", decision["mission_id"]),
             ("status", word(decision["status"])),
             ("risk", decision["risk"]),
-            ("because", "\n".join(decision["reasons"])),
+            ("because", decision["reasons"]),
             *_asked(decision["question"], decision["binding"]),
-            ("asked by", ", ".join(decision["terms"]["requesters"])),
+            ("asked by", _asking(decision["terms"])),
             ("takes", _takes(decision["terms"])),
             *(("approved by", _approval(answer)) for answer in _earlier(decision)),
             ("digest", decision["digest"]),
@@ -149,6 +156,11 @@ def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
 def _approval(answer: dict[str, Any]) -> str:
     left = "" if answer["counts"] else " (counts no more)"
     return f"{answer['principal']}{left}: {answer['explanation']}"
+
+
+def _asking(terms: dict[str, Any]) -> str:
+    """Say who asked: of those who have no key, nobody."""
+    return ", ".join(terms["requesters"]) or "nobody with a key"
 
 
 def _takes(terms: dict[str, Any]) -> str:
@@ -190,14 +202,12 @@ def _diff(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
 
 def _note(api: "Api", decision: dict[str, Any]) -> list["RenderableType"]:
     """The text of a note that is proposed, where whoever looks may read it."""
-    from rich.text import Text
-
     from cli.errors import Refused
-    from cli.text import safe
+    from cli.text import quoted
 
     if memory_id := decision["binding"].get("memory_id"):
         with suppress(Refused):
-            return [Text(safe(api.get(f"/memory/{memory_id}")["body"]))]
+            return [quoted(api.get(f"/memory/{memory_id}")["body"])]
     return []
 
 
@@ -206,16 +216,21 @@ def _asked(question: dict[str, Any], binding: dict[str, Any]) -> Iterator[tuple[
 
     Those that the reasons, the cost so far and the diff tell are left out.
     """
+    from cli.text import plainly
+
     for name, value in question.items():
         if name == "files":
-            yield "files", "\n".join(f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value)
+            yield "files", [f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value]
+        elif name == "filed_by" and value.startswith(STRANGERS):
+            yield "filed by", "somebody without a key"
         elif name not in ("diff", "facts", "proposed", "settled_usd", "settled_tokens"):
-            shown = ", ".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else value
             bound = binding.get(name, value)
-            now = "none" if value is None else shown
-            yield name.replace("_", " "), shown if bound == value else f"{now}; proposed: {bound}"
+            now = "none" if value is None else plainly(value)
+            yield name.replace("_", " "), value if bound == value else f"{now}; proposed: {plainly(bound)}"
     for name, value in binding.items():
-        if name not in (*question, "reasons"):
+        if name == "digest":
+            yield f"{'note' if 'memory_id' in binding else 'call'} digest", value
+        elif name not in (*question, "reasons"):
             yield name.replace("_", " "), value
 
 
@@ -223,11 +238,11 @@ def diff(patch: str) -> "RenderableType":
     """A unified diff in its usual colours."""
     from rich.text import Text
 
-    from cli.text import safe
+    from cli.text import quoted, safe
 
     colours = {"+": "green", "-": "red", "@": "cyan"}
     shown = Text()
-    for row in patch.splitlines():
+    for row in patch.removesuffix("\n").split("\n"):  # of other line ends, each is a part of its line
         header = row.startswith(("+++", "---"))
         shown.append(safe(row) + "\n", style="bold" if header else colours.get(row[:1], ""))
-    return shown
+    return quoted(shown)

@@ -25,6 +25,11 @@ OPTIONS = {
     "source": "FILE",
 }
 """What a command calls otherwise than the API does; a mission's file speaks as the API."""
+_LISTS = re.compile(
+    r"`GET /(?:workspaces/[^/`]+/)?(agent|alert|audit|decision|key|member|memory|mission|principal|run|workspace)s?"
+    r"(?:\?status=pending)?`"
+)
+_LET_IN = re.compile(r"`POST /agents/([^/`]+)/approve`")
 _PLACE = re.compile(r"(^|; )(?:body|query)(?:: |\.(\w+))")
 
 
@@ -47,7 +52,7 @@ def told(*, as_json: bool = False) -> Iterator[None]:
         yield
     except Refused as refusal:
         message = _as_typed(refusal.message) if refusal.code == "invalid_input" else refusal.message
-        _tell(refusal.code, message, refusal.request_id, as_json)
+        _tell(refusal.code, _as_commands(message), refusal.request_id, as_json)
         raise typer.Exit(REFUSED) from None
     except MissionControlError as error:
         _tell(error.code, error.message, "", as_json)
@@ -60,6 +65,12 @@ def told(*, as_json: bool = False) -> Iterator[None]:
 def _as_typed(message: str) -> str:
     """Name options as they are typed, where the API names the fields of its request."""
     return _PLACE.sub(lambda found: found[1] + OPTIONS.get(found[2], found[2] or ""), message)
+
+
+def _as_commands(message: str) -> str:
+    """Name the command, where the API names its route to what helps."""
+    listed = _LISTS.sub(r"`mission-control \1 list`", message)
+    return _LET_IN.sub(r"`mission-control agent approve \1`", listed)
 
 
 def _tell(code: str, message: str, request_id: str, as_json: bool) -> None:

@@ -96,7 +96,7 @@ def described(note: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    from cli.text import facts, moment, safe, word
+    from cli.text import facts, moment, quoted, word
 
     head = facts(
         [
@@ -111,7 +111,7 @@ def described(note: dict[str, Any]) -> "RenderableType":
             ("changed", note["changed_at"] and f"{moment(note['changed_at'])}, by {note['changed_by']}"),
         ]
     )
-    return Group(head, Text(), Text(safe(note["body"])))
+    return Group(head, Text(), quoted(note["body"]))
 
 
 def _place(memory_id: str) -> str:

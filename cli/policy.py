@@ -214,7 +214,7 @@ def explained(verdict: dict[str, Any]) -> "RenderableType":
         [
             ("outcome", word(verdict["outcome"])),
             ("risk", verdict["risk"]),
-            ("because", "\n".join(verdict["reasons"])),
+            ("because", verdict["reasons"]),
             ("rules", ", ".join(verdict["rules"])),
             ("who approves", people + eyes[ask["four_eyes"]] if ask and people else None),
             ("policy version", verdict["policy_version"]),

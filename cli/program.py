@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from cli.errors import Refused, told
 from models.domain.errors import Misconfigured
+from models.domain.wording import plain
 
 
 class Program(TyperGroup):
@@ -25,6 +26,14 @@ class Program(TyperGroup):
                 return super().main(words, *more, **extra)
         except typer.Exit as end:
             sys.exit(end.exit_code)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named; what is wrong with its words is said without the names of Python's types."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = plain(error.message)
+            raise
 
 
 def _require_text(words: Sequence[str]) -> None:

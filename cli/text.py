@@ -1,5 +1,7 @@
 """What the terminal shows: text from a server is shown, never obeyed."""
 
+import json
+import re
 import sys
 import termios
 import unicodedata
@@ -7,12 +9,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
 # Cc and Cf hold escapes, carriage returns and bidirectional overrides; Zl and Zp break lines; Cs cannot be written.
 _UNSAFE = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PIPE_WIDTH = 200
 """Columns where nobody's window says how wide: narrow tables would cut what a pipe's reader looks for."""
 
@@ -78,14 +82,49 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> Table:
-    """Names and values, one pair a line; pairs without a value are left out."""
+    """Names and values, one pair a line; pairs without a value are left out. A list's items have a line each.
+
+    No value begins a line of its own, so that what somebody wrote never reads as a fact.
+    """
     made = Table.grid(padding=(0, 2))
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in pairs:
-        if value not in (None, "", [], {}):
-            made.add_row(name, value if isinstance(value, Text) else Text(safe(value)))
+        if value not in (None, "", [], {}, ()):
+            made.add_row(name, _fact(value))
     return made
+
+
+def plainly(value: object) -> str:
+    """Text as it is, anything else as JSON; on one line."""
+    return line(value) if isinstance(value, str) else _as_json(value)
+
+
+def quoted(text: str | Text) -> Padding:
+    """Text of several lines, set in on the left: no line of it, nor the rest of a long one, reads as a fact of ours."""
+    return Padding(text if isinstance(text, Text) else Text(safe(text)), (0, 0, 0, 4), expand=False)
+
+
+def _fact(value: object) -> RenderableType:
+    if isinstance(value, Text):
+        return value
+    if isinstance(value, dict):
+        return _parts(value)
+    return Text("\n".join(map(plainly, value)) if isinstance(value, list | tuple) else plainly(value))
+
+
+def _parts(value: dict[str, object]) -> Table:
+    """An object's keys and values as JSON, one pair a line, each in a column of its own however long the others are."""
+    made = Table.grid(padding=(0, 1))
+    for _ in ("key", "value"):
+        made.add_column(overflow="fold")
+    for key, item in value.items():
+        made.add_row(Text(f"{key if _PLAIN_KEY.fullmatch(key) else _as_json(key)}:"), Text(_as_json(item)))
+    return made
+
+
+def _as_json(value: object) -> str:
+    return line(json.dumps(value, ensure_ascii=False))
 
 
 def forget_typed() -> None:

@@ -11,6 +11,7 @@ from api.deps import AgentOrService, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from models.contracts.missions import Named
 from models.domain.events import Subject
+from models.domain.refusals import require_order
 from models.schemas.activity import ActivityStatus, ActivityView, AgentDecision
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
@@ -34,6 +35,7 @@ async def list_activity(
     until: Annotated[AwareDatetime | None, Query(alias="to", description="Before this moment.")] = None,
 ) -> Success[Page[ActivityView]]:
     """List what agents did, the newest first."""
+    require_order(since, until, ("from", "to"))
     filters = {"agent_id": agent_id, "status": status, "action": action}
     if workspace_id not in (None, call.workspace_id):  # what a key does not open is empty for it
         return Success(data=Page(items=[]))

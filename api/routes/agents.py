@@ -44,6 +44,7 @@ from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyRotate
 from models.store import agents, answers, caps, registrations, workspaces
 from models.store.events import Actor
+from models.store.idempotency import OF_STRANGERS
 from models.tables.agents import AgentRow
 
 routes = router("agents")
@@ -62,7 +63,7 @@ async def register_agent(
     workspace_id = call.workspace_id if call else await _meant(request, new.workspace)
     actor = call.actor if call else Actor(f"{STRANGERS}{new.name}", request.state.request_id)
     if key and not call:
-        key = f"stranger {key}"  # with a space, which no key has: strangers cannot use up a member's
+        key = f"{OF_STRANGERS}{key}"
 
     async def register(session: AsyncSession) -> AgentRegistered:
         resolvers = (await book.in_force(session, workspace_id)).policy.resolvers(registrations.KIND)

@@ -16,6 +16,7 @@ from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
 from models.domain.errors import Conflict
 from models.domain.events import Subject
+from models.domain.refusals import require_order
 from models.domain.stages import StageName
 from models.schemas import links
 from models.schemas.audit import (
@@ -49,6 +50,7 @@ async def list_audit(
     until: Annotated[AwareDatetime | None, Query(alias="to", description="Before this moment.")] = None,
 ) -> Success[Page[AuditView]]:
     """List acts, the newest first."""
+    require_order(since, until, ("from", "to"))
     filters = {"actor": actor, "action": action, "subject_id": subject, "subject_kind": subject_kind}
     async with db.workspace(call.workspace_id) as session:
         found = await audit.list_page(session, call.workspace_id, filters, page, since, until)

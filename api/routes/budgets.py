@@ -14,7 +14,7 @@ from api.views import page_of
 from models.contracts.missions import Named
 from models.domain.agents import require_not_rejected
 from models.domain.budgets import Key, Owner, Scope
-from models.domain.refusals import missing
+from models.domain.refusals import missing, require_order
 from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitChange, LimitSet, LimitView, Sum
 from models.schemas.envelope import Page, Success
 from models.schemas.names import TicketName
@@ -101,6 +101,7 @@ async def sum_costs(
     """Sum up what was paid; every grouping comes to the same total."""
     if workspace_id not in (None, call.workspace_id):
         raise missing("workspace", workspace_id)
+    require_order(since, until)
     filters = {
         "agent_id": agent_id,
         "ticket_id": ticket_id,

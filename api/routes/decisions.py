@@ -40,7 +40,7 @@ async def list_decisions(
     risk: Risk | None = None,
     mission_id: str | None = None,
 ) -> Success[Page[DecisionView]]:
-    """List questions, the newest first, or by risk; `status=pending` is the inbox.
+    """List questions, the newest first, or by risk or expiry, what never expires last; `status=pending` is the inbox.
 
     An agent sees those about its missions, and those that it may answer.
     """

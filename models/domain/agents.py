@@ -1,6 +1,7 @@
 """How an agent comes to be one, what holds it, and when its silence is told (requirements 4.5, 4.6, 5.2)."""
 
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 
 from models.domain.errors import Conflict, IllegalTransition, NotPermitted, nothing_to_change
@@ -129,6 +130,32 @@ def require_not_rejected(name: str, registration: str) -> None:
     """
     if registration == Registration.REJECTED:
         raise _not_approved(name, registration)
+
+
+def require_undecided(name: str, registration: str, by: str | None, at: datetime | None) -> None:
+    """Refuse to answer a registration twice.
+
+    Raises:
+        IllegalTransition: who answered first, what and when.
+    """
+    if registration in (Registration.APPROVED, Registration.REJECTED):
+        when = at.astimezone(UTC).isoformat(timespec="seconds") if at else None
+        raise IllegalTransition(
+            "illegal_transition",
+            f"the registration of {name!r} was {registration} by {by} already, at {when}; "
+            "`GET /decisions?status=pending` lists what waits",
+            current=registration,
+            resolved_by=by,
+            resolved_at=when,
+        )
+
+
+def name_taken(name: str, registration: str | None) -> Conflict:
+    """Refuse the name of an agent that is registered here, or asks to be."""
+    if registration == Registration.PENDING:
+        waits = f"waits to be let in: `mission-control agent approve {name}` does that, or take another name"
+        return Conflict("agent_exists", f"an agent {name!r} {waits}")
+    return Conflict("agent_exists", f"an agent {name!r} is registered here already; take another name")
 
 
 def _not_approved(name: str, registration: str) -> Conflict:

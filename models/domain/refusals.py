@@ -1,7 +1,9 @@
 """Refusals that come from several places, each in one wording: what is wrong, and what to do next."""
 
+from datetime import date
+
 from models.domain.budgets import LOOP
-from models.domain.errors import Conflict, NotFound
+from models.domain.errors import Conflict, InvalidInput, NotFound
 
 _LISTED = {
     "audit row": ("audit_not_found", "/audit"),
@@ -16,6 +18,18 @@ def missing(noun: str, name: str | int) -> NotFound:
     """Say that the caller's workspace has no such thing, and where what it has is listed."""
     code, place = _LISTED.get(noun, (f"{noun}_not_found", f"/{noun}s"))
     return NotFound(code, f"there is no {noun} {name!r}; `GET {place}` lists what there is")
+
+
+def require_order(since: date | None, until: date | None, names: tuple[str, str] = ("since", "until")) -> None:
+    """Refuse a time that ends before it begins: that nothing was in it would say nothing.
+
+    Raises:
+        InvalidInput: `invalid_input`.
+    """
+    if since and until and since > until:
+        first, last = names
+        told = f"{since.isoformat()} is after `{last}`, {until.isoformat()}: give the earlier one as `{first}`"
+        raise InvalidInput("invalid_input", f"query.{first}: {told}")
 
 
 def run_ended() -> Conflict:

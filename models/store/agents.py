@@ -19,12 +19,12 @@ from models.domain.agents import (
     Registration,
     Silence,
     Verb,
+    name_taken,
     obey,
     require_approved,
     require_latitude,
 )
 from models.domain.alerts import AlertKind
-from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.names import is_agent_id
 from models.domain.policy import Level, Who
@@ -119,7 +119,9 @@ async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping
     made = insert(AgentRow).values(**row).on_conflict_do_nothing().returning(AgentRow)
     agent = (await session.scalars(made)).one_or_none()
     if agent is None:
-        raise Conflict("agent_exists", f"an agent {values['name']!r} is registered here already; take another name")
+        named = lists.matching(AgentRow, workspace_id, {"name": values["name"]})
+        known = (await session.scalars(named.where(col(AgentRow.registration) != Registration.REJECTED))).first()
+        raise name_taken(values["name"], known.registration if known else None)
     return agent
 
 

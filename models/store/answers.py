@@ -13,6 +13,7 @@ from models.domain.events import EventType
 from models.domain.principals import Principal, Role
 from models.domain.refusals import missing
 from models.domain.states import DecisionStatus
+from models.domain.tool_calls import TOOL_ACTION
 from models.store import budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
 from models.tables.missions import Decision
@@ -114,7 +115,7 @@ async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> D
         raise missing("decision", decision_id)
     decision: Decision = found[0]
     if decision.status != DecisionStatus.PENDING.value or found[1]:
-        raise _refusal(decision)
+        raise await _refusal(session, decision)
     return decision
 
 
@@ -127,17 +128,36 @@ async def _keep_answer(
     await session.execute(insert(DecisionAnswer).values(**row, answer=answer.value, explanation=explanation, at=at))
 
 
-def _refusal(decision: Decision) -> MissionControlError:
+async def _refusal(session: AsyncSession, decision: Decision) -> MissionControlError:
     """Say why there is nothing to answer."""
     status = DecisionStatus(decision.status)
     if status in (DecisionStatus.APPROVED, DecisionStatus.DENIED):
         return Conflict(
             "already_resolved",
-            f"{decision.resolved_by} answered first: {status.value}; `GET /decisions?status=pending` lists the others",
+            f"{await _answered_by(session, decision)} answered first: {status.value}; "
+            "`GET /decisions?status=pending` lists the others",
             resolved_by=decision.resolved_by,
             resolved_at=decision.resolved_at and decision.resolved_at.isoformat(),
             status=status.value,
         )
     if status is DecisionStatus.CANCELED:
         return Conflict("decision_canceled", "what it was about is gone; there is nothing left to decide")
-    return Conflict("decision_expired", "its time is over; retry the mission to be asked again")
+    return Conflict("decision_expired", f"its time is over; {_asked_again(decision)}")
+
+
+async def _answered_by(session: AsyncSession, decision: Decision) -> str:
+    """Name all whose answers decided, the first first; the policy's, and one that rests on earlier ones, has none."""
+    counted = [each for each in await decisions.answers(session, decision) if each.counts]
+    names = [each.principal for each in counted if each.answer == decision.status]
+    return " and ".join(names or [decision.resolved_by or ""])
+
+
+def _asked_again(decision: Decision) -> str:
+    """Say how the question comes again, which is another way for each kind."""
+    if decision.mission_id:
+        return "retry the mission to be asked again"
+    if decision.kind == TOOL_ACTION:
+        return "the agent asks again when it wants to call the tool once more"
+    if memory.is_about(decision):
+        return "who proposed the note asks again by writing it once more"
+    return "whoever asked has to ask again"

@@ -24,6 +24,7 @@ Given = Sequence[dict[str, Any]]
 
 SORTS: Mapping[str, tuple[Any, ...]] = {
     "requested_at": (col(Decision.requested_at), col(Decision.decision_id)),
+    "expires_at": (col(Decision.answer_until), col(Decision.decision_id)),
     "risk": (col(Decision.risk_rank), col(Decision.requested_at), col(Decision.decision_id)),
 }
 """Orders of the list, each served by an index."""

@@ -14,6 +14,8 @@ from models.tables.events import Idempotency
 
 KEPT = timedelta(hours=48)
 """Twice the least time a client may rely on (requirements 5.2)."""
+OF_STRANGERS = "stranger "
+"""Before the keys of those who have none of ours, with a space, which no key has: they cannot use up a member's."""
 FORGOTTEN_AT_ONCE = 50_000
 """A pass of the reconciler removes as many: in its ten seconds more than come in them."""
 
@@ -162,9 +164,10 @@ def _known(request: Request, row: Idempotency) -> Answer | Conflict | None:
 
 
 def _reused(request: Request) -> Conflict:
+    sent = request.key.removeprefix(OF_STRANGERS)
     return Conflict(
         "idempotency_key_reused",
-        f"the Idempotency-Key {request.key!r} was used for another request; take a new key for a new request",
+        f"the Idempotency-Key {sent!r} was used for another request; take a new key for a new request",
     )
 
 

@@ -55,7 +55,8 @@ async def require_human(session: AsyncSession, workspace_id: str, name: str) -> 
     """Find a member by name; agents and services are none."""
     found = await session.get(PrincipalRow, (workspace_id, name))
     if found is None or found.kind != Kind.HUMAN:
-        raise NotFound("member_not_found", f"there is no member {name!r}; `GET /workspaces/{workspace_id}/members`")
+        place = f"/workspaces/{workspace_id}/members"
+        raise NotFound("member_not_found", f"there is no member {name!r}; `GET {place}` lists who is one")
 
 
 async def create(
@@ -79,13 +80,25 @@ async def create(
 async def insert_principal(
     session: AsyncSession, workspace_id: str, name: str, kind: Kind, role: Role | None, actor: Actor
 ) -> PrincipalRow:
-    """Add the row of a principal."""
+    """Add the row of a principal.
+
+    Raises:
+        Conflict: `principal_exists`.
+    """
+    if (added := await _insert(session, workspace_id, name, kind, role, actor)) is None:
+        raise Conflict("principal_exists", f"there is a principal {name!r} already; take another name")
+    return added
+
+
+async def _insert(
+    session: AsyncSession, workspace_id: str, name: str, kind: Kind, role: Role | None, actor: Actor
+) -> PrincipalRow | None:
+    """Add the row of a principal, unless it is there, also by somebody who adds it in this moment."""
     row = {"kind": kind.value, "role": role.value if role else kind.value, "created_by": actor.name}
     made = insert(PrincipalRow).values(workspace_id=workspace_id, name=name, **row)
     added = (await session.scalars(made.on_conflict_do_nothing().returning(PrincipalRow))).one_or_none()
-    if added is None:
-        raise Conflict("principal_exists", f"there is a principal {name!r} already; take another name")
-    await _tell(session, added, EventType.PRINCIPAL_CREATED, actor)
+    if added is not None:
+        await _tell(session, added, EventType.PRINCIPAL_CREATED, actor)
     return added
 
 
@@ -120,6 +133,8 @@ async def set_role(
 ) -> PrincipalRow:
     """Give a human a role: a new member, a member of another role, or one who comes back and needs new keys.
 
+    Who has it already keeps it, and nothing is told.
+
     Raises:
         Conflict: `not_a_human`, or `last_admin`, who must stay one.
         NotPermitted: only a platform admin has power over platform admins, and a role is more than a narrowed key has.
@@ -127,13 +142,16 @@ async def set_role(
     caller.require_power_over(role)
     caller.require_scopes_over(())
     known = await session.get(PrincipalRow, (workspace_id, name), with_for_update=True)
+    if known is None and (added := await _insert(session, workspace_id, name, Kind.HUMAN, role, actor)):
+        return added
+    known = known or await require(session, workspace_id, name, for_update=True)
     admins = await api_keys.lock_admins(session, workspace_id)
-    if known is None:
-        return await insert_principal(session, workspace_id, name, Kind.HUMAN, role, actor)
     if known.kind != Kind.HUMAN:
         raise Conflict("not_a_human", f"{name!r} is of kind {known.kind}; only humans have roles")
     caller.require_power_over(known.role)
     require_admins_left([(key.principal, key.role) for key in admins], name, role)
+    if (known.role, known.deactivated_at) == (role.value, None):
+        return known
     changed = await rows.set_columns(session, known, role=role.value, deactivated_at=None)
     data = {"before": None if known.deactivated_at else known.role, "after": role.value}
     await _tell(session, changed, EventType.PRINCIPAL_ROLE_CHANGED, actor, data)

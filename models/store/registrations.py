@@ -7,7 +7,13 @@ from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.agents import REGISTRATION_TRANSITIONS, AgentStatus, Registration, require_approved
+from models.domain.agents import (
+    REGISTRATION_TRANSITIONS,
+    AgentStatus,
+    Registration,
+    require_approved,
+    require_undecided,
+)
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict
 from models.domain.events import EventType
@@ -70,18 +76,19 @@ async def _require_room(session: AsyncSession, workspace_id: str, actor: Actor) 
 
 
 async def _ask(session: AsyncSession, agent: AgentRow, resolvers: Resolvers, actor: Actor) -> None:
-    """Put the question into the inbox. The agent asks, and whoever sent the request."""
+    """Put the question into the inbox. Whoever sent the request with a key asks; what a stranger says is nobody's."""
+    requester = "" if actor.name.startswith(STRANGERS) else actor.name
     asked = Question(
         agent.workspace_id,
         decision_id(agent),
         KIND,
         Risk.YELLOW,
-        ["new_agent"],
+        ["an agent asks to be let in"],
         shown={name: getattr(agent, name) for name in ("agent_id", "name", "endpoint", "capabilities")}
         | {"filed_by": agent.requested_by},
         binding={"agent_id": agent.agent_id},
         requested_by=agent.agent_id,
-        terms=Terms.of(None, resolvers, Risk.YELLOW, (agent.agent_id, agent.requested_by)),
+        terms=Terms.of(None, resolvers, Risk.YELLOW, (requester,)),
     )
     await questions.put(session, asked, actor)
 
@@ -98,6 +105,7 @@ async def question(session: AsyncSession, workspace_id: str, name: str, answer: 
         IllegalTransition: it is none that waits.
     """
     agent = await agents.require(session, workspace_id, name)
+    require_undecided(agent.name, agent.registration, agent.decided_by, agent.decided_at)
     to = Registration.APPROVED if answer is DecisionStatus.APPROVED else Registration.REJECTED
     require_transition(REGISTRATION_TRANSITIONS, Registration(agent.registration), to)
     return decision_id(agent)

@@ -69,9 +69,9 @@ def score(default: str | None = None) -> Any:
     return Field(default=default and Decimal(default), sa_type=Numeric(3, 2), nullable=False, sa_column_kwargs=server)
 
 
-def time(*, nullable: bool = True) -> Any:
+def time(*, nullable: bool = True, **options: Any) -> Any:
     """Declare a `timestamptz`."""
-    return Field(default=None, sa_type=DateTime(timezone=True), nullable=nullable)
+    return Field(default=None, sa_type=DateTime(timezone=True), nullable=nullable, sa_column_kwargs=options)
 
 
 def now() -> Any:

@@ -253,6 +253,8 @@ class Decision(SQLModel, table=True):
     single_operator: bool = no()
     half_time_told_at: Time | None = time()
     risk_rank: int | None = Field(default=None, sa_column_kwargs={"server_default": FetchedValue()})
+    answer_until: Time | None = time(server_default=FetchedValue())
+    """When it expires, as the list is sorted by it: what never does comes after all that do."""
     about: str | None = Field(default=None, sa_column_kwargs={"server_default": FetchedValue()})
     """What is looked for by its questions: the run of a tool call, or the limit, as events name it."""
 

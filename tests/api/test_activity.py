@@ -231,7 +231,11 @@ class TestSearch:
         assert {row["workspace_id"] for row in there.json()["data"]["items"]} == {team.workspace_id}
 
     @pytest.mark.parametrize(
-        "query", ["status=done", "from=yesterday", "to=2025-01-01T00:00:00", "sort=metadata", "agnet_id=x"]
+        "query",
+        [
+            *("status=done", "from=yesterday", "to=2025-01-01T00:00:00", "sort=metadata", "agnet_id=x"),
+            "from=2025-01-02T00:00:00Z&to=2025-01-01T00:00:00Z",
+        ],
     )
     async def test_bad_questions_are_told(self, api: httpx2.AsyncClient, query: str) -> None:
         assert refusal(await api.get(f"{ACTIVITY}?{query}"))[0] == 422

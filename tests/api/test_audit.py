@@ -167,6 +167,8 @@ class TestList:
         assert await listed(api, actor="peter") == []
         assert (len(await listed(api, **{"from": first})), await listed(api, to=first)) == (3, [])
         assert refusal(await api.get(f"{API}/audit", params={"from": "yesterday"}))[0] == 422
+        turned = {"from": "2025-01-02T00:00:00Z", "to": "2025-01-01T00:00:00Z"}
+        assert refusal(await api.get(f"{API}/audit", params=turned)) == (422, "invalid_input")
         assert refusal(await api.get(f"{API}/audit", params={"form": first})) == (422, "unknown_parameter")
 
     async def test_one_row(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:

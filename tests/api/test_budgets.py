@@ -166,6 +166,12 @@ class TestCosts:
         each = Decimal("0.0000001") + (7 * Decimal("1.25") + 3 * 10) / 10**6 + Decimal("0.033")
         assert Decimal(found["total"]["usd"]) == 6 * each - Decimal("0.01")
 
+    async def test_no_time_ends_before_it_begins(self, api: httpx2.AsyncClient) -> None:
+        turned = await api.get(f"{COSTS}?since=2026-12-01&until=2026-11-01")
+        assert refusal(turned) == (422, "invalid_input")
+        assert "2026-12-01 is after `until`, 2026-11-01" in turned.json()["error"]["message"]
+        assert (await api.get(f"{COSTS}?since=2026-11-01&until=2026-11-01")).status_code == 200
+
     async def test_a_workspaces_tokens_by_day(
         self, client: Caller, team: Team, other_team: Team, api: httpx2.AsyncClient, db: Database, database_url: str
     ) -> None:

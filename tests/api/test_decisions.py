@@ -111,6 +111,16 @@ class TestShow:
         narrowed = (await api.get("/api/v1/decisions?risk=YELLOW")).json()["data"]["items"]
         assert [decision["decision_id"] for decision in narrowed] == [yellow]
 
+    async def test_sorted_by_when_they_expire(self, api: httpx2.AsyncClient, ask: Ask) -> None:
+        ever, late, soon = [await ask(expires_in=hours and timedelta(hours=hours)) for hours in (None, 5, 1)]
+        for sort, order in (("expires_at", [soon, late, ever]), ("-expires_at", [ever, late, soon])):
+            found, cursor = [], ""
+            for _ in order:
+                page = (await api.get(f"/api/v1/decisions?status=pending&sort={sort}&limit=1{cursor}")).json()["data"]
+                found += [decision["decision_id"] for decision in page["items"]]
+                cursor = f"&cursor={page['next_cursor']}"
+            assert (found, page["next_cursor"]) == (order, None)
+
     async def test_an_agent_sees_what_concerns_it(self, client: Caller, team: Team, ask: Ask) -> None:
         mine, assigned, others = await ask(requested_by="agent"), await ask(assigned_to="agent"), await ask()
         agent = client(team.agent)

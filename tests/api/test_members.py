@@ -92,9 +92,24 @@ class TestMembers:
         types = ["principal.created", "principal.role_changed", "principal.deactivated"]
         assert [tuple(row) for row in told] == [(kind, "admin", "olga") for kind in types]
 
+    async def test_of_several_at_once_one_makes_it(
+        self, client: Caller, members: str, db: Database, team: Team
+    ) -> None:
+        for name in ("olga", "peter", "maria"):
+            callers = [client(team.admin) for _ in range(6)]
+            puts = [caller.put(f"{members}/{name}", json={"role": "member"}) for caller in callers]
+            answers = await asyncio.gather(*puts)
+            assert [(answer.status_code, answer.json()["data"]["role"]) for answer in answers] == [(200, "member")] * 6
+        async with db.workspace(team.workspace_id) as session:
+            told = (await session.execute(text("SELECT type, subject_id FROM event ORDER BY id"))).all()
+        assert [tuple(row) for row in told] == [("principal.created", name) for name in ("olga", "peter", "maria")]
+
     async def test_only_humans_are_members(self, api: httpx2.AsyncClient, members: str) -> None:
         assert refusal(await api.put(f"{members}/service", json={"role": "admin"})) == (409, "not_a_human")
-        assert refusal(await api.delete(f"{members}/service")) == (404, "member_not_found")
+        gone = await api.delete(f"{members}/service")
+        assert refusal(gone) == (404, "member_not_found")
+        listed = f"`GET {members.removeprefix('/api/v1')}` lists who is one"
+        assert gone.json()["error"]["message"] == f"there is no member 'service'; {listed}"
         names = [row["name"] for row in (await api.get(f"{members}?sort=created_at")).json()["data"]["items"]]
         assert sorted(names) == ["admin", "member", "observer", "operator"]
 

@@ -86,6 +86,7 @@ class TestObserve:
             ([], "body"),
             ({"observations": []}, "body.observations"),
             ({"observations": None}, "body.observations"),
+            ({"observations": [{"value": 1}]}, "body.observations[0].metric_id"),
             ({"observations": [{"metric_id": "p95", "value": 1}, {"metric_id": "p95"}]}, "body.observations[1].value"),
             ({"observations": [{"metric_id": "p95", "value": 1}], "value": 1}, "body.value"),
         ],

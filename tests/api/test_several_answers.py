@@ -68,6 +68,18 @@ class TestWhoApprovedMayDeny:
         assert refusal(await answered(client, team.operator, name, YES)) == (409, "already_resolved")
 
 
+async def test_all_who_approved_are_told_to_who_comes_late(
+    client: Caller, team: Team, db: Database, repo: Repo
+) -> None:
+    mission = await filed(client(team.admin), repo)
+    name = await put_to_several(db, team.workspace_id, mission["mission_id"], 2)
+    for key in (team.operator, team.admin):
+        await answered(client, key, name, YES)
+    late = await answered(client, team.operator, name, NO)
+    assert late.json()["error"]["details"]["resolved_by"] == "admin"
+    assert late.json()["error"]["message"].startswith("operator and admin answered first: approved; ")
+
+
 class TestWhoCounted:
     @pytest.mark.parametrize("close", [withdrawn, withdrawn_in_bulk])
     @pytest.mark.parametrize("change", ["deactivated_at = now()", "role = 'observer'"])

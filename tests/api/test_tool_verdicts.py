@@ -209,7 +209,9 @@ class TestAsking:
         async with clock_moved(database_url, "24 hours 1 minute"):
             late = await now(agent, run, asked)
             assert (late["status"], late["reason"]) == ("denied", "denied: nobody answered in time")
-            assert refusal(await answer(api, asked, YES)) == (409, "decision_expired")
+            refused = await answer(api, asked, YES)
+            assert refusal(refused) == (409, "decision_expired")
+            assert "the agent asks again" in refused.json()["error"]["message"]
             async with db.system() as session:
                 await governance.expire_overdue(session, Actor("reconciler", "pass"), 100)
         assert (await now(agent, run, asked))["reason"] == "denied: nobody answered in time"

@@ -46,6 +46,18 @@ def test_a_list_of_questions_says_what_is_asked_by_whom_and_until_when() -> None
     assert "2026-01-1" in second
 
 
+def test_what_a_mission_was_filed_with_has_a_row_each() -> None:
+    filed = MISSION | {
+        "symptoms": [{"description": "VAT\nstatus  resolved"}, {"description": "slow"}],
+        "acceptance_criteria": {"must_pass_tests": ["a.py::t\noutcome  merged"]},
+        "remediation_history": [{"action": "note", "actor": "bot", "result": "seen\nreason  none", "at": "2026-01-10"}],
+    }
+    printed = Api(filed, {"items": []}).run("mission", "show", "m1").stdout
+    rows = [" ".join(row.split()) for row in printed.splitlines()]
+    assert {"symptoms VAT\\nstatus resolved", "slow", "must pass a.py::t\\noutcome merged"} <= set(rows)
+    assert "notes bot: seen\\nreason none" in rows
+
+
 class TestStarting:
     """A mission that was started is shown as it is then."""
 
@@ -100,6 +112,29 @@ def test_what_is_refused_is_named_as_it_was_typed(words: tuple[str, ...], said: 
     assert (refused.exit_code, refused.stderr.splitlines()[0]) == (1, f"invalid_input: {shown}")
 
 
+@pytest.mark.parametrize(
+    ("route", "command"),
+    [
+        ("GET /decisions", "mission-control decision list"),
+        ("GET /decisions?status=pending", "mission-control decision list"),
+        ("GET /workspaces/shop/members", "mission-control member list"),
+        ("GET /memory", "mission-control memory list"),
+        ("POST /agents/probe/approve", "mission-control agent approve probe"),
+        ("GET /queue/next", "GET /queue/next"),
+        ("POST /runs", "POST /runs"),
+    ],
+)
+def test_what_helps_is_named_as_a_command_where_there_is_one(route: str, command: str) -> None:
+    refused = Api({"code": "no", "message": f"there is none; `{route}` helps", "requestId": "r"}).run("run", "list")
+    assert refused.stderr.splitlines()[0] == f"no: there is none; `{command}` helps"
+
+
+def test_acts_are_listed_of_a_time() -> None:
+    api = Api({"items": []})
+    assert api.run("audit", "list", "--from", "2026-01-10T00:00:00Z", "--to", "2026-01-11T00:00:00Z").exit_code == 0
+    assert api.asked[0][0].endswith("&from=2026-01-10T00%3A00%3A00Z&to=2026-01-11T00%3A00%3A00Z")
+
+
 class TestPolicy:
     """The text of the policy."""
 
@@ -135,3 +170,49 @@ class TestPolicy:
         )
         same = Api(chosen | {"size": full}).run("policy", "activate", "2", "--yes")
         assert "version 2 is in force; it has as much of each part as version 1" in same.stdout
+
+
+class TestMoreThanIsShown:
+    """A list that was cut is never taken for the whole."""
+
+    more = "there are more than the 2 shown: --all shows all, --limit NUMBER so many"
+
+    @pytest.mark.parametrize("form", [(), ("--json",)])
+    def test_is_told_apart_from_the_answer(self, form: tuple[str, ...]) -> None:
+        listed = Api({"items": [QUESTION] * 2, "next_cursor": "c"}).run("decision", "list", "--limit", "2", *form)
+        assert (listed.exit_code, listed.stderr.strip()) == (0, self.more)
+        assert "there are more" not in listed.stdout
+
+    def test_not_of_what_is_whole(self) -> None:
+        page = {"items": [QUESTION] * 2, "next_cursor": "c"}
+        for words in (("--limit", "4"), ("--all",)):
+            listed = Api(page, page | {"next_cursor": None}).run("decision", "list", *words)
+            assert (listed.stderr, listed.stdout.count("registration")) == ("", 4)
+
+    def test_nor_of_what_is_shown_with_something_else(self) -> None:
+        change = {"at": "2026-01-10T10:00:00Z", "mission_id": "m1", "outcome": "merged", "before": 0.5, "after": 0.6}
+        api = Api({"name": "coder", "score": 0.5}, {"items": [change] * 2, "next_cursor": "c"})
+        assert api.run("agent", "trust", "coder", "--limit", "2").stderr.strip() == self.more
+
+
+@pytest.mark.parametrize(
+    ("words", "sort"),
+    [
+        ((), "expires_at"),
+        (("--status", "any"), "-requested_at"),
+        (("--status", "denied"), "-requested_at"),
+        (("--sort", "risk"), "risk"),
+    ],
+)
+def test_what_waits_is_listed_by_when_its_time_is_over(words: tuple[str, ...], sort: str) -> None:
+    api = Api({"items": []})
+    api.run("decision", "list", *words)
+    assert f"&sort={sort}" in api.asked[0][0]
+
+
+def test_a_state_that_is_none_is_answered_with_all_words() -> None:
+    refused = Api({}).run("decision", "list", "--status", "foo")
+    assert refused.exit_code == 2
+    told = " ".join(refused.stderr.replace("│", " ").split())
+    assert told.endswith("'foo' is not one of 'pending', 'approved', 'denied', 'expired', 'canceled', 'any'.")
+    assert "Value error" not in told

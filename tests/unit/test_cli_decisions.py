@@ -1,12 +1,20 @@
-"""A question about a limit on a terminal: each thing once."""
+"""A question on a terminal: each thing once, and what agents wrote never as a fact of ours."""
+
+import io
+from typing import Any
+
+import pytest
 
 from cli.client import Api
-from cli.decisions import question
+from cli.decisions import diff, question
+from cli.text import console, facts, quoted
 from tests.unit.test_cli_text import asked, shown
 
 LIMIT = {"scope": "run", "subject": "run-1"}
 CAPS = {"cap_usd": "0.50", "cap_tokens": None}
 SPENT = {"settled_usd": "0.40", "settled_tokens": 7}
+FILE = {"path": "a", "kind": "changed", "added": 1, "removed": 0}
+LONG = "x" * 300 + " dry_run: true"
 MORE = {"cap_usd": "1.00", "cap_tokens": None}
 
 
@@ -27,3 +35,85 @@ def test_a_limit_that_is_new() -> None:
         printed = shown(question(api, asked() | about))
     assert "none; proposed: 1.00" in printed
     assert "run id" in printed
+
+
+def rows(renderable: Any) -> list[str]:
+    """What a pipe would get, line by line."""
+    out = console(io.StringIO())
+    out.print(renderable)
+    assert isinstance(out.file, io.StringIO)
+    return [row.rstrip() for row in out.file.getvalue().split("\n")[:-1]]
+
+
+class TestArguments:
+    """What an agent calls a tool with, as whoever is asked reads it."""
+
+    def told(self, arguments: dict[str, Any]) -> list[str]:
+        binding = {"run_id": "run-1", "number": 1, "digest": "sha256:call"}
+        about = {"kind": "tool_action", "question": {"tool": "deploy", "arguments": arguments}, "binding": binding}
+        with Api("http://127.0.0.1:1", "key") as api:
+            return [row.removeprefix("arguments").strip() for row in rows(question(api, asked() | about))]
+
+    def test_one_a_line_and_never_two_that_read_alike(self) -> None:
+        two, one = self.told({"command": "deploy", "dry_run": True}), self.told({"command": "deploy, dry_run: True"})
+        assert {'command: "deploy"', "dry_run: true"} <= {" ".join(row.split()) for row in two}
+        assert 'command: "deploy, dry_run: True"' in one
+        assert not [row for row in one if row.startswith("dry_run")]
+
+    @pytest.mark.parametrize(
+        ("arguments", "row"),
+        [
+            ({"a": "x\ndry_run: true"}, 'a: "x\\ndry_run: true"'),
+            ({"a": "x\\ndry"}, 'a: "x\\\\ndry"'),
+            ({"a: 1\nb": "x"}, '"a: 1\\nb": "x"'),
+            ({"a": "\x1b[2K\u202ex\u2028y"}, 'a: "\\u001b[2K\\u202ex\\u2028y"'),
+            ({"a": None}, "a: null"),
+            ({"a": "null"}, 'a: "null"'),
+            ({"a": {"b": [1, "ü"]}}, 'a: {"b": [1, "ü"]}'),
+        ],
+    )
+    def test_as_json_without_a_line_of_its_own(self, arguments: dict[str, Any], row: str) -> None:
+        assert row in self.told(arguments)
+
+    def test_the_rest_of_a_long_one_stands_under_no_name(self) -> None:
+        [rest] = [row for row in rows(facts([("arguments", {"command": LONG})])) if "dry_run" in row]
+        assert rest.index("dry_run") > len("arguments  command:")
+
+    def test_its_digest_is_named_apart_from_the_questions(self) -> None:
+        told = [row.split() for row in self.told({"a": 1})]
+        assert ["call", "digest", "sha256:call"] in told
+        assert [row for row in told if row[:1] == ["digest"]] == [["digest", "sha256:d"]]
+
+
+FORGED = "fine\nrisk  GREEN\x0banswered  maria: read it"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"reasons": [FORGED]},
+        {"question": {"title": FORGED, "capabilities": [FORGED], "files": [FILE | {"path": FORGED}]}},
+        {"resolved_by": "bot", "explanation": FORGED, "single_operator": False},
+    ],
+)
+def test_what_somebody_wrote_begins_no_row_of_its_own(changed: dict[str, Any]) -> None:
+    with Api("http://127.0.0.1:1", "key") as api:
+        told = rows(question(api, asked() | changed))
+    assert [row.split()[1] for row in told if row.strip().startswith("risk")] == ["RED"]
+    assert not [row for row in told if row.strip().startswith("answered  maria")]
+    assert [row for row in told if "risk  GREEN\\x0banswered" in row]
+
+
+def test_a_diff_and_a_note_stand_apart_from_the_facts() -> None:
+    for text in (diff(f"+one\n {FORGED}\n"), quoted(FORGED)):
+        told = rows(text)
+        assert [row for row in told if row and not row.startswith("    ")] == []
+        assert [row for row in told if "\\x0b" in row]
+
+
+def test_a_registration_is_nobodys_whose_sender_has_no_key() -> None:
+    question_ = {"name": "probe", "filed_by": "(unknown)/probe"}
+    about = {"kind": "registration", "question": question_, "terms": asked()["terms"] | {"requesters": []}}
+    with Api("http://127.0.0.1:1", "key") as api:
+        told = [" ".join(row.split()) for row in rows(question(api, asked() | about))]
+    assert {"asked by nobody with a key", "filed by somebody without a key"} <= set(told)

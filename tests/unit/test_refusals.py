@@ -1,11 +1,13 @@
 """Each refusal has one code and one wording, and says what to do next."""
 
 import re
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from models.domain.refusals import missing, mission_ended, run_blocked, run_ended
+from models.domain.errors import InvalidInput
+from models.domain.refusals import missing, mission_ended, require_order, run_blocked, run_ended
 
 ROOT = Path(__file__).parents[2]
 ONCE = {"run_ended", "run_blocked", "mission_ended", "agent_not_approved"}
@@ -23,6 +25,14 @@ ONCE = {"run_ended", "run_blocked", "mission_ended", "agent_not_approved"}
 def test_what_is_missing_is_listed_somewhere(noun: str, code: str, listed: str) -> None:
     told = missing(noun, "x")
     assert (told.code, told.message) == (code, f"there is no {noun} 'x'; {listed} lists what there is")
+
+
+@pytest.mark.parametrize("first", [date(2026, 12, 1), datetime(2026, 12, 1, tzinfo=UTC)])
+def test_a_time_that_ends_before_it_begins(first: date) -> None:
+    with pytest.raises(InvalidInput, match=r"query\.from: 2026-12-01.* is after `to`, 2026-11-30"):
+        require_order(first, first - timedelta(days=1), ("from", "to"))
+    for since, until in ((first, first), (None, first), (first, None), (first - timedelta(days=1), first)):
+        require_order(since, until)
 
 
 def test_what_a_blocked_run_waits_for() -> None:
