@@ -176,7 +176,7 @@ class ReconcileActivities:
             await self._each(parts, "release_overdue", ledger.overdue, self._release)
             await self._each(parts, "end_orphans", runs.orphans, self._end_run)
             await self._each(parts, "take_back_of_ended_runs", budgets.asked_of_ended, self._close_run)
-            await self._each(parts, "take_back_of_open_limits", budgets.asked_of_open, self._withdraw)
+            await self._each(parts, "take_back_of_open_limits", budgets.asked_of_open, self._close_open)
             await self._each(parts, "take_back_of_closed_missions", governance.asked_of_ended, self._withdraw)
         parts.require_all()
 
@@ -208,6 +208,11 @@ class ReconcileActivities:
         workspace_id, run_id = ended
         async with self._db.workspace(workspace_id) as session:
             await runs.close(session, workspace_id, run_id, _this_pass())
+
+    async def _close_open(self, limit: tuple[str, str, str]) -> None:
+        workspace_id, scope, subject = limit
+        async with self._db.workspace(workspace_id) as session:
+            await budgets.close_open(session, workspace_id, scope, subject, _this_pass())
 
     async def _withdraw(self, asked: tuple[str, str]) -> None:
         workspace_id, decision_id = asked

@@ -67,7 +67,7 @@ class Hit:
         """As statements take it."""
         return _place(self.counter) | {
             "run_id": self.run_id,
-            "reason": reason(self.counter),
+            "reason": why_held(self.counter),
             "is_asked": self.is_asked,
             "told": canonical_json(self.told).decode(),
             "named": self.about.id,
@@ -81,7 +81,7 @@ def limit_id(workspace_id: str, scope: str, subject: str) -> str:
 
 def exceeded(crossed: Counter) -> Conflict:
     """Refuse what a crossed limit leaves nothing for."""
-    return Conflict("budget_exceeded", reason(crossed), **named(crossed))
+    return Conflict("budget_exceeded", why_held(crossed), **named(crossed))
 
 
 def named(counter: Counter) -> dict[str, Any]:
@@ -96,9 +96,14 @@ def reason(crossed: Counter) -> str:
     return f"{described(crossed)} is crossed; {helps}"
 
 
-def denied(crossed: Counter, by: str, why: str) -> str:
-    """Say which limit was crossed, and that it is not raised."""
-    return f"{described(crossed)} is crossed, and {by} denied to raise it: {shortened(why, _SAID)}"
+def why_held(crossed: Counter) -> str:
+    """Say to what a closed limit holds why it does: that it was not raised, where that was denied."""
+    return f"{described(crossed)} is crossed, and {crossed['denied']}" if crossed["denied"] else reason(crossed)
+
+
+def denial(by: str, why: str) -> str:
+    """Say that a limit is not raised."""
+    return f"{by} denied to raise it: {shortened(why, _SAID)}"
 
 
 _SAID = 200

@@ -59,7 +59,7 @@ class NewAlert:
 async def sound(session: AsyncSession, workspace_id: str, actor: Actor, *found: NewAlert) -> None:
     """Raise alerts with the time of detection; where one about the same is not resolved yet, that one stands.
 
-    But one about another day or month than today's makes room: it is over, or the clock was wrong.
+    But one about an earlier day or month makes room, and one about a later where the clock was ahead of today.
     """
     values = {
         "workspace_id": workspace_id,
@@ -134,16 +134,18 @@ _OUTLIVED = f"""
         AS found (kind, subject_id, details)
         WHERE alert.workspace_id = %(workspace_id)s AND alert.kind = found.kind
         AND alert.subject_id = found.subject_id AND alert.status <> 'resolved'
-        AND alert.details ->> 'period' NOT IN ('', {DAY}, {MONTH}, CAST(found.details AS jsonb) ->> 'period')
-        RETURNING alert.*
+        AND (alert.details ->> 'period' < CAST(found.details AS jsonb) ->> 'period'
+        OR (alert.details ->> 'period' > CAST(found.details AS jsonb) ->> 'period'
+        AND CAST(found.details AS jsonb) ->> 'period' IN ({DAY}, {MONTH}))) RETURNING alert.*
     ){_TOLD}
 """  # as above
 _WINDOW_TURNED = f"""
     WITH due AS (
         SELECT a.workspace_id, a.alert_id FROM alert a
         WHERE a.kind = 'cost_spike' AND a.status <> 'resolved' AND (a.details ->> 'period' NOT IN ('', {DAY}, {MONTH})
-        OR EXISTS (SELECT FROM budget b WHERE b.workspace_id = a.workspace_id AND b.scope = a.details ->> 'scope'
-        AND b.subject = a.details ->> 'subject' AND b.period = a.details ->> 'period' AND NOT b.crossed OFFSET 0))
+        OR EXISTS (SELECT FROM budget b WHERE b.period <> '' AND b.workspace_id = a.workspace_id
+        AND b.scope = a.details ->> 'scope' AND b.subject = a.details ->> 'subject'
+        AND b.period = a.details ->> 'period' AND NOT b.crossed OFFSET 0))
         LIMIT %(limit)s FOR UPDATE OF a SKIP LOCKED
     ), over AS ({_RESOLVED}
         FROM due WHERE alert.workspace_id = due.workspace_id AND alert.alert_id = due.alert_id RETURNING alert.*
@@ -152,7 +154,7 @@ _WINDOW_TURNED = f"""
 
 
 async def turn_windows(session: AsyncSession, actor: Actor, limit: int) -> None:
-    """Resolve what tells of limits whose day or month is over, or that are open by now (system door)."""
+    """Resolve what tells of days and months that are over, or whose limit is open by now (system door)."""
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
     await within(session)(_WINDOW_TURNED, told | {"limit": limit})
     mark_events(session)

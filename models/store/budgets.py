@@ -15,7 +15,7 @@ from models.domain.budgets import DEFAULTS, Cap, Key, Owner, Scope, not_below, p
 from models.domain.caps import meant, owner_names, promised
 from models.domain.decisions import Terms
 from models.domain.events import EventType, Subject
-from models.domain.limits import Hit, as_told, denied, from_told, limit_id, reason
+from models.domain.limits import Hit, as_told, denial, from_told, limit_id, reason
 from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.refusals import missing, run_ended
@@ -32,6 +32,7 @@ from models.store.ledger_statements import (
     ASKED_OF_ENDED,
     ASKED_OF_OPEN,
     CONTAIN,
+    DENY,
     LEFT,
     PASSED,
     SPENT_UP,
@@ -165,9 +166,17 @@ async def asked_of_ended(session: AsyncSession, limit: int) -> list[tuple[str, s
     return [(row["workspace_id"], row["run_id"]) for row in await within(session)(ASKED_OF_ENDED, {"limit": limit})]
 
 
-async def asked_of_open(session: AsyncSession, limit: int) -> list[tuple[str, str]]:
-    """List questions about limits that are open by now (system door)."""
-    return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(ASKED_OF_OPEN, {"limit": limit})]
+async def asked_of_open(session: AsyncSession, limit: int) -> list[tuple[str, str, str]]:
+    """List limits that are open by now, and of which something is still asked or told (system door)."""
+    rows = await within(session)(ASKED_OF_OPEN, {"limit": limit})
+    return [(row["workspace_id"], row["scope"], row["subject"]) for row in rows]
+
+
+async def close_open(session: AsyncSession, workspace_id: str, scope: str, subject: str, actor: Actor) -> None:
+    """Take back what is asked and told about a run's or ticket's limit, unless it is closed again by now."""
+    counter = await read(session, {"workspace_id": workspace_id, "scope": scope, "subject": subject, "period": ""})
+    if not counter["crossed"]:
+        await tell_open(session, workspace_id, Scope(scope), [subject], actor)
 
 
 async def tell_open(
@@ -232,6 +241,8 @@ async def _contain(
     values = question.values(actor) | hit.values | {"instead": instead, "again": again}
     closed = await within(session)(CONTAIN, values)
     mark_events(session)
+    if closed and hit.counter["denied"]:  # somebody is asked anew: what was denied before holds no run any more
+        await going_on.say_why(session, {**hit.counter, "denied": None}, actor)
     return bool(closed)
 
 
@@ -281,9 +292,9 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> N
     """
     workspace_id, asked = decision.workspace_id, decision.question | {"workspace_id": decision.workspace_id}
     if decision.status != DecisionStatus.APPROVED.value:
-        counter = await read(session, asked)
-        why = denied(counter, actor.name, decision.explanation or "no reason was given")
-        await going_on.say_why(session, counter, why, actor)
+        said = denial(actor.name, decision.explanation or "no reason was given")
+        if closed := await within(session)(DENY, asked | {"denied": said}):
+            await going_on.say_why(session, closed[0], actor)
         return
     scope = Scope(asked["scope"])
     await within(session)(ALONE, {"workspace_id": workspace_id})

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import LOOP
-from models.domain.limits import reason
+from models.domain.limits import why_held
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH, NEXT_CLOSED
@@ -41,20 +41,27 @@ _HELD = f"""
 """  # noqa: S608  # as above
 
 
+ONE = f"""
+    {_FOUND} WHERE r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s AND {IS_BLOCKED}
+    AND (r.blocked_period NOT IN ('', {DAY}, {MONTH}) OR {_IS_OPEN}) FOR UPDATE OF r
+"""
+"""A run that is so blocked, and does something before its turn comes."""
+
+
 async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> int:
     """Let those runs go on that nothing else holds; the others are blocked by the next of their limits, and told so.
 
     How many there were.
     """
     found = await within(session)(which, values)
-    await _move(session, found, [reason(run) if run["scope"] else None for run in found], actor)
+    await _move(session, found, [why_held(run) if run["scope"] else None for run in found], actor)
     return len(found)
 
 
-async def say_why(session: AsyncSession, limit: Mapping[str, Any], why: str, actor: Actor) -> None:
+async def say_why(session: AsyncSession, limit: Mapping[str, Any], actor: Actor) -> None:
     """Tell runs that a limit holds, some of them where they are many, why it goes on doing so."""
     found = await within(session)(_HELD, limit)
-    await _move(session, found, [why] * len(found), actor)
+    await _move(session, found, [why_held(limit)] * len(found), actor)
 
 
 async def _move(

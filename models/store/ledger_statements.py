@@ -101,7 +101,7 @@ def _is_told(limit: str) -> str:
 
 
 NEXT_CLOSED = f"""LATERAL (
-        SELECT b.scope, b.subject, b.period, b.cap_usd, b.cap_tokens FROM {_keys("r", DAY, MONTH)}, LATERAL (
+        SELECT b.scope, b.subject, b.period, b.cap_usd, b.cap_tokens, b.denied FROM {_keys("r", DAY, MONTH)}, LATERAL (
             SELECT * FROM budget b WHERE b.workspace_id = r.workspace_id AND b.scope = k.scope
             AND b.subject = k.subject AND b.period = k.period AND b.crossed AND {_is_told("b")} OFFSET 0
         ) b ORDER BY k.place LIMIT 1
@@ -168,20 +168,22 @@ RESERVE = f"""
 # Settles or releases what was reserved, once; what was released may still be settled, for it was spent all the same.
 # `crosses`: it would go beyond a cap, and the caller is not ready to contain the run in the same transaction, or to ask
 # anew where the cap was crossed before. There is a row for each limit that it goes beyond, in their order. It meets
-# (`is_met`) one that was open, or closed by a lower cap alone; and any where it cost more than it had reserved: whoever
-# closed it, this run is blocked, too. A run that has ended needs no cap of its own any more.
+# (`is_met`) those that were open, and those of which it took more than it had reserved: whoever closed these, the run
+# is blocked, too. A run that has ended needs no cap of its own any more.
 FINISH = f"""
     WITH known AS (
         SELECT kind FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind IN ('settle', 'release')
     ), l AS (
-        SELECT r.*, is_late OR %(usd)s > usd OR %(tokens)s > tokens_in + tokens_out AS is_overrun
+        SELECT r.*, CASE WHEN is_late THEN 0 ELSE usd END AS held_usd,
+        CASE WHEN is_late THEN 0 ELSE tokens_in + tokens_out END AS held_tokens
         FROM (SELECT *, EXISTS (SELECT FROM known) AS is_late {_RESERVED}) r
     ), k AS (
         SELECT k.* FROM l, LATERAL {_keys("l", "l.day", "l.month")} WHERE k.subject IS NOT NULL
     ), looked AS (
         SELECT k.place, b.* FROM k, {_FOUND}
     ), crossing AS (
-        SELECT looked.*, NOT crossed OR is_overrun OR NOT {_is_told("looked")} AS is_met FROM looked, l
+        SELECT looked.*, NOT crossed OR (settled_usd + %(usd)s > cap_usd AND %(usd)s > held_usd)
+        OR (settled_tokens + %(tokens)s > cap_tokens AND %(tokens)s > held_tokens) AS is_met FROM looked, l
         WHERE (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens)
         AND (scope <> 'run' OR EXISTS (SELECT FROM run WHERE {_RUN} AND ended_at IS NULL))
     ), said AS (
@@ -193,12 +195,11 @@ FINISH = f"""
         INSERT INTO ledger ({_ROW})
         SELECT %(workspace_id)s, run_id, cost_id, %(kind)s, agent_id, ticket_id, mission_id,
         COALESCE(%(model)s, model), {_SPENT}, %(unpriced)s,
-        is_overrun, %(holder)s, NULL, %(reason)s, day, month, mc_now()
+        is_late OR %(usd)s > held_usd OR %(tokens)s > held_tokens, %(holder)s, NULL, %(reason)s, day, month, mc_now()
         FROM l, said WHERE verdict = 'done' RETURNING 1
     ), counted AS (
         UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s, settled_tokens = b.settled_tokens + %(tokens)s,
-        reserved_usd = b.reserved_usd - CASE WHEN is_late THEN 0 ELSE l.usd END,
-        reserved_tokens = b.reserved_tokens - CASE WHEN is_late THEN 0 ELSE l.tokens_in + l.tokens_out END,
+        reserved_usd = b.reserved_usd - held_usd, reserved_tokens = b.reserved_tokens - held_tokens,
         reservations = b.reservations - CASE WHEN is_late THEN 0 ELSE 1 END,
         calls = b.calls + %(calls)s
         FROM k, l, said, done WHERE {_COUNTER}
@@ -316,12 +317,21 @@ ASKED_OF_ENDED = """
 """
 """Runs that have ended of which something is still asked or told."""
 ASKED_OF_OPEN = """
-    SELECT d.workspace_id, d.decision_id FROM decision d
-    JOIN budget b ON b.workspace_id = d.workspace_id AND b.scope = d.binding ->> 'scope'
-    AND b.subject = d.binding ->> 'subject' AND b.period = '' AND NOT b.crossed
-    WHERE d.kind = 'budget' AND d.status = 'pending' AND d.about IS NOT NULL ORDER BY random() LIMIT %(limit)s
+    SELECT asked.* FROM (
+        SELECT workspace_id, binding ->> 'scope' AS scope, binding ->> 'subject' AS subject FROM decision
+        WHERE kind = 'budget' AND status = 'pending' AND about IS NOT NULL
+        UNION
+        SELECT workspace_id, details ->> 'scope', details ->> 'subject' FROM alert
+        WHERE kind = 'cost_spike' AND subject_kind = 'budget' AND status <> 'resolved' AND details ->> 'period' = ''
+    ) asked JOIN budget b ON b.workspace_id = asked.workspace_id AND b.scope = asked.scope
+    AND b.subject = asked.subject AND b.period = '' AND NOT b.crossed ORDER BY random() LIMIT %(limit)s
 """
-"""Questions about limits that are open: somebody held them while their caps were raised, and did not answer."""
+"""Limits that are open, of which something is still asked or told: they were many that were raised at once, or somebody
+held a question meanwhile and did not answer."""
+DENY = """
+    UPDATE budget SET denied = %(denied)s WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s
+    AND subject = %(subject)s AND period = %(period)s AND crossed RETURNING *
+"""
 
 PASSED = f"""
     SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r
@@ -338,15 +348,16 @@ PASSED = f"""
 """The crossed limits of a run whose pending question proposes no more than is promised by now."""
 
 # A cap is crossed once, whoever meets it; what follows of it is told once, and each run that meets it is blocked. What
-# was closed by a lower cap is told, and asked about, when it is met first.
+# was closed by a lower cap is told, and asked about, when it is met first. A window that is over holds no run.
 CONTAIN = f"""
     WITH closed AS (
-        UPDATE budget SET crossed = true, crossings = crossings + 1
+        UPDATE budget SET crossed = true, crossings = crossings + 1, denied = NULL
         WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
         AND (NOT crossed OR %(again)s OR NOT {_is_told("budget")}) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
-        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s) RETURNING mission_id
+        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s)
+        AND %(period)s IN ('', {DAY}, {MONTH}) RETURNING mission_id
     ), asked AS (
         {inserted(_question("closed"), "FROM closed WHERE %(is_asked)s")}
     ), told AS (

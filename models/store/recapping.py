@@ -121,7 +121,8 @@ _RELEVEL = f"""
     AND b.subject = %(agent)s AND {_LASTS[Scope.AGENT_DAY]}
 """  # noqa: S608  # as above
 _RECAP = """
-    UPDATE budget b SET cap_usd = t.usd, cap_tokens = t.tokens, crossed = t.crossed
+    UPDATE budget b SET cap_usd = t.usd, cap_tokens = t.tokens, crossed = t.crossed,
+    denied = CASE WHEN t.crossed THEN b.denied END
     FROM unnest(CAST(%(subject)s AS text[]), CAST(%(period)s AS text[]), CAST(%(usd)s AS numeric[]),
     CAST(%(tokens)s AS bigint[]), CAST(%(crossed)s AS boolean[])) AS t (subject, period, usd, tokens, crossed)
     WHERE b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s AND b.subject = t.subject AND b.period = t.period

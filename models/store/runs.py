@@ -23,7 +23,7 @@ from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate, RunState
-from models.store import agents, alerts, budgets, events, governance, ledger, lists, pagination, questions
+from models.store import agents, alerts, budgets, events, going_on, governance, ledger, lists, pagination, questions
 from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
@@ -76,7 +76,8 @@ async def _require_room(session: AsyncSession, workspace_id: str, whose: str) ->
 
 _OPEN = """
     SELECT count(*) AS number FROM (
-        SELECT FROM run WHERE workspace_id = %(workspace_id)s AND COALESCE(agent_id, created_by) = %(whose)s
+        SELECT FROM run WHERE workspace_id = %(workspace_id)s
+        AND (agent_id = %(whose)s OR (agent_id IS NULL AND created_by = %(whose)s))
         AND ended_at IS NULL AND mission_id IS DISTINCT FROM run_id LIMIT %(most)s
     ) r
 """
@@ -110,7 +111,10 @@ async def end(
     require_may_set(actor.name, status)
     await ledger.release_all(session, workspace_id, run_id, actor)
     values = {**_key(workspace_id, run_id), "status": status.value, "reason": reason}
-    if not (ended := await within(session)(_END, values)):
+    ended = await within(session)(_END, values)
+    if not ended and await going_on.go_on(session, going_on.ONE, values, actor):
+        ended = await within(session)(_END, values)
+    if not ended:
         known = await find(session, workspace_id, run_id)
         raise run_blocked(known["reason"], known["blocked_by"]) if known["ended_at"] is None else run_ended()
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
@@ -223,8 +227,10 @@ _BLOCK = """
 """
 
 
-async def lock_open(session: AsyncSession, workspace_id: str, run_id: str, *, also_blocked: bool = False) -> Run:
-    """Take a run that goes on, so that nothing else happens to it until the transaction ends.
+async def lock_open(
+    session: AsyncSession, workspace_id: str, run_id: str, actor: Actor, *, also_blocked: bool = False
+) -> Run:
+    """Take a run that goes on, or may by now, so that nothing else happens to it until the transaction ends.
 
     Raises:
         NotFound: `run_not_found`.
@@ -235,6 +241,8 @@ async def lock_open(session: AsyncSession, workspace_id: str, run_id: str, *, al
         raise missing("run", run_id)
     if run.ended_at is not None:
         raise run_ended()
+    if run.status is not None and await going_on.go_on(session, going_on.ONE, _key(workspace_id, run_id), actor):
+        await session.refresh(run)
     if run.status is not None and not also_blocked:
         raise run_blocked(run.reason, run.blocked_by)
     return run

@@ -67,7 +67,7 @@ async def log(
     """
     if call.usd is not None:  # before the run is locked: whoever sets a cap locks them the other way round
         await budgets.prepare(session, asking.caller.workspace_id, run_id)
-    run = await runs.lock_open(session, asking.caller.workspace_id, run_id)
+    run = await runs.lock_open(session, asking.caller.workspace_id, run_id, asking.actor)
     number = await _next_number(session, run, call.cost_id)
     doer = await agents.doer(session, asking.caller, run.agent_id)
     if is_listed(call.tool, doer.tools):
@@ -94,7 +94,7 @@ async def end(
         NotFound: `tool_call_not_found`, `cost_not_found`.
         Conflict: `run_ended`, or `tool_call_pending`, `tool_call_denied`, `tool_call_ended`.
     """
-    run = await runs.lock_open(session, workspace_id, run_id, also_blocked=True)
+    run = await runs.lock_open(session, workspace_id, run_id, actor, also_blocked=True)
     call = await find(session, workspace_id, run_id, number)
     if call["status"] != CallStatus.ALLOWED:
         raise _not_to_be_ended(call)

@@ -81,7 +81,7 @@ class Budget(SQLModel, table=True):
     """What one run, ticket, agent's day or workspace's month may spend, has spent and has promised to spend.
 
     `reservations` are the open ones, also of free calls. Once `crossed`, nothing more is granted until the cap is
-    raised; a new window has a row of its own.
+    raised; a new window has a row of its own. `denied` says by whom and why it was not.
     """
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
@@ -100,6 +100,7 @@ class Budget(SQLModel, table=True):
     calls: int = _nothing(BigInteger)
     crossed: bool = no()
     crossings: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    denied: str | None = None
 
 
 class Entry(SQLModel, table=True):

@@ -107,9 +107,9 @@ class Model:
         if "settle" in held.kinds or kind in held.kinds:
             return "done"
         mine = self.of(run)
-        is_overrun = held.kinds != {"reserve"} or amount > held.amount
+        is_overrun = amount > (held.amount if held.kinds == {"reserve"} else 0)
         beyond = [one for one in mine if self.settled[one] + amount > self.caps[one]]
-        over = [one for one in beyond if is_overrun or one not in self.crossed or one not in self.told]
+        over = [one for one in beyond if is_overrun or one not in self.crossed]
         for one in mine:
             self.reserved[one] -= held.amount if held.kinds == {"reserve"} else 0
             self.settled[one] += amount

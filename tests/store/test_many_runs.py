@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from models.domain.budgets import MAX_OPEN_RUNS, Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict
-from models.store import alerts, blocks, budgets, governance, ledger, recapping, runs
+from models.store import alerts, blocks, budgets, ledger, recapping, runs
 from models.store.database import Database
 from models.store.going_on import AT_ONCE
 from models.store.ledger import Place
@@ -92,11 +92,10 @@ async def test_the_limits_of_very_many_runs_are_raised(db: Database, team: Team)
     assert [await number(db, team, of) for of in (BLOCKED, PENDING, STANDING)] == [MORE - AT_ONCE] * 3
     async with db.system() as session:
         left = await budgets.asked_of_open(session, MORE)
-        await alerts.turn_windows(session, OLGA, MORE)
     assert len(left) == MORE - AT_ONCE
     async with db.workspace(team.workspace_id) as session:
-        for workspace_id, decision_id in left:
-            await governance.withdraw(session, workspace_id, decision_id, OLGA)
+        for limit in left:
+            await budgets.close_open(session, *limit, OLGA)
     assert [await one_pass(db) for _ in range(2)] == [True, False]
     assert [await number(db, team, of) for of in (BLOCKED, PENDING, STANDING)] == [0] * 3
     assert len(await told(db, team.workspace_id, "alert.resolved")) == MORE

@@ -7,7 +7,7 @@ down_revision = "0029"
 
 _MAKE = """
 SET ROLE mission_control_owner;
-CREATE INDEX run_open_of ON run (workspace_id, COALESCE(agent_id, created_by))
+CREATE INDEX run_open_of ON run (workspace_id, agent_id, created_by)
     WHERE ended_at IS NULL AND mission_id IS DISTINCT FROM run_id;
 RESET ROLE
 """
