@@ -15,6 +15,7 @@ from models.domain.principals import Kind, Role
 from models.domain.states import DecisionStatus, MissionOutcome
 from models.schemas.runs import RunCreate
 from models.store import alerts, answers, ledger, principals, runs
+from models.store.going_on import AT_ONCE
 from models.store.ledger import Place
 from models.tables.budgets import Entry
 from models.tables.missions import Capa, Decision
@@ -145,6 +146,23 @@ async def test_an_expiry_that_fails_hides_no_answer(
         rows(database_url, "ALTER TABLE mended RENAME TO memory_note")
     [decision] = await case.rows(Decision)
     assert decision.acknowledged_at is not None
+
+
+async def test_one_pass_lets_many_runs_go_on(shop: Shop, reconciler: ReconcileActivities) -> None:
+    """More than go on in one transaction."""
+    await start(shop.db, shop.workspace_id, agent_id="bot")
+    async with shop.db.workspace(shop.workspace_id) as session:
+        await session.execute(text(OF_YESTERDAY), {"number": 2 * AT_ONCE + 1})
+    await ActivityEnvironment().run(reconciler.repeat_answers)
+    held = "SELECT run_id FROM run WHERE status IS NOT NULL"
+    assert await shop.db.alone(shop.workspace_id, held, {}) == []
+
+
+OF_YESTERDAY = """
+    INSERT INTO run (workspace_id, run_id, agent_id, created_by, status, blocked_by, blocked_period, reason)
+    SELECT r.workspace_id, r.run_id || '-' || n, r.agent_id, 'x', 'blocked', 'agent_day', '2020-01-01', 'x'
+    FROM run r, generate_series(1, :number) n
+"""
 
 
 @pytest.mark.timeout(120)

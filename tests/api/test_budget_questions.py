@@ -58,6 +58,11 @@ async def pending(api: httpx2.AsyncClient) -> list[dict[str, Any]]:
     return list(found.json()["data"]["items"])
 
 
+async def standing(api: httpx2.AsyncClient) -> list[dict[str, Any]]:
+    """The alerts that are open."""
+    return list((await api.get(f"{API}/alerts?status=open")).json()["data"]["items"])
+
+
 async def answer(api: httpx2.AsyncClient, asked: dict[str, Any], said: dict[str, str] = YES) -> httpx2.Response:
     return await api.post(f"{API}/decisions/{asked['decision_id']}/resolve", json=said)
 
@@ -270,6 +275,42 @@ class TestWhatBecomesOfIt:
         assert begin in (await paid(api, both[0], usd="0.01")).json()["error"]["message"]
         await capped(api, "ticket", "ticket", "T-1", cap_usd="9")
         assert [(await shown(api, run))["status"] for run in both] == [None, None]
+
+    async def test_one_that_is_denied_holds_who_meets_the_limit_later_until_it_is_put_again(
+        self, api: httpx2.AsyncClient
+    ) -> None:
+        await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")
+        await capped(api, "ticket", "ticket", "T-2", cap_usd="0.1")
+        first, moved, elsewhere = [await started(api, ticket_id=ticket) for ticket in ("T-1", "T-1", "T-2")]
+        await capped(api, "run", "run", moved, cap_usd="0.05")
+        await paid(api, moved, usd="0.06")
+        for run in (first, elsewhere):
+            await paid(api, run, usd="0.2")
+        [asked] = [each for each in await pending(api) if each["decision_id"].startswith("budget.ticket.T-1.")]
+        await answer(api, asked, NO)
+        await capped(api, "run", "run", moved, cap_usd="9")
+        later = await started(api, ticket_id="T-1")
+        said = [(await shown(api, run))["reason"] for run in (first, moved, later, elsewhere)]
+        assert ["denied to raise it: so" in reason for reason in said] == [True, True, True, False]
+        [alert] = [each for each in await standing(api) if each["subject_id"] == "ticket/T-1"]
+        await api.post(f"{API}/alerts/{alert['alert_id']}/resolve", json={})
+        last = await started(api, ticket_id="T-1")
+        [asked] = [each for each in await pending(api) if each["decision_id"].startswith("budget.ticket.T-1.")]
+        said = [*asked["reasons"], *[(await shown(api, run))["reason"] for run in (first, moved, later, last)]]
+        assert {reason.partition("; ")[2] for reason in said} == {"an admin may raise it"}
+        await answer(api, asked)
+        assert [(await shown(api, run))["status"] for run in (first, moved, later, last)] == [None] * 4
+
+    async def test_one_that_is_denied_after_its_limit_opened_changes_nothing(
+        self, api: httpx2.AsyncClient, db: Database, team: Team
+    ) -> None:
+        run, asked = await over_its_limit(api)
+        async with being_answered(db, team, asked):
+            await capped(api, "run", "run", run, cap_usd="9")
+        await answer(api, asked, NO)
+        assert (await shown(api, run))["status"] is None
+        await paid(api, run, usd="10")
+        assert "denied" not in (await shown(api, run))["reason"]
 
     async def test_one_that_was_denied_is_put_again_once_its_alert_is_resolved(self, api: httpx2.AsyncClient) -> None:
         await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")

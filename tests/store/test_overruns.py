@@ -4,11 +4,11 @@ import pytest
 
 from models.domain.budgets import Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict
-from models.store import ledger, runs
+from models.store import alerts, ledger, runs
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.api import Team
-from tests.fixtures.budgets import BOT, MONTH, at, cap, clock_moved, counters, place, run_of, told, usd
+from tests.fixtures.budgets import BOT, MONTH, at, cap, clock_moved, counters, entries, place, run_of, told, usd
 
 TICKET = Key(Scope.TICKET, Owner.TICKET, "T-1")
 DAY = Key(Scope.AGENT_DAY, Owner.AGENT, "bot")
@@ -84,6 +84,75 @@ async def test_within_what_was_reserved_of_a_limit_that_another_call_closed(db: 
     await ledger.settle(db, where, usd("9"), BOT)
     await ledger.settle(db, second, usd("0.1"), BOT)
     assert await what_holds(db, second) == (None, None)
+
+
+@pytest.mark.parametrize("settled", ["0", "0.1", "5"])
+@pytest.mark.parametrize("is_late", [False, True], ids=["reserved", "released"])
+async def test_a_limit_of_yesterday_holds_no_run(
+    db: Database, team: Team, database_url: str, settled: str, is_late: bool
+) -> None:
+    """Its window will not turn any more: who is held by it would wait for ever."""
+    await wide(db, team)
+    await cap(db, team.workspace_id, DAY, "1")
+    where, second = await begun(db, team), await begun(db, team)
+    await ledger.settle(db, where, usd("2"), BOT)
+    async with clock_moved(database_url, "1 day"):
+        await one_pass(db)
+        await ledger.reserve(db, at(second, "today"), usd("0.01"), BOT)
+        if is_late:
+            await ledger.release(db, second, BOT)
+        await ledger.settle(db, second, usd(settled), BOT)
+        assert await what_holds(db, second) == (None, None)
+        async with db.workspace(team.workspace_id) as session:
+            await runs.end(session, team.workspace_id, second.run_id, RunStatus.SUCCESS, None, BOT)
+            await runs.end(session, team.workspace_id, where.run_id, RunStatus.SUCCESS, None, BOT)
+    told_twice = (settled, is_late) in (("5", False), ("5", True), ("0.1", True))
+    assert len(await told(db, team.workspace_id, "budget.exceeded")) == 1 + told_twice
+
+
+async def one_pass(db: Database) -> None:
+    """Let what is over be over."""
+    async with db.system() as session:
+        await alerts.turn_windows(session, BOT, 200)
+
+
+async def test_more_tokens_go_beyond_no_limit_of_dollars(db: Database, team: Team) -> None:
+    await wide(db, team)
+    await cap(db, team.workspace_id, MONTH, "3")
+    where, second = await begun(db, team), await place(db, team.workspace_id)
+    await ledger.reserve(db, second, usd("0.1", tokens=100), BOT)
+    await ledger.settle(db, where, usd("9"), BOT)
+    await ledger.settle(db, second, usd("0.01", tokens=101), BOT)
+    assert await what_holds(db, second) == (None, None)
+    marks = {row["run_id"]: row["overrun"] for row in await entries(db, team.workspace_id) if row["kind"] == "settle"}
+    assert marks == {where.run_id: True, second.run_id: True}
+
+
+@pytest.mark.parametrize("key", [INTERNS, MONTH], ids=lambda key: key.scope.value)
+async def test_tokens_beyond_a_limit_that_another_call_closed(db: Database, team: Team, key: Key) -> None:
+    await wide(db, team)
+    await cap(db, team.workspace_id, key, "900", tokens=100)
+    where = await place(db, team.workspace_id, agent_id="bot")
+    second = at(where, "2") if key is INTERNS else await place(db, team.workspace_id, agent_id="bot")
+    for one in (where, second):
+        await ledger.reserve(db, one, usd("0.1", tokens=10), BOT)
+    await ledger.settle(db, where, usd("0.1", tokens=500), BOT)
+    await ledger.settle(db, second, usd("0.1", tokens=11), BOT)
+    assert await what_holds(db, second) == ("blocked", key.scope)
+
+
+async def test_of_two_days_that_are_over_the_later_one_keeps_its_alert(
+    db: Database, team: Team, database_url: str
+) -> None:
+    await wide(db, team)
+    await cap(db, team.workspace_id, DAY, "1")
+    late = await begun(db, team)
+    async with clock_moved(database_url, "1 day"):
+        await ledger.settle(db, await begun(db, team), usd("2"), BOT)
+        [(_, second)] = await standing(db, team)
+    async with clock_moved(database_url, "2 days"):
+        await ledger.settle(db, late, usd("2"), BOT)
+    assert await standing(db, team) == [("agent_day", second)]
 
 
 async def test_todays_limit_has_its_alert_though_the_clock_was_ahead(
