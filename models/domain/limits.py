@@ -98,7 +98,8 @@ def reason(crossed: Counter) -> str:
 
 def why_held(crossed: Counter) -> str:
     """Say to what a closed limit holds why it does: that it was not raised, where that was denied."""
-    return f"{described(crossed)} is crossed, and {crossed['denied']}" if crossed["denied"] else reason(crossed)
+    denied = crossed.get("denied")
+    return f"{described(crossed)} is crossed, and {denied}" if denied else reason(crossed)
 
 
 def denial(by: str, why: str) -> str:

@@ -258,7 +258,9 @@ class TestPolicy:
         assert merged[0] in tried.stdout
         made = cli("policy", "create", str(stricter), "--note", "for a while")
         assert "policy activate 2" in made.stdout
-        assert cli("policy", "activate", "2", text="n\n").returncode == 1
+        asked = cli("policy", "activate", "2", text="n\n")
+        assert asked.returncode == 1
+        assert "(1 more) than version 1. Judge everything by it from now on? [y/N]" in asked.stderr
         assert "version 2 is in force" in cli("policy", "activate", "2", "--yes").stdout
         assert "for a while" in cli("policy", "versions").stdout
         explained = cli("policy", "explain", "--action", "mission.merge", "--as", "service").stdout
@@ -515,7 +517,6 @@ class TestBadInput:
             ("agent", "deactivate", "x"),
             ("principal", "deactivate", "x"),
             ("member", "remove", "x"),
-            ("policy", "activate", "999"),
         ],
     )
     def test_an_end_is_asked_about_unless_one_says_yes(self, cli: Cli, words: tuple[str, ...]) -> None:
