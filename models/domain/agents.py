@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from shlex import quote
 
 from models.domain.errors import Conflict, IllegalTransition, NotPermitted, nothing_to_change
 from models.domain.roles import roles_of
@@ -153,8 +154,8 @@ def require_undecided(name: str, registration: str, by: str | None, at: datetime
 def name_taken(name: str, registration: str | None) -> Conflict:
     """Refuse the name of an agent that is registered here, or asks to be."""
     if registration == Registration.PENDING:
-        waits = f"waits to be let in: `mission-control agent approve {name}` does that, or take another name"
-        return Conflict("agent_exists", f"an agent {name!r} {waits}")
+        waits = f"waits to be let in: `mission-control agent approve {quote(name)} --reason WHY` does that"
+        return Conflict("agent_exists", f"an agent {name!r} {waits}; or take another name")
     return Conflict("agent_exists", f"an agent {name!r} is registered here already; take another name")
 
 

@@ -297,7 +297,8 @@ class Verifier:
             row = min(self._emptied)
             message = (
                 f"the content of row {row} is gone, and the act that tells of it is not sealed, so that nothing proves"
-                " it: export again in a few seconds; if that says so, too, the export or the log was changed"
+                " it: export again once the worker has sealed it, as it does in a few seconds; if that says so, too,"
+                " the export or the log was changed"
             )
             raise _Found("redaction_unsealed", message, row=row)
 

@@ -67,7 +67,8 @@ class Hit:
         """As statements take it."""
         return _place(self.counter) | {
             "run_id": self.run_id,
-            "reason": why_held(self.counter),
+            "reason": reason(self.counter),
+            "held": why_held(self.counter),
             "is_asked": self.is_asked,
             "told": canonical_json(self.told).decode(),
             "named": self.about.id,

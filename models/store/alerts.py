@@ -59,7 +59,7 @@ class NewAlert:
 async def sound(session: AsyncSession, workspace_id: str, actor: Actor, *found: NewAlert) -> None:
     """Raise alerts with the time of detection; where one about the same is not resolved yet, that one stands.
 
-    But one about an earlier day or month makes room, and one about a later where the clock was ahead of today.
+    But one about a day or month that is over makes room for a later one's, and one that is ahead for today's.
     """
     values = {
         "workspace_id": workspace_id,
@@ -107,11 +107,17 @@ async def resolve(session: AsyncSession, workspace_id: str, alert_id: str, note:
 
 
 async def resolve_all(
-    session: AsyncSession, workspace_id: str, kind: AlertKind, subjects: Sequence[str], actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    kind: AlertKind,
+    subjects: Sequence[str],
+    actor: Actor,
+    periods: Sequence[str] | None = None,
 ) -> None:
-    """Resolve what has ceased by itself, or because of what `actor` did."""
+    """Resolve what has ceased by itself, or because of what `actor` did; of each subject in its period, where given."""
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
-    values = {"workspace_id": workspace_id, "kind": kind.value, "subjects": list(subjects)}
+    which = {"subjects": list(subjects), "periods": None if periods is None else list(periods)}
+    values = {"workspace_id": workspace_id, "kind": kind.value, **which}
     await within(session)(_OVER, values | told)
     mark_events(session)
 
@@ -125,20 +131,25 @@ _TOLD = """
 _OVER = f"""
     WITH over AS ({_RESOLVED}
         WHERE workspace_id = %(workspace_id)s AND kind = %(kind)s AND subject_id = ANY(%(subjects)s)
-        AND status <> 'resolved' RETURNING *
+        AND status <> 'resolved' AND (CAST(%(periods)s AS text[]) IS NULL OR (subject_id, details ->> 'period') IN (
+            SELECT * FROM unnest(CAST(%(subjects)s AS text[]), CAST(%(periods)s AS text[]))
+        )) RETURNING *
     ){_TOLD}
-"""  # constants of this module, no input
+"""  # noqa: S608  # constants of this module, no input
 _OUTLIVED = f"""
     WITH over AS ({_RESOLVED}
-        FROM unnest(CAST(%(kinds)s AS text[]), CAST(%(subject_ids)s AS text[]), CAST(%(details)s AS text[]))
-        AS found (kind, subject_id, details)
+        FROM (
+            SELECT kind, subject_id, CAST(details AS jsonb) ->> 'period' AS period
+            FROM unnest(CAST(%(kinds)s AS text[]), CAST(%(subject_ids)s AS text[]), CAST(%(details)s AS text[]))
+            AS t (kind, subject_id, details)
+        ) found
         WHERE alert.workspace_id = %(workspace_id)s AND alert.kind = found.kind
-        AND alert.subject_id = found.subject_id AND alert.status <> 'resolved'
-        AND (alert.details ->> 'period' < CAST(found.details AS jsonb) ->> 'period'
-        OR (alert.details ->> 'period' > CAST(found.details AS jsonb) ->> 'period'
-        AND CAST(found.details AS jsonb) ->> 'period' IN ({DAY}, {MONTH}))) RETURNING alert.*
+        AND alert.subject_id = found.subject_id AND alert.status <> 'resolved' AND (
+            (alert.details ->> 'period' < found.period AND alert.details ->> 'period' NOT IN ({DAY}, {MONTH}))
+            OR (alert.details ->> 'period' > found.period AND found.period IN ({DAY}, {MONTH}))
+        ) RETURNING alert.*
     ){_TOLD}
-"""  # as above
+"""  # noqa: S608  # as above
 _WINDOW_TURNED = f"""
     WITH due AS (
         SELECT a.workspace_id, a.alert_id FROM alert a

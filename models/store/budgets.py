@@ -44,6 +44,7 @@ from models.store.ledger_statements import (
 )
 from models.store.pagination import Rows
 from models.store.questions import Question
+from models.store.recapping import Opened
 from models.tables.agents import AgentRow
 from models.tables.budgets import Budget, BudgetLimit, Run
 from models.tables.missions import Decision, Mission
@@ -158,7 +159,7 @@ async def renew_ticket(session: AsyncSession, workspace_id: str, ticket_id: str,
 
 async def close_run(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
     """Take back what was asked and told about the limit of a run that has ended."""
-    await tell_open(session, workspace_id, Scope.RUN, [run_id], actor)
+    await tell_open(session, workspace_id, Scope.RUN, [(run_id, "")], actor)
 
 
 async def asked_of_ended(session: AsyncSession, limit: int) -> list[tuple[str, str]]:
@@ -176,17 +177,19 @@ async def close_open(session: AsyncSession, workspace_id: str, scope: str, subje
     """Take back what is asked and told about a run's or ticket's limit, unless it is closed again by now."""
     counter = await read(session, {"workspace_id": workspace_id, "scope": scope, "subject": subject, "period": ""})
     if not counter["crossed"]:
-        await tell_open(session, workspace_id, Scope(scope), [subject], actor)
+        await tell_open(session, workspace_id, Scope(scope), [(subject, "")], actor)
+    else:  # it was opened, and closed again: only the newest question is about that
+        name = limit_id(workspace_id, scope, subject)
+        await governance.withdraw_about(session, workspace_id, KIND, [name], actor, but=counter["question"])
 
 
-async def tell_open(
-    session: AsyncSession, workspace_id: str, scope: Scope, subjects: Sequence[str], actor: Actor
-) -> None:
+async def tell_open(session: AsyncSession, workspace_id: str, scope: Scope, opened: Opened, actor: Actor) -> None:
     """Take back what was asked and told about limits that hold nothing any more; of many, the reconciler does."""
-    if subjects:
-        named = [limit_id(workspace_id, scope, subject) for subject in subjects[:AT_ONCE]]
+    if some := opened[:AT_ONCE]:
+        named = [limit_id(workspace_id, scope, subject) for subject, _ in some]
         await governance.withdraw_about(session, workspace_id, KIND, named, actor)
-        await alerts.resolve_all(session, workspace_id, AlertKind.COST_SPIKE, named, actor)
+        periods = [period for _, period in some]
+        await alerts.resolve_all(session, workspace_id, AlertKind.COST_SPIKE, named, actor, periods)
 
 
 async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: Cap | None, actor: Actor) -> None:
@@ -223,14 +226,16 @@ async def left(session: AsyncSession, workspace_id: str, run_id: str) -> Decimal
     return usd
 
 
-async def contain(session: AsyncSession, hit: Hit, actor: Actor, *, instead: bool = False) -> None:
+async def contain(session: AsyncSession, hit: Hit, actor: Actor, *, instead: bool = False) -> bool:
     """Block a run that met a limit; who crosses it first closes it for all, and asks or tells (V-29).
 
-    `instead`: of what blocked the run in a window that is over.
+    `instead`: of what blocked the run in a window that is over. Whether it was crossed now.
     """
-    if await _contain(session, hit, actor, instead=instead):
+    is_news = await _contain(session, hit, actor, instead=instead)
+    if is_news:
         spike = NewAlert(AlertKind.COST_SPIKE, hit.about, reason(hit.counter), hit.told)
         await alerts.sound(session, hit.workspace_id, actor, spike)
+    return is_news
 
 
 async def _contain(
@@ -288,19 +293,20 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> N
     """Raise the cap that an approved decision is about, to what it bound; a denied one leaves its runs blocked.
 
     Where more was spent meanwhile than was approved, no cap is set that nobody saw: the question is put again, as it is
-    where the limit stays closed. One that is open by now, or of a run that has ended, is left as it is.
+    where the limit stays closed. One that is open by now, or asked about anew, or of a run that has ended, is left as
+    it is.
     """
     workspace_id, asked = decision.workspace_id, decision.question | {"workspace_id": decision.workspace_id}
     if decision.status != DecisionStatus.APPROVED.value:
         said = denial(actor.name, decision.explanation or "no reason was given")
-        if closed := await within(session)(DENY, asked | {"denied": said}):
+        if closed := await within(session)(DENY, asked | {"denied": said, "decision_id": decision.decision_id}):
             await going_on.say_why(session, closed[0], actor)
         return
     scope = Scope(asked["scope"])
     await within(session)(ALONE, {"workspace_id": workspace_id})
     counter = await read(session, asked)
     is_over = scope is Scope.RUN and (await _run(session, workspace_id, asked["run_id"]))["ended_at"] is not None
-    if is_over or not counter["crossed"]:
+    if is_over or not counter["crossed"] or counter["question"] != decision.decision_id:
         return
     more = proposed(from_told(asked), from_told(decision.binding))
     if not reaches(promised(counter), more):

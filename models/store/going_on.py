@@ -37,7 +37,8 @@ OVER = f"""
 _HELD = f"""
     SELECT r.workspace_id, r.run_id, r.blocked_by AS scope, r.blocked_period AS period FROM run r
     WHERE r.workspace_id = %(workspace_id)s AND {IS_BLOCKED} AND r.blocked_by = %(scope)s
-    AND r.blocked_period = %(period)s AND {_SUBJECT} = %(subject)s ORDER BY r.run_id LIMIT {AT_ONCE} FOR UPDATE OF r
+    AND r.blocked_period = %(period)s AND {_SUBJECT} = %(subject)s AND r.reason IS DISTINCT FROM %(why)s
+    ORDER BY r.run_id LIMIT {AT_ONCE} FOR UPDATE OF r
 """  # noqa: S608  # as above
 
 
@@ -60,8 +61,9 @@ async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], ac
 
 async def say_why(session: AsyncSession, limit: Mapping[str, Any], actor: Actor) -> None:
     """Tell runs that a limit holds, some of them where they are many, why it goes on doing so."""
-    found = await within(session)(_HELD, limit)
-    await _move(session, found, [why_held(limit)] * len(found), actor)
+    why = why_held(limit)
+    found = await within(session)(_HELD, {**limit, "why": why})
+    await _move(session, found, [why] * len(found), actor)
 
 
 async def _move(

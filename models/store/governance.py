@@ -167,14 +167,14 @@ async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: A
 
 
 async def withdraw_about(
-    session: AsyncSession, workspace_id: str, kind: str, about: Collection[str], actor: Actor
+    session: AsyncSession, workspace_id: str, kind: str, about: Collection[str], actor: Actor, but: str = ""
 ) -> None:
-    """Cancel a kind's open questions about these; one that is being answered now is left to its answer."""
+    """Cancel a kind's open questions about these, `but` one; what is being answered now is left to its answer."""
     asked = (
         select(Decision.decision_id)
         .where(Decision.workspace_id == workspace_id, Decision.kind == kind)
         .where(Decision.status == DecisionStatus.PENDING.value)
-        .where(col(Decision.about).in_(about))
+        .where(col(Decision.about).in_(about), Decision.decision_id != but)
         .with_for_update(skip_locked=True)
     )
     # An array is found once, before the rows: of a subquery the planner may think that it is found as quickly for each.

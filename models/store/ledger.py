@@ -191,11 +191,12 @@ async def _prepare_and_spend(
 
 
 async def _contain(
-    session: AsyncSession, place: Place, limit: Mapping[str, Any], values: dict[str, Any], actor: Actor
+    session: AsyncSession, place: Place, limit: dict[str, Any], values: dict[str, Any], actor: Actor
 ) -> None:
     """Block the run that asked for more than a limit leaves, also where an earlier window blocked it."""
     wanted = Cap(values["usd"], values["tokens"])
-    await budgets.contain(session, Hit(place.run_id, limit, wanted), actor, instead=True)
+    if await budgets.contain(session, Hit(place.run_id, limit, wanted), actor, instead=True):
+        limit["denied"] = None  # somebody is asked anew
 
 
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:

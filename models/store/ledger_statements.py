@@ -139,6 +139,7 @@ RESERVE = f"""
             ) THEN 'mission_ended'
             WHEN r.status IS NOT NULL AND (r.blocked_by = '{LOOP}' OR EXISTS (
                 SELECT FROM looked WHERE scope = r.blocked_by AND period = r.blocked_period AND crossed
+                AND {_is_told("looked")}
             )) THEN 'blocked'
             WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
             WHEN (SELECT is_over FROM hit) THEN 'over'
@@ -297,10 +298,10 @@ THOSE_HELD = """
 """
 """Whose runs the limits hold that runs have met, or held since a question was put: a run's own limit, or its ticket's.
 A mission's own run is of who filed it and who has it."""
-THE_COUNTER = """
-    SELECT * FROM budget WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s
-    AND period = %(period)s FOR NO KEY UPDATE
-"""
+THE_COUNTER = f"""
+    SELECT *, {_question("budget")} AS question FROM budget WHERE workspace_id = %(workspace_id)s
+    AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s FOR NO KEY UPDATE
+"""  # noqa: S608  # as above
 # Which ones is left to chance here, too, and in `ASKED_OF_OPEN`.
 ASKED_OF_ENDED = """
     SELECT r.workspace_id, r.run_id FROM (
@@ -316,22 +317,24 @@ ASKED_OF_ENDED = """
     ORDER BY random() LIMIT %(limit)s
 """
 """Runs that have ended of which something is still asked or told."""
-ASKED_OF_OPEN = """
-    SELECT asked.* FROM (
-        SELECT workspace_id, binding ->> 'scope' AS scope, binding ->> 'subject' AS subject FROM decision
+ASKED_OF_OPEN = f"""
+    SELECT b.workspace_id, b.scope, b.subject FROM (
+        SELECT workspace_id, binding ->> 'scope' AS scope, binding ->> 'subject' AS subject, decision_id FROM decision
         WHERE kind = 'budget' AND status = 'pending' AND about IS NOT NULL
         UNION
-        SELECT workspace_id, details ->> 'scope', details ->> 'subject' FROM alert
+        SELECT workspace_id, details ->> 'scope', details ->> 'subject', NULL FROM alert
         WHERE kind = 'cost_spike' AND subject_kind = 'budget' AND status <> 'resolved' AND details ->> 'period' = ''
     ) asked JOIN budget b ON b.workspace_id = asked.workspace_id AND b.scope = asked.scope
-    AND b.subject = asked.subject AND b.period = '' AND NOT b.crossed ORDER BY random() LIMIT %(limit)s
-"""
+    AND b.subject = asked.subject AND b.period = '' AND (NOT b.crossed OR asked.decision_id <> {_question("b")})
+    GROUP BY 1, 2, 3 ORDER BY random() LIMIT %(limit)s
+"""  # noqa: S608  # as above
 """Limits that are open, of which something is still asked or told: they were many that were raised at once, or somebody
-held a question meanwhile and did not answer."""
-DENY = """
+held a question meanwhile and did not answer. Those that were closed again meanwhile, too."""
+DENY = f"""
     UPDATE budget SET denied = %(denied)s WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s
-    AND subject = %(subject)s AND period = %(period)s AND crossed RETURNING *
-"""
+    AND subject = %(subject)s AND period = %(period)s AND crossed
+    AND {_question("budget")} = %(decision_id)s RETURNING *
+"""  # noqa: S608  # as above
 
 PASSED = f"""
     SELECT b.*, d.decision_id, d.requested_by, d.question->>'run_id' AS run_id FROM run r
@@ -347,15 +350,16 @@ PASSED = f"""
 """  # noqa: S608  # as above
 """The crossed limits of a run whose pending question proposes no more than is promised by now."""
 
+_SAID = "CAST(CASE WHEN EXISTS (SELECT FROM closed) THEN %(reason)s ELSE %(held)s END AS text)"
 # A cap is crossed once, whoever meets it; what follows of it is told once, and each run that meets it is blocked. What
 # was closed by a lower cap is told, and asked about, when it is met first. A window that is over holds no run.
 CONTAIN = f"""
     WITH closed AS (
         UPDATE budget SET crossed = true, crossings = crossings + 1, denied = NULL
         WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
-        AND (NOT crossed OR %(again)s OR NOT {_is_told("budget")}) RETURNING *
+        AND (NOT crossed OR %(again)s OR (period IN ('', {DAY}, {MONTH}) AND NOT {_is_told("budget")})) RETURNING *
     ), stopped AS (
-        UPDATE run SET status = 'blocked', reason = %(reason)s, blocked_by = %(scope)s, blocked_period = %(period)s
+        UPDATE run SET status = 'blocked', reason = {_SAID}, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s)
         AND %(period)s IN ('', {DAY}, {MONTH}) RETURNING mission_id
     ), asked AS (
@@ -366,8 +370,7 @@ CONTAIN = f"""
             SELECT 1 AS number, 'budget.exceeded' AS type, 'budget' AS kind, %(named)s AS id,
             CAST(%(told)s AS jsonb) AS data FROM closed WHERE NOT %(again)s
             UNION ALL SELECT 2, 'run.blocked', 'run', %(run_id)s,
-            jsonb_build_object('reason', CAST(%(reason)s AS text), 'by', CAST(%(scope)s AS text), 'mission_id',
-            mission_id) FROM stopped
+            jsonb_build_object('reason', {_SAID}, 'by', CAST(%(scope)s AS text), 'mission_id', mission_id) FROM stopped
             UNION ALL SELECT 3, %(type)s, 'decision', decision_id, {TOLD} FROM asked
         ) t ORDER BY number
     )

@@ -14,6 +14,9 @@ from models.store.database import within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY, MONTH
 
+Opened = Sequence[tuple[str, str]]
+"""Limits of one kind that were closed and are open now: each by its subject and its period."""
+
 _HERE = "b.workspace_id = %(workspace_id)s AND b.scope = %(scope)s"
 _RUNNING = "FROM run r WHERE r.workspace_id = %(workspace_id)s AND r.ended_at IS NULL"
 _LASTS = {
@@ -52,7 +55,7 @@ async def apply(
     before: Caps,
     after: Caps,
     actor: Actor,
-) -> Sequence[str]:
+) -> Opened:
     """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
     changes = [Change(each, meant(before, each), meant(after, each)) for each in counters]
     return await _recap(session, workspace_id, scope, changes, actor)
@@ -60,7 +63,7 @@ async def apply(
 
 async def relevel(
     session: AsyncSession, workspace_id: str, agent: str, level: Level, caps: Caps, actor: Actor
-) -> Sequence[str]:
+) -> Opened:
     """Bring the day of an agent to the cap of its new level; the agent, where that opens its limit."""
     counters = await touched(session, workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, agent))
     await within(session)(_RELEVEL, {"workspace_id": workspace_id, "agent": agent, "level": level.value})
@@ -68,7 +71,7 @@ async def relevel(
     return await _recap(session, workspace_id, Scope.AGENT_DAY, changes, actor)
 
 
-async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Sequence[str]:
+async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Opened:
     """Bring one counter to the cap that holds by now; whose it is, where that opens its limit."""
     found = await touched(session, workspace_id, key)
     changes = [Change(each, held(each), meant(caps, each)) for each in found]
@@ -84,7 +87,7 @@ async def reopen(
     caps: Caps,
     taken: Decimal,
     actor: Actor,
-) -> Sequence[str]:
+) -> Opened:
     """Open limits that were spent up until something was taken off, as if just raised; whose those are.
 
     What was closed with something left stays closed: that too little was left has not changed.
@@ -96,20 +99,20 @@ async def reopen(
 
 async def _recap(
     session: AsyncSession, workspace_id: str, scope: Scope, changes: Sequence[Change], actor: Actor
-) -> Sequence[str]:
+) -> Opened:
     changed = [each for each in changes if each.before != each.after]
     if not changed:  # as nearly always when a run starts on a ticket
         return ()
     ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}
     rows: dict[str, list[Any]] = {name: [] for name in ("subject", "period", "usd", "tokens", "crossed")}
-    opened: list[str] = []
+    opened: list[tuple[str, str]] = []
     for each in changed:
         counter, (cap, crossed) = each.counter, each.recapped
         values = (counter["subject"], counter["period"], cap.usd, cap.tokens, crossed)
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
         if counter["crossed"] and not crossed:
-            opened.append(counter["subject"])
+            opened.append((counter["subject"], counter["period"]))
     await ask(_RECAP, known | rows)
     if opened:
         await going_on.go_on(session, going_on.OPENED, known, actor)

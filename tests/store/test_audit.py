@@ -333,7 +333,7 @@ class TestRedaction:
         problem = judged(await exported(db, team.workspace_id), key).problem
         assert problem
         assert (problem.code, problem.row) == ("redaction_unsealed", secret["id"])
-        assert "export again in a few seconds" in problem.message
+        assert "export again once the worker has sealed it" in problem.message
         await Sealer(db, key).seal()
         verdict = judged(await exported(db, team.workspace_id), key)
         assert (verdict.rows, verdict.redacted, verdict.problem) == (6, 1, None)

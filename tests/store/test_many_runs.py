@@ -5,12 +5,15 @@ from sqlalchemy import text
 
 from models.domain.budgets import MAX_OPEN_RUNS, Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict
-from models.store import alerts, blocks, budgets, ledger, recapping, runs
+from models.domain.principals import Role
+from models.domain.states import DecisionStatus
+from models.store import alerts, answers, blocks, budgets, ledger, recapping, runs
 from models.store.database import Database
 from models.store.going_on import AT_ONCE
 from models.store.ledger import Place
 from tests.fixtures.api import Team
 from tests.fixtures.budgets import BOT, OLGA, at, cap, place, run_of, start, told, usd
+from tests.fixtures.runs import human
 
 DAY = Key(Scope.AGENT_DAY, Owner.AGENT, "bot")
 INTERNS = Key(Scope.RUN, Owner.LEVEL, "intern")
@@ -60,6 +63,13 @@ async def one_pass(db: Database) -> bool:
         return await blocks.turn_windows(session, OLGA)
 
 
+async def left_over(db: Database, team: Team) -> list[tuple[str, str, str]]:
+    """Limits of which something is asked or told that is over."""
+    async with db.system() as session:
+        found = await budgets.asked_of_open(session, 10_000)
+    return [limit for limit in found if limit[0] == team.workspace_id]
+
+
 BLOCKED, PENDING = "run WHERE status = 'blocked'", "decision WHERE status = 'pending'"
 STANDING = "alert WHERE status = 'open'"
 
@@ -95,6 +105,72 @@ async def test_one_whose_turn_has_not_come_may_act_all_the_same(db: Database, te
     assert {event["actor"] for event in unblocked if event["subject_id"][-3:] in ("-99", "-98")} == {"bot"}
 
 
+async def test_one_that_a_limit_holds_of_which_nobody_is_told_asks(db: Database, team: Team) -> None:
+    """Its limit was raised, which told of nothing any more, and lowered again before the turn of this one came."""
+    ticket = Key(Scope.TICKET, Owner.TICKET, "T-1")
+    await cap(db, team.workspace_id, ticket, "0.1")
+    where = await place(db, team.workspace_id, agent_id="bot", ticket_id="T-1")
+    await ledger.spend(db, where, usd("0.1"), BOT)
+    with pytest.raises(Conflict):
+        await ledger.spend(db, at(where, "2"), usd("0.01"), BOT)
+    async with db.workspace(team.workspace_id) as session:
+        await session.execute(text(WAITING_ON_TICKET), {"number": AT_ONCE + 9})
+    await cap(db, team.workspace_id, ticket, "9")
+    await cap(db, team.workspace_id, ticket, "0.05")
+    assert [await number(db, team, of) for of in (PENDING, STANDING)] == [0, 0]
+    for code in ("budget_exceeded", "run_blocked"):
+        with pytest.raises(Conflict) as refused:
+            await ledger.spend(db, Place(team.workspace_id, f"{where.run_id}-99", "1"), usd("0.01"), BOT)
+        assert refused.value.code == code
+        assert [await number(db, team, of) for of in (PENDING, STANDING)] == [1, 1]
+
+
+WAITING_ON_TICKET = WAITING.replace("level,", "level, ticket_id,").replace("r.level, 'x'", "r.level, r.ticket_id, 'x'")
+
+
+async def test_of_two_questions_about_a_limit_the_newest_counts(db: Database, team: Team) -> None:
+    """The older one was being answered while its limit was opened; then the limit was closed again."""
+    where = await crossed(db, team, INTERNS)
+    older = f"budget.run.{where.run_id}.1"
+    async with db.workspace(team.workspace_id) as session:
+        await session.execute(text("UPDATE budget SET crossed = false WHERE scope = 'run'"))
+        await session.execute(text("UPDATE run SET status = NULL, blocked_by = NULL, blocked_period = NULL"))
+        await session.execute(text("UPDATE alert SET status = 'resolved', resolved_by = 'x', resolved_at = now()"))
+    with pytest.raises(Conflict):
+        await ledger.spend(db, at(where, "3"), usd("0.2"), BOT)
+    assert await number(db, team, PENDING) == 2
+    anna = human(team.workspace_id, "anna", Role.ADMIN)
+    async with db.workspace(team.workspace_id) as session:
+        await answers.give(session, anna, older, DecisionStatus.DENIED, "no more")
+        assert "denied" not in (await runs.find(session, team.workspace_id, where.run_id))["reason"]
+        await session.rollback()
+    async with db.workspace(team.workspace_id) as session:
+        await answers.give(session, anna, older, DecisionStatus.APPROVED, "yes")
+        await session.flush()
+    assert (await run_of(db, where))["status"] == "blocked"
+    assert await number(db, team, PENDING) == 1
+
+
+async def test_an_older_question_about_a_closed_limit_is_taken_back(db: Database, team: Team) -> None:
+    where = await crossed(db, team, INTERNS)
+    async with db.workspace(team.workspace_id) as session:
+        await session.execute(text("UPDATE budget SET crossings = 2 WHERE scope = 'run'"))
+        await session.execute(text(NEWER), {"new": f"budget.run.{where.run_id}.2"})
+    [limit] = await left_over(db, team)
+    async with db.workspace(team.workspace_id) as session:
+        await budgets.close_open(session, *limit, OLGA)
+    assert await left_over(db, team) == []
+    found = await db.alone(team.workspace_id, f"SELECT decision_id FROM {PENDING}", {})  # noqa: S608  # a constant
+    assert (found, await number(db, team, STANDING)) == ([{"decision_id": f"budget.run.{where.run_id}.2"}], 1)
+
+
+NEWER = """
+    INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, binding,
+    question)
+    SELECT workspace_id, :new, kind, 0, 0, 'pending', risk, 'bot', binding, question FROM decision
+"""
+
+
 async def end(db: Database, team: Team, run_id: str) -> None:
     async with db.workspace(team.workspace_id) as session:
         await runs.end(session, team.workspace_id, run_id, RunStatus.SUCCESS, None, BOT)
@@ -105,9 +181,9 @@ async def test_what_is_asked_and_told_of_an_open_limit_is_taken_back_together(db
     where = await crossed(db, team, INTERNS)
     async with db.workspace(team.workspace_id) as session:
         await session.execute(text("UPDATE budget SET crossed = false WHERE scope = 'run'"))
+    assert await left_over(db, team) == [(team.workspace_id, "run", where.run_id)]
     async with db.system() as session:
-        assert await budgets.asked_of_open(session, 9) == [(team.workspace_id, "run", where.run_id)]
-        await alerts.turn_windows(session, OLGA, 9)
+        await alerts.turn_windows(session, OLGA, MORE)
     assert [await number(db, team, of) for of in (PENDING, STANDING)] == [1, 1]
     for is_crossed, left in ((True, 1), (False, 0)):
         async with db.workspace(team.workspace_id) as session:
@@ -127,8 +203,7 @@ async def test_the_limits_of_very_many_runs_are_raised(db: Database, team: Team)
     assert [await number(db, team, of) for of in (BLOCKED, PENDING, STANDING)] == [MORE] * 3
     await cap(db, team.workspace_id, INTERNS, "9")
     assert [await number(db, team, of) for of in (BLOCKED, PENDING, STANDING)] == [MORE - AT_ONCE] * 3
-    async with db.system() as session:
-        left = await budgets.asked_of_open(session, MORE)
+    left = await left_over(db, team)
     assert len(left) == MORE - AT_ONCE
     async with db.workspace(team.workspace_id) as session:
         for limit in left:
