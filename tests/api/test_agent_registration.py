@@ -69,7 +69,7 @@ class TestRegister:
         key = {"principal": "probe", "kind": "agent"}
         refused = await api.post("/api/v1/keys", json=key)
         assert refusal(refused) == (409, "agent_exists")
-        assert "`mission-control agent approve probe`" in refused.json()["error"]["message"]
+        assert "`mission-control agent approve probe --reason WHY`" in refused.json()["error"]["message"]
         await api.post(f"/api/v1/agents/{made['agent_id']}/approve", json=WHY)
         assert (await api.post("/api/v1/keys", json=key)).status_code == 201
 
