@@ -139,7 +139,7 @@ RESERVE = f"""
             ) THEN 'mission_ended'
             WHEN r.status IS NOT NULL AND (r.blocked_by = '{LOOP}' OR EXISTS (
                 SELECT FROM looked WHERE scope = r.blocked_by AND period = r.blocked_period AND crossed
-                AND {_is_told("looked")}
+                AND (denied IS NOT NULL OR {_is_told("looked")})
             )) THEN 'blocked'
             WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
             WHEN (SELECT is_over FROM hit) THEN 'over'
@@ -357,7 +357,8 @@ CONTAIN = f"""
     WITH closed AS (
         UPDATE budget SET crossed = true, crossings = crossings + 1, denied = NULL
         WHERE workspace_id = %(workspace_id)s AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s
-        AND (NOT crossed OR %(again)s OR (period IN ('', {DAY}, {MONTH}) AND NOT {_is_told("budget")})) RETURNING *
+        AND (NOT crossed OR %(again)s
+        OR ((crossings = 0 OR period IN ('', {DAY}, {MONTH})) AND NOT {_is_told("budget")})) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = {_SAID}, blocked_by = %(scope)s, blocked_period = %(period)s
         WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s)

@@ -294,6 +294,8 @@ class TestWhatBecomesOfIt:
         assert ["denied to raise it: so" in reason for reason in said] == [True, True, True, False]
         [alert] = [each for each in await standing(api) if each["subject_id"] == "ticket/T-1"]
         await api.post(f"{API}/alerts/{alert['alert_id']}/resolve", json={})
+        tried = await paid(api, first, usd="0.01")
+        assert "denied to raise it: so" in tried.json()["error"]["message"], "who is held has been answered"
         last = await started(api, ticket_id="T-1")
         [asked] = [each for each in await pending(api) if each["decision_id"].startswith("budget.ticket.T-1.")]
         said = [*asked["reasons"], *[(await shown(api, run))["reason"] for run in (first, moved, later, last)]]

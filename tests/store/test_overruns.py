@@ -109,6 +109,18 @@ async def test_a_limit_of_yesterday_holds_no_run(
     assert len(await told(db, team.workspace_id, "budget.exceeded")) == 1
 
 
+async def test_beyond_a_limit_of_yesterday_that_a_lower_cap_closed(db: Database, team: Team, database_url: str) -> None:
+    await wide(db, team)
+    where, second = await begun(db, team), await begun(db, team)
+    await cap(db, team.workspace_id, DAY, "0.05")
+    async with clock_moved(database_url, "1 day"):
+        for one in (where, second):
+            await ledger.settle(db, one, usd("50"), BOT)
+            await one_pass(db)
+            assert len(await told(db, team.workspace_id, "budget.exceeded")) == 1
+            assert len(await told(db, team.workspace_id, "alert.raised")) == 1
+
+
 async def one_pass(db: Database) -> None:
     """Let what is over be over."""
     async with db.system() as session:
