@@ -112,12 +112,11 @@ async def resolve_all(
     kind: AlertKind,
     subjects: Sequence[str],
     actor: Actor,
-    periods: Sequence[str] | None = None,
+    periods: list[str] | None = None,
 ) -> None:
     """Resolve what has ceased by itself, or because of what `actor` did; of each subject in its period, where given."""
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
-    which = {"subjects": list(subjects), "periods": None if periods is None else list(periods)}
-    values = {"workspace_id": workspace_id, "kind": kind.value, **which}
+    values = {"workspace_id": workspace_id, "kind": kind.value, "subjects": list(subjects), "periods": periods}
     await within(session)(_OVER, values | told)
     mark_events(session)
 

@@ -20,6 +20,7 @@ _SUBJECT = """CASE r.blocked_by WHEN 'run' THEN r.run_id WHEN 'ticket' THEN r.ti
 # A young table has no statistics, and the planner would rather compare each run with all counters of the workspace.
 _IS_OPEN = f"""EXISTS (SELECT FROM budget b WHERE b.workspace_id = r.workspace_id AND b.scope = r.blocked_by
     AND b.subject = {_SUBJECT} AND b.period = r.blocked_period AND NOT b.crossed OFFSET 0)"""
+_IS_OVER = f"(r.blocked_period NOT IN ('', {DAY}, {MONTH}) OR {_IS_OPEN})"
 _FOUND = f"SELECT r.workspace_id, r.run_id, r.mission_id, h.* FROM run r LEFT JOIN {NEXT_CLOSED} h ON true"  # noqa: S608  # constants of this module, no input
 
 OPENED = f"""
@@ -30,23 +31,20 @@ OPENED = f"""
 # Runs of which somebody spends at this moment see to it themselves. Those that were moved to another limit while that
 # one was being opened are found, too.
 OVER = f"""
-    {_FOUND} WHERE {IS_BLOCKED} AND (r.blocked_period NOT IN ('', {DAY}, {MONTH})
-    OR {_IS_OPEN}) LIMIT {AT_ONCE} FOR UPDATE OF r SKIP LOCKED
+    {_FOUND} WHERE {IS_BLOCKED} AND {_IS_OVER} LIMIT {AT_ONCE} FOR UPDATE OF r SKIP LOCKED
 """
 """Runs of all workspaces (system door) that are blocked by a window that is over, or by a limit that is open."""
+ONE = f"""
+    {_FOUND} WHERE r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s AND {IS_BLOCKED} AND {_IS_OVER}
+    FOR UPDATE OF r
+"""
+"""A run that is so blocked, and does something before its turn comes."""
 _HELD = f"""
     SELECT r.workspace_id, r.run_id, r.blocked_by AS scope, r.blocked_period AS period FROM run r
     WHERE r.workspace_id = %(workspace_id)s AND {IS_BLOCKED} AND r.blocked_by = %(scope)s
     AND r.blocked_period = %(period)s AND {_SUBJECT} = %(subject)s AND r.reason IS DISTINCT FROM %(why)s
     ORDER BY r.run_id LIMIT {AT_ONCE} FOR UPDATE OF r
 """  # noqa: S608  # as above
-
-
-ONE = f"""
-    {_FOUND} WHERE r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s AND {IS_BLOCKED}
-    AND (r.blocked_period NOT IN ('', {DAY}, {MONTH}) OR {_IS_OPEN}) FOR UPDATE OF r
-"""
-"""A run that is so blocked, and does something before its turn comes."""
 
 
 async def go_on(session: AsyncSession, which: str, values: Mapping[str, Any], actor: Actor) -> int:

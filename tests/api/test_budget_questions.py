@@ -53,9 +53,10 @@ async def over_its_limit(api: httpx2.AsyncClient) -> tuple[str, dict[str, Any]]:
     return run, asked
 
 
-async def pending(api: httpx2.AsyncClient) -> list[dict[str, Any]]:
-    found = await api.get(f"{API}/decisions?status=pending&kind=budget")
-    return list(found.json()["data"]["items"])
+async def pending(api: httpx2.AsyncClient, about: str = "") -> list[dict[str, Any]]:
+    """The questions that wait: all, or those about one limit."""
+    found = (await api.get(f"{API}/decisions?status=pending&kind=budget")).json()["data"]["items"]
+    return [each for each in found if each["decision_id"].startswith(f"budget.{about}")]
 
 
 async def standing(api: httpx2.AsyncClient) -> list[dict[str, Any]]:
@@ -246,7 +247,7 @@ class TestWhatBecomesOfIt:
         await capped(api, "ticket", "ticket", "T-1", cap_usd="0.1")
         first = await started(api, ticket_id="T-1")
         await paid(api, first, usd="0.2")
-        [alert] = (await api.get(f"{API}/alerts?status=open")).json()["data"]["items"]
+        [alert] = await standing(api)
         assert (await api.post(f"{API}/alerts/{alert['alert_id']}/resolve", json={})).status_code == 200
         second = await started(api, ticket_id="T-1")
         [asked] = await pending(api)
@@ -261,7 +262,7 @@ class TestWhatBecomesOfIt:
         other, _ = await over_its_limit(api)
         for run in both:
             await paid(api, run, usd="0.2")
-        [asked] = [each for each in await pending(api) if each["question"]["scope"] == "ticket"]
+        [asked] = await pending(api, "ticket.")
         said = await answer(api, asked, {"decision": "deny", "explanation": "no more " + 150 * "money "})
         by = said.json()["data"]["resolved_by"]
         begin = f"the limit of ticket 'T-1' of 0.1 USD is crossed, and {by} denied to raise it: no more money money"
@@ -286,7 +287,7 @@ class TestWhatBecomesOfIt:
         await paid(api, moved, usd="0.06")
         for run in (first, elsewhere):
             await paid(api, run, usd="0.2")
-        [asked] = [each for each in await pending(api) if each["decision_id"].startswith("budget.ticket.T-1.")]
+        [asked] = await pending(api, "ticket.T-1.")
         await answer(api, asked, NO)
         await capped(api, "run", "run", moved, cap_usd="9")
         later = await started(api, ticket_id="T-1")
@@ -297,7 +298,7 @@ class TestWhatBecomesOfIt:
         tried = await paid(api, first, usd="0.01")
         assert "denied to raise it: so" in tried.json()["error"]["message"], "who is held has been answered"
         last = await started(api, ticket_id="T-1")
-        [asked] = [each for each in await pending(api) if each["decision_id"].startswith("budget.ticket.T-1.")]
+        [asked] = await pending(api, "ticket.T-1.")
         said = [*asked["reasons"], *[(await shown(api, run))["reason"] for run in (first, moved, later, last)]]
         assert {reason.partition("; ")[2] for reason in said} == {"an admin may raise it"}
         await answer(api, asked)
@@ -321,7 +322,7 @@ class TestWhatBecomesOfIt:
         await answer(api, asked, NO)
         await started(api, ticket_id="T-1")
         assert await pending(api) == []
-        [alert] = (await api.get(f"{API}/alerts?status=open")).json()["data"]["items"]
+        [alert] = await standing(api)
         await api.post(f"{API}/alerts/{alert['alert_id']}/resolve", json={})
         await started(api, ticket_id="T-1")
         assert len(await pending(api)) == 1

@@ -12,7 +12,7 @@ from models.store.database import Database
 from models.store.going_on import AT_ONCE
 from models.store.ledger import Place
 from tests.fixtures.api import Team
-from tests.fixtures.budgets import BOT, OLGA, at, cap, place, run_of, start, told, usd
+from tests.fixtures.budgets import BOT, OLGA, at, cap, ended, place, run_of, start, told, usd
 from tests.fixtures.runs import human
 
 DAY = Key(Scope.AGENT_DAY, Owner.AGENT, "bot")
@@ -95,9 +95,9 @@ async def test_one_whose_turn_has_not_come_may_act_all_the_same(db: Database, te
     async with db.workspace(team.workspace_id) as session:
         await session.execute(text(WAITING), {"number": MORE - 1})
     with pytest.raises(Conflict, match="blocked"):
-        await end(db, team, f"{where.run_id}-99")
+        await ended(db, Place(team.workspace_id, f"{where.run_id}-99", "1"))
     await cap(db, team.workspace_id, DAY, "9")
-    await end(db, team, f"{where.run_id}-99")
+    await ended(db, Place(team.workspace_id, f"{where.run_id}-99", "1"))
     async with db.workspace(team.workspace_id) as session:
         run = await runs.lock_open(session, team.workspace_id, f"{where.run_id}-98", BOT)
     assert run.status is None
@@ -169,11 +169,6 @@ NEWER = """
     question)
     SELECT workspace_id, :new, kind, 0, 0, 'pending', risk, 'bot', binding, question FROM decision
 """
-
-
-async def end(db: Database, team: Team, run_id: str) -> None:
-    async with db.workspace(team.workspace_id) as session:
-        await runs.end(session, team.workspace_id, run_id, RunStatus.SUCCESS, None, BOT)
 
 
 async def test_what_is_asked_and_told_of_an_open_limit_is_taken_back_together(db: Database, team: Team) -> None:

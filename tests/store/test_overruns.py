@@ -2,13 +2,13 @@
 
 import pytest
 
-from models.domain.budgets import Key, Owner, RunStatus, Scope
+from models.domain.budgets import Key, Owner, Scope
 from models.domain.errors import Conflict
-from models.store import alerts, ledger, runs
+from models.store import alerts, ledger
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.api import Team
-from tests.fixtures.budgets import BOT, MONTH, at, cap, clock_moved, counters, entries, place, run_of, told, usd
+from tests.fixtures.budgets import BOT, MONTH, at, cap, clock_moved, counters, ended, entries, place, run_of, told, usd
 
 TICKET = Key(Scope.TICKET, Owner.TICKET, "T-1")
 DAY = Key(Scope.AGENT_DAY, Owner.AGENT, "bot")
@@ -32,6 +32,12 @@ async def wide(db: Database, team: Team) -> None:
     """No limit is near."""
     for key in (INTERNS, TICKET, DAY, MONTH):
         await cap(db, team.workspace_id, key, "900")
+
+
+async def near(db: Database, team: Team, key: Key, amount: str) -> None:
+    """No limit is near but one."""
+    await wide(db, team)
+    await cap(db, team.workspace_id, key, amount)
 
 
 async def standing(db: Database, team: Team) -> list[tuple[str, str]]:
@@ -60,8 +66,7 @@ async def test_beyond_a_limit_that_a_lower_cap_closed(db: Database, team: Team, 
 @each_limit
 async def test_beyond_a_limit_that_another_call_closed(db: Database, team: Team, key: Key) -> None:
     """Whichever call is settled first: the run that each is of does not end well."""
-    await wide(db, team)
-    await cap(db, team.workspace_id, key, "3")
+    await near(db, team, key, "3")
     where = await begun(db, team)
     second = at(where, "2") if key is INTERNS else await begun(db, team)
     if key is INTERNS:
@@ -69,17 +74,15 @@ async def test_beyond_a_limit_that_another_call_closed(db: Database, team: Team,
     for one, amount in ((where, "9"), (second, "50")):
         await ledger.settle(db, one, usd(amount), BOT)
         assert await what_holds(db, one) == ("blocked", key.scope)
-        async with db.workspace(team.workspace_id) as session:
-            with pytest.raises(Conflict, match="blocked"):
-                await runs.end(session, team.workspace_id, one.run_id, RunStatus.SUCCESS, None, BOT)
+        with pytest.raises(Conflict, match="blocked"):
+            await ended(db, one)
     assert len(await standing(db, team)) == len(await told(db, team.workspace_id, "budget.exceeded")) == 1
     asked = await db.alone(team.workspace_id, "SELECT status FROM decision ORDER BY requested_at", {})
     assert [row["status"] for row in asked] == ["canceled", "pending"] * (key.scope in (Scope.RUN, Scope.TICKET))
 
 
 async def test_within_what_was_reserved_of_a_limit_that_another_call_closed(db: Database, team: Team) -> None:
-    await wide(db, team)
-    await cap(db, team.workspace_id, MONTH, "3")
+    await near(db, team, MONTH, "3")
     where, second = await begun(db, team), await begun(db, team)
     await ledger.settle(db, where, usd("9"), BOT)
     await ledger.settle(db, second, usd("0.1"), BOT)
@@ -92,8 +95,7 @@ async def test_a_limit_of_yesterday_holds_no_run(
     db: Database, team: Team, database_url: str, settled: str, is_late: bool
 ) -> None:
     """Its window will not turn any more: who is held by it would wait for ever."""
-    await wide(db, team)
-    await cap(db, team.workspace_id, DAY, "1")
+    await near(db, team, DAY, "1")
     where, second = await begun(db, team), await begun(db, team)
     await ledger.settle(db, where, usd("2"), BOT)
     async with clock_moved(database_url, "1 day"):
@@ -103,9 +105,8 @@ async def test_a_limit_of_yesterday_holds_no_run(
             await ledger.release(db, second, BOT)
         await ledger.settle(db, second, usd(settled), BOT)
         assert await what_holds(db, second) == (None, None)
-        async with db.workspace(team.workspace_id) as session:
-            await runs.end(session, team.workspace_id, second.run_id, RunStatus.SUCCESS, None, BOT)
-            await runs.end(session, team.workspace_id, where.run_id, RunStatus.SUCCESS, None, BOT)
+        for one in (second, where):
+            await ended(db, one)
     assert len(await told(db, team.workspace_id, "budget.exceeded")) == 1
 
 
@@ -128,8 +129,7 @@ async def one_pass(db: Database) -> None:
 
 
 async def test_more_tokens_go_beyond_no_limit_of_dollars(db: Database, team: Team) -> None:
-    await wide(db, team)
-    await cap(db, team.workspace_id, MONTH, "3")
+    await near(db, team, MONTH, "3")
     where, second = await begun(db, team), await place(db, team.workspace_id)
     await ledger.reserve(db, second, usd("0.1", tokens=100), BOT)
     await ledger.settle(db, where, usd("9"), BOT)
@@ -155,8 +155,7 @@ async def test_tokens_beyond_a_limit_that_another_call_closed(db: Database, team
 async def test_of_two_days_that_are_over_the_later_one_keeps_its_alert(
     db: Database, team: Team, database_url: str
 ) -> None:
-    await wide(db, team)
-    await cap(db, team.workspace_id, DAY, "1")
+    await near(db, team, DAY, "1")
     late = await begun(db, team)
     async with clock_moved(database_url, "1 day"):
         await ledger.settle(db, await begun(db, team), usd("2"), BOT)
@@ -169,8 +168,7 @@ async def test_of_two_days_that_are_over_the_later_one_keeps_its_alert(
 async def test_todays_alert_stands_whatever_was_reserved_while_the_clock_was_ahead(
     db: Database, team: Team, database_url: str
 ) -> None:
-    await wide(db, team)
-    await cap(db, team.workspace_id, DAY, "1")
+    await near(db, team, DAY, "1")
     async with clock_moved(database_url, "1 day"):
         early = await begun(db, team)
     await ledger.settle(db, await begun(db, team), usd("5"), BOT)
@@ -184,8 +182,7 @@ async def test_todays_alert_stands_whatever_was_reserved_while_the_clock_was_ahe
 async def test_raising_what_opens_another_days_limit_leaves_todays_alert(
     db: Database, team: Team, database_url: str
 ) -> None:
-    await wide(db, team)
-    await cap(db, team.workspace_id, DAY, "1")
+    await near(db, team, DAY, "1")
     async with clock_moved(database_url, "1 day"):
         await ledger.settle(db, await begun(db, team), usd("1.5"), BOT)
     await ledger.settle(db, await begun(db, team), usd("5"), BOT)
@@ -199,8 +196,7 @@ async def test_raising_what_opens_another_days_limit_leaves_todays_alert(
 async def test_todays_limit_has_its_alert_though_the_clock_was_ahead(
     db: Database, team: Team, database_url: str
 ) -> None:
-    await wide(db, team)
-    await cap(db, team.workspace_id, DAY, "0.1")
+    await near(db, team, DAY, "0.1")
     async with clock_moved(database_url, "1 day"):
         with pytest.raises(Conflict):
             await ledger.spend(db, await place(db, team.workspace_id, agent_id="bot"), usd("0.2"), BOT)

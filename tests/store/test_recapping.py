@@ -14,15 +14,10 @@ from models.store.connections import plain
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.api import Team
-from tests.fixtures.budgets import BOT, OLGA, cap, clock_moved, counters, place, run_of, start, told, usd
+from tests.fixtures.budgets import BOT, OLGA, cap, clock_moved, counters, ended, place, run_of, start, told, usd
 
 INTERNS = Key(Scope.RUN, Owner.LEVEL, "intern")
 CATEGORY = Key(Scope.TICKET, Owner.CATEGORY, "default")
-
-
-async def ended(db: Database, where: Place) -> None:
-    async with db.workspace(where.workspace_id) as session:
-        await runs.end(session, where.workspace_id, where.run_id, RunStatus.SUCCESS, None, BOT)
 
 
 async def test_a_cap_waits_for_no_run_that_has_ended(db: Database, team: Team, database_url: str) -> None:
