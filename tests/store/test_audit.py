@@ -23,7 +23,7 @@ from models.domain.events import EventType, Subject
 from models.domain.merkle import Frontier, leaf_hash
 from models.domain.principals import Kind
 from models.settings import Settings
-from models.store import audit, audit_export, audit_tree, events
+from models.store import audit, audit_tree, events
 from models.store.audit_tree import Signer
 from models.store.connections import plain
 from models.store.database import Database
@@ -304,20 +304,6 @@ class TestProofs:
                 await audit.require_sealed(session, team.workspace_id, row["id"])
             with pytest.raises(NotFound):
                 await audit.require_sealed(session, team.workspace_id, row["id"] + 1)
-
-
-class TestExporting:
-    async def test_what_is_sealed_meanwhile_is_given_as_not_sealed(
-        self, db: Database, team: Team, key: ServiceKey
-    ) -> None:
-        await filled(db, key, [team.workspace_id], 5)
-        await act(db, team.workspace_id, 3)
-        pieces = audit_export.pieces(db, team.workspace_id)
-        text = await anext(pieces)
-        await Sealer(db, key).seal()
-        text += "".join([piece async for piece in pieces])
-        verdict = judged(text.rstrip("\n").split("\n"), key)
-        assert (verdict.problem, verdict.rows, verdict.unsealed) == (None, 5, 3)
 
 
 class TestRedaction:

@@ -1,14 +1,18 @@
-"""Reading an export at one's leisure takes nothing from anybody else."""
+"""An export is read at one's leisure: it holds nothing from anybody else, and tells what is sealed meanwhile."""
 
 from pathlib import Path
 
 from sqlalchemy import text
 
+from activities.sealing import Sealer
+from activities.workbench.signing import ServiceKey
 from models.settings import Settings
 from models.store import audit_export
 from models.store.database import Database
 from tests.fixtures.api import Team
-from tests.fixtures.audit import act, filled, new_key
+from tests.fixtures.audit import act, filled, fresh_log, judged, key, new_key
+
+__all__ = ["fresh_log", "key"]
 
 
 async def test_a_slow_reader_holds_no_connection(db: Database, team: Team, database_url: str, tmp_path: Path) -> None:
@@ -21,3 +25,14 @@ async def test_a_slow_reader_holds_no_connection(db: Database, team: Team, datab
             given += (await session.execute(text("SELECT 1"))).scalar_one()
     await narrow.close()
     assert given >= 4  # the head, sealed rows, one that is not, the end
+
+
+async def test_what_is_sealed_meanwhile_is_given_as_not_sealed(db: Database, team: Team, key: ServiceKey) -> None:
+    await filled(db, key, [team.workspace_id], 5)
+    await act(db, team.workspace_id, 3)
+    pieces = audit_export.pieces(db, team.workspace_id)
+    told = await anext(pieces)
+    await Sealer(db, key).seal()
+    told += "".join([piece async for piece in pieces])
+    verdict = judged(told.rstrip("\n").split("\n"), key)
+    assert (verdict.problem, verdict.rows, verdict.unsealed) == (None, 5, 3)
