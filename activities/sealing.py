@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+from pathlib import Path
 
 import structlog
 
 from activities.alarm import Alarm
+from activities.workbench.files import write_whole
 from activities.workbench.signing import ServiceKey
 from models.domain.checkpoints import raw_key
 from models.domain.errors import MissionControlError
@@ -16,15 +18,23 @@ from models.store.events import Actor
 
 EVERY_SECONDS = 1.0
 AGAIN_SECONDS = 5.0
+MEMORY = "signed-checkpoint"
+"""Of a worker's data folder: the newest checkpoint that was signed there."""
 SEALER = Actor("worker", "sealer")
 log = structlog.get_logger()
 
 
 class Sealer:
-    """Seals what has settled. Each worker runs one; Postgres lets one seal at a time, whole batches or nothing."""
+    """Seals what has settled. Each worker runs one; Postgres lets one seal at a time, whole batches or nothing.
 
-    def __init__(self, db: Database, key: ServiceKey, batch: int = audit_tree.AT_ONCE) -> None:
-        self._db, self._key, self._batch = db, key, batch
+    `memory` is a file with the newest checkpoint that was signed here. Who takes the log in the database back behind
+    it, or writes it anew, gets nothing signed, and people are told.
+    """
+
+    def __init__(
+        self, db: Database, key: ServiceKey, batch: int = audit_tree.AT_ONCE, memory: Path | None = None
+    ) -> None:
+        self._db, self._key, self._batch, self._memory = db, key, batch, memory
         self._alarm = Alarm(db, "sealer")
         self._signer = Signer(key.key_id, raw_key(key.public_openssh), lambda text: base64.b64decode(key.sign(text)))
 
@@ -52,10 +62,19 @@ class Sealer:
         total = 0
         while True:
             async with self._db.system() as session:
-                sealed = await audit_tree.seal(session, self._signer, self._batch)
-            total += sealed
-            if sealed < self._batch:
+                sealed = await audit_tree.seal(session, self._signer, self._batch, self._remembered())
+            self._remember(sealed.note)
+            total += sealed.rows
+            if sealed.rows < self._batch:
                 return total
+
+    def _remembered(self) -> str:
+        return self._memory.read_text() if self._memory and self._memory.exists() else ""
+
+    def _remember(self, note: str) -> None:
+        """Keep what was signed once it is in the database: who dies between the two remembers the one before."""
+        if self._memory and note:
+            write_whole(self._memory, note.encode())
 
     async def _publish(self) -> None:
         """Let readers verify what will be signed, before anything is."""

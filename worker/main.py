@@ -15,7 +15,7 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.mirroring import AuditMirror
-from activities.sealing import Sealer
+from activities.sealing import MEMORY, Sealer
 from models.configuration import load_catalog
 from models.domain.errors import Unavailable
 from models.observability import boot_step
@@ -93,7 +93,7 @@ def keep_for_good() -> None:
 
 def audit_work(settings: Settings, db: Database, tools: Tools) -> list[Coroutine[Any, Any, None]]:
     """List what keeps the audit log: it needs no Temporal, and goes on while that is away (ADR 17)."""
-    work = [Sealer(db, tools.recorder.key).run()]
+    work = [Sealer(db, tools.recorder.key, memory=settings.data_dir / MEMORY).run()]
     if settings.audit_mirror:
         url, place = settings.audit_mirror.get_secret_value(), settings.cache_dir / "audit-mirror"
         work.append(AuditMirror(db, tools.benches.git, url, place).run())

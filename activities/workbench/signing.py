@@ -4,7 +4,6 @@ import base64
 import hashlib
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
+from activities.workbench.files import draft_of, write_whole
 from models.domain.checkpoints import decoded
 from models.domain.errors import MissionControlError
 
@@ -79,7 +79,7 @@ class ServiceKey:
         lines = self.allowed_signers.read_text().splitlines() if self.allowed_signers.exists() else []
         if self.allowed_signers_line() not in lines:
             content = "\n".join([*lines, self.allowed_signers_line(), ""])
-            _write_whole(self.allowed_signers, content.encode())
+            write_whole(self.allowed_signers, content.encode())
 
 
 def verify(public_key: str, payload: bytes, signature: str) -> bool:
@@ -97,25 +97,12 @@ def verify(public_key: str, payload: bytes, signature: str) -> bool:
 def _create(path: Path) -> None:
     """Write the key under another name and link it: the file appears whole, and only if there is none."""
     private = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    draft = _draft(path, private)
+    draft = draft_of(path, private)
     try:
         with suppress(FileExistsError):
             os.link(draft, path)
     finally:
         draft.unlink()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    _draft(path, content).replace(path)
-
-
-def _draft(path: Path, content: bytes) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return Path(name)
 
 
 def _load(path: Path) -> Ed25519PrivateKey:

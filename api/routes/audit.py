@@ -73,7 +73,9 @@ async def verify_audit(call: Operator, db: Db) -> Success[AuditVerdictView]:
     async for piece in audit_export.pieces(db, call.workspace_id):
         if not await asyncio.to_thread(_take_all, verifier, piece):
             break
-    return Success(data=AuditVerdictView.model_validate(verifier.verdict()))
+    verdict = verifier.verdict()
+    verdict.problem = verdict.problem or verdict.shortfall(strict=False)
+    return Success(data=AuditVerdictView.model_validate(verdict))
 
 
 @routes.get("/audit/checkpoints")
@@ -142,7 +144,7 @@ def _take_all(verifier: Verifier, piece: str) -> bool:
 
 
 def _view(row: AuditRow) -> AuditView:
-    content = None if row.content is None else json.loads(row.content)
+    content = None if row.content is None else _content(row.content)
     return AuditView(
         id=row.id,
         created_at=row.created_at,
@@ -157,6 +159,15 @@ def _view(row: AuditRow) -> AuditView:
         content=content,
         links=_links(row, content or {}),
     )
+
+
+def _content(text: str) -> dict[str, Any]:
+    """Read what a row says, also where somebody made it no JSON object: to find that is the verifier's part."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": text}
 
 
 def _links(row: AuditRow, content: dict[str, Any]) -> dict[str, str]:

@@ -49,6 +49,9 @@ class Line(StrEnum):
     """The last: an export without it was cut off."""
 
 
+SALT_BYTES = 32
+"""How long a row's salt is. Into one of any length a part of the content could be moved, and nobody would see."""
+
 _OF_ROW = {"kind", *COMMITTED, "salt", "content"}
 FIELDS: dict[Line, frozenset[str]] = {
     Line.LOG: frozenset({"kind", "origin", "workspace_id", "leaves"}),

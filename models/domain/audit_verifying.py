@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from models.domain.audit import FIELDS, Line, content_digest, leaf_of, place_of, raw
+from models.domain.audit import FIELDS, SALT_BYTES, Line, content_digest, leaf_of, place_of, raw
 from models.domain.audit_counts import Counts, counts_of, proves_count
 from models.domain.checkpoints import Checkpoint, verify
 from models.domain.errors import InvalidInput
@@ -207,7 +207,8 @@ class Verifier:
             self._emptied.add(int(row["id"]))
             return
         whole = row["content"] is not None and row["salt"] is not None
-        if not whole or content_digest(raw(row["salt"]), row["content"]).hex() != row["digest"]:
+        salt = raw(row["salt"]) if whole else b""
+        if len(salt) != SALT_BYTES or content_digest(salt, row["content"]).hex() != row["digest"]:
             raise _Found("content_changed", f"the content of row {row['id']} is not what was sealed", row=row["id"])
 
     def _missing(self, leaf: Entry) -> None:

@@ -13,7 +13,6 @@ from models.domain.audit import Line
 from models.domain.merkle import Subtree, subtrees
 from models.store import audit_counts, audit_tree
 from models.store.database import Database
-from models.tables.audit import AuditCheckpoint
 
 AT_ONCE = 4_000
 """Rows, or checkpoints, that one piece has at most: each is a transaction of its own, for none may last long."""
@@ -39,27 +38,25 @@ async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
     Whatever was done to the rows, it is given as it stands: to judge it is the verifier's part.
     """
     async with db.system() as session:
-        last = await audit_tree.latest(session)
-        size = last.size if last else 0
-        leaves = (await session.execute(_LEAVES)).scalar_one() if last else 0
-        head = {"origin": await audit_tree.origin(session), "workspace_id": workspace_id, "leaves": leaves}
-    yield _line(Line.LOG, **head)
+        head = (await session.execute(_HEAD)).one()
+    size = head.size or 0
+    yield _line(Line.LOG, origin=head.origin, workspace_id=workspace_id, leaves=head.leaves)
     at = 0
     while at < size:
         async with db.system() as session:
             piece, at = await _piece(session, workspace_id, at, size)
             lines = await piece.text(session)
         yield lines  # a reader may take for ever, and holds no connection meanwhile
-    if last and (counted := await _counted(db, workspace_id, last)):
+    if head.note and (counted := await _counted(db, workspace_id, head.note)):
         yield counted
     async for rows in _unsealed(db, workspace_id, size):
         yield rows
     yield _line(Line.END)
 
 
-async def _counted(db: Database, workspace_id: str, last: AuditCheckpoint) -> str:
+async def _counted(db: Database, workspace_id: str, note: str) -> str:
     async with db.system() as session:
-        counted = await audit_counts.proof(session, workspace_id, checkpoints.read(last.note))
+        counted = await audit_counts.proof(session, workspace_id, checkpoints.read(note))
     return _line(Line.COUNT, **counted) if counted else ""
 
 
@@ -111,7 +108,11 @@ def _line(kind: Line, **values: Any) -> str:
     return json.dumps({"kind": kind, **values}) + "\n"
 
 
-_LEAVES = text("SELECT coalesce(max(tree_index) + 1, 0) FROM audit_leaf")
+# In one statement: a checkpoint that is made between two would leave its leaves over.
+_HEAD = text("""
+    SELECT i.origin, (SELECT coalesce(max(tree_index) + 1, 0) FROM audit_leaf) AS leaves, c.size, c.note
+    FROM installation i LEFT JOIN (SELECT size, note FROM audit_checkpoint ORDER BY size DESC LIMIT 1) c ON true
+""")
 _COMMITTED = """
     'workspace_id', a.workspace_id, 'seq', l.seq, 'id', a.id, 'epoch', a.epoch, 'xid', CAST(a.xid AS text),
     'at', to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'),

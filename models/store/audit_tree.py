@@ -44,6 +44,14 @@ class Signer:
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """What one transaction sealed: how many rows, and the checkpoint over them and all before; none, and ""."""
+
+    rows: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Standing:
     """How far sealing has come, and how far the mirror."""
 
@@ -53,34 +61,38 @@ class Standing:
     """The age of the oldest row that is not sealed yet."""
 
 
-async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE) -> int:
-    """Seal the next settled rows under a new checkpoint; how many. Several sealers at once seal each row once.
+async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, signed: str = "") -> Sealed:
+    """Seal the next settled rows under a new checkpoint. Several sealers at once seal each row once.
+
+    `signed`: the newest checkpoint that the caller remembers; a log is never signed in two versions.
 
     Raises:
-        Conflict: `audit_tree_broken`, the hashes that are kept are not those of the last checkpoint: nothing is signed.
+        Conflict: `audit_tree_broken`, the leaves and hashes that are kept are not those of the last checkpoint, or
+            `audit_taken_back`, it never passed through the checkpoint `signed`: nothing is signed.
     """
     if not (await session.execute(_TRY_LOCK, {"lock": _LOCK})).scalar_one():
-        return 0
+        return Sealed()
+    await _require_passed(session, signed)
     name = await origin(session)
     last = await latest(session)
     size = last.size if last else 0
     frontier = Frontier(size, await hashes(session, subtrees((0, size))))
-    if last and not await _continues(session, checkpoints.read(last.note), Checkpoint(name, size, frontier.root)):
+    if not await _continues(session, last, Checkpoint(name, size, frontier.root)):
         raise Conflict("audit_tree_broken", f"the audit tree is not that of its checkpoint {size}: verify an export")
     place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
     await session.execute(IN_INDEX_ORDER)
     row = (await session.execute(_SEAL, {**place, "size": size, "limit": limit})).one()
     if row.leaves is None:
-        return 0
+        return Sealed()
     kept: list[Kept] = []
     for leaf in _cut(row.leaves):
         frontier.add(leaf, kept=kept)
     await _keep(session, kept)
     lines = await audit_counts.lines(session, frontier.size)
     note = checkpoints.sign(Checkpoint(name, frontier.size, frontier.root, lines), signer.public_key, signer.sign)
-    signed = {"size": frontier.size, "note": note, "key_id": signer.key_id}
-    await session.execute(_CHECKPOINT, {**signed, "epoch": row.epoch, "xid": row.xid, "id": row.id})
-    return frontier.size - size
+    values = {"size": frontier.size, "note": note, "key_id": signer.key_id}
+    await session.execute(_CHECKPOINT, {**values, "epoch": row.epoch, "xid": row.xid, "id": row.id})
+    return Sealed(frontier.size - size, note)
 
 
 async def latest(session: AsyncSession) -> AuditCheckpoint | None:
@@ -159,10 +171,22 @@ async def origin(session: AsyncSession) -> str:
     return str((await session.execute(text("SELECT origin FROM installation"))).scalar_one())
 
 
-async def _continues(session: AsyncSession, last: Checkpoint, found: Checkpoint) -> bool:
-    """Whether the tables are those that the last checkpoint was signed over."""
-    lines = await audit_counts.lines(session, last.size) if last.extensions else ()
-    return last == replace(found, extensions=lines)
+async def _require_passed(session: AsyncSession, signed: str) -> None:
+    size = checkpoints.read(signed).size if signed else 0
+    if signed and await session.scalar(select(AuditCheckpoint.note).where(AuditCheckpoint.size == size)) != signed:
+        message = f"the log has not the checkpoint {size} that was signed here: somebody took it back, or restored it"
+        raise Conflict("audit_taken_back", message, size=size)
+
+
+async def _continues(session: AsyncSession, last: AuditCheckpoint | None, found: Checkpoint) -> bool:
+    """Whether the tables are those that the last checkpoint was signed over, and have no leaf besides."""
+    if (await session.execute(_HAS_MORE, {"size": found.size})).scalar_one():
+        return False
+    if last is None:
+        return True
+    signed = checkpoints.read(last.note)
+    lines = await audit_counts.lines(session, last.size) if signed.extensions else ()
+    return signed == replace(found, extensions=lines)
 
 
 async def _keep(session: AsyncSession, kept: Sequence[Kept]) -> None:
@@ -186,6 +210,8 @@ _TRY_LOCK = text(
     " IS DISTINCT FROM (SELECT ROW(epoch, xid, id) FROM audit_checkpoint ORDER BY size DESC LIMIT 1)"
     " THEN pg_try_advisory_xact_lock(:lock) ELSE false END"
 )
+
+_HAS_MORE = text("SELECT EXISTS (SELECT FROM audit_leaf WHERE tree_index >= :size)")
 
 # Settled is what no running transaction can precede any more, as in the tail of events.
 _SEAL = text("""

@@ -98,6 +98,20 @@ async def test_a_tree_that_is_not_that_of_its_checkpoint(
     assert (health.standing, "audit tree" in health.trouble) == ("4 rows sealed, no mirror set", True)
 
 
+async def test_a_log_that_was_taken_back(
+    db: Database, key: ServiceKey, team: Team, settings: Settings, database_url: str
+) -> None:
+    memory = settings.data_dir / "signed"
+    await act(db, team.workspace_id, 4)
+    await Sealer(db, key, memory=memory).seal()
+    as_superuser(database_url, "TRUNCATE audit_checkpoint, audit_leaf, audit_node, audit_workspace")
+    async with going(Sealer(db, key, memory=memory).run()):
+        await eventually(lambda: is_told(db, "sealer: audit_taken_back"))
+        assert "took it back" in (await audit_health(settings)).trouble
+        memory.unlink()  # as who restored a dump does, see the runbook
+        await eventually(lambda: is_told(db))
+
+
 async def is_told(db: Database, *wanted: str) -> bool:
     return await told(db) == list(wanted)
 

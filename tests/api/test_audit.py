@@ -24,7 +24,7 @@ from models.store.database import Database
 from models.store.events import Actor
 from models.store.stages import NewEvidence
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.audit import ODD, OLGA, act, emptied, judged
+from tests.fixtures.audit import ODD, OLGA, act, as_superuser, emptied, judged
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
@@ -331,6 +331,24 @@ class TestVerify:
         await Sealer(db, service_key).seal()
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
         assert (found["is_good"], found["problem"]["code"]) == (False, "checkpoint_unsigned")
+
+    async def test_what_has_no_sealed_row_is_not_good(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:
+        await act(db, team.workspace_id, 4)
+        found = (await api.get(f"{API}/audit/verify")).json()["data"]
+        assert (found["is_good"], found["unsealed"], found["problem"]["code"]) == (False, 4, "nothing_to_verify")
+
+    @pytest.mark.parametrize("words", ["no JSON", "[1]", '"text"', "[" * 100_000])
+    async def test_a_row_that_somebody_made_unreadable_is_shown_as_it_is(
+        self, api: httpx2.AsyncClient, team: Team, db: Database, service_key: ServiceKey, database_url: str, words: str
+    ) -> None:
+        await act(db, team.workspace_id, 2)
+        await Sealer(db, service_key).seal()
+        as_superuser(database_url, f"UPDATE audit SET content = '{words}'")  # noqa: S608  # a test's own
+        answer = await api.get(f"{API}/audit")
+        assert answer.status_code == 200, answer.text
+        assert {row["content"]["unreadable"] for row in answer.json()["data"]["items"]} == {words}
+        found = (await api.get(f"{API}/audit/verify")).json()["data"]
+        assert (found["is_good"], found["problem"]["code"]) == (False, "content_changed")
 
 
 async def test_the_delay_is_a_metric(

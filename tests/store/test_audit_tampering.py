@@ -60,6 +60,14 @@ COUNTED = """
 STATEMENTS: dict[str, tuple[bool, list[str]]] = {
     "content changed": (True, [REWORDED]),
     "content and digest changed": (True, [REWORDED, DIGESTED]),
+    "content moved into the salt": (
+        True,
+        [
+            "ALTER TABLE audit DROP CONSTRAINT IF EXISTS audit_salt_length",
+            "UPDATE audit SET salt = salt || convert_to(left(content, 5), 'UTF8'), content = substr(content, 6)"
+            " WHERE id IN (SELECT id FROM here)",
+        ],
+    ),
     "actor changed": (True, ["UPDATE audit SET actor = 'mallory' WHERE id IN (SELECT id FROM here)"]),
     "redacted and not told": (True, ["UPDATE audit SET content = NULL, salt = NULL WHERE id IN (SELECT id FROM here)"]),
     "content taken away and the salt left": (

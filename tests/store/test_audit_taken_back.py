@@ -1,0 +1,77 @@
+"""A log that was taken back in the database, or written anew there, is not signed by who had signed it before."""
+
+from pathlib import Path
+
+import pytest
+
+from activities.sealing import Sealer
+from activities.workbench.signing import ServiceKey
+from models.domain.errors import Conflict
+from models.store.database import Database
+from tests.fixtures.api import Team
+from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key
+
+__all__ = ["fresh_log", "key"]
+
+FORGED = "UPDATE audit SET actor = 'mallory' WHERE id NOT IN (SELECT id FROM audit_leaf)"
+NO_TAIL = "DELETE FROM audit_checkpoint WHERE size > 10; DELETE FROM audit_leaf WHERE tree_index >= 10"
+NO_TREE = "TRUNCATE audit_checkpoint, audit_leaf, audit_node, audit_workspace"
+NO_ROWS = "DELETE FROM audit WHERE id IN (SELECT id FROM audit_leaf WHERE tree_index >= 10)"
+
+
+@pytest.fixture
+async def sealer(db: Database, team: Team, key: ServiceKey, tmp_path: Path) -> Sealer:
+    """One who remembers, and has sealed twenty rows in four checkpoints."""
+    sealer = Sealer(db, key, memory=tmp_path / "signed")
+    for _ in range(4):
+        await act(db, team.workspace_id, 5)
+        assert await sealer.seal() == 5
+    return sealer
+
+
+@pytest.mark.parametrize("done", [NO_TAIL, NO_TREE], ids=["tail", "all"])
+async def test_it_is_not_signed_anew(
+    sealer: Sealer, db: Database, team: Team, key: ServiceKey, database_url: str, done: str
+) -> None:
+    as_superuser(database_url, f"{done}; {FORGED}")
+    with pytest.raises(Conflict, match="somebody took it back") as refused:
+        await sealer.seal()
+    assert (refused.value.code, refused.value.details) == ("audit_taken_back", {"size": 20})
+    assert judged(await exported(db, team.workspace_id), key).unsealed >= 10, "nothing was signed"
+    assert await Sealer(db, key).seal() >= 10, "who remembers nothing signs it: a kept checkpoint is what finds it then"
+
+
+async def test_nor_what_follows_on_a_shorter_one(
+    sealer: Sealer, db: Database, team: Team, key: ServiceKey, database_url: str
+) -> None:
+    as_superuser(database_url, "; ".join((NO_ROWS, NO_TAIL)))
+    assert judged(await exported(db, team.workspace_id), key).is_good, "a shorter log verifies"
+    await act(db, team.workspace_id, 30)
+    with pytest.raises(Conflict, match="checkpoint 20"):
+        await sealer.seal()
+
+
+async def test_who_died_between_signing_and_remembering_goes_on(
+    sealer: Sealer, db: Database, team: Team, key: ServiceKey, tmp_path: Path
+) -> None:
+    memory = tmp_path / "signed"
+    before = memory.read_text()
+    await act(db, team.workspace_id, 3)
+    await sealer.seal()
+    memory.write_text(before)
+    await act(db, team.workspace_id, 2)
+    assert await sealer.seal() == 2
+    assert judged(await exported(db, team.workspace_id), key, kept=memory.read_text()).rows == 25
+
+
+async def test_leaves_behind_the_last_checkpoint_are_none_of_its(
+    sealer: Sealer, db: Database, team: Team, key: ServiceKey, database_url: str
+) -> None:
+    """Checkpoints are gone, so that all rows look as if they waited; the leaves tell."""
+    as_superuser(database_url, "DELETE FROM audit_checkpoint; UPDATE audit SET actor = 'mallory'")
+    problem = judged(await exported(db, team.workspace_id), key).problem
+    assert problem
+    assert (problem.code, problem.between) == ("leaves_changed", (0, 20))
+    with pytest.raises(Conflict) as refused:
+        await Sealer(db, key).seal()
+    assert refused.value.code == "audit_tree_broken"
