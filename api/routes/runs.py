@@ -116,7 +116,9 @@ async def report_cost(
         priced = _price(report, run["now"].date(), settings)
         await unpriced.note(run, priced, key)
         async with missions.hear_of_refusal():
-            await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
+            is_news = await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
+        if not is_news:
+            await ledger.require_paid(db, Place(call.workspace_id, run_id, key), priced)
         return await _cost(db, call, run_id, key, priced)
 
     return told(await once.command(pay), missions)
@@ -144,7 +146,10 @@ async def reserve_cost(
         priced = _price(wanted, run["now"].date(), settings)
         await unpriced.require(run, priced)
         async with missions.hear_of_refusal():
-            await ledger.reserve(db, Place(call.workspace_id, run_id, key), priced, call.actor, wanted.lasts)
+            place = Place(call.workspace_id, run_id, key)
+            is_news = await ledger.reserve(db, place, priced, call.actor, wanted.lasts)
+        if not is_news:
+            await ledger.require_held(db, place, priced)
         return await _cost(db, call, run_id, key, priced)
 
     return told(await once.command(hold), missions)

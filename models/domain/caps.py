@@ -22,6 +22,11 @@ class Change:
     after: Cap
 
     @property
+    def is_one(self) -> bool:
+        """Whether another cap is meant, or the counter has not the one that is: it was away when that was set."""
+        return self.before != self.after or (held(self.counter) != self.after and not self._is_held)
+
+    @property
     def recapped(self) -> tuple[Cap, bool]:
         """Give the cap, which never falls below what is promised: the limit closes instead, until it is raised."""
         cap = not_below(self.after, promised(self.counter))
@@ -37,7 +42,7 @@ class Change:
         return is_raised and not reaches(Cap(self.counter["settled_usd"], self.counter["settled_tokens"]), self.after)
 
     @property
-    def is_held(self) -> bool:
+    def _is_held(self) -> bool:
         """Whether a closed limit keeps its cap, which may be held above the one that is meant."""
         return self.counter["crossed"] and not _is_higher(self.after, held(self.counter))
 

@@ -1,6 +1,8 @@
 """The statements that reserve and pay what hosts work on a mission, in psycopg's own form.
 
-They lock counters that others know in the order of all who spend: the workspace's last, and their run after it.
+They lock counters that others know in the order of all who spend: the workspace's last, and their run after it. Whoever
+reserves holds the mission's row, as whoever ends it does: it is not paid while something is being reserved that the
+payment does not see.
 """
 
 from models.domain.stages import StageName
@@ -28,7 +30,7 @@ _LIMIT = """budget_limit l ON l.workspace_id = %(workspace_id)s
 RESERVE = f"""
     WITH m AS (
         SELECT mission_id, {DAY} AS day, {MONTH} AS month FROM mission WHERE {_MISSION} AND status = 'in_progress'
-        AND run_id = %(run_id)s
+        AND run_id = %(run_id)s FOR NO KEY UPDATE
     ), plain AS (
         SELECT * FROM m WHERE NOT EXISTS (SELECT FROM run WHERE {_RUN}) AND NOT EXISTS (SELECT FROM budget_limit
         WHERE workspace_id = %(workspace_id)s AND scope = 'run' AND owner = 'run' AND name = %(mission_id)s)
@@ -61,7 +63,7 @@ RESERVE = f"""
 MADE = f"""
     INSERT INTO run (workspace_id, run_id, mission_id, created_by)
     SELECT workspace_id, mission_id, mission_id, 'worker' FROM mission WHERE {_MISSION} AND status = 'in_progress'
-    ON CONFLICT DO NOTHING
+    FOR NO KEY UPDATE ON CONFLICT DO NOTHING
 """  # noqa: S608  # as above
 
 # A mission that was closed before it reserved anything has a run all the same. One that has ended is not paid again.

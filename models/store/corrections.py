@@ -12,7 +12,7 @@ from models.store import budgets, ledger, recapping
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.store.ledger import NOTHING, Place
-from models.store.ledger_statements import ADJUST, CROSSED, IS_ADJUSTED, LOCK, PAID
+from models.store.ledger_statements import ADJUST, ADJUSTED, CROSSED, LOCK, PAID
 
 
 async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str, actor: Actor) -> None:
@@ -21,7 +21,7 @@ async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str,
     What is taken off is given back to the day that paid it, and opens limits that were spent up.
 
     Raises:
-        Conflict: `below_zero`, for nobody is paid for running.
+        Conflict: `below_zero`, for nobody is paid for running; `cost_adjusted`, by another amount.
     """
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}
     await budgets.prepare(session, place.workspace_id, place.run_id)
@@ -29,8 +29,8 @@ async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str,
     await (ledger.lock_all(session, place.key) if usd < 0 else ask(LOCK, place.key))
     values = place.key | NOTHING | told | {"holder": actor.name, "usd": usd, "reason": reason}
     if not await ask(ADJUST, values):
-        if await ask(IS_ADJUSTED, place.key):
-            return
+        if known := await ask(ADJUSTED, place.key):
+            return _require_same(place, known[0]["usd"], usd)
         [run] = await ask(PAID, place.key)
         paid = f"the run has paid {written(run['usd'])} USD, and on no day more than what is to be taken off"
         raise Conflict("below_zero", f"{paid}: correct it by less, or in parts")
@@ -38,6 +38,12 @@ async def adjust(session: AsyncSession, place: Place, usd: Decimal, reason: str,
     if usd < 0:
         await _reopen(session, place, -usd, actor)
     await budgets.renew_questions(session, place.workspace_id, place.run_id, actor)
+
+
+def _require_same(place: Place, known: Decimal, usd: Decimal) -> None:
+    if known != usd:
+        told = f"{place.cost_id!r} has corrected the run before, by {written(known)} USD"
+        raise Conflict("cost_adjusted", f"{told}: send another Idempotency-Key")
 
 
 async def _reopen(session: AsyncSession, place: Place, taken: Decimal, actor: Actor) -> None:

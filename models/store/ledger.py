@@ -23,6 +23,7 @@ from models.store.database import Database, Rows, Step, mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import (
     FINISH,
+    HELD,
     LOCK,
     LOCK_ALL,
     LOCK_HELD,
@@ -32,6 +33,7 @@ from models.store.ledger_statements import (
     RESERVE,
     RESERVED,
     SETTLED,
+    TOGETHER,
 )
 
 LASTS = timedelta(minutes=15)
@@ -56,15 +58,16 @@ NOTHING: dict[str, Any] = {"model": None, "tokens_in": 0, "tokens_out": 0, "toke
 NOTHING |= {"unpriced": False, "reason": None}
 
 
-async def reserve(db: Database, place: Place, wanted: Charge, actor: Actor, lasts: timedelta = LASTS) -> None:
-    """Promise what a call may cost, before it is made. Doing it again changes nothing.
+async def reserve(db: Database, place: Place, wanted: Charge, actor: Actor, lasts: timedelta = LASTS) -> bool:
+    """Promise what a call may cost, before it is made; false when it was promised before.
 
     Raises:
         Conflict: `budget_exceeded` by the limit that was hit first, and the run is blocked; `budget_reserved` where
             begun calls hold what is left; `too_many_reservations`; `run_blocked`, `run_ended`.
         NotFound: `run_not_found`.
     """
-    await _spend(db, place, _amounts(wanted, actor) | {"lasts": lasts}, actor)
+    found = await _spend(db, place, _amounts(wanted, actor) | {"lasts": lasts}, actor)
+    return bool(found[0]["verdict"] == "granted")
 
 
 async def reserve_within(
@@ -86,8 +89,10 @@ async def reserve_within(
     return None if found["verdict"] in ("granted", "known") else _refusal(place, found)
 
 
-async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> None:
-    """Reserve and settle a call at once, for those who tell of it when it is over; raises what `reserve` does.
+async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> bool:
+    """Reserve and settle a call at once, for those who tell of it when it is over; false when it was paid before.
+
+    Raises what `reserve` does.
 
     It stays open for no moment, however many others are.
     """
@@ -95,7 +100,8 @@ async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> None:
     found = await _spend(db, place, values, actor, (FINISH, values))
     if found and found[0]["verdict"] == "crosses":  # what was reserved and released before is not reserved again
         async with db.workspace(place.workspace_id) as session:
-            await _settle_and_contain(session, place, values, actor)
+            found = await _settle_and_contain(session, place, values, actor)
+    return _finished(found, place)
 
 
 async def settle(db: Database, place: Place, paid: Charge, actor: Actor) -> bool:
@@ -140,6 +146,18 @@ async def require_paid(db: Database, place: Place, paid: Charge | None) -> None:
     if rows and (paid is None or (rows[0]["usd"], rows[0]["tokens"]) != (paid.usd, paid.usage.tokens)):
         told = f"{place.cost_id!r} was settled with {written(rows[0]['usd'])} USD; an admin may correct it"
         raise Conflict("cost_settled", f"{told} (`POST /runs/{place.run_id}/adjustments`)")
+
+
+async def require_held(db: Database, place: Place, wanted: Charge) -> None:
+    """Refuse to say of what was reserved before that this is reserved, where it is over or was something else.
+
+    Raises:
+        Conflict: `cost_reserved`.
+    """
+    rows = await db.alone(place.workspace_id, HELD, place.key)
+    if not rows or (rows[0]["usd"], rows[0]["tokens"]) != (wanted.usd, wanted.usage.tokens):
+        told = f"{place.cost_id!r} was reserved before, for something else or a call that is over"
+        raise Conflict("cost_reserved", f"{told}: send another Idempotency-Key")
 
 
 async def release_all(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
@@ -202,13 +220,22 @@ async def _contain(
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
     """Pay what goes beyond caps, close each that it meets, block the run, and ask anew, in the same transaction."""
     ask = within(session)
+    await ask(TOGETHER, place.key)
     await ask(LOCK_HELD, place.key)
+    await _renew_ticket(session, place, actor)
     found = await ask(FINISH, values | {"ready": True})
     if found[0]["scope"] is not None and found[0]["verdict"] == "done":
         for limit in (each for each in found if each["is_met"]):
             await budgets.contain(session, Hit(place.run_id, await budgets.read(session, limit)), actor)
         await budgets.renew_questions(session, place.workspace_id, place.run_id, actor)
     return found
+
+
+async def _renew_ticket(session: AsyncSession, place: Place, actor: Actor) -> None:
+    """Judge a late call by the cap of its ticket, which may have been set while nothing ran on that."""
+    for held in await within(session)(RESERVED, place.key):
+        if held["ticket_id"]:
+            await budgets.renew_ticket(session, place.workspace_id, held["ticket_id"], actor)
 
 
 def _finished(found: Rows, place: Place) -> bool:

@@ -33,6 +33,8 @@ def _keys(of: str, day: str, month: str) -> str:
 _OF_RUN = f"FROM run r, LATERAL {_keys('r', DAY, MONTH)}"
 _SUBJECT = "workspace_id = %(workspace_id)s AND subject = %(run_id)s"
 _THE_RUN = "r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s"
+# A loop that is found meanwhile takes the run without its counter: what was read before says nothing of it.
+_NO_LOOP = f"blocked_by IS DISTINCT FROM '{LOOP}'"
 _RESERVED = f"FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'reserve'"
 
 
@@ -44,7 +46,7 @@ def _locked(keys: str) -> str:
     """  # noqa: S608  # constants of this module, no input
 
 
-RESERVED = f"SELECT model, day {_RESERVED}"
+RESERVED = f"SELECT model, day, ticket_id {_RESERVED}"
 LOCK = _locked(f"{_OF_RUN} WHERE {_THE_RUN}")
 LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {_keys('l', 'l.day', 'l.month')}")
 LOCK_RUN = f"""
@@ -157,7 +159,7 @@ RESERVE = f"""
         reservations = b.reservations + 1 FROM k, held WHERE {_COUNTER}
     ), goes_on AS (
         UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL
-        WHERE {_RUN} AND status IS NOT NULL AND EXISTS (SELECT FROM held) RETURNING 1
+        WHERE {_RUN} AND status IS NOT NULL AND {_NO_LOOP} AND EXISTS (SELECT FROM held) RETURNING 1
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, 'run.unblocked', 'run', %(run_id)s, %(holder)s, %(correlation_id)s, '{{}}' FROM goes_on
@@ -243,7 +245,7 @@ CROSSED = f"""
 """  # noqa: S608  # as above
 """The closed limits that a correction was about, and whose window is not over."""
 
-IS_ADJUSTED = f"SELECT 1 FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'adjust'"  # noqa: S608  # as above
+ADJUSTED = f"SELECT usd FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'adjust'"  # noqa: S608  # as above
 PAID = f"SELECT settled_usd AS usd FROM budget WHERE {_SUBJECT} AND scope = 'run' AND period = ''"  # noqa: S608  # as above
 
 SETTLED = f"""
@@ -253,6 +255,12 @@ SETTLED = f"""
 # Without statistics the planner would rather read, for each reservation of a run, the ends of all of them.
 _IS_OPEN = """l.kind = 'reserve' AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id
     AND e.run_id = l.run_id AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release') OFFSET 0)"""
+
+HELD = f"""
+    SELECT l.usd, l.tokens_in + l.tokens_out AS tokens FROM ledger l WHERE l.workspace_id = %(workspace_id)s
+    AND l.run_id = %(run_id)s AND l.cost_id = %(cost_id)s AND {_IS_OPEN}
+"""  # noqa: S608  # as above
+"""What was reserved under a key, and is not over."""
 
 RELEASE_ALL = f"""
     WITH l AS (
@@ -361,7 +369,7 @@ CONTAIN = f"""
         OR ((crossings = 0 OR period IN ('', {DAY}, {MONTH})) AND NOT {_is_told("budget")})) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = {_SAID}, blocked_by = %(scope)s, blocked_period = %(period)s
-        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR %(instead)s)
+        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR (%(instead)s AND {_NO_LOOP}))
         AND %(period)s IN ('', {DAY}, {MONTH}) RETURNING mission_id
     ), asked AS (
         {inserted(_question("closed"), "FROM closed WHERE %(is_asked)s")}

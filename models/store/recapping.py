@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import Key, Owner, Scope
-from models.domain.caps import ZERO, Caps, Change, Counter, held, meant
+from models.domain.caps import ZERO, Caps, Change, Counter, meant
 from models.domain.policy import Level
 from models.store import going_on
 from models.store.database import within
@@ -56,7 +56,7 @@ async def apply(
     after: Caps,
     actor: Actor,
 ) -> Opened:
-    """Bring counters that have another cap now to it, and let runs go on where that opens a limit; whose those are."""
+    """Bring counters to the caps that hold now, and let runs go on where that opens a limit; whose those are."""
     changes = [Change(each, meant(before, each), meant(after, each)) for each in counters]
     return await _recap(session, workspace_id, scope, changes, actor)
 
@@ -74,9 +74,7 @@ async def relevel(
 async def renew(session: AsyncSession, workspace_id: str, key: Key, caps: Caps, actor: Actor) -> Opened:
     """Bring one counter to the cap that holds by now; whose it is, where that opens its limit."""
     found = await touched(session, workspace_id, key)
-    changes = [Change(each, held(each), meant(caps, each)) for each in found]
-    stale = [each for each in changes if not each.is_held]
-    return await _recap(session, workspace_id, key.scope, stale, actor)
+    return await apply(session, workspace_id, key.scope, found, caps, caps, actor)
 
 
 async def reopen(
@@ -100,7 +98,7 @@ async def reopen(
 async def _recap(
     session: AsyncSession, workspace_id: str, scope: Scope, changes: Sequence[Change], actor: Actor
 ) -> Opened:
-    changed = [each for each in changes if each.before != each.after]
+    changed = [each for each in changes if each.is_one]
     if not changed:  # as nearly always when a run starts on a ticket
         return ()
     ask, known = within(session), {"workspace_id": workspace_id, "scope": scope.value}

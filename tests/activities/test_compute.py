@@ -18,6 +18,7 @@ from models.tables.budgets import Entry, Run
 from models.tables.missions import Decision
 from tests.fixtures.budgets import BOT, MONTH, cap, clock_moved, counters, start, usd
 from tests.fixtures.stage_hosts import FIRST_RUN, Case, Shop, do
+from tests.fixtures.waiting import eventually, somebody_waits
 
 PRICE = Decimal("0.00002")
 RESERVED = 600 * PRICE
@@ -38,8 +39,12 @@ async def began(case: Case) -> None:
     await running.start(case.db, case.workspace_id, case.mission_id, FIRST_RUN, PRICE)
 
 
+async def counters_of(case: Case) -> list[dict[str, Any]]:
+    return await counters(case.db, case.workspace_id)
+
+
 async def month(case: Case) -> dict[str, Any]:
-    [row] = [row for row in await counters(case.db, case.workspace_id) if row["scope"] == "workspace_month"]
+    [row] = [row for row in await counters_of(case) if row["scope"] == "workspace_month"]
     return row
 
 
@@ -177,6 +182,34 @@ class TestSettle:
             await compute.pay(session, case.workspace_id, case.mission_id, RunStatus.FAILED, None)
         [entry] = await case.rows(Entry)
         assert (entry.kind, entry.usd, entry.unpriced, entry.overrun) == ("settle", 0, True, False)
+
+    async def test_one_that_is_closed_while_it_reserves(self, shop: Shop) -> None:
+        case = await shop.mission()
+        await cap(shop.db, shop.workspace_id, MONTH, "0.01")
+        with pytest.raises(Conflict):
+            await began(case)
+        await cap(shop.db, shop.workspace_id, MONTH, "1")
+        async with case.db.workspace(case.workspace_id) as session:
+            assert await compute.reserve(session, case.workspace_id, case.mission_id, PRICE, BOT) is None
+            closing = asyncio.create_task(concluded(case))
+            await eventually(lambda: somebody_waits(session))
+        await closing
+        assert [(row["scope"], row["reserved_usd"], row["reservations"]) for row in await counters_of(case)] == [
+            ("run", 0, 0),
+            ("workspace_month", 0, 0),
+        ]
+
+    async def test_none_reserves_once_it_is_closed(self, shop: Shop) -> None:
+        case = await shop.mission()
+        await cap(shop.db, shop.workspace_id, MONTH, "0.01")
+        with pytest.raises(Conflict):
+            await began(case)
+        await concluded(case)
+        await cap(shop.db, shop.workspace_id, MONTH, "1")
+        async with case.db.workspace(case.workspace_id) as session:
+            refused = await compute.reserve(session, case.workspace_id, case.mission_id, PRICE, BOT)
+        assert isinstance(refused, Conflict)
+        assert (await month(case))["reservations"] == 0
 
     async def test_a_blocked_one_that_is_closed(self, shop: Shop) -> None:
         await cap(shop.db, shop.workspace_id, MONTH, "0.01")

@@ -6,9 +6,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from models.store import idempotency
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.budgets import entries
+from tests.fixtures.budgets import clock_moved, entries
 from tests.fixtures.missions import refusal
 from tests.fixtures.policies import put_in_force
 from tests.fixtures.spending import SONNET, agent, paid, started
@@ -27,6 +28,32 @@ class TestCosts:
         answers = [await agent.post(f"{run}/costs", json=SONNET, headers=headers) for _ in range(3)]
         assert [answer.json()["data"]["cost_id"] for answer in answers] == ["call-1"] * 3
         assert len(await entries(db, team.workspace_id)) == 2
+
+    async def test_a_key_that_is_forgotten_by_now_pays_nothing_else_and_says_so(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, db: Database, team: Team, database_url: str
+    ) -> None:
+        run, headers = await started(agent), {"Idempotency-Key": "call-1"}
+        held, changed = {"Idempotency-Key": "call-2"}, {"Idempotency-Key": "change-1"}
+        await agent.post(f"{run}/costs", json={"usd": "0.01"}, headers=headers)
+        await agent.post(f"{run}/reservations", json={"usd": "0.02"}, headers=held)
+        await api.post(f"{run}/adjustments", json={"usd": "0.03", "reason": "so"}, headers=changed)
+        async with clock_moved(database_url, "3 days"):
+            async with db.system() as session:
+                await idempotency.forget_old(session)
+            again = await agent.post(f"{run}/costs", json={"usd": "0.01"}, headers=headers)
+            assert (again.status_code, again.json()["data"]["usd"]) == (201, "0.01")
+        for path, caller, key, code in (
+            ("costs", agent, headers, "cost_settled"),
+            ("reservations", agent, held, "cost_reserved"),
+            ("adjustments", api, changed, "cost_adjusted"),
+        ):
+            async with clock_moved(database_url, "6 days"):
+                async with db.system() as session:
+                    await idempotency.forget_old(session)
+                body = {"usd": "0.05"} | ({"reason": "so"} if path == "adjustments" else {})
+                refused = await caller.post(f"{run}/{path}", json=body, headers=key)
+            assert refusal(refused) == (409, code)
+        assert (await agent.get(run)).json()["data"]["usd"] == "0.04"
 
     async def test_what_is_reported_wins_and_a_strange_model_pays_the_dearest(self, agent: httpx2.AsyncClient) -> None:
         run = await started(agent)

@@ -94,6 +94,38 @@ async def test_a_day_that_is_over_keeps_the_cap_that_held(db: Database, team: Te
     assert [day["cap_usd"] for day in days] == [2, 9]
 
 
+async def test_a_cap_that_was_set_while_the_clock_was_ahead_holds_once_it_is_set_again(
+    db: Database, team: Team, database_url: str
+) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot")
+    own = Key(Scope.AGENT_DAY, Owner.AGENT, "bot")
+    async with clock_moved(database_url, "1 day"):
+        await cap(db, team.workspace_id, own, "0.05")
+    await cap(db, team.workspace_id, own, "0.05")
+    [day] = [each for each in await counters(db, team.workspace_id) if each["scope"] == "agent_day"]
+    assert day["cap_usd"] == Decimal("0.05")
+    with pytest.raises(Conflict):
+        await ledger.reserve(db, where, usd("0.06"), BOT)
+
+
+async def test_a_late_call_is_judged_by_the_cap_that_its_ticket_has_by_now(db: Database, team: Team) -> None:
+    await cap(db, team.workspace_id, Key(Scope.AGENT_DAY, Owner.LEVEL, "intern"), None)
+    where = await place(db, team.workspace_id, agent_id="bot", ticket_id="T-1")
+    await ledger.reserve(db, where, usd("0.1"), BOT)
+    await ended(db, where)
+    await cap(db, team.workspace_id, CATEGORY, "20")
+    await ledger.settle(db, where, usd("7"), BOT)
+    [ticket] = [each for each in await counters(db, team.workspace_id) if each["scope"] == "ticket"]
+    assert (ticket["cap_usd"], ticket["settled_usd"], ticket["crossed"]) == (20, 7, False)
+    assert await told(db, team.workspace_id, "budget.exceeded") == []
+    late = await place(db, team.workspace_id, agent_id="bot", ticket_id="T-1")
+    await ledger.reserve(db, late, usd("0.1"), BOT)
+    await ended(db, late)
+    await ledger.settle(db, late, usd("14"), BOT)
+    [exceeded] = await told(db, team.workspace_id, "budget.exceeded")
+    assert exceeded["data"]["cap_usd"] == "20"
+
+
 async def test_a_ticket_comes_to_its_cap_with_the_next_run(db: Database, team: Team) -> None:
     first = await place(db, team.workspace_id, ticket_id="T-1")
     await ledger.spend(db, first, usd("0.1"), BOT)

@@ -52,12 +52,11 @@ class TestAnotherCap:
         assert Change(spent, Cap(Decimal(3)), Cap(Decimal(3))).recapped == (Cap(Decimal(3)), True)
 
     @pytest.mark.parametrize(
-        ("after", "crossed", "is_held"), [("2", True, True), ("4", True, False), ("2", False, False)]
+        ("after", "crossed", "is_one"), [("2", True, False), ("4", True, True), ("2", False, True), ("3", False, False)]
     )
-    def test_only_a_closed_limit_keeps_more_than_is_meant(self, after: str, crossed: bool, is_held: bool) -> None:
-        given_more = Cap(Decimal(3))
-        change = Change(counter(given_more, "1", crossed=crossed), given_more, Cap(Decimal(after)))
-        assert change.is_held is is_held
+    def test_only_a_closed_limit_keeps_more_than_is_meant(self, after: str, crossed: bool, is_one: bool) -> None:
+        change = Change(counter(Cap(Decimal(3)), "1", crossed=crossed), Cap(Decimal(after)), Cap(Decimal(after)))
+        assert change.is_one is is_one
 
     @pytest.mark.parametrize(
         ("settled", "taken", "is_freed"), [("0.7", "0.3", True), ("0.7", "0.2", False), ("1", "0.5", False)]
