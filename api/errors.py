@@ -22,6 +22,8 @@ log = structlog.get_logger()
 MAX_PATH = 300
 """Characters of a field's path, which may hold keys of any length that somebody sent."""
 
+MAX_FIELDS = 50
+"""Of a body that are told to be wrong; more are counted."""
 RETRY_AFTER = {"Retry-After": "1"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 _HTTP_MESSAGES = {
@@ -76,10 +78,12 @@ async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is installed for
     all_ = error.errors()
     found = [item for item in all_ if not _is_of_parts(item, all_)]
-    fields = [{"path": without_secrets(_path(item["loc"])), "message": plain(item["msg"])} for item in found]
+    fields = [
+        {"path": without_secrets(_path(item["loc"])), "message": plain(item["msg"])} for item in found[:MAX_FIELDS]
+    ]
     told = "; ".join(f"{field['path']}: {field['message']}" for field in fields[:3])
-    more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
-    return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields[:50]))
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields))
 
 
 def _is_of_parts(item: Any, others: Sequence[Any]) -> bool:
