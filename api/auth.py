@@ -73,14 +73,21 @@ class Caller:
             shared.limiter.count_address(request)
             raise
         shared.limiter.count(request, principal)
+        return Call(await self._admit(request, principal, noun), request.state.request_id)
+
+    async def look_again(self, request: Request, noun: str) -> None:
+        """Ask once more, as a change begins, who had to wait for it; raises what `identify` does, and counts nothing."""
+        await self._admit(request, await services(request).keys.open(secret_of(request)), noun)
+
+    async def _admit(self, request: Request, principal: Principal, noun: str) -> Principal:
         _require_scope(principal, noun, reads=request.method in SAFE)
         if not self.callers.admit(principal):
             raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
         require_latitude(principal.name, principal.status, self.goes)
         wanted = request.path_params.get("workspace_id") or request.headers.get("x-workspace")
         if wanted is not None and wanted != principal.workspace_id:
-            principal = await _entering(request, principal, wanted)
-        return Call(principal, request.state.request_id)
+            return await _entering(request, principal, wanted)
+        return principal
 
 
 def _require_scope(principal: Principal, noun: str, *, reads: bool) -> None:

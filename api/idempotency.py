@@ -45,10 +45,11 @@ class Once:
         status: int,
         request: idempotency.Request | None,
         request_id: str,
+        look_again: Callable[[], Awaitable[None]],
         done: Callable[[], None] = lambda: None,
     ) -> None:
         self._door, self._status, self._request, self._request_id = door, status, request, request_id
-        self._done = done
+        self._look_again, self._done = look_again, done
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
@@ -59,9 +60,11 @@ class Once:
 
         Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer. The field
         `shown_once` is a secret: it is in this answer, and not in the one that is kept for repetitions. A refusal that
-        `change` returns, where it would raise others, is kept with what it wrote.
+        `change` returns, where it would raise others, is kept with what it wrote. Whose key was ended while they waited
+        for their turn changes nothing.
         """
         async with self._door() as session:
+            await self._look_again()
             if known := await self._claim(session, idempotency.hold):
                 return replay(known)
             data = await change(session)
@@ -80,6 +83,7 @@ class Once:
         No transaction spans the call. A repetition after a crash says it again under the same id, which is harmless.
         """
         async with self._door() as session:
+            await self._look_again()
             if known := await self._claim(session, idempotency.claim):
                 return replay(known)
         answer = Answer(self._status, envelope(await act(self._request.key if self._request else uuid4().hex)))
@@ -125,10 +129,13 @@ def once_in(request: Request, workspace_id: str, key: str | None) -> Once:
     return Once(lambda: db.workspace(workspace_id), *_asked(request, workspace_id, key))
 
 
-def _asked(request: Request, workspace_id: str, key: str | None) -> tuple[int, idempotency.Request | None, str]:
-    """Find the status of the route's answer, what a repetition must be equal to, and the request's id."""
+def _asked(
+    request: Request, workspace_id: str, key: str | None
+) -> tuple[int, idempotency.Request | None, str, Callable[[], Awaitable[None]]]:
+    """Find the status of the answer, what a repetition must be equal to, the request's id, and how to look again."""
     status: int = request.scope["route"].status_code or 200
-    return status, identified_by(request, workspace_id, key) if key else None, request.state.request_id
+    asked = identified_by(request, workspace_id, key) if key else None
+    return status, asked, request.state.request_id, request.state.look_again
 
 
 def identified_by(request: Request, workspace_id: str, key: str) -> idempotency.Request:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from email.message import Message
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response, params
@@ -64,7 +65,9 @@ class Route(APIRoute):
                 {**request.scope, "query_string": snake_query(request.scope["query_string"])}, request.receive
             )
             if isinstance(declared, Caller):
-                request.state.call = await declared.identify(request, str(self.tags[0]))
+                noun = str(self.tags[0])
+                request.state.call = await declared.identify(request, noun)
+                request.state.look_again = partial(declared.look_again, request, noun)
             else:
                 declared.count(request)
             require_known_query(request, known)

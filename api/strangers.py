@@ -21,6 +21,11 @@ class CallerOrStranger(Caller):
             return None
         return await super().identify(request, noun)
 
+    async def look_again(self, request: Request, noun: str) -> None:
+        """Ask once more who sent a key."""
+        if request.state.call is not None:
+            await super().look_again(request, noun)
+
 
 class CallerOrRegistrant(Caller):
     """The same, of a route that also serves who registered an agent, and shows the token of that (V-47)."""

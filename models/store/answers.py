@@ -61,10 +61,8 @@ async def _resolve(
 ) -> Decision:
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = await budgets.terms_of_answer(session, decision)
-    given: list[DecisionAnswer] = []
-    if terms.people > 1:
-        by = await _hold(session, decision, by)
-        given = await decisions.answers(session, decision)
+    by = await _hold(session, decision, by)
+    given = await decisions.answers(session, decision) if terms.people > 1 else []
     standing = {each.principal for each in given if each.counts}
     again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED
     before = {each.principal for each in given} if answer is DecisionStatus.APPROVED and not again else ()
