@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg.errors import TransactionTimeout
+from psycopg.errors import DeadlockDetected, SerializationFailure, TransactionTimeout
 from pydantic_core import to_json
 from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -126,6 +126,10 @@ async def _data(request: Request, error: Exception) -> Response:
     return await _ours(request, InvalidInput("invalid_input", "a value is too large or of a form we cannot keep"))
 
 
+_GAVE_WAY = (DeadlockDetected, SerializationFailure)
+"""What Postgres says to one of several, so that the others can go on."""
+
+
 async def _took_too_long(request: Request, error: Exception) -> Response:
     if isinstance(error, InternalError) and isinstance(error.orig, TransactionTimeout):
         return await _database_away(request, error)
@@ -133,5 +137,9 @@ async def _took_too_long(request: Request, error: Exception) -> Response:
 
 
 async def _database_away(request: Request, error: Exception) -> Response:
+    if isinstance(getattr(error, "orig", None), _GAVE_WAY):
+        log.warning("request_gave_way", exc_info=error)
+        told = "others changed the same at the same moment, and this gave way to them: nothing was changed; try again"
+        return await _ours(request, Unavailable("gave_way", told))
     log.warning("database_unavailable", error=type(error).__name__)
     return await _ours(request, Unavailable("database_unavailable", "the database does not answer; try again soon"))

@@ -88,12 +88,14 @@ class KeyRing:
             await self.note_now()
 
     async def note_now(self) -> None:
-        """Write down what is known now; what cannot be written is let go."""
+        """Write down what is known now: what somebody changes just then, the next time. What fails is let go."""
         used, self._used = self._used, {}
         if used:
             with suppress(SQLAlchemyError, OSError):
                 async with self._db.system() as session:
-                    await keys.note_uses(session, used)
+                    noted = await keys.note_uses(session, used)
+                left = {name: at for name, at in used.items() if name not in noted}
+                self._used = left | self._used
 
     def forget_all(self) -> None:
         """Ask anew for every key: some were just ended, or their owners may do something else now."""

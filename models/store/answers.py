@@ -85,6 +85,8 @@ async def _resolve(
 async def _hold(session: AsyncSession, decision: Decision, by: Principal) -> Principal:
     """Let nobody who has answered, or answers now, be removed or lowered until it is done; who answers, as they are.
 
+    What is done then changes nobody's access: whoever does that waits for these, and for nothing else that we take.
+
     Raises:
         NotPermitted: `not_permitted`, they were removed since they asked.
     """

@@ -112,17 +112,23 @@ async def other_resolvers(session: AsyncSession, workspace_id: str, role: Role, 
     return (await session.scalars(statement.limit(1))).first() is not None
 
 
-async def note_uses(session: AsyncSession, uses: Mapping[tuple[str, str], datetime]) -> None:
-    """Write down when keys were last used (system door): many in one statement, now and then, never per request."""
+async def note_uses(session: AsyncSession, uses: Mapping[tuple[str, str], datetime]) -> set[tuple[str, str]]:
+    """Write down when keys were last used (system door): many in one statement, now and then, never per request.
+
+    Those that somebody changes now are left, for it would take keys in no order; which were written is given.
+    """
     names = {"workspaces": [name for name, _ in uses], "keys": [key for _, key in uses], "times": list(uses.values())}
-    await session.execute(_USED, names)
+    return {(row.workspace_id, row.key_id) for row in await session.execute(_USED, names)}
 
 
 _USED = text(
-    "UPDATE api_key SET last_used_at = greatest(last_used_at, t.at)"
+    "UPDATE api_key SET last_used_at = greatest(last_used_at, t.at) FROM ("
+    " SELECT k.workspace_id, k.key_id, u.at"
     " FROM unnest(CAST(:workspaces AS text[]), CAST(:keys AS text[]), CAST(:times AS timestamptz[]))"
-    " AS t (workspace_id, key_id, at)"
+    " AS u (workspace_id, key_id, at) JOIN api_key AS k ON k.workspace_id = u.workspace_id AND k.key_id = u.key_id"
+    " FOR UPDATE OF k SKIP LOCKED) AS t"
     " WHERE api_key.workspace_id = t.workspace_id AND api_key.key_id = t.key_id"
+    " RETURNING api_key.workspace_id, api_key.key_id"
 )
 
 

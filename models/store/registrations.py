@@ -112,7 +112,7 @@ async def question(session: AsyncSession, workspace_id: str, name: str, answer: 
 
 
 async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> None:
-    """Do what an answered decision of this kind says, in its transaction.
+    """Do what an answered decision of this kind says, in its transaction; one person answers it, who is not held.
 
     Raises:
         Conflict: `principal_exists`, somebody has the name by now.
