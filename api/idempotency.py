@@ -1,7 +1,7 @@
 """Doing a request at most once per Idempotency-Key (V-25), in two lines per route."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from api.services import services
 from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
 from models.schemas.idempotency import IdempotencyKey
-from models.store import idempotency
+from models.store import api_keys, idempotency
 from models.store.idempotency import Answer
 
 KeyHeader = Annotated[
@@ -46,10 +46,9 @@ class Once:
         request: idempotency.Request | None,
         request_id: str,
         look_again: Callable[[], Awaitable[None]],
-        done: Callable[[], None] = lambda: None,
     ) -> None:
         self._door, self._status, self._request, self._request_id = door, status, request, request_id
-        self._look_again, self._done = look_again, done
+        self._look_again = look_again
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
@@ -74,7 +73,6 @@ class Once:
                 return refused
             kept = data.model_copy(update={shown_once: None}) if shown_once else data
             await self._settle(session, Answer(self._status, envelope(kept)))
-        self._done()
         return _response(Answer(self._status, envelope(data)))
 
     async def command(self, act: Callable[[str], Awaitable[Any]]) -> Response:
@@ -110,11 +108,21 @@ async def once(request: Request, key: KeyHeader = None) -> Once:
 
 
 async def once_on_access(request: Request, key: KeyHeader = None) -> Once:
-    """Dependency of the routes that change who may do what: this process lets nobody act on what was before."""
+    """Dependency of the routes that change who may do what: one after the other, each as those before have left it.
+
+    This process lets nobody act on what was before.
+    """
     call: Call = request.state.call
     found = services(request)
-    asked = _asked(request, call.workspace_id, key)
-    return Once(lambda: found.db.workspace(call.workspace_id), *asked, done=found.keys.forget_all)
+
+    @asynccontextmanager
+    async def in_turn() -> AsyncIterator[AsyncSession]:
+        async with found.db.workspace(call.workspace_id) as session:
+            await api_keys.take_turn(session, call.workspace_id)
+            yield session
+        found.keys.forget_all()
+
+    return Once(in_turn, *_asked(request, call.workspace_id, key))
 
 
 async def once_everywhere(request: Request, key: KeyHeader = None) -> Once:

@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import Admin, Anybody, Db, Newest, OnAccess, OnlyOnce
+from api.deps import Admin, Anybody, Db, Newest, OnAccess
 from api.routing import router
 from api.scopes import require_use
 from api.views import page_of
@@ -22,7 +22,7 @@ SECRET = "secret"  # noqa: S105  # the name of a field
 
 
 @routes.post("/keys", status_code=201, response_model=Success[KeyMade])
-async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce, request: Request) -> Response:
+async def create_key(new: KeyCreate, call: Admin, once: OnAccess, request: Request) -> Response:
     """Give a principal a key, and make the principal where there is none. Its secret is in this answer only."""
 
     async def create(session: AsyncSession) -> KeyMade:

@@ -14,7 +14,7 @@ from models.domain.principals import Principal, Role
 from models.domain.refusals import missing
 from models.domain.states import DecisionStatus
 from models.domain.tool_calls import TOOL_ACTION
-from models.store import budgets, decisions, keys, memory, questions, registrations
+from models.store import api_keys, budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
 from models.tables.missions import Decision
 from models.tables.policies import DecisionAnswer
@@ -59,6 +59,8 @@ async def give(
 async def _resolve(
     session: AsyncSession, by: Principal, decision_id: str, answer: DecisionStatus, explanation: str, actor: Actor
 ) -> Decision:
+    if registrations.is_about(decision_id):
+        await api_keys.take_turn(session, by.workspace_id)
     decision = await _lock(session, by.workspace_id, decision_id)
     terms = await budgets.terms_of_answer(session, decision)
     by = await _hold(session, decision, by)
@@ -84,8 +86,6 @@ async def _resolve(
 
 async def _hold(session: AsyncSession, decision: Decision, by: Principal) -> Principal:
     """Let nobody who has answered, or answers now, be removed or lowered until it is done; who answers, as they are.
-
-    What is done then changes nobody's access: whoever does that waits for these, and for nothing else that we take.
 
     Raises:
         NotPermitted: `not_permitted`, they were removed since they asked.

@@ -76,9 +76,10 @@ SPENT_UP = f"""
 """The limit that leaves a new run nothing at all."""
 
 LEFT = f"""
-    SELECT min(b.cap_usd - b.settled_usd - b.reserved_usd) AS usd {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
+    SELECT min(CASE WHEN b.crossed THEN 0 ELSE b.cap_usd - b.settled_usd - b.reserved_usd END) AS usd
+    {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
 """  # as above
-"""What the tightest of a run's limits leaves; nothing where none has a cap."""
+"""What the tightest of a run's limits leaves, a closed one nothing; no number where none has a cap."""
 
 # A young table has no statistics, and the planner would rather read all counters of a workspace than look four up.
 _FOUND = f"LATERAL (SELECT * FROM budget b WHERE {_COUNTER} OFFSET 0) b"  # noqa: S608  # as above
@@ -369,7 +370,8 @@ CONTAIN = f"""
         OR ((crossings = 0 OR period IN ('', {DAY}, {MONTH})) AND NOT {_is_told("budget")})) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = {_SAID}, blocked_by = %(scope)s, blocked_period = %(period)s
-        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR (%(instead)s AND {_NO_LOOP}))
+        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR (%(instead)s AND {_NO_LOOP}
+        AND (blocked_by, blocked_period, reason) IS DISTINCT FROM (%(scope)s, %(period)s, {_SAID})))
         AND %(period)s IN ('', {DAY}, {MONTH}) RETURNING mission_id
     ), asked AS (
         {inserted(_question("closed"), "FROM closed WHERE %(is_asked)s")}

@@ -170,9 +170,9 @@ async def deactivate(
         Conflict: `last_admin`.
         NotPermitted: only a platform admin has power over platform admins.
     """
+    await api_keys.take_turn(session, workspace_id)
     if (await require(session, workspace_id, name)).kind == Kind.AGENT:
         await agents.require_named(session, workspace_id, name)
-    await api_keys.take_turn(session, workspace_id)
     known = await require(session, workspace_id, name, for_update=True)
     admins = await api_keys.lock_admins(session, workspace_id)
     caller.require_power_over(known.role)

@@ -98,6 +98,11 @@ def decision_id(agent: AgentRow) -> str:
     return f"{agent.agent_id}.{KIND}"
 
 
+def is_about(decision_id: str) -> bool:
+    """Whether a decision is on a registration."""
+    return decision_id.endswith(f".{KIND}")
+
+
 async def question(session: AsyncSession, workspace_id: str, name: str, answer: DecisionStatus) -> str:
     """Name the decision on a registration that may be so answered.
 
@@ -112,7 +117,7 @@ async def question(session: AsyncSession, workspace_id: str, name: str, answer: 
 
 
 async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> None:
-    """Do what an answered decision of this kind says, in its transaction; one person answers it, who is not held.
+    """Do what an answered decision of this kind says, in its transaction, in turn.
 
     Raises:
         Conflict: `principal_exists`, somebody has the name by now.
@@ -144,6 +149,7 @@ async def registrant(session: AsyncSession, token_digest: str) -> AgentRow | Non
 
 async def fetch_key(session: AsyncSession, agent: AgentRow, actor: Actor) -> str | None:
     """Make the key of an approved registration, once: of two who ask at the same time, one gets it."""
+    await api_keys.take_turn(session, agent.workspace_id)
     statement = (
         update(AgentRow)
         .where(
