@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.domain.agents import Latitude, require_latitude
 from models.domain.errors import Conflict, Unauthenticated
-from models.domain.principals import Principal, Role
+from models.domain.principals import Principal
 from models.store import keys
 from models.store.database import Database
 
@@ -79,7 +79,7 @@ class KeyRing:
             return False
         except (SQLAlchemyError, OSError):
             return True
-        return found.workspace_id == workspace_id or found.role is Role.PLATFORM_ADMIN
+        return found.opens(workspace_id)
 
     async def note_uses(self) -> None:
         """Write down, for as long as the process serves, when keys were last used."""

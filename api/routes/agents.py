@@ -23,7 +23,7 @@ from api.deps import (
 from api.idempotency import KeyHeader, once_in
 from api.routing import router
 from api.services import services
-from api.views import agent_view, agent_views
+from api.views import agent_view, agent_views, key_made
 from models.contracts.missions import Named
 from models.domain.agents import AgentStatus, Registration, Verb, require_may_change
 from models.domain.errors import NotFound, NotPermitted
@@ -152,7 +152,7 @@ async def rotate_agent_key(agent: Named, body: KeyRotate, call: AgentOrAdmin, on
         own = call.principal.key_id if call.principal.kind is Kind.AGENT else None
         grace = timedelta(hours=body.grace_hours)
         key, secret = await registrations.renew_key(session, known, own, grace, call.principal, call.actor)
-        return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
+        return await key_made(session, key, secret)
 
     return await once.commit(rotate, shown_once=SECRET)
 

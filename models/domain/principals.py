@@ -124,6 +124,15 @@ class Principal:
         """Whether it may do all in the workspace."""
         return self.role in ADMINS
 
+    @property
+    def opens_all(self) -> bool:
+        """Whether it may enter every workspace, as a visitor where it is not at home."""
+        return self.role is Role.PLATFORM_ADMIN
+
+    def opens(self, workspace_id: str) -> bool:
+        """Whether it may enter a workspace; to whom it may not, the workspace is not there."""
+        return self.opens_all or workspace_id == self.workspace_id
+
     def visiting(self, workspace_id: str) -> "Principal":
         """The same platform admin, in another workspace than its own."""
         home = self.home or self.workspace_id
@@ -145,7 +154,7 @@ class Principal:
             NotPermitted: the scopes are not within its own.
         """
         if self.scopes and not (scopes and set(scopes) <= set(self.scopes)):
-            raise NotPermitted("out_of_scope", f"this key is only for {', '.join(self.scopes)}, and gives no more")
+            raise NotPermitted("out_of_scope", f"this key is only for {', '.join(self.scopes)}, and gives nobody more")
 
 
 @dataclass(frozen=True)

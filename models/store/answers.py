@@ -46,7 +46,8 @@ async def give(
         NotFound: no such decision.
         Conflict: `already_resolved` by whom, `already_approved` by the caller, `decision_expired` by the database's
             clock, or `decision_canceled`; or what it was to do cannot be done.
-        NotPermitted: `own_decision`, nobody answers what they asked themselves; `not_permitted`, it takes others.
+        NotPermitted: `own_decision`, nobody answers what they asked themselves; `not_permitted`, it takes others;
+            `out_of_scope`, a narrowed key lets in no agent, whose keys are not.
     """
     actor = Actor(by.known_as, correlation_id)
     decision = await _resolve(session, by, decision_id, answer, explanation, actor)
@@ -62,6 +63,8 @@ async def _resolve(
     if registrations.is_about(decision_id):
         await api_keys.take_turn(session, by.workspace_id)
     decision = await _lock(session, by.workspace_id, decision_id)
+    if decision.kind == registrations.KIND and answer is DecisionStatus.APPROVED:
+        by.require_scopes_over(())
     terms = await budgets.terms_of_answer(session, decision)
     by = await _hold(session, decision, by)
     given = await decisions.answers(session, decision) if terms.people > 1 else []

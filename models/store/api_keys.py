@@ -17,6 +17,7 @@ from sqlmodel import col, select
 from models.domain.agents import AgentStatus
 from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
+from models.domain.keys import KeyState, key_state
 from models.domain.principals import Kind, leaves_admins
 from models.domain.refusals import missing
 from models.schemas.keys import KeyCreate
@@ -110,6 +111,12 @@ async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, a
     )
     for key in await session.scalars(statement, execution_options={"populate_existing": True}):
         await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
+
+
+async def states(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyState]:
+    """Tell how keys stand, by the database's clock."""
+    now = (await session.scalars(select(func.mc_now()))).one()
+    return [key_state(key.revoked_at, key.expires_at, key.rotated_to, now) for key in found]
 
 
 async def newest(session: AsyncSession, workspace_id: str, principal: str) -> ApiKey | None:
