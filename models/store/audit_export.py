@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain import checkpoints
 from models.domain.audit import Line
+from models.domain.errors import InvalidInput
 from models.domain.merkle import Subtree, subtrees
 from models.store import audit_counts, audit_tree
 from models.store.database import Database
@@ -55,8 +57,10 @@ async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
 
 
 async def _counted(db: Database, workspace_id: str, note: str) -> str:
-    async with db.system() as session:
-        counted = await audit_counts.proof(session, workspace_id, checkpoints.read(note))
+    counted = None
+    with suppress(InvalidInput, ValueError):  # a note that cannot be read counts nothing
+        async with db.system() as session:
+            counted = await audit_counts.proof(session, workspace_id, checkpoints.read(note))
     return _line(Line.COUNT, **counted) if counted else ""
 
 

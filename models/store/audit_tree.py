@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -67,21 +69,31 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, sign
     `signed`: the newest checkpoint that the caller remembers; a log is never signed in two versions.
 
     Raises:
-        Conflict: `audit_tree_broken`, the leaves and hashes that are kept are not those of the last checkpoint, or
-            `audit_taken_back`, it never passed through the checkpoint `signed`: nothing is signed.
+        Conflict: `audit_tree_broken`, the log is not as its last checkpoint left it, or `audit_taken_back`, it never
+            passed through the checkpoint `signed`: nothing is signed.
     """
     if not (await session.execute(_TRY_LOCK, {"lock": _LOCK})).scalar_one():
         return Sealed()
     await _require_passed(session, signed)
-    name = await origin(session)
     last = await latest(session)
     size = last.size if last else 0
     frontier = Frontier(size, await hashes(session, subtrees((0, size))))
-    if not await _continues(session, last, Checkpoint(name, size, frontier.root)):
-        raise Conflict("audit_tree_broken", f"the audit tree is not that of its checkpoint {size}: verify an export")
-    place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
+    name = await origin(session)
+    if fault := await _fault(session, last, Checkpoint(name, size, frontier.root)):
+        raise _broken(size, fault)
+    try:
+        return await _seal_behind(session, last, name, frontier, signer, limit)
+    except IntegrityError:  # one seals at a time, so that what is in the way was put there
+        raise _broken(size, "leaves or hashes stand where the next ones belong") from None
+
+
+async def _seal_behind(
+    session: AsyncSession, last: AuditCheckpoint | None, name: str, frontier: Frontier, signer: Signer, limit: int
+) -> Sealed:
+    """Seal what follows the last checkpoint; `frontier` is the tree that it signs, and grows."""
+    size = frontier.size
     await session.execute(IN_INDEX_ORDER)
-    row = (await session.execute(_SEAL, {**place, "size": size, "limit": limit})).one()
+    row = (await session.execute(_SEAL, {**_place(last), "size": size, "limit": limit})).one()
     if row.leaves is None:
         return Sealed()
     kept: list[Kept] = []
@@ -119,9 +131,9 @@ async def note_mirrored(session: AsyncSession, size: int) -> None:
 async def standing(session: AsyncSession) -> Standing:
     """Tell how far sealing and mirror are."""
     last = await latest(session)
-    place = {"epoch": last.epoch, "xid": last.xid, "id": last.id} if last else {"epoch": 0, "xid": "0", "id": 0}
     await session.execute(IN_INDEX_ORDER)
-    waits = (await session.execute(_WAITS, place)).scalar()
+    sealed = (await session.execute(_LAST_SEALED)).one_or_none()
+    waits = (await session.execute(_WAITS, _place(sealed))).scalar()
     mirrored = await session.scalar(select(AuditMirrored.size).order_by(col(AuditMirrored.size).desc()).limit(1))
     return Standing(last.size if last else 0, mirrored or 0, max(float(waits or 0), 0))
 
@@ -178,15 +190,32 @@ async def _require_passed(session: AsyncSession, signed: str) -> None:
         raise Conflict("audit_taken_back", message, size=size)
 
 
-async def _continues(session: AsyncSession, last: AuditCheckpoint | None, found: Checkpoint) -> bool:
-    """Whether the tables are those that the last checkpoint was signed over, and have no leaf besides."""
+async def _fault(session: AsyncSession, last: AuditCheckpoint | None, found: Checkpoint) -> str:
+    """Say what is not as the last checkpoint left it: the rows behind it would be sealed wrongly, or never."""
     if (await session.execute(_HAS_MORE, {"size": found.size})).scalar_one():
-        return False
+        return "leaves stand behind it"
     if last is None:
-        return True
-    signed = checkpoints.read(last.note)
+        return ""
+    try:
+        signed = checkpoints.read(last.note)
+    except InvalidInput:
+        return "its note cannot be read"
     lines = await audit_counts.lines(session, last.size) if signed.extensions else ()
-    return signed == replace(found, extensions=lines)
+    if signed != replace(found, extensions=lines):
+        return "leaves, hashes or counts were changed"
+    if not (await session.execute(_ENDS_THERE, {**_place(last), "size": last.size})).scalar_one():
+        return "its last row is gone, or has another place"
+    return ""
+
+
+def _broken(size: int, fault: str) -> Conflict:
+    message = f"the audit tree is not that of its checkpoint {size}, {fault}: verify an export"
+    return Conflict("audit_tree_broken", message, size=size)
+
+
+def _place(of: Any | None) -> dict[str, Any]:
+    """Give the place of what is there, or that before all others."""
+    return {"epoch": of.epoch, "xid": of.xid, "id": of.id} if of else {"epoch": 0, "xid": "0", "id": 0}
 
 
 async def _keep(session: AsyncSession, kept: Sequence[Kept]) -> None:
@@ -204,22 +233,33 @@ def _cut(row: bytes) -> list[bytes]:
     return [row[at : at + _HASH] for at in range(0, len(row), _HASH)]
 
 
-# Asked every second, and mostly in vain: looks at the two newest places before it locks.
-_TRY_LOCK = text(
-    "SELECT CASE WHEN (SELECT ROW(epoch, xid, id) FROM audit ORDER BY epoch DESC, xid DESC, id DESC LIMIT 1)"
-    " IS DISTINCT FROM (SELECT ROW(epoch, xid, id) FROM audit_checkpoint ORDER BY size DESC LIMIT 1)"
-    " THEN pg_try_advisory_xact_lock(:lock) ELSE false END"
-)
+# What no running transaction can precede any more, as in the tail of events; what is of a time to come is not.
+_IS_SETTLED = "(epoch < mc_epoch() OR epoch = mc_epoch() AND xid < pg_snapshot_xmin(pg_current_snapshot()))"
 
+# Asked every second, and mostly in vain: looks at the newest row, and at what was sealed last, before it locks.
+_TRY_LOCK = text(f"""
+    SELECT CASE WHEN (SELECT ROW(epoch, xid, id, workspace_id, id, {_IS_SETTLED}) FROM audit
+            ORDER BY epoch DESC, xid DESC, id DESC LIMIT 1)
+        IS DISTINCT FROM (SELECT ROW(c.epoch, c.xid, c.id, l.workspace_id, l.id, true)
+            FROM (SELECT * FROM audit_checkpoint ORDER BY size DESC LIMIT 1) c
+            LEFT JOIN audit_leaf l ON l.tree_index = c.size - 1)
+        THEN pg_try_advisory_xact_lock(:lock) ELSE false END
+""")  # noqa: S608  # constants of this module, no input
+
+_ENDS_THERE = text(f"""
+    SELECT EXISTS (
+        SELECT FROM audit a JOIN audit_leaf l ON l.workspace_id = a.workspace_id AND l.id = a.id
+        WHERE l.tree_index = :size - 1 AND {_IS_SETTLED}
+            AND (a.epoch, a.xid, a.id) = (:epoch, CAST(:xid AS xid8), :id))
+""")  # noqa: S608  # as above
 _HAS_MORE = text("SELECT EXISTS (SELECT FROM audit_leaf WHERE tree_index >= :size)")
 
-# Settled is what no running transaction can precede any more, as in the tail of events.
-_SEAL = text("""
+_SEAL = text(f"""
     WITH fresh AS MATERIALIZED (
         SELECT a, workspace_id, row_number() OVER (ORDER BY epoch, xid, id) AS number FROM (
             SELECT audit AS a, workspace_id, epoch, xid, id FROM audit
             WHERE (epoch, xid, id) > (:epoch, CAST(:xid AS xid8), :id)
-            AND (epoch < mc_epoch() OR xid < pg_snapshot_xmin(pg_current_snapshot()))
+            AND {_IS_SETTLED}
             ORDER BY epoch, xid, id LIMIT :limit) AS settled
     ), known AS MATERIALIZED (
         SELECT workspace_id, (SELECT l.seq FROM audit_leaf l WHERE l.workspace_id = w.workspace_id
@@ -245,7 +285,7 @@ _SEAL = text("""
     SELECT (SELECT string_agg(leaf, '' ORDER BY tree_index) FROM sealed) AS leaves,
         (SELECT (a).epoch FROM last) AS epoch, (SELECT CAST((a).xid AS text) FROM last) AS xid,
         (SELECT (a).id FROM last) AS id
-""")
+""")  # noqa: S608  # as above
 _KEEP = text(
     "INSERT INTO audit_node (level, tree_index, hash)"
     " SELECT * FROM unnest(CAST(:level AS integer[]), CAST(:number AS bigint[]), CAST(:hash AS bytea[]))"
@@ -259,6 +299,12 @@ _UNMIRRORED = text("""
     WHERE size > COALESCE((SELECT max(size) FROM audit_mirrored), 0)
 """)
 _MIRRORED = text("INSERT INTO audit_mirrored (size) VALUES (:size) ON CONFLICT DO NOTHING")
+# The newest leaf whose row is there: where checkpoints and rows were changed, too, the rows behind it are not sealed.
+_LAST_SEALED = text("""
+    SELECT a.epoch, CAST(a.xid AS text) AS xid, a.id
+    FROM audit_leaf l JOIN audit a ON a.workspace_id = l.workspace_id AND a.id = l.id
+    ORDER BY l.tree_index DESC LIMIT 1
+""")
 _WAITS = text(
     "SELECT extract(epoch FROM clock_timestamp() - created_at) FROM audit"
     " WHERE (epoch, xid, id) > (:epoch, CAST(:xid AS xid8), :id) ORDER BY epoch, xid, id LIMIT 1"

@@ -18,12 +18,12 @@ from activities.workbench.signing import ServiceKey
 from models.domain.alerts import AlertKind
 from models.domain.errors import Conflict
 from models.settings import Settings
-from models.store import alerts
+from models.store import alerts, audit_tree
 from models.store.database import Database
 from models.store.keys import DEFAULT_WORKSPACE
 from tests.fixtures.access import make_workspace
 from tests.fixtures.api import Team, db, settings, team
-from tests.fixtures.audit import act, as_superuser, fresh_log, key
+from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key
 from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.waiting import eventually, until
 from worker.dev.audit_health import audit_health
@@ -96,6 +96,79 @@ async def test_a_tree_that_is_not_that_of_its_checkpoint(
         await eventually(lambda: is_told(db, "sealer: audit_tree_broken"))
         health = await audit_health(settings)
     assert (health.standing, "audit tree" in health.trouble) == ("4 rows sealed, no mirror set", True)
+
+
+STOPPING = {
+    "all checkpoints deleted": ("DELETE FROM audit_checkpoint", "leaves_changed"),
+    "the last one deleted": ("DELETE FROM audit_checkpoint WHERE {last}", "leaves_changed"),
+    "its note garbled": ("UPDATE audit_checkpoint SET note = note || 'x' WHERE {last}", "checkpoint_malformed"),
+    "its note's counts garbled": (
+        "UPDATE audit_checkpoint SET note = replace(note, 'workspaces ', 'workspaces x') WHERE {last}",
+        "checkpoint_unsigned",
+    ),
+    "its place moved down": ("UPDATE audit_checkpoint SET id = id - 1 WHERE {last}", "order"),
+    "its place moved up": ("UPDATE audit_checkpoint SET xid = '9000000000000000000' WHERE {last}", "row_inserted"),
+    "its place moved to the newest row": (
+        "UPDATE audit_checkpoint SET (epoch, xid, id) = (SELECT epoch, xid, id FROM audit WHERE {newest}) WHERE {last}",
+        "row_inserted",
+    ),
+    "its place and its last row's moved behind all to come": (
+        "UPDATE audit_checkpoint SET epoch = epoch + 1 WHERE {last}; UPDATE audit SET epoch = epoch + 1 WHERE {sealed}",
+        "row_changed",
+    ),
+    "its last row deleted": ("DELETE FROM audit WHERE {sealed}", "row_deleted"),
+    "a leaf given to a row that waits": (
+        "UPDATE audit_leaf SET id = (SELECT id FROM audit WHERE {newest}) WHERE {early}",
+        "row_changed",
+    ),
+}
+"""What a superuser does to a log with rows that wait; what its export is found to have then."""
+PLACES = {
+    "last": "size = (SELECT max(size) FROM audit_checkpoint)",
+    "sealed": "id = (SELECT id FROM audit_leaf ORDER BY tree_index DESC LIMIT 1)",
+    "newest": "id = (SELECT max(id) FROM audit)",
+    "early": "tree_index = (SELECT max(tree_index) - 5 FROM audit_leaf)",
+}
+
+
+@pytest.mark.parametrize("done", STOPPING)
+async def test_what_stops_sealing_for_good(
+    db: Database, key: ServiceKey, team: Team, settings: Settings, database_url: str, done: str
+) -> None:
+    statement, code = STOPPING[done]
+    for _ in range(3):
+        await act(db, team.workspace_id, 3)
+        await Sealer(db, key).seal()
+    await act(db, team.workspace_id, 3)
+    as_superuser(database_url, statement.format(**PLACES))
+    async with going(Sealer(db, key).run()):
+        await eventually(lambda: is_told(db, "sealer: audit_tree_broken"), seconds=10)
+    assert "audit tree" in (await audit_health(settings)).trouble
+    problem = judged(await exported(db, team.workspace_id), key).problem
+    assert problem
+    assert problem.code == code
+
+
+MOVES_ROWS = "its place and its last row's moved behind all to come"
+
+
+@pytest.mark.parametrize("done", [done for done in STOPPING if done != MOVES_ROWS])
+async def test_the_delay_grows_whatever_stops_it(
+    db: Database, key: ServiceKey, team: Team, database_url: str, done: str
+) -> None:
+    """It is the age of the oldest row behind the last leaf, whatever the checkpoints say."""
+    for _ in range(3):
+        await act(db, team.workspace_id, 3)
+        await Sealer(db, key).seal()
+    await act(db, team.workspace_id, 3)
+    as_superuser(database_url, STOPPING[done][0].format(**PLACES))
+    first = await delay(db)
+    assert 0 < first < await delay(db)
+
+
+async def delay(db: Database) -> float:
+    async with db.system() as session:
+        return (await audit_tree.standing(session)).unsealed_seconds
 
 
 async def test_a_log_that_was_taken_back(
