@@ -128,7 +128,8 @@ class When(_Part):
     @field_validator("action", "kind", "role", "level", "env", "fact", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        one = (value,) if isinstance(value, str) else value
+        return tuple(one) if isinstance(one, list) else one
 
     @cached_property
     def names(self) -> re.Pattern[str]:

@@ -1,9 +1,9 @@
-"""What a new policy is held to besides its form: that it says all of its parts, its names of facts and of kinds of
-decisions, which a question about a policy is held to as well, that each of its rules can hold and changes something,
-and that whom it asks may answer.
+"""What a new policy is held to besides its form: that each value is of its type, that it says all of its parts, its
+names of facts and of kinds of decisions, which a question about a policy is held to as well, that each of its rules can
+hold and changes something, and that whom it asks may answer.
 
-A part that was cut off would loosen the law, and a misspelled name would never hold, without a word. Versions that are
-kept already are read as they are.
+A part that was cut off would loosen the law, `people: yes` would ask one person, and a misspelled name would never
+hold, without a word. Versions that are kept already are read as they are.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
 from models.domain.names import is_seen
-from models.domain.plain_yaml import line_of
+from models.domain.plain_yaml import line_of, require_typed
 from models.domain.policy import FILE, Fact, Outcome, Policy, Rule, When, parse_policy
 from models.domain.principals import Kind, Role
 
@@ -53,6 +53,7 @@ def parse_new_policy(source: str) -> Policy:
         InvalidInput: `policy_invalid`; the message says on which line what is wrong.
     """
     policy = parse_policy(source)
+    require_typed(source.encode(), FILE, "policy_invalid", Policy)
     finders = (_unsaid, _empty, _blank, _impossible, _idle, _unanswerable, _unknown, _open_braces)
     faults = chain.from_iterable(find(policy) for find in finders)
     if fault := next(faults, None):

@@ -14,6 +14,7 @@ from models.contracts.pipeline import StageRef
 from models.domain.approval import Binding
 from models.domain.decisions import Terms
 from models.domain.events import EventType
+from models.domain.names import POLICY
 from models.domain.policy import Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
@@ -21,7 +22,7 @@ from models.domain.states import DecisionStatus
 from models.store.compute_statements import COMPUTING
 from models.store.database import within
 from models.store.events import Actor
-from models.store.questions import POLICY, Question, close, named, put, tell_each
+from models.store.questions import Question, close, named, put, tell_each
 from models.tables.missions import Candidate, Decision, Mission
 
 

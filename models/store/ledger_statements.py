@@ -302,11 +302,13 @@ THOSE_HELD = """
         WHERE asked.scope = 'ticket' AND r.workspace_id = %(workspace_id)s AND r.run_id = asked.run_id
         UNION SELECT m.assigned_to, m.created_by FROM mission m
         WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = asked.run_id
+        UNION SELECT NULL, a.actor FROM audit a WHERE a.workspace_id = %(workspace_id)s AND a.subject_id = asked.run_id
+        AND a.subject_kind = 'mission' AND a.action = 'mission.execute_requested'
         LIMIT 1000
     ) held
 """
 """Whose runs the limits hold that runs have met, or held since a question was put: a run's own limit, or its ticket's.
-A mission's own run is of who filed it and who has it."""
+A mission's own run is of who filed it, who has it and whoever had it started, which the audit log knows for good."""
 THE_COUNTER = f"""
     SELECT *, {_question("budget")} AS question FROM budget WHERE workspace_id = %(workspace_id)s
     AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s FOR NO KEY UPDATE

@@ -12,6 +12,7 @@ from sqlmodel import col
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.events import EventType
+from models.domain.names import POLICY
 from models.domain.policy import Outcome, Risk
 from models.domain.principals import Role
 from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
@@ -19,9 +20,6 @@ from models.domain.system_acts import require_may_set
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.tables.missions import Decision
-
-POLICY = "policy"
-"""Who decides where no human is asked (V-12)."""
 
 EVENTS = {
     DecisionStatus.PENDING: EventType.DECISION_REQUESTED,

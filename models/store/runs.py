@@ -17,13 +17,14 @@ from models.domain.budgets import LOOP, MAX_OPEN_RUNS, MAX_SAME_RETRIES, Categor
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.limits import Hit
+from models.domain.names import POLICY
 from models.domain.policy import Level
 from models.domain.refusals import missing, mission_ended, run_blocked, run_ended
 from models.domain.system_acts import require_may_set
 from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate, RunState
-from models.store import agents, alerts, budgets, events, going_on, governance, ledger, lists, pagination, questions
+from models.store import agents, alerts, budgets, events, going_on, governance, ledger, lists, pagination
 from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
@@ -120,7 +121,7 @@ async def end(
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
     await alerts.resolve_all(session, workspace_id, AlertKind.LOOP, [run_id], actor)
-    await close(session, workspace_id, run_id, Actor(questions.POLICY, actor.correlation_id))
+    await close(session, workspace_id, run_id, Actor(POLICY, actor.correlation_id))
 
 
 async def close(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:

@@ -15,6 +15,7 @@ from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.money import written
+from models.domain.names import POLICY
 from models.domain.policy import Act, Context, Outcome, Policy, Verdict, Who
 from models.domain.principals import Principal
 from models.domain.refusals import mission_ended
@@ -228,7 +229,7 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
         terms=Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters),
         expires_in=EXPIRES_IN,
     )
-    return await questions.put(session, asked, Actor(questions.POLICY, wanted.asking.actor.correlation_id))
+    return await questions.put(session, asked, Actor(POLICY, wanted.asking.actor.correlation_id))
 
 
 async def _require_room(session: AsyncSession, run: Run) -> None:
