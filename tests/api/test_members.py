@@ -147,7 +147,7 @@ class TestLastAdmin:
         answers = await asyncio.gather(
             api.put(f"{members}/anna", json={"role": "observer"}), anna.delete(f"{members}/admin")
         )
-        assert sorted(answer.status_code for answer in answers) == [200, 409]
+        assert sorted(answer.status_code for answer in answers) in ([200, 401], [200, 403])
 
 
 class TestPower:
