@@ -49,6 +49,15 @@ class Line(StrEnum):
     """The last: an export without it was cut off."""
 
 
+_PARTS = (
+    (Line.LOG,),
+    (Line.ROW, Line.MISSING, Line.HIDDEN, Line.CHECKPOINT),
+    (Line.COUNT,),
+    (Line.UNSEALED,),
+    (Line.END,),
+)
+PART_OF = {kind: number for number, part in enumerate(_PARTS) for kind in part}
+"""An export's parts, each behind the one before: which of them a line belongs to."""
 SALT_BYTES = 32
 """How long a row's salt is. Into one of any length a part of the content could be moved, and nobody would see."""
 

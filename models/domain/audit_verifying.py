@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from models.domain.audit import FIELDS, SALT_BYTES, Line, content_digest, leaf_of, place_of, raw
+from models.domain.audit import FIELDS, PART_OF, SALT_BYTES, Line, content_digest, leaf_of, place_of, raw
 from models.domain.audit_counts import Counts, counts_of, proves_count
 from models.domain.checkpoints import Checkpoint, verify
 from models.domain.errors import InvalidInput
@@ -22,7 +22,7 @@ class Problem:
     code: str
     message: str
     row: int | None = None
-    """The id of the row, where it is known."""
+    """The id of the row, where it is known: of `order`, the one that stands where another belongs."""
     between: tuple[int, int] | None = None
     """The sizes of the checkpoints, where no row can be named."""
 
@@ -167,8 +167,16 @@ class Verifier:
         if self._ended or (kind is Line.LOG) is not (self._last is None):
             raise ValueError(f"no {kind} line may stand here")
         _require_known(kind, entry)
+        self._follows(kind)
         _STEPS[kind](self, entry)
         self._last = entry
+
+    def _follows(self, kind: Line) -> None:
+        """Hold a line to its part of the file: what is not sealed stands behind all that is, and not among it."""
+        last = Line(self._last["kind"]) if self._last else Line.LOG
+        if PART_OF[kind] < PART_OF[last]:
+            told = f"line {self._taken}, a {kind} line, stands behind one of kind {last}, as in no export; {_AGAIN}"
+            raise _Found("order", told, between=self._between())
 
     def _begin(self, entry: Entry) -> None:
         self._verdict.origin, self._verdict.workspace_id = str(entry["origin"]), str(entry["workspace_id"])
@@ -195,11 +203,19 @@ class Verifier:
 
     def _stands_at(self, row: Entry) -> None:
         """Hold a leaf to its index in the tree and to its number in the workspace."""
-        if row["index"] != self._tree.size:
-            raise _Found("order", f"leaf {row['index']} stands where leaf {self._tree.size} belongs", row=row["id"])
-        if row["seq"] != self._verdict.rows + 1:
-            number = self._verdict.rows + 1
-            raise _Found("order", f"row {row['id']} says it is number {row['seq']}; it is {number}", row=row["id"])
+        self._is_next("leaf", row["index"], self._tree.size, row)
+        self._is_next("number", row["seq"], self._verdict.rows + 1, row)
+
+    def _is_next(self, what: str, found: int, expected: int, row: Entry) -> None:
+        """Say what is missing before a row, or too much; to this row itself nothing need have been done."""
+        if found == expected:
+            return
+        wrong = f"what stands before it was put in, or stands there twice; {_AGAIN}"
+        if found > expected:
+            gone = f"{what} {expected} is" if found == expected + 1 else f"{what} {expected} to {what} {found - 1} are"
+            wrong = f"{gone} missing before it; {_AGAIN}"
+        told = f"row {row['id']}, sealed as {what} {found}, stands where {what} {expected} belongs: {wrong}"
+        raise _Found("order", told, row=row["id"])
 
     def _holds_content(self, row: Entry) -> None:
         if row["content"] is None and row["salt"] is None:

@@ -99,6 +99,10 @@ class EventType(StrEnum):
         return made
 
 
+NO_ACTS = frozenset({EventType.METRIC_OBSERVED, EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT})
+"""What somebody outside says of the world: the trigger `event_is_audited` gives it no row in the audit log."""
+
+
 class Subject(BaseModel):
     """What an event is about."""
 

@@ -19,8 +19,9 @@ from models.domain import checkpoints
 from models.domain.audit import content_digest, leaf_of
 from models.domain.checkpoints import raw_key
 from models.domain.errors import Conflict, InvalidInput, NotFound
-from models.domain.events import EventType, Subject
+from models.domain.events import NO_ACTS, EventType, Subject
 from models.domain.merkle import Frontier, leaf_hash
+from models.domain.names import SYSTEM_NAMES
 from models.domain.principals import Kind
 from models.settings import Settings
 from models.store import audit, audit_tree, events
@@ -89,6 +90,21 @@ class TestWriting:
             async with db.workspace(team.workspace_id) as session:
                 await events.append(session, team.workspace_id, kind, Subject(kind="subsystem", id="s"), OLGA)
         assert rows(database_url, AUDIT) == []
+
+    @pytest.mark.parametrize("name", sorted(SYSTEM_NAMES))
+    async def test_each_part_of_the_product_is_one_of_the_system(
+        self, db: Database, team: Team, database_url: str, name: str
+    ) -> None:
+        async with db.workspace(team.workspace_id) as session:
+            about = Subject(kind="capa", id="c")
+            await events.append(session, team.workspace_id, EventType.CAPA_CREATED, about, Actor(name, "r"))
+        assert [(row["actor"], row["actor_kind"]) for row in rows(database_url, AUDIT)] == [(name, "system")]
+
+    async def test_each_type_of_event_is_an_act_or_none(self, db: Database, team: Team, database_url: str) -> None:
+        async with db.workspace(team.workspace_id) as session:
+            for kind in EventType:
+                await events.append(session, team.workspace_id, kind, Subject(kind="capa", id="c"), OLGA)
+        assert {row["action"] for row in rows(database_url, AUDIT)} == set(EventType) - NO_ACTS
 
     async def test_an_event_cannot_choose_its_row_s_place_or_time(
         self, db: Database, team: Team, database_url: str

@@ -53,6 +53,11 @@ def forged(row: Entry) -> Entry:
     return rehashed(row | {"id": 10**9, "xid": str(int(row["xid"])), "actor": "mallory"})
 
 
+def hidden(row: Entry) -> Entry:
+    """Give a row's hash only, as of a row of another workspace."""
+    return {"kind": "hidden", "level": 0, "index": row["index"], "hash": row["leaf"]}
+
+
 def unsealed(row: Entry) -> Entry:
     return only("unsealed", forged(row))
 
@@ -205,10 +210,38 @@ class TestLines:
         row = next(json.loads(line) for line in log.lines if '"row"' in line)
         waiting = json.dumps(only("unsealed", row | {"xid": str(10**12), "id": 10**9}))
         assert judged([*log.lines[:-1], waiting, log.lines[-1]], log.key).is_good
-        for between in ([], [waiting]):
-            problem = judged([*log.lines[:-1], *between, count, log.lines[-1]], log.key).problem
+        problem = judged([*log.lines[:-1], count, log.lines[-1]], log.key).problem
+        assert problem
+        assert (problem.code, "counted once" in problem.message) == ("malformed", True)
+
+    async def test_each_kind_stands_behind_those_before_it(self, log: Log) -> None:
+        """A row that waits, put among sealed ones, would look like one of them to who reads the file."""
+        kinds = ("row", "hidden", "checkpoint", "count")
+        at = {kind: next(n for n, line in enumerate(log.lines) if json.loads(line)["kind"] == kind) for kind in kinds}
+        row, count = json.loads(log.lines[at["row"]]), log.lines[at["count"]]
+        waiting = json.dumps(only("unsealed", row | {"xid": str(10**12), "id": 10**9}))
+        early = json.dumps(only("unsealed", row | {"id": row["id"] - 1, "actor": "mallory"}))
+        for place, line in [*((place, waiting) for place in at.values()), (at["row"], early)]:
+            problem = judged([*log.lines[:place], line, *log.lines[place:]], log.key).problem
             assert problem
-            assert (problem.code, "counted once" in problem.message) == ("malformed", True)
+            assert (problem.code, "as in no export" in problem.message) == ("order", True), problem
+        for lines in ([waiting, count], [log.lines[at["checkpoint"]]], [log.lines[at["hidden"]]]):
+            problem = judged([*log.lines[:-1], *lines, log.lines[-1]], log.key).problem
+            assert problem
+            assert (problem.code, "as in no export" in problem.message) == ("order", True)
+
+    @pytest.mark.parametrize("gone", [1, 3])
+    async def test_rows_that_are_missing_are_not_said_to_be_the_next_one(self, log: Log, gone: int) -> None:
+        """Rows, and their leaves, are taken out: the next row is as it was, and shows only where they belong."""
+        places = [at for at, line in enumerate(log.lines) if '"row"' in line][500 : 501 + gone]
+        lines = [line for at, line in enumerate(log.lines) if at not in places[:-1]]
+        row = json.loads(log.lines[places[-1]])
+        hashes = [json.dumps(hidden(json.loads(log.lines[at]))) for at in places[:-1]]
+        lines[places[0] : places[0]] = hashes
+        problem = judged(lines, log.key).problem
+        assert problem
+        missing = "number 501 is missing before it" if gone == 1 else "number 501 to number 503 are missing before it"
+        assert (problem.code, problem.row, missing in problem.message) == ("order", row["id"], True), problem
 
     async def test_no_act_that_is_not_sealed_excuses_that_content_is_gone(self, log: Log) -> None:
         """Whoever passes the file on takes a row's content away, and writes the act that is to tell of it."""

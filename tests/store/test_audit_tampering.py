@@ -109,7 +109,34 @@ SAVE = "CREATE TABLE kept_{table} AS TABLE {table}"
 GIVEN = "ALTER TABLE kept_audit DROP COLUMN agent_id, DROP COLUMN status"
 """What Postgres makes of the other columns cannot be put back."""
 RESTORE = "DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept_{table}; DROP TABLE kept_{table}"
-TABLES = ("audit", "audit_leaf", "audit_node", "audit_checkpoint")
+CHECKPOINTS = {
+    "all deleted": ("DELETE FROM audit_checkpoint", "leaves_changed"),
+    "the last one deleted": ("DELETE FROM audit_checkpoint WHERE size = 1300", "leaves_changed"),
+    "the last ones deleted": ("DELETE FROM audit_checkpoint WHERE size > 650", "leaves_changed"),
+    "one's size changed": ("UPDATE audit_checkpoint SET size = 651 WHERE size = 650", "leaves_changed"),
+    "the last one's size changed": ("UPDATE audit_checkpoint SET size = 1301 WHERE size = 1300", "leaves_changed"),
+    "the last one's size beyond all": ("UPDATE audit_checkpoint SET size = 9e18 WHERE size = 1300", "leaves_changed"),
+    "another one's note": (
+        "UPDATE audit_checkpoint SET note = (SELECT note FROM audit_checkpoint WHERE size = 637) WHERE size = 650",
+        "leaves_changed",
+    ),
+    "another size written": (
+        "UPDATE audit_checkpoint SET note = replace(note, '1300', '1299') WHERE size = 1300",
+        "checkpoint_unsigned",
+    ),
+    "other counts written": (
+        "UPDATE audit_checkpoint SET note = replace(note, 'workspaces 2', 'workspaces 1') WHERE size = 1300",
+        "checkpoint_unsigned",
+    ),
+    "one garbled": ("UPDATE audit_checkpoint SET note = '' WHERE size = 650", "checkpoint_malformed"),
+    "the last one garbled": ("UPDATE audit_checkpoint SET note = '' WHERE size = 1300", "checkpoint_malformed"),
+    "the counts' salts changed": ("UPDATE audit_workspace SET salt = sha256(salt)", "count_changed"),
+    "the counts' places changed": ("UPDATE audit_workspace SET number = 5 - number", "count_changed"),
+    "one workspace counted no more": ("DELETE FROM audit_workspace WHERE number = 1", "count_changed"),
+    "none counted": ("DELETE FROM audit_workspace", "count_missing"),
+}
+"""What is done to checkpoints, or to what they count, while all leaves stand."""
+TABLES = ("audit", "audit_leaf", "audit_node", "audit_checkpoint", "audit_workspace")
 
 
 @pytest.fixture
@@ -276,6 +303,22 @@ class TestPostgres:
             assert problem.code == "order", problem
         else:
             assert problem.between[0] < seq * 1.3 + 13 <= problem.between[1] + 26, problem
+
+    @pytest.mark.parametrize("done", CHECKPOINTS)
+    async def test_nor_can_checkpoints_be_changed_while_leaves_stand(
+        self, log: Log, superuser: Connection, done: str
+    ) -> None:
+        statement, code = CHECKPOINTS[done]
+        assert superuser.execute(statement.encode()).rowcount > 0
+        problem = judged(await log.export(), log.key).problem
+        assert problem
+        assert problem.code == code, problem
+
+    async def test_what_stands_beside_a_note_is_not_signed(self, log: Log, superuser: Connection) -> None:
+        """As `docs/audit.md` says; and a checkpoint before the last may be left out."""
+        superuser.execute("UPDATE audit_checkpoint SET created_at = now() - interval '1 year', key_id = 'another'")
+        superuser.execute("DELETE FROM audit_checkpoint WHERE size = 650")
+        assert judged(await log.export(), log.key).is_good
 
     async def test_a_row_given_to_another_workspace_with_its_leaf_is_missed(
         self, log: Log, superuser: Connection

@@ -105,7 +105,7 @@ class TestAFile:
             verifier.take(json.dumps(entry, ensure_ascii=False))
         problem = verifier.verdict().problem
         assert problem
-        assert problem.code == "leaves_changed"
+        assert problem.code == "order"
 
     async def test_nothing_of_others_is_shown(self, entries: list[Entry], database_url: str, team: Team) -> None:
         others = as_superuser(database_url, "SELECT * FROM audit_workspace WHERE workspace_id <> %s", team.workspace_id)

@@ -42,8 +42,7 @@ def test_a_count_is_proved_and_no_other(counted: list[tuple[str, int]], data: st
     grown = [*counted[:index], (name, entry["rows"] + 1), *counted[index + 1 :]]
     assert not proves_count(counts_over(leaves_of(grown)), name, entry), "one of an earlier checkpoint"
     for wrong in ({"index": len(counted)}, {"index": -1}, {"hashes": [*entry["hashes"], "00" * 32]}):
-        with pytest.raises(ValueError, match=r"leaf|argument"):
-            proves_count(counts, name, entry | wrong)
+        assert not proves_count(counts, name, entry | wrong), "no tree of so many has such a proof"
 
 
 def test_a_checkpoint_says_them_in_a_line_of_its_own() -> None:
