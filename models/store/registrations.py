@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import (
+    MAX_PENDING,
     REGISTRATION_TRANSITIONS,
     AgentStatus,
     Registration,
@@ -30,8 +31,6 @@ from models.tables.missions import Decision
 from models.tables.workspaces import ApiKey, PrincipalRow
 
 KIND = DecisionKind.REGISTRATION
-MAX_PENDING = 200
-"""Registrations that wait, of all strangers or of one with a key: anyone may file them, and people must read them."""
 
 
 async def register(
