@@ -24,7 +24,7 @@ from models.domain.policy import Act, Context, Fact, Outcome, Who
 from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
-from models.domain.states import DecisionStatus
+from models.domain.states import DecisionKind, DecisionStatus
 from models.domain.wording import shortened
 from models.store import decisions, governance, merge_slots, running, stages
 from models.store.database import clock
@@ -34,8 +34,7 @@ from models.store.governance import Grounds, Matter
 from models.store.policies import InForce, PolicyBook
 from models.tables.missions import Decision, Mission
 
-GOVERNANCE, ROLLBACK = "governance", "rollback"
-"""Kinds of decisions."""
+GOVERNANCE, ROLLBACK = DecisionKind.GOVERNANCE, DecisionKind.ROLLBACK
 _WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
 """Who acts where no agent has filed the mission or is assigned it: people answer for what they file."""
 MAX_REASON = 1_000
@@ -220,7 +219,7 @@ async def _rest(
 
 async def _terms(
     session: AsyncSession,
-    kind: str,
+    kind: DecisionKind,
     question: GovernanceInput | DecisionRef,
     mission: Mission,
     verdict: Judged,

@@ -9,6 +9,8 @@ from models.domain.errors import Conflict, IllegalTransition, NotPermitted, Unau
 from models.domain.roles import roles_of
 from models.domain.states import require_transition
 
+MAX_PENDING = 200
+"""Registrations that wait, of all strangers or of one with a key: anyone may file them, and people must read them."""
 STALE_SECONDS = 90
 """Without a heartbeat for so long, an agent is offered no work."""
 LOST_SECONDS = 300

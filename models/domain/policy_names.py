@@ -10,13 +10,13 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import chain
-from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
 from models.domain.names import is_seen
 from models.domain.plain_yaml import line_of, require_typed
 from models.domain.policy import FILE, Fact, Outcome, Policy, Rule, When, parse_policy
 from models.domain.principals import Kind, Role
+from models.domain.states import DecisionKind
 
 _TYPES: dict[str, type] = {
     "ci_files": tuple,
@@ -34,10 +34,7 @@ _TYPES: dict[str, type] = {
     "touches_config": bool,
 }
 FACTS = frozenset(_TYPES)
-DecisionKind = Literal[
-    "agent_question", "budget", "governance", "registration", "rollback", "ticket_done", "tool_action", "wiki_change"
-]
-KINDS = frozenset(get_args(DecisionKind))
+KINDS = frozenset(DecisionKind)
 _BRACED = re.compile(r"\{(\w+)\}")
 _TRUTHS = {"true": True, "false": False}
 _NUMBER = re.compile("-?[0-9]{1,18}")

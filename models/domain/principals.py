@@ -30,6 +30,8 @@ class Role(StrEnum):
         return list(Role).index(self) >= list(Role).index(least)
 
 
+MAX_FOUNDED = 20
+"""Workspaces that come of one human, who may have the least of roles."""
 ADMINS = (Role.ADMIN, Role.PLATFORM_ADMIN)
 
 

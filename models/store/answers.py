@@ -12,8 +12,7 @@ from models.domain.errors import Conflict, MissionControlError, NotPermitted
 from models.domain.events import EventType
 from models.domain.principals import Principal, Role
 from models.domain.refusals import missing
-from models.domain.states import DecisionStatus
-from models.domain.tool_calls import TOOL_ACTION
+from models.domain.states import DecisionKind, DecisionStatus
 from models.store import api_keys, budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
 from models.tables.missions import Decision
@@ -159,7 +158,7 @@ def _asked_again(decision: Decision) -> str:
     """Say how the question comes again, which is another way for each kind."""
     if decision.mission_id:
         return "retry the mission to be asked again"
-    if decision.kind == TOOL_ACTION:
+    if decision.kind == DecisionKind.TOOL_ACTION:
         return "the agent asks again when it wants to call the tool once more"
     if memory.is_about(decision):
         return "who proposed the note asks again by writing it once more"

@@ -20,7 +20,7 @@ from models.domain.names import POLICY
 from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.refusals import missing, run_ended
-from models.domain.states import DecisionStatus
+from models.domain.states import DecisionKind, DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
 from models.store import agents, alerts, events, going_on, governance, lists, policies, recapping
@@ -50,7 +50,7 @@ from models.tables.agents import AgentRow
 from models.tables.budgets import Budget, BudgetLimit, Run
 from models.tables.missions import Decision, Mission
 
-KIND = "budget"
+KIND = DecisionKind.BUDGET
 """Of the decision that asks for a higher cap."""
 _SHARED = (Owner.LEVEL.value, Owner.CATEGORY.value, Owner.WORKSPACE.value)
 """Owners of caps that are not one run's, ticket's or agent's; there are few."""

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import (
+    MAX_PENDING,
     REGISTRATION_TRANSITIONS,
     AgentStatus,
     Registration,
@@ -20,7 +21,7 @@ from models.domain.events import EventType
 from models.domain.names import STRANGERS
 from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
-from models.domain.states import DecisionStatus, require_transition
+from models.domain.states import DecisionKind, DecisionStatus, require_transition
 from models.schemas.agents import AgentRegister
 from models.store import agents, api_keys, caps, claims, governance, keys, principals, questions, rows
 from models.store.events import Actor
@@ -29,9 +30,7 @@ from models.tables.agents import AgentRow
 from models.tables.missions import Decision
 from models.tables.workspaces import ApiKey, PrincipalRow
 
-KIND = "registration"
-MAX_PENDING = 200
-"""Registrations that wait, of all strangers or of one with a key: anyone may file them, and people must read them."""
+KIND = DecisionKind.REGISTRATION
 
 
 async def register(

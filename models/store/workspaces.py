@@ -10,15 +10,12 @@ from sqlmodel import col, select
 
 from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
-from models.domain.principals import Kind, Principal, Role
+from models.domain.principals import MAX_FOUNDED, Kind, Principal, Role
 from models.domain.refusals import missing
 from models.schemas.workspaces import WorkspaceCreate
 from models.store import api_keys, events, principals
 from models.store.events import Actor
 from models.tables.workspaces import ApiKey, Installation, Workspace
-
-MAX_FOUNDED = 20
-"""Workspaces that come of one human, who may have the least of roles."""
 
 
 async def create(
