@@ -135,6 +135,16 @@ def require_not_rejected(name: str, registration: str) -> None:
         raise _not_approved(name, registration)
 
 
+def require_not_ended(name: str, registration: str) -> None:
+    """Refuse, besides, to change how far an agent may go that goes nowhere any more.
+
+    Raises:
+        Conflict: `agent_not_approved`.
+    """
+    if registration in (Registration.REJECTED, Registration.DEACTIVATED):
+        raise _not_approved(name, registration)
+
+
 def require_undecided(name: str, registration: str, by: str | None, at: datetime | None) -> None:
     """Refuse to answer a registration twice.
 
