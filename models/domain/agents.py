@@ -152,6 +152,16 @@ def require_unspent(name: str, registration: str, fetched_at: datetime | None) -
         raise Unauthenticated("registration_token_spent", f"{told} another (`POST /agents/{name}/rotate-key`)")
 
 
+def require_not_ended(name: str, registration: str) -> None:
+    """Refuse, besides, to change how far an agent may go that goes nowhere any more.
+
+    Raises:
+        Conflict: `agent_not_approved`.
+    """
+    if registration in (Registration.REJECTED, Registration.DEACTIVATED):
+        raise _not_approved(name, registration)
+
+
 def require_undecided(name: str, registration: str, by: str | None, at: datetime | None) -> None:
     """Refuse to answer a registration twice.
 
