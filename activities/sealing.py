@@ -69,7 +69,7 @@ class Sealer:
                 return total
 
     def _remembered(self) -> str:
-        return self._memory.read_text() if self._memory and self._memory.exists() else ""
+        return self._memory.read_text(errors="replace") if self._memory and self._memory.exists() else ""
 
     def _remember(self, note: str) -> None:
         """Keep what was signed once it is in the database: who dies between the two remembers the one before."""

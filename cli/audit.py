@@ -68,16 +68,21 @@ def redact(
     reason: Annotated[str, typer.Option(help="Why; it is an act of its own in the log.", show_default=False)],
     yes: Yes = False,
 ) -> None:
-    """Remove what an act says, for good, for admins: its row, its digest and all proofs stay.
+    """Remove what the log says of an act, for good, for admins: its row, its digest and all proofs stay.
+
+    Only the log forgets it: the decision, mission or other thing that the act was about keeps its words, and so does
+    the act's event until its retention ends (docs/audit.md, Redaction).
 
     \b
     Example:
       mission-control audit redact 4711 --reason "named a customer"
     """
-    client.confirm(f"Remove what row {row} says, for good?", yes)
+    client.confirm(f"Remove what row {row} of the audit log says, for good? (What it tells of keeps its words.)", yes)
     changed = client.api.post(f"/audit/{row}/redact", {"reason": reason})
+    about = f"{changed['subject']['kind']} {changed['subject']['id']}"
+    told = f"row {row} says no more; proofs hold, and exports verify once this act is sealed, in a few seconds"
     client.answer(
-        changed, f"row {row} says no more; proofs hold, and exports verify once this act is sealed, in a few seconds"
+        changed, f"{told}\n{about} and the event keep what they say: docs/audit.md, Redaction, has what to do there"
     )
 
 

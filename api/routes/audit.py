@@ -131,7 +131,10 @@ async def prove_inclusion(row_id: RowId, call: Human, db: Db) -> Success[Inclusi
 
 @routes.post("/audit/{row_id}/redact", response_model=Success[AuditView])
 async def redact_audit(row_id: RowId, body: Redaction, call: Admin, once: OnlyOnce) -> Response:
-    """Remove what a row says, such as a secret or a person's data. That is an act of its own, and all proofs hold."""
+    """Remove what a row says, such as a secret or a person's data. That is an act of its own, and all proofs hold.
+
+    Only the log forgets it: what the act was about, and its event, keep their words (`docs/audit.md`, Redaction).
+    """
 
     async def redact(session: AsyncSession) -> AuditView:
         return _view(await audit.redact(session, call.workspace_id, row_id, body.reason, call.actor))

@@ -10,7 +10,7 @@ from models.schemas.envelope import Body, Said
 
 
 class Redaction(Body):
-    """Removes what a row says; the reason is told by a row of its own."""
+    """Removes what a row of the log says, and nothing elsewhere; the reason is told by a row of its own."""
 
     reason: Said
 

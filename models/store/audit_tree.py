@@ -70,7 +70,7 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, sign
 
     Raises:
         Conflict: `audit_tree_broken`, the log is not as its last checkpoint left it, or `audit_taken_back`, it never
-            passed through the checkpoint `signed`: nothing is signed.
+            passed through the checkpoint `signed`, or `audit_memory_unreadable`, that is none: nothing is signed.
     """
     if not (await session.execute(_TRY_LOCK, {"lock": _LOCK})).scalar_one():
         return Sealed()
@@ -184,8 +184,14 @@ async def origin(session: AsyncSession) -> str:
 
 
 async def _require_passed(session: AsyncSession, signed: str) -> None:
-    size = checkpoints.read(signed).size if signed else 0
-    if signed and await session.scalar(select(AuditCheckpoint.note).where(AuditCheckpoint.size == size)) != signed:
+    if not signed:
+        return
+    try:
+        size = checkpoints.read(signed).size
+    except InvalidInput:
+        message = "what was kept here of the checkpoint that was signed last cannot be read: somebody changed the file"
+        raise Conflict("audit_memory_unreadable", message) from None
+    if await session.scalar(select(AuditCheckpoint.note).where(AuditCheckpoint.size == size)) != signed:
         message = f"the log has not the checkpoint {size} that was signed here: somebody took it back, or restored it"
         raise Conflict("audit_taken_back", message, size=size)
 
@@ -234,7 +240,8 @@ def _cut(row: bytes) -> list[bytes]:
 
 
 # What no running transaction can precede any more, as in the tail of events; what is of a time to come is not.
-_IS_SETTLED = "(epoch < mc_epoch() OR epoch = mc_epoch() AND xid < pg_snapshot_xmin(pg_current_snapshot()))"
+_EPOCH = "(SELECT mc_epoch())"  # asked once, not for each row
+_IS_SETTLED = f"(epoch < {_EPOCH} OR epoch = {_EPOCH} AND xid < pg_snapshot_xmin(pg_current_snapshot()))"
 
 # Asked every second, and mostly in vain: looks at the newest row, and at what was sealed last, before it locks.
 _TRY_LOCK = text(f"""

@@ -29,8 +29,9 @@ from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
 from tests.fixtures.stages import Recorder, service_key
+from tests.fixtures.tool_calls import NO, agent, answer, call, run
 
-__all__ = ["repo", "service_key"]
+__all__ = ["agent", "repo", "run", "service_key"]
 
 API = "/api/v1"
 
@@ -218,6 +219,18 @@ class TestWho:
         assert refusal(await client(team.admin).post(place, json=body)) == (409, "already_redacted")
         told = (await listed(client(team.admin)))[0]
         assert (told["action"], told["actor"], told["content"]) == ("audit.redacted", "admin", body)
+
+    async def test_only_the_log_forgets(self, agent: httpx2.AsyncClient, client: Caller, team: Team, run: str) -> None:
+        """What the act was about keeps its words, and its event, too, as `docs/audit.md` says."""
+        admin, said = client(team.admin), "never type swordfish"
+        decision = (await call(agent, run, "shell"))["decision_id"]
+        await answer(client(team.operator), {"decision_id": decision}, NO | {"explanation": said})
+        [row] = [row for row in await listed(admin) if row["action"] == "decision.denied"]
+        assert row["content"]["explanation"] == said
+        assert (await admin.post(f"{API}/audit/{row['id']}/redact", json={"reason": "a password"})).is_success
+        assert (await admin.get(f"{API}/audit/{row['id']}")).json()["data"]["content"] is None
+        shown = (await client(team.observer).get(f"{API}/decisions/{decision}")).json()["data"]
+        assert shown["explanation"] == said
 
 
 async def test_verifying_leaves_the_loop_to_others(

@@ -93,6 +93,33 @@ async def test_nothing_is_left_of_a_secret_that_was_removed(server: EmbeddedPost
     assert holding(open_dir, secret) == []
 
 
+SAID = """
+INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, explanation)
+VALUES ('default', 'd1', 'tool', 0, 0, 'denied', 'RED', 'agent', 'never type swordfish');
+INSERT INTO decision_answer (workspace_id, decision_id, principal, answer, explanation, at)
+VALUES ('default', 'd1', 'olga', 'denied', 'never type swordfish', now());
+INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data) VALUES
+('default', 'decision.denied', 'decision', 'd1', 'olga', 'r', '{"explanation": "never type swordfish", "own": false}');
+SELECT set_config('app.workspace', 'default', false);
+SELECT mc_redact_audit((SELECT id FROM audit WHERE subject_id = 'd1'), 'olga', 'r', 'a password');
+"""
+
+
+async def test_what_must_go_is_found_and_written_over(server: EmbeddedPostgres, open_dir: Path) -> None:
+    with psycopg.connect(plain(server.url), autocommit=True) as connection:
+        connection.execute(SAID)
+    section = commands("Something was said that must go").replace("WORDS", "swordfish").replace("DECISION", "d1")
+    script = reaching(server.port) + section + section
+    told = await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
+    first, _, then = told.partition("UPDATE 1\nUPDATE 1\nUPDATE 1\n")
+    assert re.findall(r"1 public\.(decision_answer|decision|event)", first) == ["decision", "decision_answer", "event"]
+    assert "UPDATE 1" in then
+    assert "public." not in then, "it stands nowhere any more"
+    with psycopg.connect(plain(server.url)) as connection:
+        kept = connection.execute("SELECT data FROM event WHERE subject_id = 'd1'").fetchall()
+    assert kept == [({"own": False},)]
+
+
 def holding(folder: Path, words: str) -> list[str]:
     """The files below a folder that hold some words."""
     return [str(path) for path in folder.rglob("*") if path.is_file() and words.encode() in path.read_bytes()]
