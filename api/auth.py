@@ -67,11 +67,8 @@ class Caller:
             NotFound: the path or `X-Workspace` names a workspace that the key does not open.
         """
         shared = services(request)
-        try:
-            principal = await shared.keys.open(secret_of(request))
-        except Unauthenticated:
-            shared.limiter.count_address(request)
-            raise
+        with shared.limiter.guess(request) as may_ask:
+            principal = await shared.keys.open(secret_of(request), at_once=may_ask)
         shared.limiter.count(request, principal)
         _require_scope(principal, noun, reads=request.method in SAFE)
         if not self.callers.admit(principal):

@@ -1,6 +1,7 @@
 """How often a key, and an address without one, may ask (API-08, V-41)."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ from api.keyring import KeyRing
 from api.limiter import MAX_COUNTED, Limiter
 from models.domain.errors import RateLimited, Unauthenticated
 from models.domain.principals import Kind, Principal, Role
+from models.domain.rates import MAX_RATE
 from models.settings import Settings
 from models.store import keys
 from models.store.database import Database
@@ -162,6 +164,51 @@ async def test_without_a_good_key_it_is_the_address_that_counts(
         assert (await neighbour.get("/api/v1/missions")).status_code == 401
         async with client(team.observer) as known:
             assert (await known.get("/api/v1/missions")).status_code == 200
+
+
+async def test_who_guesses_too_often_asks_postgres_no_more_and_takes_nothing_from_good_keys(
+    settings: Settings, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    find = keys.find_all
+
+    async def counted(db: Database, digests: Sequence[str]) -> dict[str, Principal]:
+        asked.append(len(digests))
+        return await find(db, digests)
+
+    monkeypatch.setattr(keys, "find_all", counted)
+    monkeypatch.setattr(keyring, "KEEP_SECONDS", 0.0)
+    limits = {"anonymous_requests_per_minute": 30, "human_requests_per_minute": MAX_RATE}
+    async with hurried(settings, "192.0.2.1", **limits) as client, client(team.observer) as known:
+
+        async def guess(number: int) -> int:
+            async with client(f"mc_{number}") as stranger:
+                answer: httpx2.Response = await stranger.get("/api/v1/missions")
+            return answer.status_code
+
+        assert (await known.get("/api/v1/missions")).status_code == 200
+        guesses = asyncio.gather(*(guess(number) for number in range(300)))
+        async with client(team.operator) as fresh:
+            answers = await asyncio.gather(*(one.get("/api/v1/missions") for one in (known, fresh) * 5))
+        statuses = await guesses
+    assert {answer.status_code for answer in answers} == {200}
+    assert (statuses.count(401), statuses.count(429)) == (30, 270)
+    assert len(asked) < 30 + 1 + 10 + 20, "those beyond the limit are asked together"
+    assert sum(asked) >= 300
+
+
+def test_a_good_key_costs_its_address_nothing(settings: Settings) -> None:
+    limiter = Limiter(settings.model_copy(update=LIMITS))
+    for _ in range(20):
+        with limiter.guess(connection()) as may_ask:
+            assert may_ask
+        with pytest.raises(OSError, match="away"), limiter.guess(connection()):
+            raise OSError("away")
+    for _ in range(4):
+        with pytest.raises(Unauthenticated), limiter.guess(connection()):
+            raise Unauthenticated("invalid_api_key", "no")
+    with limiter.guess(connection()) as may_ask:
+        assert not may_ask
 
 
 async def test_an_ipv6_network_is_one_address(settings: Settings) -> None:
