@@ -101,6 +101,11 @@ def bearer_of(request: Request) -> str:
     return request.headers.get("x-api-key", "")
 
 
+def credential_of(request: Request) -> str:
+    """Find the key or cookie that a request carries, whatever it is for; empty where there is none."""
+    return bearer_of(request) or request.cookies.get(COOKIE, "")
+
+
 def secret_of(request: Request) -> str:
     """Find the key or cookie that a request carries; raises `Unauthenticated` where there is none."""
     if key := bearer_of(request):

@@ -268,10 +268,36 @@ async def test_only_a_proxy_that_is_named_says_where_a_request_comes_from(
     assert [answer.status_code for answer in answers] == statuses
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/nothing", 404),
+        ("GET", "/", 404),
+        ("DELETE", "/api/v1/missions", 405),
+        ("GET", "/api/openapi", 200),
+        ("GET", "/api-docs", 200),
+        ("POST", "/api-docs", 405),
+    ],
+)
+async def test_what_no_route_of_a_key_answers_is_counted(
+    settings: Settings, team: Team, method: str, path: str, status: int
+) -> None:
+    async with hurried(settings) as client, client() as stranger, client(team.observer) as known:
+        answers = [await stranger.request(method, path) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [status] * 4 + [429]
+        assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["3", "2", "1", "0", "0"]
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 15
+        assert (await known.get("/api/v1/missions")).headers["x-ratelimit-remaining"] == "2"
+        if status != 200:
+            again = await known.request(method, path)
+            own = ("3", "1") if path != "/api-docs" else ("4", "0")
+            assert (again.headers["x-ratelimit-limit"], again.headers["x-ratelimit-remaining"]) == own
+
+
 async def test_liveness_is_not_counted(settings: Settings) -> None:
     async with hurried(settings) as client, client() as inside:
-        answers = [await inside.get("/healthz") for _ in range(9)]
-    assert {answer.status_code for answer in answers} == {200}
+        answers = [await inside.request(method, "/healthz") for _ in range(9) for method in ("GET", "HEAD")]
+    assert [answer.status_code for answer in answers] == [200, 405] * 9
 
 
 async def test_it_writes_nothing(settings: Settings, team: Team, db: Database) -> None:
