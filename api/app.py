@@ -8,9 +8,10 @@ from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from api import errors
+from api import errors, unrouted
 from api.auth import COOKIE
 from api.claims import claims_of
 from api.gateway import Gateway
@@ -19,7 +20,7 @@ from api.keyring import KeyRing
 from api.limiter import Limiter
 from api.logs import RequestScope
 from api.registry import VERSIONS
-from api.routes import system
+from api.routes import documents, system
 from api.services import Services
 from api.sse import Feed
 from models.observability import boot_step
@@ -52,16 +53,16 @@ def create_app(settings: Settings, versions: Mapping[str, Sequence[APIRouter]] =
         title="Mission Control",
         version=version("mission-control"),
         description=_DESCRIPTION,
-        openapi_url="/api/openapi",
-        docs_url="/api-docs",
-        redoc_url=None,
+        openapi_url=None,  # which we serve ourselves: `documents`
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         lifespan=_lifespan(settings),
         middleware=[Middleware(RequestScope)],
     )
     errors.install(app)
+    app.add_exception_handler(HTTPException, unrouted.answer)
     app.include_router(system.routes)
+    app.include_router(documents.routes)
     for name, routers in versions.items():
         for routes in routers:
             app.include_router(routes, prefix=f"/api/{name}", include_in_schema=name == "v1")

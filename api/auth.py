@@ -67,11 +67,8 @@ class Caller:
             NotFound: the path or `X-Workspace` names a workspace that the key does not open.
         """
         shared = services(request)
-        try:
-            principal = await shared.keys.open(secret_of(request))
-        except Unauthenticated:
-            shared.limiter.count_address(request)
-            raise
+        with shared.limiter.guess(request) as may_ask:
+            principal = await shared.keys.open(secret_of(request), at_once=may_ask)
         shared.limiter.count(request, principal)
         return Call(await self._admit(request, principal, noun), request.state.request_id)
 
@@ -109,6 +106,11 @@ def bearer_of(request: Request) -> str:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return request.headers.get("x-api-key", "")
+
+
+def credential_of(request: Request) -> str:
+    """Find the key or cookie that a request carries, whatever it is for; empty where there is none."""
+    return bearer_of(request) or request.cookies.get(COOKIE, "")
 
 
 def secret_of(request: Request) -> str:

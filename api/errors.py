@@ -33,10 +33,9 @@ _HTTP_MESSAGES = {
 
 
 def install(app: FastAPI) -> None:
-    """Answer every failure that a route, a dependency or the router raises."""
-    app.add_exception_handler(MissionControlError, _ours)
+    """Answer every failure that a route or a dependency raises; for the router's there is `api.unrouted`."""
+    app.add_exception_handler(MissionControlError, ours)
     app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DataError, _data)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_away)
@@ -58,7 +57,8 @@ def internal_error(request_id: str) -> Response:
     return failure(request_id, 500, "internal_error", message)
 
 
-async def _ours(request: Request, error: Exception) -> Response:
+async def ours(request: Request, error: Exception) -> Response:
+    """Answer a failure that we named."""
     assert isinstance(error, MissionControlError)  # noqa: S101  # what it is installed for
     if error.status >= 500 and not isinstance(error, Unavailable):
         log.error("request_failed", code=error.code, exc_info=error)
@@ -83,7 +83,7 @@ async def _validation(request: Request, error: Exception) -> Response:
     ]
     told = "; ".join(f"{field['path']}: {field['message']}" for field in fields[:3])
     more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-    return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields))
+    return await ours(request, InvalidInput("invalid_input", told + more, fields=fields))
 
 
 def _is_of_parts(item: Any, others: Sequence[Any]) -> bool:
@@ -99,8 +99,8 @@ def _path(location: Sequence[str | int]) -> str:
     return shortened(path.removeprefix("."), MAX_PATH)
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  # what it is installed for
+async def http(request: Request, error: HTTPException) -> Response:
+    """Answer what the router refuses."""
     code = _HTTP_CODES.get(error.status_code, "http_error")
     message = _HTTP_MESSAGES.get(error.status_code, error.detail)
     response = failure(request.state.request_id, error.status_code, code, message)
@@ -123,7 +123,7 @@ def _methods_here(request: Request) -> list[str]:
 async def _data(request: Request, error: Exception) -> Response:
     """Postgres says a value fits no column: the caller's, for all of ours do."""
     log.info("value_refused_by_database", exc_info=error)
-    return await _ours(request, InvalidInput("invalid_input", "a value is too large or of a form we cannot keep"))
+    return await ours(request, InvalidInput("invalid_input", "a value is too large or of a form we cannot keep"))
 
 
 _GAVE_WAY = (DeadlockDetected, SerializationFailure)
@@ -140,6 +140,6 @@ async def _database_away(request: Request, error: Exception) -> Response:
     if isinstance(getattr(error, "orig", None), _GAVE_WAY):
         log.warning("request_gave_way", exc_info=error)
         told = "others changed the same at the same moment, and this gave way to them: nothing was changed; try again"
-        return await _ours(request, Unavailable("gave_way", told))
+        return await ours(request, Unavailable("gave_way", told))
     log.warning("database_unavailable", error=type(error).__name__)
-    return await _ours(request, Unavailable("database_unavailable", "the database does not answer; try again soon"))
+    return await ours(request, Unavailable("database_unavailable", "the database does not answer; try again soon"))
