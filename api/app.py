@@ -15,6 +15,7 @@ from api import errors, unrouted
 from api.auth import COOKIE
 from api.claims import claims_of
 from api.gateway import Gateway
+from api.heartbeats import Heartbeats
 from api.ingest import Ingest
 from api.keyring import KeyRing
 from api.limiter import Limiter
@@ -99,7 +100,7 @@ def _lifespan(settings: Settings) -> Any:
                 feed.open()
                 stack.push_async_callback(feed.close)
             ring = KeyRing(db)
-            shared = (settings, db, ring, Limiter(settings), gateway, feed, Ingest(db), claims_of(db))
+            shared = (settings, db, ring, Limiter(settings), gateway, feed, Ingest(db), claims_of(db), Heartbeats(db))
             noting = asyncio.create_task(ring.note_uses())
             stack.callback(noting.cancel)
             app.state.services = Services(*shared, PolicyBook(settings.config_dir), first_start)

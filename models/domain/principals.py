@@ -140,6 +140,15 @@ class Principal:
         home = self.home or self.workspace_id
         return replace(self, workspace_id=workspace_id, home="" if home == workspace_id else home)
 
+    def require_own_agent(self, name: str) -> None:
+        """Refuse to let an agent act for another one.
+
+        Raises:
+            NotPermitted: `not_your_agent`.
+        """
+        if self.own_agent not in (None, name):
+            raise NotPermitted("not_your_agent", f"this key is {self.name!r}'s, and acts for no other agent")
+
     def require_power_over(self, role: str) -> None:
         """Refuse to let anyone make, change or end more than it is itself.
 
