@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision = "0040"
+revision = "0035"
 down_revision = "0034"
 
 _NAMES = "'first-start', 'policy', 'reconciler', 'worker'"
