@@ -1,6 +1,6 @@
 """How a round begins: what it stands on (commit, configuration, commands), which host takes it, and its code there."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -72,7 +72,7 @@ class ContextActivities:
         return HostQueue(name=self._host_queue)
 
     async def _start(self, ref: StageRef, run_id: str) -> None:
-        price = self._recorder.second(datetime.now(UTC).date())
+        price = self._recorder.second((await self._db.now(ref.workspace_id)).date())
         mission = await running.start(self._db, ref.workspace_id, ref.mission_id, run_id, price)
         if mission.status not in UNDER_WAY or mission.run_id != run_id:
             raise MissionControlError("mission_not_open", f"{ref.mission_id} is {mission.status}: it runs only once")

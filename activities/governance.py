@@ -19,12 +19,14 @@ from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
 from models.domain.law import TouchedLaw
 from models.domain.money import SCALE, written
+from models.domain.names import POLICY
 from models.domain.policy import Act, Context, Fact, Outcome, Who
 from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
-from models.domain.states import DecisionStatus
-from models.store import decisions, governance, merge_slots, questions, running, stages
+from models.domain.states import DecisionKind, DecisionStatus
+from models.domain.wording import shortened
+from models.store import decisions, governance, merge_slots, running, stages
 from models.store.database import clock
 from models.store.decisions import Given
 from models.store.events import Actor
@@ -32,10 +34,11 @@ from models.store.governance import Grounds, Matter
 from models.store.policies import InForce, PolicyBook
 from models.tables.missions import Decision, Mission
 
-GOVERNANCE, ROLLBACK = "governance", "rollback"
-"""Kinds of decisions."""
+GOVERNANCE, ROLLBACK = DecisionKind.GOVERNANCE, DecisionKind.ROLLBACK
 _WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
 """Who acts where no agent has filed the mission or is assigned it: people answer for what they file."""
+MAX_REASON = 1_000
+"""Characters: a thousand rules of 300 characters each may have fired."""
 _TELLING = (StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN)
 _RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
 
@@ -71,7 +74,7 @@ class GovernanceActivities:
         async with self._db.workspace(ref.workspace_id) as session:
             # The mission first, as whoever closes it takes it before its questions.
             mission = await running.load(session, ref.workspace_id, ref.mission_id, for_update=True)
-            actor = Actor(questions.POLICY, mission.correlation_id)
+            actor = Actor(POLICY, mission.correlation_id)
             decision = await governance.expire(session, ref.workspace_id, asked.decision_id, actor)
             assert decision is not None  # noqa: S101  # the workflow has its id from us
             answer, given = await _read(session, decision)
@@ -216,7 +219,7 @@ async def _rest(
 
 async def _terms(
     session: AsyncSession,
-    kind: str,
+    kind: DecisionKind,
     question: GovernanceInput | DecisionRef,
     mission: Mission,
     verdict: Judged,
@@ -258,7 +261,7 @@ async def _read(session: AsyncSession, decision: Decision) -> tuple[GovernanceAn
 
 def _binds(decision: Decision) -> bool:
     """Whether a later round may rest on it: only on what a human saw, never on what the policy let pass."""
-    return bool(decision.binding) and decision.resolved_by not in (None, questions.POLICY)
+    return bool(decision.binding) and decision.resolved_by not in (None, POLICY)
 
 
 def _reason(decision: Decision, status: DecisionStatus, given: Given) -> str:
@@ -271,11 +274,17 @@ def _reason(decision: Decision, status: DecisionStatus, given: Given) -> str:
             return _in_vain(decision, given)
         case DecisionStatus.CANCELED:
             return f"canceled by {decision.resolved_by}" + (f", {_counted(decision, given)}" if given else "")
-    said = f": {decision.explanation}" if decision.explanation else ""
+    said = f": {words}" if (words := decision.explanation or _rules(decision, status)) else ""
     alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
     last = (decision.resolved_by, decision.status)
     before = _told([one for one in given if (one["by"], one["decision"]) != last])
     return f"{status.value} by {decision.resolved_by}{alone}{said}" + (f" (after {before})" if before else "")
+
+
+def _rules(decision: Decision, status: DecisionStatus) -> str:
+    """Give the sentences of the rules by which the policy denied; whoever filed a mission may see nothing else."""
+    is_denied = status is DecisionStatus.DENIED and decision.resolved_by == POLICY
+    return shortened("; ".join(decision.reasons), MAX_REASON) if is_denied else ""
 
 
 def _in_vain(decision: Decision, given: Given) -> str:

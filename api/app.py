@@ -8,18 +8,20 @@ from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from api import errors
+from api import errors, unrouted
 from api.auth import COOKIE
 from api.claims import claims_of
 from api.gateway import Gateway
+from api.heartbeats import Heartbeats
 from api.ingest import Ingest
 from api.keyring import KeyRing
 from api.limiter import Limiter
 from api.logs import RequestScope
 from api.registry import VERSIONS
-from api.routes import system
+from api.routes import documents, system
 from api.services import Services
 from api.sse import Feed
 from models.observability import boot_step
@@ -52,16 +54,16 @@ def create_app(settings: Settings, versions: Mapping[str, Sequence[APIRouter]] =
         title="Mission Control",
         version=version("mission-control"),
         description=_DESCRIPTION,
-        openapi_url="/api/openapi",
-        docs_url="/api-docs",
-        redoc_url=None,
+        openapi_url=None,  # which we serve ourselves: `documents`
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         lifespan=_lifespan(settings),
         middleware=[Middleware(RequestScope)],
     )
     errors.install(app)
+    app.add_exception_handler(HTTPException, unrouted.answer)
     app.include_router(system.routes)
+    app.include_router(documents.routes)
     for name, routers in versions.items():
         for routes in routers:
             app.include_router(routes, prefix=f"/api/{name}", include_in_schema=name == "v1")
@@ -98,7 +100,7 @@ def _lifespan(settings: Settings) -> Any:
                 feed.open()
                 stack.push_async_callback(feed.close)
             ring = KeyRing(db)
-            shared = (settings, db, ring, Limiter(settings), gateway, feed, Ingest(db), claims_of(db))
+            shared = (settings, db, ring, Limiter(settings), gateway, feed, Ingest(db), claims_of(db), Heartbeats(db))
             noting = asyncio.create_task(ring.note_uses())
             stack.callback(noting.cancel)
             app.state.services = Services(*shared, PolicyBook(settings.config_dir), first_start)

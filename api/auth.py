@@ -8,7 +8,7 @@ from fastapi import Request
 from api.services import services
 from models.domain.agents import Latitude, require_latitude
 from models.domain.errors import NotFound, NotPermitted, Unauthenticated
-from models.domain.principals import Callers, Principal, Role, within
+from models.domain.principals import Callers, Principal, within
 from models.store import workspaces
 from models.store.events import Actor
 
@@ -67,20 +67,24 @@ class Caller:
             NotFound: the path or `X-Workspace` names a workspace that the key does not open.
         """
         shared = services(request)
-        try:
-            principal = await shared.keys.open(secret_of(request))
-        except Unauthenticated:
-            shared.limiter.count_address(request)
-            raise
+        with shared.limiter.guess(request) as may_ask:
+            principal = await shared.keys.open(secret_of(request), at_once=may_ask)
         shared.limiter.count(request, principal)
+        return Call(await self._admit(request, principal, noun), request.state.request_id)
+
+    async def look_again(self, request: Request, noun: str) -> None:
+        """Ask once more, as a change begins, for which the caller may have waited; raises what `identify` does."""
+        await self._admit(request, await services(request).keys.open(secret_of(request)), noun)
+
+    async def _admit(self, request: Request, principal: Principal, noun: str) -> Principal:
         _require_scope(principal, noun, reads=request.method in SAFE)
         if not self.callers.admit(principal):
             raise NotPermitted("not_permitted", f"{principal.name!r} may not do this: it takes {self.callers}")
         require_latitude(principal.name, principal.status, self.goes)
         wanted = request.path_params.get("workspace_id") or request.headers.get("x-workspace")
         if wanted is not None and wanted != principal.workspace_id:
-            principal = await _entering(request, principal, wanted)
-        return Call(principal, request.state.request_id)
+            return await _entering(request, principal, wanted)
+        return principal
 
 
 def _require_scope(principal: Principal, noun: str, *, reads: bool) -> None:
@@ -90,7 +94,7 @@ def _require_scope(principal: Principal, noun: str, *, reads: bool) -> None:
 
 async def _entering(request: Request, principal: Principal, wanted: str) -> Principal:
     """Let a platform admin into another workspace; to everybody else it is not there."""
-    if principal.role is Role.PLATFORM_ADMIN:
+    if principal.opens(wanted):
         async with services(request).db.system() as session:
             return principal.visiting((await workspaces.require(session, wanted)).workspace_id)
     raise NotFound("workspace_not_found", f"there is no workspace {wanted!r} that this key opens")
@@ -102,6 +106,11 @@ def bearer_of(request: Request) -> str:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return request.headers.get("x-api-key", "")
+
+
+def credential_of(request: Request) -> str:
+    """Find the key or cookie that a request carries, whatever it is for; empty where there is none."""
+    return bearer_of(request) or request.cookies.get(COOKIE, "")
 
 
 def secret_of(request: Request) -> str:

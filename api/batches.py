@@ -1,4 +1,4 @@
-"""What is asked of one workspace at the same time is done in one transaction.
+"""What is asked of one workspace, or by one agent of it, at the same time is done in one transaction.
 
 Nobody waits for company. While one batch is being done, the next one gathers; each is answered after the commit that
 holds what it asked for.

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg.errors import TransactionTimeout
+from psycopg.errors import DeadlockDetected, SerializationFailure, TransactionTimeout
 from pydantic_core import to_json
 from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 MAX_PATH = 300
 """Characters of a field's path, which may hold keys of any length that somebody sent."""
 
+MAX_FIELDS = 50
+"""Of a body that are told to be wrong; more are counted."""
 RETRY_AFTER = {"Retry-After": "1"}
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
 _HTTP_MESSAGES = {
@@ -31,10 +33,9 @@ _HTTP_MESSAGES = {
 
 
 def install(app: FastAPI) -> None:
-    """Answer every failure that a route, a dependency or the router raises."""
-    app.add_exception_handler(MissionControlError, _ours)
+    """Answer every failure that a route or a dependency raises; for the router's there is `api.unrouted`."""
+    app.add_exception_handler(MissionControlError, ours)
     app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DataError, _data)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_away)
@@ -56,7 +57,8 @@ def internal_error(request_id: str) -> Response:
     return failure(request_id, 500, "internal_error", message)
 
 
-async def _ours(request: Request, error: Exception) -> Response:
+async def ours(request: Request, error: Exception) -> Response:
+    """Answer a failure that we named."""
     assert isinstance(error, MissionControlError)  # noqa: S101  # what it is installed for
     if error.status >= 500 and not isinstance(error, Unavailable):
         log.error("request_failed", code=error.code, exc_info=error)
@@ -76,10 +78,12 @@ async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # what it is installed for
     all_ = error.errors()
     found = [item for item in all_ if not _is_of_parts(item, all_)]
-    fields = [{"path": without_secrets(_path(item["loc"])), "message": plain(item["msg"])} for item in found]
+    fields = [
+        {"path": without_secrets(_path(item["loc"])), "message": plain(item["msg"])} for item in found[:MAX_FIELDS]
+    ]
     told = "; ".join(f"{field['path']}: {field['message']}" for field in fields[:3])
-    more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
-    return await _ours(request, InvalidInput("invalid_input", told + more, fields=fields[:50]))
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return await ours(request, InvalidInput("invalid_input", told + more, fields=fields))
 
 
 def _is_of_parts(item: Any, others: Sequence[Any]) -> bool:
@@ -95,8 +99,8 @@ def _path(location: Sequence[str | int]) -> str:
     return shortened(path.removeprefix("."), MAX_PATH)
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  # what it is installed for
+async def http(request: Request, error: HTTPException) -> Response:
+    """Answer what the router refuses."""
     code = _HTTP_CODES.get(error.status_code, "http_error")
     message = _HTTP_MESSAGES.get(error.status_code, error.detail)
     response = failure(request.state.request_id, error.status_code, code, message)
@@ -119,7 +123,11 @@ def _methods_here(request: Request) -> list[str]:
 async def _data(request: Request, error: Exception) -> Response:
     """Postgres says a value fits no column: the caller's, for all of ours do."""
     log.info("value_refused_by_database", exc_info=error)
-    return await _ours(request, InvalidInput("invalid_input", "a value is too large or of a form we cannot keep"))
+    return await ours(request, InvalidInput("invalid_input", "a value is too large or of a form we cannot keep"))
+
+
+_GAVE_WAY = (DeadlockDetected, SerializationFailure)
+"""What Postgres says to one of several, so that the others can go on."""
 
 
 async def _took_too_long(request: Request, error: Exception) -> Response:
@@ -129,5 +137,9 @@ async def _took_too_long(request: Request, error: Exception) -> Response:
 
 
 async def _database_away(request: Request, error: Exception) -> Response:
+    if isinstance(getattr(error, "orig", None), _GAVE_WAY):
+        log.warning("request_gave_way", exc_info=error)
+        told = "others changed the same at the same moment, and this gave way to them: nothing was changed; try again"
+        return await ours(request, Unavailable("gave_way", told))
     log.warning("database_unavailable", error=type(error).__name__)
-    return await _ours(request, Unavailable("database_unavailable", "the database does not answer; try again soon"))
+    return await ours(request, Unavailable("database_unavailable", "the database does not answer; try again soon"))

@@ -1,7 +1,7 @@
 """Doing a request at most once per Idempotency-Key (V-25), in two lines per route."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from api.services import services
 from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError
 from models.schemas.idempotency import IdempotencyKey
-from models.store import idempotency
+from models.store import api_keys, idempotency
 from models.store.idempotency import Answer
 
 KeyHeader = Annotated[
@@ -45,10 +45,10 @@ class Once:
         status: int,
         request: idempotency.Request | None,
         request_id: str,
-        done: Callable[[], None] = lambda: None,
+        look_again: Callable[[], Awaitable[None]],
     ) -> None:
         self._door, self._status, self._request, self._request_id = door, status, request, request_id
-        self._done = done
+        self._look_again = look_again
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
@@ -59,9 +59,11 @@ class Once:
 
         Key, change and answer are one transaction: a concurrent repetition waits for it and gets its answer. The field
         `shown_once` is a secret: it is in this answer, and not in the one that is kept for repetitions. A refusal that
-        `change` returns, where it would raise others, is kept with what it wrote.
+        `change` returns, where it would raise others, is kept with what it wrote. Whose key was ended while they waited
+        for their turn changes nothing.
         """
         async with self._door() as session:
+            await self._look_again()
             if known := await self._claim(session, idempotency.hold):
                 return replay(known)
             data = await change(session)
@@ -71,7 +73,6 @@ class Once:
                 return refused
             kept = data.model_copy(update={shown_once: None}) if shown_once else data
             await self._settle(session, Answer(self._status, envelope(kept)))
-        self._done()
         return _response(Answer(self._status, envelope(data)))
 
     async def command(self, act: Callable[[str], Awaitable[Any]]) -> Response:
@@ -80,6 +81,7 @@ class Once:
         No transaction spans the call. A repetition after a crash says it again under the same id, which is harmless.
         """
         async with self._door() as session:
+            await self._look_again()
             if known := await self._claim(session, idempotency.claim):
                 return replay(known)
         answer = Answer(self._status, envelope(await act(self._request.key if self._request else uuid4().hex)))
@@ -106,11 +108,21 @@ async def once(request: Request, key: KeyHeader = None) -> Once:
 
 
 async def once_on_access(request: Request, key: KeyHeader = None) -> Once:
-    """Dependency of the routes that change who may do what: this process lets nobody act on what was before."""
+    """Dependency of the routes that change who may do what: one after the other, each as those before have left it.
+
+    This process lets nobody act on what was before.
+    """
     call: Call = request.state.call
     found = services(request)
-    asked = _asked(request, call.workspace_id, key)
-    return Once(lambda: found.db.workspace(call.workspace_id), *asked, done=found.keys.forget_all)
+
+    @asynccontextmanager
+    async def in_turn() -> AsyncIterator[AsyncSession]:
+        async with found.db.workspace(call.workspace_id) as session:
+            await api_keys.take_turn(session, call.workspace_id)
+            yield session
+        found.keys.forget_all()
+
+    return Once(in_turn, *_asked(request, call.workspace_id, key))
 
 
 async def once_everywhere(request: Request, key: KeyHeader = None) -> Once:
@@ -125,10 +137,13 @@ def once_in(request: Request, workspace_id: str, key: str | None) -> Once:
     return Once(lambda: db.workspace(workspace_id), *_asked(request, workspace_id, key))
 
 
-def _asked(request: Request, workspace_id: str, key: str | None) -> tuple[int, idempotency.Request | None, str]:
-    """Find the status of the route's answer, what a repetition must be equal to, and the request's id."""
+def _asked(
+    request: Request, workspace_id: str, key: str | None
+) -> tuple[int, idempotency.Request | None, str, Callable[[], Awaitable[None]]]:
+    """Find the status of the answer, what a repetition must be equal to, the request's id, and how to look again."""
     status: int = request.scope["route"].status_code or 200
-    return status, identified_by(request, workspace_id, key) if key else None, request.state.request_id
+    asked = identified_by(request, workspace_id, key) if key else None
+    return status, asked, request.state.request_id, request.state.look_again
 
 
 def identified_by(request: Request, workspace_id: str, key: str) -> idempotency.Request:

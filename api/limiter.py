@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, ip_address
 
 from starlette.requests import HTTPConnection
 
-from models.domain.errors import RateLimited
+from models.domain.errors import RateLimited, Unauthenticated
 from models.domain.principals import Kind, Principal
 from models.domain.rates import HOUR, MINUTE, SECOND, Allowance, spend
 from models.settings import Settings
@@ -45,6 +45,26 @@ class Limiter:
         """Count a request without a good key."""
         self._spend(connection, _address(connection), self._anonymous, MINUTE)
 
+    @contextmanager
+    def guess(self, connection: HTTPConnection) -> Iterator[bool]:
+        """Count a request until its key turns out to be good; whether its address had any left for that.
+
+        Raises:
+            RateLimited: it had none, in place of `Unauthenticated`.
+        """
+        name = _address(connection)
+        left, is_bad = self._take(name, self._anonymous, MINUTE), False
+        try:
+            yield not left.wait
+        except Unauthenticated as error:
+            connection.state.allowance, is_bad = left, True
+            if left.wait:
+                raise _refusal(left, MINUTE) from error
+            raise
+        finally:
+            if not (is_bad or left.wait) and name in self._full_at:
+                self._full_at[name] -= MINUTE // self._anonymous
+
     def count_registration(self, connection: HTTPConnection) -> None:
         """Count a stranger's registration of an agent."""
         self._spend(connection, f"register {_address(connection)}", REGISTRATIONS_PER_HOUR, HOUR)
@@ -69,13 +89,17 @@ class Limiter:
 
     def _spend(self, connection: HTTPConnection, name: str, limit: int, window: int) -> None:
         """Take one; what is left goes into the headers of the answer, whatever that will be."""
+        left = self._take(name, limit, window)
+        connection.state.allowance = left
+        if left.wait:
+            raise _refusal(left, window)
+
+    def _take(self, name: str, limit: int, window: int) -> Allowance:
         now = time.monotonic_ns()
         self._full_at[name], left = spend(limit, window, self._full_at.get(name, 0), now)
         if len(self._full_at) > MAX_COUNTED:
             self._forget(now)
-        connection.state.allowance = left
-        if left.wait:
-            raise _refusal(left, window)
+        return left
 
     def _forget(self, now: int) -> None:
         """Forget who has all of its requests again; where nobody has, everybody: memory is bounded, come what may."""

@@ -1,7 +1,9 @@
 """The route class of every route: it knows the caller before the body, and refuses what the route does not declare."""
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from email.message import Message
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response, params
@@ -14,9 +16,9 @@ from structlog.contextvars import bind_contextvars
 from api.auth import Caller
 from api.services import services
 from api.strangers import Public
-from api.wire import parse_json, require_text, snake_query
+from api.wire import parse_json, require_few_values, require_text, snake_query
 from models.domain.errors import InvalidInput, TooLarge
-from models.schemas.envelope import VARIANT, Failure
+from models.schemas.envelope import VARIANT, Bounds, Failure
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 STRANGERS_BODY_BYTES = 64 * 1024
@@ -54,20 +56,24 @@ class Route(APIRoute):
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
         declared, known = self.declaration, self.query_names
-        body = TypeAdapter[Any](self.body_field.field_info.annotation or Any) if self.body_field else None
+        kind = self.body_field.field_info.annotation if self.body_field else None
+        body = TypeAdapter[Any](kind or Any) if self.body_field else None
+        bounds = getattr(kind, "bounds", Bounds())
 
         async def guarded(request: Request) -> Response:
             request = WireRequest(
                 {**request.scope, "query_string": snake_query(request.scope["query_string"])}, request.receive
             )
             if isinstance(declared, Caller):
-                request.state.call = await declared.identify(request, str(self.tags[0]))
+                noun = str(self.tags[0])
+                request.state.call = await declared.identify(request, noun)
+                request.state.look_again = partial(declared.look_again, request, noun)
             else:
                 declared.count(request)
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
             if body is not None:
-                await request.load(_longest(request), body)
+                await request.load(replace(bounds, bytes=_longest(request, bounds)), body)
             return await handle(request)
 
         return guarded
@@ -76,19 +82,20 @@ class Route(APIRoute):
 class WireRequest(Request):
     """A request whose body was checked before anything looks at it."""
 
-    async def load(self, limit: int, body: TypeAdapter[Any]) -> None:
+    async def load(self, most: Bounds, body: TypeAdapter[Any]) -> None:
         """Read, parse and validate the body; FastAPI then finds the model made, and `state.sent` is the plain JSON.
 
         FastAPI's own validation is for Python's values, and takes "5" for a number and "yes" for a bool.
 
         Raises:
-            TooLarge: more than `limit` bytes came, or are announced.
-            InvalidInput: it is not JSON that we can keep.
+            TooLarge: more bytes came, or are announced, than it may have `most`.
+            InvalidInput: it holds too many values, or is not JSON that we can keep.
             RequestValidationError: it is not what the route takes.
         """
-        self._body = await self._read(limit)
+        self._body = await self._read(most.bytes)
         if self._body:
             self._require_json()
+            require_few_values(self._body, most.values)
             self.state.sent = parse_json(self._body)
             self._json = _strict(self._body, body)
 
@@ -154,9 +161,9 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _longest(request: Request) -> int:
-    """Bound a body: reading JSON holds up everybody, and strangers have little to say."""
-    most = services(request).settings.max_body_bytes
+def _longest(request: Request, bounds: Bounds) -> int:
+    """Bound a body's bytes: strangers have little to say."""
+    most = min(services(request).settings.max_body_bytes, bounds.bytes)
     return most if getattr(request.state, "call", None) else min(most, STRANGERS_BODY_BYTES)
 
 

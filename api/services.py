@@ -7,6 +7,7 @@ from starlette.requests import HTTPConnection
 
 from api.claims import Claims
 from api.gateway import Gateway
+from api.heartbeats import Heartbeats
 from api.ingest import Ingest
 from api.keyring import KeyRing
 from api.limiter import Limiter
@@ -28,6 +29,7 @@ class Services:
     feed: Feed
     ingest: Ingest
     claims: Claims
+    heartbeats: Heartbeats
     book: PolicyBook
     first_start: asyncio.Task[None]
 

@@ -1,7 +1,7 @@
 """The event stream: each event is encoded once and its bytes are shared by all who watch its workspace."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +18,8 @@ MAX_WAITING = 2000
 ASK_SECONDS = 1.0
 """How often a stream asks whether its key still opens the door; a revoked one ends it about this soon."""
 MayWatch = Callable[[], Awaitable[bool]]
+Show = Callable[[Sequence["Frame"]], Awaitable[Sequence["Frame"]]]
+"""Leaves out what a watcher may not see."""
 
 _OPENING = b": open\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
@@ -26,6 +28,11 @@ _HEARTBEAT = b": heartbeat\n\n"
 async def always() -> bool:
     """Let a stream that nobody guards go on."""
     return True
+
+
+async def whole(frames: Sequence["Frame"]) -> Sequence["Frame"]:
+    """Let a watcher see all that it wants."""
+    return frames
 
 
 @dataclass(frozen=True)
@@ -174,9 +181,16 @@ class Stream:
     """
 
     def __init__(
-        self, feed: Feed, workspace_id: str, wanted: Wanted, after: Place | None, may_watch: MayWatch = always
+        self,
+        feed: Feed,
+        workspace_id: str,
+        wanted: Wanted,
+        after: Place | None,
+        may_watch: MayWatch = always,
+        show: Show = whole,
     ) -> None:
-        self._feed, self._workspace_id, self._wanted, self._may_watch = feed, workspace_id, wanted, may_watch
+        self._feed, self._workspace_id, self._wanted = feed, workspace_id, wanted
+        self._may_watch, self._show = may_watch, show
         self._watcher = Watcher(wanted)
         self._is_over = False
         # From the request on, not from the first byte read: a client looks at the state as soon as the answer begins.
@@ -212,8 +226,8 @@ class Stream:
                 found = await events.between(
                     session, self._workspace_id, self._place, upto, self._wanted.types, self._wanted.subject_id
                 )
-            if found:
-                yield b"".join(Frame.of(place, event).data for place, event in found)
+            if shown := await self._show([Frame.of(place, event) for place, event in found]):
+                yield b"".join(frame.data for frame in shown)
             self._place = found[-1][0] if len(found) == events.REPLAY_CHUNK else upto
 
     async def _skip_what_is_too_old(self, after: Place, upto: Place) -> bytes | None:
@@ -239,4 +253,4 @@ class Stream:
                 frames = [frame for frame in frames if frame.place > self._place]
             if frames:
                 self._place = frames[-1].place
-            yield b"".join(frame.data for frame in frames) or _HEARTBEAT
+            yield b"".join(frame.data for frame in await self._show(frames)) or _HEARTBEAT

@@ -4,6 +4,7 @@ from fastapi import Request
 
 from api.auth import Call, Caller, bearer_of, secret_of
 from api.services import services
+from models.domain.agents import require_unspent
 from models.domain.errors import Unauthenticated
 from models.domain.principals import Kind, Principal
 from models.store import keys, registrations
@@ -21,6 +22,11 @@ class CallerOrStranger(Caller):
             return None
         return await super().identify(request, noun)
 
+    async def look_again(self, request: Request, noun: str) -> None:
+        """Ask once more who sent a key."""
+        if request.state.call is not None:
+            await super().look_again(request, noun)
+
 
 class CallerOrRegistrant(Caller):
     """The same, of a route that also serves who registered an agent, and shows the token of that (V-47)."""
@@ -35,6 +41,7 @@ class CallerOrRegistrant(Caller):
             agent = await registrations.registrant(session, keys.digest(secret))
         if agent is None:
             raise Unauthenticated("invalid_registration_token", "this registration token is unknown; register again")
+        require_unspent(agent.name, agent.registration, agent.key_fetched_at)
         principal = Principal(agent.workspace_id, agent.name, Kind.AGENT, None, key_id="")
         return Call(principal, request.state.request_id, agent.agent_id)
 

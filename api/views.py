@@ -1,4 +1,4 @@
-"""How stored things are shown: a page of rows, an agent with its caps, a mission with the addresses of its things."""
+"""How stored things are shown: rows, an agent with its caps, a key as it stands, a mission with its addresses."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -11,12 +11,14 @@ from models.domain.budgets import Owner, cap_of
 from models.schemas import links
 from models.schemas.agents import CAPS, AgentView
 from models.schemas.envelope import Page, Success
+from models.schemas.keys import KeyMade, KeyView
 from models.schemas.missions import MissionView
 from models.settings import Settings
-from models.store import budgets, packages
+from models.store import api_keys, budgets, packages
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
 from models.tables.missions import Mission
+from models.tables.workspaces import ApiKey
 
 View = TypeVar("View", bound=BaseModel)
 
@@ -47,6 +49,23 @@ async def agent_view(session: AsyncSession, agent: AgentRow) -> AgentView:
     """Show one."""
     [view] = await agent_views(session, agent.workspace_id, [agent])
     return view
+
+
+async def key_views(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyView]:
+    """Show keys, and how they stand."""
+    states = await api_keys.states(session, found)
+    return [KeyView(**key.model_dump(), state=state) for key, state in zip(found, states, strict=True)]
+
+
+async def key_view(session: AsyncSession, key: ApiKey) -> KeyView:
+    """Show one."""
+    [view] = await key_views(session, [key])
+    return view
+
+
+async def key_made(session: AsyncSession, key: ApiKey, secret: str) -> KeyMade:
+    """Show a new one with its secret."""
+    return KeyMade(**(await key_view(session, key)).model_dump(), secret=secret)
 
 
 async def mission_view(session: AsyncSession, mission: Mission, settings: Settings) -> MissionView:

@@ -14,6 +14,25 @@ _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 """Escapes that may hide a NUL or half of a surrogate pair; a body without them need not be searched."""
 
 
+_PROSE = bytes(set(range(256)) - set(b",:[{"))
+"""All that is not between values, or begins some."""
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string of JSON; one without an end goes up to that of the body, so that none is looked through twice."""
+
+
+def require_few_values(body: bytes, most: int) -> None:
+    """Refuse a body of very many values before it is read.
+
+    Raises:
+        InvalidInput: `too_many_values`.
+    """
+    if len(body.translate(None, _PROSE)) <= most:
+        return
+    quotes = body.count(b'"') - body.count(b'\\"')  # of those within a string each stands behind a backslash
+    if quotes > 4 * most or len(_STRING.sub(b"", body).translate(None, _PROSE)) > most:
+        raise InvalidInput("too_many_values", f"the body holds more than {most} values; send less at once")
+
+
 def parse_json(body: bytes) -> Any:
     """Read a request body.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.command import All, Client, Limit, client_command, in_path, option
-from models.domain.names import STRANGERS
+from models.domain.names import POLICY, STRANGERS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cli.client import Api
 
 PROOF = ("run_tests", "security_scan", "stress_tests", "collect_metrics")
+
+_TOLD_ELSEWHERE = ("diff", "facts", "proposed", "rests_on", "settled_usd", "settled_tokens")
 
 SHOWN_FINDINGS = 20
 """A scan keeps up to a thousand; the route of the stage has them all."""
@@ -116,7 +118,6 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
 
     from cli.text import facts, word
 
-    who = f"{decision['resolved_by']}: {decision['explanation']}{_alone(decision)}" if decision["resolved_by"] else None
     head = facts(
         [
             ("decision", decision["decision_id"]),
@@ -131,10 +132,28 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             ("digest", decision["digest"]),
             ("cost so far", "{usd} USD, {tokens} tokens".format_map(decision["cost_so_far"])),
             ("expires", _expiry(decision)),
-            ("answered", who),
+            ("answered", _answered(decision)),
         ]
     )
     return Group(head, *_proof(api, decision), Text(), *_diff(api, decision), *_note(api, decision))
+
+
+def _answered(decision: dict[str, Any]) -> str | None:
+    """Say who answered it and what, or why nobody did."""
+    if decision["explanation"]:
+        return f"{decision['resolved_by']}: {decision['explanation']}{_alone(decision)}"
+    if earlier := decision["question"].get("rests_on"):
+        who = " and ".join(answer["by"] for answer in earlier["answers"] if answer.get("counts", True))
+        return f"{who}, in {earlier['decision_id']}, which stands: same patch, configuration and policy"
+    match decision["status"]:
+        case "pending":
+            return None
+        case "expired":
+            return "not enough, in time" if decision["answers"] else "nobody, in time"
+        case "canceled":
+            by = decision["resolved_by"]
+            return f"nobody; taken back{', as nothing waits for it' if by == POLICY else f' by {by}'}"
+    return f"by the policy, {'which denies it' if decision['status'] == 'denied' else 'which asks nobody'}"
 
 
 def _expiry(decision: dict[str, Any]) -> str:
@@ -223,7 +242,7 @@ def _asked(question: dict[str, Any], binding: dict[str, Any]) -> Iterator[tuple[
             yield "files", [f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value]
         elif name == "filed_by" and value.startswith(STRANGERS):
             yield "filed by", "somebody without a key"
-        elif name not in ("diff", "facts", "proposed", "settled_usd", "settled_tokens"):
+        elif name not in _TOLD_ELSEWHERE:
             bound = binding.get(name, value)
             now = "none" if value is None else plainly(value)
             yield name.replace("_", " "), value if bound == value else f"{now}; proposed: {plainly(bound)}"

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.deps import AgentOrService, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
 from models.contracts.missions import Named
+from models.domain.decisions import without_words
 from models.domain.events import Subject
 from models.domain.refusals import require_order
 from models.schemas.activity import ActivityStatus, ActivityView, AgentDecision
@@ -34,14 +35,18 @@ async def list_activity(
     since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
     until: Annotated[AwareDatetime | None, Query(alias="to", description="Before this moment.")] = None,
 ) -> Success[Page[ActivityView]]:
-    """List what agents did, the newest first."""
+    """List what agents did, the newest first. An agent sees of decisions those that it may read."""
     require_order(since, until, ("from", "to"))
     filters = {"agent_id": agent_id, "status": status, "action": action}
     if workspace_id not in (None, call.workspace_id):  # what a key does not open is empty for it
         return Success(data=Page(items=[]))
     async with db.workspace(call.workspace_id) as session:
-        found = await activity.list_page(session, call.workspace_id, filters, page, since, until)
-    return Success(data=Page(items=[_view(row) for row in found.rows], next_cursor=found.next_cursor))
+        reader = call.principal.own_agent
+        found = await activity.list_page(session, call.workspace_id, filters, page, since, until, reader)
+    views = [_view(row) for row in found.rows]
+    if reader:
+        views = [_without_words(view) for view in views]
+    return Success(data=Page(items=views, next_cursor=found.next_cursor))
 
 
 @routes.post("/activity", status_code=201, response_model=Success[ActivityView])
@@ -52,6 +57,10 @@ async def record_decision(made: AgentDecision, call: AgentOrService, once: OnlyO
         return _view(await activity.record(session, call.workspace_id, made, call.principal.own_agent, call.actor))
 
     return await once.commit(record)
+
+
+def _without_words(view: ActivityView) -> ActivityView:
+    return view.model_copy(update={"metadata": view.metadata and without_words(view.action, view.metadata)})
 
 
 def _view(row: AuditRow) -> ActivityView:

@@ -20,13 +20,14 @@ from api.deps import (
     ReaderOrRegistrant,
     Registrar,
 )
+from api.heartbeats import Beat
 from api.idempotency import KeyHeader, once_in
 from api.routing import router
 from api.services import services
-from api.views import agent_view, agent_views
+from api.views import agent_view, agent_views, key_made
 from models.contracts.missions import Named
 from models.domain.agents import AgentStatus, Registration, Verb, require_may_change
-from models.domain.errors import NotFound, NotPermitted
+from models.domain.errors import NotFound
 from models.domain.names import STRANGERS
 from models.domain.principals import Kind
 from models.domain.states import DecisionStatus
@@ -152,18 +153,16 @@ async def rotate_agent_key(agent: Named, body: KeyRotate, call: AgentOrAdmin, on
         own = call.principal.key_id if call.principal.kind is Kind.AGENT else None
         grace = timedelta(hours=body.grace_hours)
         key, secret = await registrations.renew_key(session, known, own, grace, call.principal, call.actor)
-        return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
+        return await key_made(session, key, secret)
 
     return await once.commit(rotate, shown_once=SECRET)
 
 
 @routes.post("/agents/{agent}/heartbeat")
-async def heartbeat(agent: Named, call: LivingAgent, db: Db) -> Success[HeartbeatView]:
+async def heartbeat(agent: Named, call: LivingAgent, request: Request) -> Success[HeartbeatView]:
     """Say that the agent lives, more often than every 90 seconds; the answer says what it is to be."""
-    async with db.workspace(call.workspace_id) as session:
-        await _own(session, call, agent)
-        heard = await agents.hear(session, call.workspace_id, agent, call.actor)
-    return Success(data=HeartbeatView(status=AgentStatus(heard.status or "")))
+    beat = Beat(call.principal, agent, call.actor)
+    return Success(data=HeartbeatView(status=await services(request).heartbeats.hear(beat)))
 
 
 @routes.post("/agents/{agent}/{verb}", response_model=Success[AgentView])
@@ -190,8 +189,7 @@ async def _decide(agent: str, answer: DecisionStatus, body: AgentDecide, call: C
 async def _own(session: AsyncSession, call: Call, agent: str, *, for_update: bool = False) -> AgentRow:
     """Find the agent; to another agent it is not there to be changed."""
     known = await agents.require(session, call.workspace_id, agent, for_update=for_update)
-    if call.principal.kind is Kind.AGENT and known.name != call.principal.name:
-        raise NotPermitted("not_your_agent", f"this key is {call.principal.name!r}'s, and acts for no other agent")
+    call.principal.require_own_agent(known.name)
     return known
 
 

@@ -16,9 +16,7 @@ from models.domain.canonical import digest_of
 from models.domain.decisions import Terms, cost_so_far
 from models.domain.errors import MissionControlError
 from models.domain.policy import Risk
-from models.domain.policy_names import DecisionKind
-from models.domain.states import DecisionStatus
-from models.domain.tool_calls import TOOL_ACTION
+from models.domain.states import DecisionKind, DecisionStatus
 from models.schemas import links
 from models.schemas.decisions import AnswerView, CostSoFar, DecisionCounts, DecisionResolve, DecisionView
 from models.schemas.envelope import Page, Success
@@ -129,7 +127,7 @@ def _view(decision: Decision, terms: Terms, spent: Mapping[str, Any]) -> Decisio
     view.digest = digest_of({"question": decision.question, "binding": decision.binding})
     view.cost_so_far = CostSoFar.model_validate(cost_so_far(decision.question, spent))
     view.links["self"] = links.decision(decision.decision_id)
-    if decision.kind == TOOL_ACTION:
+    if decision.kind == DecisionKind.TOOL_ACTION:
         view.links["tool_call"] = links.tool_call(decision.binding["run_id"], decision.binding["number"])
     if memory.is_about(decision):
         view.links["memory"] = links.memory(decision.binding["memory_id"])

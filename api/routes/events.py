@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import Counter
 
 from api.deps import Reader, Reporter
+from api.discretion import discretion
 from api.idempotency import KeyHeader, identified_by, replay
 from api.routing import router, unwrapped
 from api.services import services
@@ -47,12 +48,16 @@ async def watch_events(
     after: Annotated[str | None, Query(max_length=64, description="An event's id; `0-0-0` is the beginning.")] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=64)] = None,
 ) -> HeldStream:
-    """Watch what happens, as server-sent events: first what came after the given event, then live."""
+    """Watch what happens, as server-sent events: first what came after the given event, then live.
+
+    An agent sees of decisions those that it may read.
+    """
     feed = services(request).feed
     place = _place(last_event_id or after)
     wanted = Wanted(_types(type) if type else None, subject)
     await feed.ready()
-    stream = Stream(feed, call.workspace_id, wanted, place, guard(request, call))
+    show = discretion(services(request).db, call.principal)
+    stream = Stream(feed, call.workspace_id, wanted, place, guard(request, call), show)
     return HeldStream(request, stream.chunks(), "text/event-stream", {"X-Accel-Buffering": "no"})
 
 

@@ -6,10 +6,10 @@ from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import Admin, Anybody, Db, Newest, OnAccess, OnlyOnce
+from api.deps import Admin, Anybody, Db, Newest, OnAccess
 from api.routing import router
 from api.scopes import require_use
-from api.views import page_of
+from api.views import key_made, key_view, key_views
 from models.contracts.missions import Named
 from models.domain.errors import NotFound
 from models.domain.principals import Kind
@@ -22,7 +22,7 @@ SECRET = "secret"  # noqa: S105  # the name of a field
 
 
 @routes.post("/keys", status_code=201, response_model=Success[KeyMade])
-async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce, request: Request) -> Response:
+async def create_key(new: KeyCreate, call: Admin, once: OnAccess, request: Request) -> Response:
     """Give a principal a key, and make the principal where there is none. Its secret is in this answer only."""
 
     async def create(session: AsyncSession) -> KeyMade:
@@ -32,7 +32,7 @@ async def create_key(new: KeyCreate, call: Admin, once: OnlyOnce, request: Reque
         call.principal.require_power_over(found.role)
         require_use(request, principals.as_caller(found), new.scopes)
         key, secret = await api_keys.create(session, call.workspace_id, new, call.actor)
-        return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
+        return await key_made(session, key, secret)
 
     return await once.commit(create, shown_once=SECRET)
 
@@ -44,14 +44,17 @@ async def list_keys(
     """List the workspace's keys, the newest first; those that ended, too."""
     filters = {"principal": principal, "kind": kind, "role": role}
     async with db.workspace(call.workspace_id) as session:
-        return page_of(KeyView, await api_keys.list_page(session, call.workspace_id, filters, page))
+        found = await api_keys.list_page(session, call.workspace_id, filters, page)
+        items = await key_views(session, found.rows)
+    return Success(data=Page(items=items, next_cursor=found.next_cursor))
 
 
 @routes.get("/keys/{key_id}")
 async def get_key(key_id: str, call: Admin, db: Db) -> Success[KeyView]:
     """Show a key, without its secret."""
     async with db.workspace(call.workspace_id) as session:
-        return Success(data=KeyView.model_validate(await api_keys.require(session, call.workspace_id, key_id)))
+        found = await api_keys.require(session, call.workspace_id, key_id)
+        return Success(data=await key_view(session, found))
 
 
 @routes.post("/keys/{key_id}/rotate", status_code=201, response_model=Success[KeyMade])
@@ -65,7 +68,7 @@ async def rotate_key(key_id: str, body: KeyRotate, call: Anybody, once: OnAccess
         await _require_power(session, call, key_id, gives=not is_own)
         grace = timedelta(hours=body.grace_hours)
         key, secret = await api_keys.rotate(session, call.workspace_id, key_id, grace, call.actor)
-        return KeyMade.model_validate(key).model_copy(update={SECRET: secret})
+        return await key_made(session, key, secret)
 
     return await once.commit(rotate, shown_once=SECRET)
 
@@ -76,13 +79,14 @@ async def revoke_key(key_id: str, call: Admin, once: OnAccess) -> Response:
 
     async def revoke(session: AsyncSession) -> KeyView:
         await _require_power(session, call, key_id, gives=False)
-        return KeyView.model_validate(await api_keys.revoke(session, call.workspace_id, key_id, call.actor))
+        return await key_view(session, await api_keys.revoke(session, call.workspace_id, key_id, call.actor))
 
     return await once.commit(revoke)
 
 
 async def _require_power(session: AsyncSession, call: Call, key_id: str, *, gives: bool) -> None:
     """Refuse to let anyone end, or where it `gives` a secret come to hold, a key that can do more than its own."""
+    await api_keys.take_turn(session, call.workspace_id)
     key = await api_keys.require(session, call.workspace_id, key_id)
     call.principal.require_power_over(key.role)
     if gives:

@@ -12,6 +12,7 @@ from api.views import page_of
 from models.domain.errors import InvalidInput
 from models.domain.policy import Outcome, Policy, Risk, assess, parse_policy
 from models.domain.policy_names import parse_new_policy, require_known
+from models.domain.replaying import replay
 from models.schemas.envelope import Page, Success
 from models.schemas.pagination import PageRequest
 from models.schemas.policy import (
@@ -27,7 +28,6 @@ from models.schemas.policy import (
     VerdictView,
 )
 from models.store import policies
-from models.store.replaying import replay
 from models.tables.policies import PolicyVersion
 
 routes = router("policy")
@@ -132,7 +132,7 @@ async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[Polic
     laws = await asyncio.to_thread(lambda: {version: parse_policy(text) for version, text in sources.items()})
     for version, law in laws.items():
         _hold_to_bounds(law, len(past), f" in version {version}, by which some of them were judged,")
-    return Success(data=await asyncio.to_thread(replay, past, laws, policy))
+    return Success(data=PolicyTried.of(await asyncio.to_thread(replay, past, laws, policy)))
 
 
 def _view(row: PolicyVersion, policy: Policy) -> PolicyVersionView:

@@ -3,7 +3,7 @@
 from fastapi import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.deps import Admin, Db, Newest, OnAccess, OnlyOnce, Reader
+from api.deps import Admin, Db, Newest, OnAccess, Reader
 from api.routing import router
 from api.views import page_of
 from models.domain.principals import Kind
@@ -16,7 +16,7 @@ routes = router("principals")
 
 
 @routes.post("/principals", status_code=201, response_model=Success[PrincipalView])
-async def create_principal(new: PrincipalCreate, call: Admin, once: OnlyOnce) -> Response:
+async def create_principal(new: PrincipalCreate, call: Admin, once: OnAccess) -> Response:
     """Add a principal; `POST /keys` gives it a key. An agent that did not register is approved by this."""
 
     async def create(session: AsyncSession) -> PrincipalView:

@@ -46,7 +46,8 @@ Newest = Annotated[PageRequest, Depends(Pagination("started_at", default="-start
 async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: ToMissions) -> Response:
     """Start an execution. Where a limit leaves it nothing, it is blocked from its start.
 
-    An agent that is named must be approved and active, and is trusted no further than its own level.
+    An agent that is named must be approved and active, and is trusted no further than its own level. A ticket has the
+    `category` of its first run; another is refused (409), and an agent gives it none (403).
     """
 
     async def start(session: AsyncSession) -> RunView:
@@ -56,7 +57,8 @@ async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: To
         if call.principal.own_agent is None and own.agent_id is not None:
             known = await agents.require_going(session, call.workspace_id, own.agent_id, Latitude.BEGIN)
             require_level(Level(known.level), own.level)
-        run_id = await runs.start(session, call.workspace_id, own, call.actor)
+        by_agent = call.principal.own_agent is not None
+        run_id = await runs.start(session, call.workspace_id, own, call.actor, by_agent=by_agent)
         return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
     return told(await once.commit(start), missions)

@@ -9,7 +9,6 @@ from api.routing import router
 from api.views import page_of
 from models.domain.budgets import MONTH
 from models.domain.errors import nothing_to_change
-from models.domain.principals import Role
 from models.schemas.budgets import LimitView
 from models.schemas.envelope import Page, Success
 from models.schemas.names import CleanName, NewName
@@ -36,7 +35,7 @@ async def create_workspace(new: WorkspaceCreate, call: Human, once: OnlyOnceEver
 async def list_workspaces(call: Reader, db: Db) -> Success[Page[WorkspaceView]]:
     """List the workspaces that the key opens: one, and for a platform admin the newest 200 of all."""
     async with db.system() as session:
-        if call.principal.role is Role.PLATFORM_ADMIN:
+        if call.principal.opens_all:
             found = await workspaces.everything(session, MAX_LIMIT)
         else:
             found = [await workspaces.require(session, call.workspace_id)]
@@ -64,12 +63,13 @@ async def change_workspace(workspace_id: str, change: WorkspaceChange, call: Adm
 
 
 @routes.put("/workspaces/{workspace_id}/default", response_model=Success[WorkspaceView])
-async def set_default_workspace(workspace_id: str, call: PlatformAdmin, db: Db) -> Success[WorkspaceView]:
+async def set_default_workspace(workspace_id: str, call: PlatformAdmin, once: OnlyOnceEverywhere) -> Response:
     """Make a workspace the one that is meant where a stranger names none (V-73)."""
-    async with db.system() as session:
-        return Success(
-            data=WorkspaceView.model_validate(await workspaces.set_default(session, call.workspace_id, call.actor))
-        )
+
+    async def choose(session: AsyncSession) -> WorkspaceView:
+        return WorkspaceView.model_validate(await workspaces.set_default(session, call.workspace_id, call.actor))
+
+    return await once.commit(choose)
 
 
 @routes.put("/workspaces/{workspace_id}/budget", response_model=Success[LimitView])

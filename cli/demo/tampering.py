@@ -17,7 +17,8 @@ from worker.dev.programs import environment
 
 EXPORT = "audit export --output log.jsonl"
 VERIFY = "audit verify log.jsonl --key keys.pub"
-REWRITE = "UPDATE audit SET actor = %s WHERE id = %s"
+TRIGGERS_OFF = "SET session_replication_role = replica"
+REWRITE = "UPDATE audit SET actor = '{}' WHERE id = {}"
 LIAR = "olga"
 SEALING_SECONDS = 20.0
 
@@ -79,9 +80,9 @@ def _command(house: House, folder: Path, key_file: Path, words: str) -> bool:
 def _rewrite(house: House, row: Json) -> None:
     """Do what only a superuser of the database can, who switches the triggers off: say that somebody else did it."""
     house.tell(f"row {row['id']} says that {row['actor']} did {row['action']}; a superuser changes that:")
-    house.tell(f"postgres=# {REWRITE % (repr(LIAR), row['id'])}", "bold")
     url = house.settings.database_url.get_secret_value() if house.settings.database_url else ""
     with psycopg.connect(plain(url)) as connection:
-        connection.execute("SET session_replication_role = replica")
-        changed = connection.execute(REWRITE, (LIAR, row["id"]))
-    house.answers(changed.statusmessage or "", refused=True)
+        for statement in (TRIGGERS_OFF, REWRITE.format(LIAR, row["id"])):
+            house.tell(f"postgres=# {statement};", "bold")
+            done = connection.execute(statement.encode())
+            house.answers(done.statusmessage or "", refused=True)

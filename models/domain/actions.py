@@ -9,7 +9,7 @@ whatever a policy says, also while Temporal is away, and nobody asks them to (AD
 
 from collections.abc import Mapping
 
-from models.domain.tool_calls import TOOL_ACTION
+from models.domain.states import DecisionKind
 
 START = "mission.start"
 """Of an agent; operators start what they like."""
@@ -51,19 +51,19 @@ OF_ACTIVITIES: Mapping[str, str] = {
 }
 """By the activity's name."""
 
-_ASKED_AS: Mapping[str, str | None] = {
-    MERGE: "governance",
-    WRITE_MEMORY: "governance",
-    WRITE_MISSION_MEMORY: "governance",
-    FORCE_ROLLBACK: "rollback",
+_ASKED_AS: Mapping[str, DecisionKind | None] = {
+    MERGE: DecisionKind.GOVERNANCE,
+    WRITE_MEMORY: DecisionKind.GOVERNANCE,
+    WRITE_MISSION_MEMORY: DecisionKind.GOVERNANCE,
+    FORCE_ROLLBACK: DecisionKind.ROLLBACK,
     START: None,
     CALL_UNPRICED: None,
 }
 
 
-def asked_as(action: str) -> str | None:
+def asked_as(action: str) -> DecisionKind | None:
     """Name the kind of the decisions that ask about an action; None where it is refused instead of asked about.
 
     What is none of the product's own actions is a tool's.
     """
-    return _ASKED_AS.get(action, TOOL_ACTION)
+    return _ASKED_AS.get(action, DecisionKind.TOOL_ACTION)

@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from shlex import quote
 
-from models.domain.errors import Conflict, IllegalTransition, NotPermitted, nothing_to_change
+from models.domain.errors import Conflict, IllegalTransition, NotPermitted, Unauthenticated, nothing_to_change
 from models.domain.roles import roles_of
 from models.domain.states import require_transition
 
+MAX_PENDING = 200
+"""Registrations that wait, of all strangers or of one with a key: anyone may file them, and people must read them."""
 STALE_SECONDS = 90
 """Without a heartbeat for so long, an agent is offered no work."""
 LOST_SECONDS = 300
@@ -130,6 +132,33 @@ def require_not_rejected(name: str, registration: str) -> None:
         Conflict: `agent_not_approved`.
     """
     if registration == Registration.REJECTED:
+        raise _not_approved(name, registration)
+
+
+def require_unspent(name: str, registration: str, fetched_at: datetime | None) -> None:
+    """Refuse the token of a registration once it has given its key, or its agent has ended.
+
+    It still tells whoever was rejected of that.
+
+    Raises:
+        Unauthenticated: `registration_token_spent`.
+    """
+    if registration == Registration.DEACTIVATED:
+        raise Unauthenticated(
+            "registration_token_spent", f"{name!r} was deactivated: this token opens nothing any more"
+        )
+    if fetched_at is not None:
+        told = f"this token has given the key of {name!r} and opens nothing any more: send the key; an admin makes"
+        raise Unauthenticated("registration_token_spent", f"{told} another (`POST /agents/{name}/rotate-key`)")
+
+
+def require_not_ended(name: str, registration: str) -> None:
+    """Refuse, besides, to change how far an agent may go that goes nowhere any more.
+
+    Raises:
+        Conflict: `agent_not_approved`.
+    """
+    if registration in (Registration.REJECTED, Registration.DEACTIVATED):
         raise _not_approved(name, registration)
 
 

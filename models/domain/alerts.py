@@ -1,6 +1,9 @@
 """What an alert may be about, and its states (requirements 4.16)."""
 
+from datetime import UTC, datetime
 from enum import StrEnum
+
+from models.domain.errors import IllegalTransition
 
 
 class AlertKind(StrEnum):
@@ -29,3 +32,17 @@ ALERT_TRANSITIONS: dict[AlertStatus, frozenset[AlertStatus]] = {
     AlertStatus.ACKNOWLEDGED: frozenset({AlertStatus.RESOLVED}),
     AlertStatus.RESOLVED: frozenset(),
 }
+
+
+def require_may_become(current: AlertStatus, to: AlertStatus, by: str | None, at: datetime | None) -> None:
+    """Refuse to see to an alert that somebody has seen to already.
+
+    Raises:
+        IllegalTransition: who did, what and when.
+    """
+    if to in ALERT_TRANSITIONS[current]:
+        return
+    when = at.astimezone(UTC).isoformat(timespec="seconds") if at else None
+    told = f"the alert was {current.value} by {by} already, at {when}; `GET /alerts?status=open` lists what waits"
+    who = {f"{current.value}_by": by, f"{current.value}_at": when}
+    raise IllegalTransition("illegal_transition", told, current=current.value, **who)

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from models.domain.errors import NotPermitted
+from models.domain.errors import Conflict, NotPermitted
 from models.domain.policy import Level
 
 MAX_TOKENS = 10**9
@@ -170,6 +170,31 @@ def require_level(registered: Level, wanted: Level | None) -> None:
         raise NotPermitted(
             "level_too_high", f"the agent's level is {registered.value}, not {wanted.value}: leave `level` out"
         )
+
+
+def category_of(asked: Category | None, known: Category | None, *, may_say: bool) -> Category | None:
+    """Find the category of a run's ticket, which the ticket's first run gave it; None where nobody has said any.
+
+    The ticket's cap follows from it, and so no agent says it first, no more than its own level.
+
+    Raises:
+        Conflict: `category_differs`.
+        NotPermitted: `own_runs_only`.
+    """
+    if asked is None:
+        return known
+    if known is None and not may_say:
+        told = "an agent does not choose its ticket's category: leave it out, or let a service start the first run"
+        raise NotPermitted("own_runs_only", told)
+    if known is not None and asked is not known:
+        raise category_differs(known)
+    return asked
+
+
+def category_differs(known: Category) -> Conflict:
+    """Refuse another category than a ticket has."""
+    hint = "leave `category` out; an admin may give the ticket a cap of its own (`PUT /budgets`)"
+    return Conflict("category_differs", f"the ticket's category is {known.value}: {hint}", category=known.value)
 
 
 MAX_RESERVATIONS = 1_000

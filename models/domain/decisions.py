@@ -7,9 +7,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.errors import Conflict, MissionControlError, NotPermitted
+from models.domain.events import Event, EventType
 from models.domain.names import STRANGERS
 from models.domain.policy import Ask, FourEyes, Resolvers, Risk
 from models.domain.principals import Kind, Principal, Role
+
+QUESTION = "decision"
+"""The kind of subject of events about questions."""
 
 
 def people(names: Collection[str]) -> frozenset[str]:
@@ -19,6 +23,24 @@ def people(names: Collection[str]) -> frozenset[str]:
     without a key is called is a claim, and nobody's name.
     """
     return frozenset(name.rpartition("/")[2] for name in names if not name.startswith(STRANGERS))
+
+
+def shown_to_agent(event: Event, readable: Collection[str]) -> Event | None:
+    """Give what an agent sees of an event: of questions, those that are `readable` to it, and None of others.
+
+    Nor does it see what people said when they answered where an event about something else tells that, too.
+    """
+    if event.subject.kind == QUESTION and event.subject.id not in readable:
+        return None
+    said = without_words(event.type, event.data)
+    return event if said is event.data else event.model_copy(update={"data": said})
+
+
+def without_words(kind: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of what an event tells the words of whoever let an agent in, or kept it out."""
+    if kind not in (EventType.AGENT_APPROVED, EventType.AGENT_REJECTED):
+        return data
+    return {name: value for name, value in data.items() if name != "explanation"}
 
 
 def cost_so_far(question: Mapping[str, Any], spent: Mapping[str, Any]) -> dict[str, Any]:

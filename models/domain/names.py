@@ -12,7 +12,9 @@ _BLANK = re.compile(
 """Letters, marks and symbols that show nothing: joiners, fillers, blanks, and selectors of variants."""
 FIRST_START = "first-start"
 """Who makes what a new installation begins with."""
-SYSTEM_NAMES = frozenset({FIRST_START, "policy", "reconciler", "system", "worker"})
+POLICY = "policy"
+"""Who decides where no human is asked (V-12)."""
+SYSTEM_NAMES = frozenset({FIRST_START, POLICY, "reconciler", "system", "worker"})
 """Who the product's own parts are in events and decisions: nobody else may be called so."""
 STRANGERS = "(unknown)/"
 """Before the name of whoever acts without a key, as a visitor's workspace is: none is called so."""

@@ -1,5 +1,6 @@
 """Reads small YAML files that operators write, so that no input is expensive and every error names its place."""
 
+import json
 from collections.abc import Hashable
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
@@ -98,8 +99,25 @@ def read_model(data: bytes, name: str, code: str, model: type[M]) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        line = line_of(data, error.errors()[0]["loc"])
-        raise InvalidInput(code, f"{name}: line {line}: {problems(error, model)}", line=line) from None
+        raise _misfit(error, data, name, code, model) from None
+
+
+def require_typed(data: bytes, name: str, code: str, model: type[BaseModel]) -> None:
+    """Refuse a value that is only taken for what a model wants, such as `yes` or "1" for 1, as requests' bodies do.
+
+    Raises:
+        InvalidInput: as `read_model`.
+    """
+    written = json.dumps(read_mapping(data, name, code), default=lambda _: None)  # what JSON lacks fits nowhere
+    try:
+        model.model_validate_json(written, strict=True)
+    except ValidationError as error:
+        raise _misfit(error, data, name, code, model) from None
+
+
+def _misfit(error: ValidationError, data: bytes, name: str, code: str, model: type[BaseModel]) -> InvalidInput:
+    line = line_of(data, error.errors()[0]["loc"])
+    return InvalidInput(code, f"{name}: line {line}: {problems(error, model)}", line=line)
 
 
 def line_of(data: bytes, where: tuple[int | str, ...]) -> int:

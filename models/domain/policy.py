@@ -20,6 +20,7 @@ from models.domain.money import Kept
 from models.domain.names import alike, environment, one_spelling
 from models.domain.plain_yaml import line_of, read_model
 from models.domain.principals import Kind, Role
+from models.domain.states import DecisionKind
 from models.domain.wording import some
 
 FILE = "policy.yaml"
@@ -128,7 +129,8 @@ class When(_Part):
     @field_validator("action", "kind", "role", "level", "env", "fact", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        one = (value,) if isinstance(value, str) else value
+        return tuple(one) if isinstance(one, list) else one
 
     @cached_property
     def names(self) -> re.Pattern[str]:
@@ -217,7 +219,7 @@ class Resolvers(_Part):
         return tuple(map(one_spelling, names))
 
 
-PEOPLE_ONLY = frozenset({"ticket_done"})
+PEOPLE_ONLY = frozenset({DecisionKind.TICKET_DONE})
 """Kinds of decisions that no policy lets an agent answer: whether work is done, a human says."""
 
 
@@ -307,7 +309,7 @@ class Policy(_Part):
     def _people_only(cls, resolve: dict[str, Resolvers]) -> dict[str, Resolvers]:
         for kind in PEOPLE_ONLY & resolve.keys():
             if resolve[kind].agents:
-                raise ValueError(f"no agent may answer {kind!r}: name a role only")
+                raise ValueError(f"no agent may answer '{kind}': name a role only")
         return resolve
 
 

@@ -1,22 +1,22 @@
-"""What a new policy is held to besides its form: that it says all of its parts, its names of facts and of kinds of
-decisions, which a question about a policy is held to as well, that each of its rules can hold and changes something,
-and that whom it asks may answer.
+"""What a new policy is held to besides its form: that each value is of its type, that it says all of its parts, its
+names of facts and of kinds of decisions, which a question about a policy is held to as well, that each of its rules can
+hold and changes something, and that whom it asks may answer.
 
-A part that was cut off would loosen the law, and a misspelled name would never hold, without a word. Versions that are
-kept already are read as they are.
+A part that was cut off would loosen the law, `people: yes` would ask one person, and a misspelled name would never
+hold, without a word. Versions that are kept already are read as they are.
 """
 
 import re
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import chain
-from typing import Literal, get_args
 
 from models.domain.errors import InvalidInput
 from models.domain.names import is_seen
-from models.domain.plain_yaml import line_of
+from models.domain.plain_yaml import line_of, require_typed
 from models.domain.policy import FILE, Fact, Outcome, Policy, Rule, When, parse_policy
 from models.domain.principals import Kind, Role
+from models.domain.states import DecisionKind
 
 _TYPES: dict[str, type] = {
     "ci_files": tuple,
@@ -34,10 +34,7 @@ _TYPES: dict[str, type] = {
     "touches_config": bool,
 }
 FACTS = frozenset(_TYPES)
-DecisionKind = Literal[
-    "agent_question", "budget", "governance", "registration", "rollback", "ticket_done", "tool_action", "wiki_change"
-]
-KINDS = frozenset(get_args(DecisionKind))
+KINDS = frozenset(DecisionKind)
 _BRACED = re.compile(r"\{(\w+)\}")
 _TRUTHS = {"true": True, "false": False}
 _NUMBER = re.compile("-?[0-9]{1,18}")
@@ -53,6 +50,7 @@ def parse_new_policy(source: str) -> Policy:
         InvalidInput: `policy_invalid`; the message says on which line what is wrong.
     """
     policy = parse_policy(source)
+    require_typed(source.encode(), FILE, "policy_invalid", Policy)
     finders = (_unsaid, _empty, _blank, _impossible, _idle, _unanswerable, _unknown, _open_braces)
     faults = chain.from_iterable(find(policy) for find in finders)
     if fault := next(faults, None):

@@ -30,6 +30,8 @@ class Role(StrEnum):
         return list(Role).index(self) >= list(Role).index(least)
 
 
+MAX_FOUNDED = 20
+"""Workspaces that come of one human, who may have the least of roles."""
 ADMINS = (Role.ADMIN, Role.PLATFORM_ADMIN)
 
 
@@ -124,10 +126,28 @@ class Principal:
         """Whether it may do all in the workspace."""
         return self.role in ADMINS
 
+    @property
+    def opens_all(self) -> bool:
+        """Whether it may enter every workspace, as a visitor where it is not at home."""
+        return self.role is Role.PLATFORM_ADMIN
+
+    def opens(self, workspace_id: str) -> bool:
+        """Whether it may enter a workspace; to whom it may not, the workspace is not there."""
+        return self.opens_all or workspace_id == self.workspace_id
+
     def visiting(self, workspace_id: str) -> "Principal":
         """The same platform admin, in another workspace than its own."""
         home = self.home or self.workspace_id
         return replace(self, workspace_id=workspace_id, home="" if home == workspace_id else home)
+
+    def require_own_agent(self, name: str) -> None:
+        """Refuse to let an agent act for another one.
+
+        Raises:
+            NotPermitted: `not_your_agent`.
+        """
+        if self.own_agent not in (None, name):
+            raise NotPermitted("not_your_agent", f"this key is {self.name!r}'s, and acts for no other agent")
 
     def require_power_over(self, role: str) -> None:
         """Refuse to let anyone make, change or end more than it is itself.
@@ -145,7 +165,7 @@ class Principal:
             NotPermitted: the scopes are not within its own.
         """
         if self.scopes and not (scopes and set(scopes) <= set(self.scopes)):
-            raise NotPermitted("out_of_scope", f"this key is only for {', '.join(self.scopes)}, and gives no more")
+            raise NotPermitted("out_of_scope", f"this key is only for {', '.join(self.scopes)}, and gives nobody more")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,19 @@ class MissionOutcome(StrEnum):
     TERMINATED = "terminated"
 
 
+class DecisionKind(StrEnum):
+    """What a question is about; a policy says who may answer each kind."""
+
+    AGENT_QUESTION = "agent_question"
+    BUDGET = "budget"
+    GOVERNANCE = "governance"
+    REGISTRATION = "registration"
+    ROLLBACK = "rollback"
+    TICKET_DONE = "ticket_done"
+    TOOL_ACTION = "tool_action"
+    WIKI_CHANGE = "wiki_change"
+
+
 class DecisionStatus(StrEnum):
     """States of a question put to a human (requirements 4.8)."""
 

@@ -13,8 +13,6 @@ from models.domain.names import PRODUCTION, alike, environment
 from models.domain.policy import Outcome
 from models.domain.states import DecisionStatus
 
-TOOL_ACTION = "tool_action"
-"""The kind of the decision that asks whether a call may be made."""
 EXPIRES_IN = timedelta(hours=24)
 MAX_ASKED = 200
 """Questions of one run that wait at a time: people read no more, and all of them end with the run at once."""

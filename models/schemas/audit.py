@@ -1,7 +1,7 @@
 """Bodies of the audit routes."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -79,7 +79,7 @@ class AuditVerdictView(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    is_good: bool
+    good: Annotated[bool, Field(validation_alias="is_good")]
     origin: str
     rows: int
     redacted: int

@@ -1,6 +1,7 @@
 """The one shape of every JSON answer (API-02, API-03), and the base of every request body."""
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -20,9 +21,19 @@ Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 """A person's words about an act; blanks, and what cannot be seen, are none."""
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """How much a request's body may hold: reading it, and telling all that is wrong with it, holds up everybody."""
+
+    bytes: int = 1024 * 1024
+    values: int = 10_000
+    """Members of objects and items of arrays, more or less."""
+
+
 class Body(BaseModel):
     """Base of request bodies: unknown keys refused, snake_case and camelCase taken."""
 
+    bounds: ClassVar[Bounds] = Bounds()
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=BOTH_CASES)
 
 

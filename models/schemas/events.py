@@ -1,13 +1,13 @@
 """Bodies of the event routes, and the schema of what the stream sends."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from models.domain.canonical import canonical_json
 from models.domain.errors import TooLarge
 from models.domain.events import Event, EventType, Subject
-from models.schemas.envelope import Body
+from models.schemas.envelope import Body, Bounds
 from models.schemas.idempotency import IdempotencyKey
 
 MAX_DATA_BYTES = 64 * 1024
@@ -17,6 +17,7 @@ MAX_DATA_BYTES = 64 * 1024
 class EventPost(Body):
     """A fact that a service or an agent reports; all other types are written only with the fact they tell of."""
 
+    bounds: ClassVar[Bounds] = Bounds(values=50_000)
     type: Literal[EventType.SUBSYSTEM_ERROR, EventType.SUBSYSTEM_REPORT]
     subject: Subject
     data: dict[str, Any] = Field(default_factory=dict, description=f"At most {MAX_DATA_BYTES} bytes as JSON.")

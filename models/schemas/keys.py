@@ -1,11 +1,11 @@
 """Bodies of the key routes."""
 
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from models.domain.keys import KeyState
 from models.domain.principals import SCOPES, Kind, Role
 from models.domain.rates import MAX_RATE
 from models.schemas.envelope import Body
@@ -46,19 +46,8 @@ class KeyRotate(Body):
     grace_hours: Annotated[float, Field(ge=0, le=MAX_GRACE_HOURS, allow_inf_nan=False)] = 24
 
 
-class KeyState(StrEnum):
-    """How a key stands: only active ones, and those in grace, open anything."""
-
-    ACTIVE = "active"
-    GRACE = "grace"
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-
-
 class KeyView(BaseModel):
     """A key, without its secret, which is kept nowhere. `hint` is how it begins."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     key_id: str
     hint: str
@@ -73,16 +62,7 @@ class KeyView(BaseModel):
     rotated_to: str | None
     rate_per_minute: int | None = Field(description="Its own number of requests a minute; null: that of its kind.")
     last_used_at: datetime | None
-
-    @computed_field(description="active, grace (its successor is there), expired or revoked.")  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def state(self) -> KeyState:
-        """What it opens by now (requirements 4.14)."""
-        if self.revoked_at is not None:
-            return KeyState.REVOKED
-        if self.expires_at is not None and self.expires_at <= datetime.now(UTC):
-            return KeyState.EXPIRED
-        return KeyState.GRACE if self.rotated_to is not None else KeyState.ACTIVE
+    state: KeyState = Field(description="active, grace (its successor is there), expired or revoked.")
 
 
 class KeyMade(KeyView):

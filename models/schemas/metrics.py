@@ -1,13 +1,13 @@
 """Bodies of the metrics routes."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 from models.contracts.missions import Name
 from models.domain.metrics import Comparator, Finite
-from models.schemas.envelope import VARIANT, Body
+from models.schemas.envelope import VARIANT, Body, Bounds
 
 MAX_BATCH = 1000
 
@@ -42,6 +42,8 @@ class Observations(
     ]
 ):
     """One sample, or many at once."""
+
+    bounds: ClassVar[Bounds] = Bounds(values=50_000)
 
     @property
     def samples(self) -> tuple[ObservationCreate, ...]:

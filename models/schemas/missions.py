@@ -1,7 +1,7 @@
 """Bodies of the mission routes."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,7 +20,7 @@ from models.domain.errors import InvalidInput
 from models.domain.metrics import Catalog, Finite, default_targets
 from models.domain.repo_config import RepoConfig
 from models.domain.states import MissionOutcome, MissionStatus, Severity
-from models.schemas.envelope import Body, Said
+from models.schemas.envelope import Body, Bounds, Said
 from models.schemas.repositories import Branch
 
 MAX_CANDIDATES = 20
@@ -29,9 +29,14 @@ MissionType = Literal["coding"]
 Place = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+PATCHES = Bounds(bytes=64 * 1024 * 1024)
+"""Patches are long, and one text each."""
+
+
 class CandidateCreate(Body):
     """A change to try: a unified diff of up to 16 MiB, or a ref of the repository."""
 
+    bounds: ClassVar[Bounds] = PATCHES
     diff: str | None = None
     ref: Branch | None = None
     author: Named | None = None
@@ -46,6 +51,7 @@ class CandidateCreate(Body):
 class MissionCreate(Body):
     """Files a mission (MISS-17). The repository is named once, by id, name or place; only operators may override."""
 
+    bounds: ClassVar[Bounds] = PATCHES
     subsystem_id: Name
     severity: Severity
     mission_type: MissionType = "coding"

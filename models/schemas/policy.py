@@ -1,7 +1,7 @@
 """Bodies of the policy routes."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,13 +10,13 @@ from models.domain.money import Usd
 from models.domain.plain_yaml import MAX_BYTES
 from models.domain.policy import Act, Ask, Context, Fact, Level, Outcome, Risk, Size, Who
 from models.domain.principals import Kind, Role
+from models.domain.replaying import Example, Tried
 from models.schemas.envelope import Body
 
 Source = Annotated[str, Field(max_length=MAX_BYTES, description="The policy in YAML.")]
 MAX_TRIED = 10_000
 MAX_COMPARED = 1_000_000
 """Rules times acts of one try, which take about a second."""
-EXAMPLES = 20
 
 
 class PolicyCreate(Body):
@@ -115,6 +115,14 @@ class ChangedAct(BaseModel):
     after: Judgement
     ask: Asks
 
+    @classmethod
+    def of(cls, example: Example[Any]) -> "ChangedAct":
+        """Show one that was found."""
+        past = {name: getattr(example.past, name) for name in ("verdict_id", "at", "action", "mission_id")}
+        before, after = (Judgement.model_validate(each) for each in (example.past, example.verdict))
+        version = example.past.policy_version
+        return cls(**past, policy_version=version, before=before, after=after, ask=example.change.ask)
+
 
 class PolicyTried(BaseModel):
     """What a policy would have changed among past verdicts."""
@@ -123,6 +131,13 @@ class PolicyTried(BaseModel):
     changed: int
     changes: tuple[Changed, ...]
     examples: tuple[ChangedAct, ...]
+
+    @classmethod
+    def of(cls, tried: Tried[Any]) -> "PolicyTried":
+        """Show what judging again has found."""
+        changes = tuple(Changed(**change._asdict(), count=count) for change, count in tried.changes.most_common())
+        examples = tuple(map(ChangedAct.of, tried.examples))
+        return cls(judged=tried.judged, changed=tried.changes.total(), changes=changes, examples=examples)
 
 
 class As(Body):

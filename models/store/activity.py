@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from datetime import datetime
 
+from sqlalchemy import ColumnElement, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from models.domain.decisions import QUESTION
 from models.domain.errors import InvalidInput, NotPermitted
 from models.domain.events import EventType
 from models.schemas.activity import AgentDecision
 from models.schemas.pagination import PageRequest
-from models.store import agents, audit, runs
+from models.store import agents, audit, decisions, runs
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.audit import AuditRow
@@ -23,11 +25,15 @@ async def list_page(
     page: PageRequest,
     since: datetime | None = None,
     until: datetime | None = None,
+    reader: str | None = None,
 ) -> Rows[AuditRow]:
-    """Read one page of what agents did, from `since` on and before `until`."""
-    of_agents = col(AuditRow.agent_id).is_not(None)
+    """Read one page of what agents did, from `since` on and before `until`; of questions those `reader` may read."""
+    only: list[ColumnElement[bool]] = [col(AuditRow.agent_id).is_not(None)]
+    if reader is not None:
+        own = decisions.of_agent(workspace_id, reader)
+        only.append(or_(col(AuditRow.subject_kind) != QUESTION, col(AuditRow.subject_id).in_(own)))
     filters = {**filters, "agent_id": await agents.name_of(session, workspace_id, filters.get("agent_id"))}
-    return await audit.list_page(session, workspace_id, filters, page, since, until, of_agents)
+    return await audit.list_page(session, workspace_id, filters, page, since, until, *only)
 
 
 async def record(

@@ -142,6 +142,7 @@ async def command(
         NotPermitted: only an admin may do this.
         Conflict: `agent_not_approved`.
     """
+    await api_keys.take_turn(session, workspace_id)
     agent = await require(session, workspace_id, name, for_update=True)
     require_approved(agent.name, agent.registration)
     before = AgentStatus(agent.status or "")

@@ -8,11 +8,10 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from models.domain.alerts import ALERT_TRANSITIONS, AlertKind, AlertStatus
+from models.domain.alerts import AlertKind, AlertStatus, require_may_become
 from models.domain.canonical import canonical_json
 from models.domain.events import EventType, Subject
 from models.domain.refusals import missing
-from models.domain.states import require_transition
 from models.schemas.pagination import PageRequest
 from models.store import events, lists, rows
 from models.store.database import mark_events, within
@@ -177,7 +176,9 @@ def _seen(actor: Actor) -> dict[str, Any]:
 async def _move(
     session: AsyncSession, alert: Alert, to: AlertStatus, values: dict[str, Any], note: str | None, actor: Actor
 ) -> Alert:
-    require_transition(ALERT_TRANSITIONS, AlertStatus(alert.status), to)
+    is_over = alert.status == AlertStatus.RESOLVED
+    by, at = (alert.resolved_by, alert.resolved_at) if is_over else (alert.acknowledged_by, alert.acknowledged_at)
+    require_may_become(AlertStatus(alert.status), to, by, at)
     if to is AlertStatus.RESOLVED:
         values |= {"resolved_by": actor.name, "resolved_at": func.mc_now()}
     moved = await rows.set_columns(session, alert, status=to.value, note=note or alert.note, **values)

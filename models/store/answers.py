@@ -12,9 +12,8 @@ from models.domain.errors import Conflict, MissionControlError, NotPermitted
 from models.domain.events import EventType
 from models.domain.principals import Principal, Role
 from models.domain.refusals import missing
-from models.domain.states import DecisionStatus
-from models.domain.tool_calls import TOOL_ACTION
-from models.store import budgets, decisions, keys, memory, questions, registrations
+from models.domain.states import DecisionKind, DecisionStatus
+from models.store import api_keys, budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
 from models.tables.missions import Decision
 from models.tables.policies import DecisionAnswer
@@ -46,7 +45,8 @@ async def give(
         NotFound: no such decision.
         Conflict: `already_resolved` by whom, `already_approved` by the caller, `decision_expired` by the database's
             clock, or `decision_canceled`; or what it was to do cannot be done.
-        NotPermitted: `own_decision`, nobody answers what they asked themselves; `not_permitted`, it takes others.
+        NotPermitted: `own_decision`, nobody answers what they asked themselves; `not_permitted`, it takes others;
+            `out_of_scope`, a narrowed key lets in no agent, whose keys are not.
     """
     actor = Actor(by.known_as, correlation_id)
     decision = await _resolve(session, by, decision_id, answer, explanation, actor)
@@ -59,12 +59,14 @@ async def give(
 async def _resolve(
     session: AsyncSession, by: Principal, decision_id: str, answer: DecisionStatus, explanation: str, actor: Actor
 ) -> Decision:
+    if registrations.is_about(decision_id):
+        await api_keys.take_turn(session, by.workspace_id)
     decision = await _lock(session, by.workspace_id, decision_id)
+    if decision.kind == registrations.KIND and answer is DecisionStatus.APPROVED:
+        by.require_scopes_over(())
     terms = await budgets.terms_of_answer(session, decision)
-    given: list[DecisionAnswer] = []
-    if terms.people > 1:
-        by = await _hold(session, decision, by)
-        given = await decisions.answers(session, decision)
+    by = await _hold(session, decision, by)
+    given = await decisions.answers(session, decision) if terms.people > 1 else []
     standing = {each.principal for each in given if each.counts}
     again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED
     before = {each.principal for each in given} if answer is DecisionStatus.APPROVED and not again else ()
@@ -156,7 +158,7 @@ def _asked_again(decision: Decision) -> str:
     """Say how the question comes again, which is another way for each kind."""
     if decision.mission_id:
         return "retry the mission to be asked again"
-    if decision.kind == TOOL_ACTION:
+    if decision.kind == DecisionKind.TOOL_ACTION:
         return "the agent asks again when it wants to call the tool once more"
     if memory.is_about(decision):
         return "who proposed the note asks again by writing it once more"

@@ -1,13 +1,15 @@
 """A workspace's API keys as its admins see them: made, listed, rotated, revoked. Which key opens what: `keys`.
 
-Whoever locks several things locks an agent before its principal, and that before keys, so that nobody waits in a ring.
+Whoever locks several things takes their turn first (`take_turn`), then a decision, an agent, principals, and keys, so
+that nobody waits in a ring. It takes the turn: a change of somebody's role changes all of their keys, in no order, and
+keeps what others have waited for.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import func, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -15,6 +17,7 @@ from sqlmodel import col, select
 from models.domain.agents import AgentStatus
 from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
+from models.domain.keys import KeyState, key_state
 from models.domain.principals import Kind, leaves_admins
 from models.domain.refusals import missing
 from models.schemas.keys import KeyCreate
@@ -84,7 +87,7 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
     Raises:
         Conflict: `last_admin_key`, nobody could make another.
     """
-    await _lock_principal(session, workspace_id, (await require(session, workspace_id, key_id)).principal)
+    await lock_principal(session, workspace_id, (await require(session, workspace_id, key_id)).principal)
     admins = await lock_admins(session, workspace_id)
     key = await require(session, workspace_id, key_id, for_update=True)
     if key.revoked_at is not None:
@@ -99,7 +102,7 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
 
 async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, actor: Actor) -> None:
     """End whatever keys a principal has, now. It is locked, so that none is just being made."""
-    await _lock_principal(session, workspace_id, principal)
+    await lock_principal(session, workspace_id, principal)
     statement = (
         update(ApiKey)
         .where(col(ApiKey.workspace_id) == workspace_id, col(ApiKey.principal) == principal, *keys.valid())
@@ -108,6 +111,12 @@ async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, a
     )
     for key in await session.scalars(statement, execution_options={"populate_existing": True}):
         await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
+
+
+async def states(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyState]:
+    """Tell how keys stand, by the database's clock."""
+    now = (await session.scalars(select(func.mc_now()))).one()
+    return [key_state(key.revoked_at, key.expires_at, key.rotated_to, now) for key in found]
 
 
 async def newest(session: AsyncSession, workspace_id: str, principal: str) -> ApiKey | None:
@@ -139,7 +148,7 @@ async def insert_key(
 
 async def _lock_owner(session: AsyncSession, workspace_id: str, name: str) -> PrincipalRow:
     """Hold a principal as it is, so that its end and a new key of it do not miss each other."""
-    owner = await _lock_principal(session, workspace_id, name)
+    owner = await lock_principal(session, workspace_id, name)
     if owner is None or owner.deactivated_at is not None:
         is_human = owner is not None and owner.kind == Kind.HUMAN
         back = f"`mission-control member set {name} ROLE` brings them back first" if is_human else "take another name"
@@ -153,8 +162,15 @@ async def _lock_owner(session: AsyncSession, workspace_id: str, name: str) -> Pr
     return owner
 
 
-async def _lock_principal(session: AsyncSession, workspace_id: str, name: str) -> PrincipalRow | None:
-    """Take a principal before any of its keys: all that is told of a key is told by who holds its principal."""
+async def take_turn(session: AsyncSession, workspace_id: str) -> None:
+    """Be the one who changes, until the transaction ends, who may do what in a workspace."""
+    turn = text("SELECT pg_advisory_xact_lock(hashtextextended('access/' || :workspace_id, 0))")
+    await session.execute(turn, {"workspace_id": workspace_id})
+
+
+async def lock_principal(session: AsyncSession, workspace_id: str, name: str) -> PrincipalRow | None:
+    """Take a principal, in turn, before any of its keys: all that is told of a key is told by who holds its owner."""
+    await take_turn(session, workspace_id)
     return await session.get(PrincipalRow, (workspace_id, name), with_for_update=True, populate_existing=True)
 
 

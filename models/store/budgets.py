@@ -16,13 +16,14 @@ from models.domain.caps import meant, owner_names, promised
 from models.domain.decisions import Terms
 from models.domain.events import EventType, Subject
 from models.domain.limits import Hit, as_told, denial, from_told, limit_id, reason
+from models.domain.names import POLICY
 from models.domain.policy import Level, Resolvers, Risk, parse_policy
 from models.domain.principals import Role
 from models.domain.refusals import missing, run_ended
-from models.domain.states import DecisionStatus
+from models.domain.states import DecisionKind, DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import agents, alerts, events, going_on, governance, lists, policies, questions, recapping
+from models.store import agents, alerts, events, going_on, governance, lists, policies, recapping
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -49,7 +50,7 @@ from models.tables.agents import AgentRow
 from models.tables.budgets import Budget, BudgetLimit, Run
 from models.tables.missions import Decision, Mission
 
-KIND = "budget"
+KIND = DecisionKind.BUDGET
 """Of the decision that asks for a higher cap."""
 _SHARED = (Owner.LEVEL.value, Owner.CATEGORY.value, Owner.WORKSPACE.value)
 """Owners of caps that are not one run's, ticket's or agent's; there are few."""
@@ -284,7 +285,7 @@ async def renew_questions(session: AsyncSession, workspace_id: str, run_id: str,
     A question that is being answered now is left to its answer, which looks for itself.
     """
     for passed in await within(session)(PASSED, {"workspace_id": workspace_id, "run_id": run_id}):
-        policy = Actor(questions.POLICY, actor.correlation_id)
+        policy = Actor(POLICY, actor.correlation_id)
         await governance.withdraw(session, workspace_id, passed["decision_id"], policy)
         await _ask_again(session, Hit(passed["run_id"], passed), passed["requested_by"], actor)
 

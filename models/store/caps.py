@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.agents import Registration, require_not_rejected
+from models.domain.agents import Registration, require_not_ended
 from models.domain.budgets import Cap, Category, Key, Owner, Scope, cap_of
 from models.domain.policy import Level
 from models.store import budgets, recapping
@@ -40,9 +40,9 @@ async def change_agent(
     All their counters are taken before any run goes on: whoever ends a run takes them first, too.
 
     Raises:
-        Conflict: `agent_not_approved`, it was rejected.
+        Conflict: `agent_not_approved`, it was rejected or deactivated.
     """
-    require_not_rejected(agent.name, agent.registration)
+    require_not_ended(agent.name, agent.registration)
     await within(session)(ALONE, {"workspace_id": agent.workspace_id})
     taken = own.keys() | ({Scope.AGENT_DAY} if level else set())
     for scope in Scope:

@@ -1,11 +1,12 @@
 """Decisions as those find them who may answer: listed, counted, and with what was answered by now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from models.contracts.pipeline import DecisionRef, StageRef
 from models.domain.refusals import missing
@@ -45,6 +46,18 @@ async def require(session: AsyncSession, workspace_id: str, decision_id: str, ag
     if decision is None:
         raise missing("decision", decision_id)
     return decision
+
+
+async def readable(session: AsyncSession, workspace_id: str, names: Collection[str], agent: str) -> set[str]:
+    """Find which of these questions an agent may read."""
+    mine = of_agent(workspace_id, agent).where(col(Decision.decision_id).in_(names))
+    return set(await session.scalars(mine))
+
+
+def of_agent(workspace_id: str, agent: str) -> SelectOfScalar[str]:
+    """Name the questions that an agent may read."""
+    here = select(Decision.decision_id).where(Decision.workspace_id == workspace_id)
+    return here.where(*_concerning(workspace_id, agent))
 
 
 async def answers(session: AsyncSession, decision: Decision) -> list[DecisionAnswer]:

@@ -14,14 +14,15 @@ from models.contracts.pipeline import StageRef
 from models.domain.approval import Binding
 from models.domain.decisions import Terms
 from models.domain.events import EventType
+from models.domain.names import POLICY
 from models.domain.policy import Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
-from models.domain.states import DecisionStatus
+from models.domain.states import DecisionKind, DecisionStatus
 from models.store.compute_statements import COMPUTING
 from models.store.database import within
 from models.store.events import Actor
-from models.store.questions import POLICY, Question, close, named, put, tell_each
+from models.store.questions import Question, close, named, put, tell_each
 from models.tables.missions import Candidate, Decision, Mission
 
 
@@ -38,7 +39,7 @@ class Matter:
     """
 
     ref: StageRef
-    kind: str
+    kind: DecisionKind
     verdict: Verdict
     shown: dict[str, Any]
     terms: Terms
@@ -167,12 +168,12 @@ async def withdraw(session: AsyncSession, workspace_id: str, name: str, actor: A
 
 
 async def withdraw_about(
-    session: AsyncSession, workspace_id: str, kind: str, about: Collection[str], actor: Actor, but: str = ""
+    session: AsyncSession, workspace_id: str, kind: DecisionKind, about: Collection[str], actor: Actor, but: str = ""
 ) -> None:
     """Cancel a kind's open questions about these, `but` one; what is being answered now is left to its answer."""
     asked = (
         select(Decision.decision_id)
-        .where(Decision.workspace_id == workspace_id, Decision.kind == kind)
+        .where(Decision.workspace_id == workspace_id, Decision.kind == kind.value)
         .where(Decision.status == DecisionStatus.PENDING.value)
         .where(col(Decision.about).in_(about), Decision.decision_id != but)
         .with_for_update(skip_locked=True)

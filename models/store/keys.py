@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, text
@@ -44,27 +44,33 @@ def of_secret(secret: str) -> dict[str, str]:
 
 async def find(db: Database, key_digest: str) -> Principal | None:
     """Find whose key this is (system door); None if unknown, revoked or expired. Every key in use asks each second."""
-    for row in await db.look(_OPENS, {"digest": key_digest}):
+    return (await find_all(db, [key_digest])).get(key_digest)
+
+
+async def find_all(db: Database, digests: Sequence[str]) -> dict[str, Principal]:
+    """Find whose keys these are, in one exchange (system door); without those that are unknown, revoked or expired."""
+    found: dict[str, Principal] = {}
+    for row in await db.look(_OPENS, {"digests": digests}):
         status = row.pop("agent_status")
-        return _principal(ApiKey(**row), status)
-    return None
+        found[row["digest"]] = _principal(ApiKey(**row), status)
+    return found
 
 
 _OPENS = """
     SELECT k.*, a.status AS agent_status FROM api_key AS k
     LEFT JOIN agent AS a ON k.kind = 'agent' AND a.workspace_id = k.workspace_id AND a.name = k.principal
         AND a.registration <> 'rejected'
-    WHERE k.digest = %(digest)s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > mc_now())
+    WHERE k.digest = ANY(%(digests)s) AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > mc_now())
 """
 
 
-async def find_session(db: Database, digest: str) -> Principal | None:
-    """Find whose browser session this is (system door); None once it, or the key it was opened with, has ended."""
-    opened = _OWNED.join(BrowserSession, onclause=_opened_with())
-    lasting = opened.where(BrowserSession.digest == digest, col(BrowserSession.expires_at) > func.mc_now())
+async def find_sessions(db: Database, digests: Sequence[str]) -> dict[str, Principal]:
+    """Find whose browser sessions these are (system door); without those that have ended, or whose key has."""
+    opened = _OWNED.add_columns(col(BrowserSession.digest)).join(BrowserSession, onclause=_opened_with())
+    unended = col(BrowserSession.expires_at) > func.mc_now()
     async with db.system() as session:
-        row = (await session.execute(lasting)).one_or_none()
-    return _principal(*row) if row else None
+        rows = (await session.execute(opened.where(col(BrowserSession.digest).in_(digests), unended))).all()
+    return {digest: _principal(key, status) for key, status, digest in rows}
 
 
 async def open_session(session: AsyncSession, principal: Principal, lasts: timedelta, request_id: str) -> str:
@@ -112,17 +118,23 @@ async def other_resolvers(session: AsyncSession, workspace_id: str, role: Role, 
     return (await session.scalars(statement.limit(1))).first() is not None
 
 
-async def note_uses(session: AsyncSession, uses: Mapping[tuple[str, str], datetime]) -> None:
-    """Write down when keys were last used (system door): many in one statement, now and then, never per request."""
+async def note_uses(session: AsyncSession, uses: Mapping[tuple[str, str], datetime]) -> set[tuple[str, str]]:
+    """Write down when keys were last used (system door): many in one statement, now and then, never per request.
+
+    Those that somebody changes now are left, for it would take keys in no order; which were written is given.
+    """
     names = {"workspaces": [name for name, _ in uses], "keys": [key for _, key in uses], "times": list(uses.values())}
-    await session.execute(_USED, names)
+    return {(row.workspace_id, row.key_id) for row in await session.execute(_USED, names)}
 
 
 _USED = text(
-    "UPDATE api_key SET last_used_at = greatest(last_used_at, t.at)"
+    "UPDATE api_key SET last_used_at = greatest(last_used_at, t.at) FROM ("
+    " SELECT k.workspace_id, k.key_id, u.at"
     " FROM unnest(CAST(:workspaces AS text[]), CAST(:keys AS text[]), CAST(:times AS timestamptz[]))"
-    " AS t (workspace_id, key_id, at)"
+    " AS u (workspace_id, key_id, at) JOIN api_key AS k ON k.workspace_id = u.workspace_id AND k.key_id = u.key_id"
+    " FOR UPDATE OF k SKIP LOCKED) AS t"
     " WHERE api_key.workspace_id = t.workspace_id AND api_key.key_id = t.key_id"
+    " RETURNING api_key.workspace_id, api_key.key_id"
 )
 
 

@@ -76,9 +76,10 @@ SPENT_UP = f"""
 """The limit that leaves a new run nothing at all."""
 
 LEFT = f"""
-    SELECT min(b.cap_usd - b.settled_usd - b.reserved_usd) AS usd {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
+    SELECT min(CASE WHEN b.crossed THEN 0 ELSE b.cap_usd - b.settled_usd - b.reserved_usd END) AS usd
+    {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
 """  # as above
-"""What the tightest of a run's limits leaves; nothing where none has a cap."""
+"""What the tightest of a run's limits leaves, a closed one nothing; no number where none has a cap."""
 
 # A young table has no statistics, and the planner would rather read all counters of a workspace than look four up.
 _FOUND = f"LATERAL (SELECT * FROM budget b WHERE {_COUNTER} OFFSET 0) b"  # noqa: S608  # as above
@@ -301,11 +302,13 @@ THOSE_HELD = """
         WHERE asked.scope = 'ticket' AND r.workspace_id = %(workspace_id)s AND r.run_id = asked.run_id
         UNION SELECT m.assigned_to, m.created_by FROM mission m
         WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = asked.run_id
+        UNION SELECT NULL, a.actor FROM audit a WHERE a.workspace_id = %(workspace_id)s AND a.subject_id = asked.run_id
+        AND a.subject_kind = 'mission' AND a.action = 'mission.execute_requested'
         LIMIT 1000
     ) held
 """
 """Whose runs the limits hold that runs have met, or held since a question was put: a run's own limit, or its ticket's.
-A mission's own run is of who filed it and who has it."""
+A mission's own run is of who filed it, who has it and whoever had it started, which the audit log knows for good."""
 THE_COUNTER = f"""
     SELECT *, {_question("budget")} AS question FROM budget WHERE workspace_id = %(workspace_id)s
     AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s FOR NO KEY UPDATE
@@ -369,7 +372,8 @@ CONTAIN = f"""
         OR ((crossings = 0 OR period IN ('', {DAY}, {MONTH})) AND NOT {_is_told("budget")})) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = {_SAID}, blocked_by = %(scope)s, blocked_period = %(period)s
-        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR (%(instead)s AND {_NO_LOOP}))
+        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR (%(instead)s AND {_NO_LOOP}
+        AND (blocked_by, blocked_period, reason) IS DISTINCT FROM (%(scope)s, %(period)s, {_SAID})))
         AND %(period)s IN ('', {DAY}, {MONTH}) RETURNING mission_id
     ), asked AS (
         {inserted(_question("closed"), "FROM closed WHERE %(is_asked)s")}

@@ -24,7 +24,7 @@ from models.domain.memory import (
 from models.domain.policy import Act, Context, Fact, Resolvers, Verdict
 from models.domain.principals import Principal
 from models.domain.refusals import missing
-from models.domain.states import DecisionStatus, require_transition, sources
+from models.domain.states import DecisionKind, DecisionStatus, require_transition, sources
 from models.schemas.memory import MemoryCreate
 from models.schemas.pagination import PageRequest
 from models.store import agents, events, governance, lists, pagination, questions
@@ -35,7 +35,7 @@ from models.store.questions import Question
 from models.tables.memory import MemoryNote
 from models.tables.missions import Decision, Mission
 
-KIND = "governance"
+KIND = DecisionKind.GOVERNANCE
 """Of the decision on a proposed note (APPR-07)."""
 _TOLD = {
     NoteState.PROPOSED: EventType.MEMORY_PROPOSED,

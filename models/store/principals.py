@@ -94,6 +94,7 @@ async def _insert(
     session: AsyncSession, workspace_id: str, name: str, kind: Kind, role: Role | None, actor: Actor
 ) -> PrincipalRow | None:
     """Add the row of a principal, unless it is there, also by somebody who adds it in this moment."""
+    await api_keys.take_turn(session, workspace_id)
     row = {"kind": kind.value, "role": role.value if role else kind.value, "created_by": actor.name}
     made = insert(PrincipalRow).values(workspace_id=workspace_id, name=name, **row)
     added = (await session.scalars(made.on_conflict_do_nothing().returning(PrincipalRow))).one_or_none()
@@ -123,6 +124,8 @@ async def find_or_create(
         if kind is Kind.HUMAN and role is None:
             raise InvalidInput("role_required", f"there is no principal {name!r} yet: say which role it gets")
         return await create(session, workspace_id, name, kind, role, caller, actor)
+    await api_keys.take_turn(session, workspace_id)
+    await session.refresh(known)
     if (kind and known.kind != kind) or (role and known.role != role):
         raise Conflict("principal_differs", f"{name!r} is of kind {known.kind} and role {known.role}; leave both out")
     return known
@@ -141,7 +144,7 @@ async def set_role(
     """
     caller.require_power_over(role)
     caller.require_scopes_over(())
-    known = await session.get(PrincipalRow, (workspace_id, name), with_for_update=True)
+    known = await api_keys.lock_principal(session, workspace_id, name)
     if known is None and (added := await _insert(session, workspace_id, name, Kind.HUMAN, role, actor)):
         return added
     known = known or await require(session, workspace_id, name, for_update=True)
@@ -167,6 +170,7 @@ async def deactivate(
         Conflict: `last_admin`.
         NotPermitted: only a platform admin has power over platform admins.
     """
+    await api_keys.take_turn(session, workspace_id)
     if (await require(session, workspace_id, name)).kind == Kind.AGENT:
         await agents.require_named(session, workspace_id, name)
     known = await require(session, workspace_id, name, for_update=True)

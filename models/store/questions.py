@@ -12,16 +12,14 @@ from sqlmodel import col
 from models.domain.canonical import canonical_json
 from models.domain.decisions import Terms
 from models.domain.events import EventType
+from models.domain.names import POLICY
 from models.domain.policy import Outcome, Risk
 from models.domain.principals import Role
-from models.domain.states import DECISION_TRANSITIONS, DecisionStatus, sources
+from models.domain.states import DECISION_TRANSITIONS, DecisionKind, DecisionStatus, sources
 from models.domain.system_acts import require_may_set
 from models.store.database import mark_events, within
 from models.store.events import Actor
 from models.tables.missions import Decision
-
-POLICY = "policy"
-"""Who decides where no human is asked (V-12)."""
 
 EVENTS = {
     DecisionStatus.PENDING: EventType.DECISION_REQUESTED,
@@ -46,7 +44,7 @@ class Question:
 
     workspace_id: str
     decision_id: str
-    kind: str
+    kind: DecisionKind
     risk: Risk
     reasons: Sequence[str]
     shown: Mapping[str, Any]
@@ -62,8 +60,9 @@ class Question:
     def values(self, actor: Actor) -> dict[str, Any]:
         """Give what `inserted` and `told` need."""
         status = _STATUS[self.outcome]
-        names = ("workspace_id", "decision_id", "kind", "requested_by", "mission_id", "round", "candidate")
+        names = ("workspace_id", "decision_id", "requested_by", "mission_id", "round", "candidate")
         return {name: getattr(self, name) for name in names} | {
+            "kind": self.kind.value,
             "status": status.value,
             "risk": self.risk.value,
             "reasons": _json(list(self.reasons)),

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.agents import (
+    MAX_PENDING,
     REGISTRATION_TRANSITIONS,
     AgentStatus,
     Registration,
@@ -20,7 +21,7 @@ from models.domain.events import EventType
 from models.domain.names import STRANGERS
 from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
-from models.domain.states import DecisionStatus, require_transition
+from models.domain.states import DecisionKind, DecisionStatus, require_transition
 from models.schemas.agents import AgentRegister
 from models.store import agents, api_keys, caps, claims, governance, keys, principals, questions, rows
 from models.store.events import Actor
@@ -29,9 +30,7 @@ from models.tables.agents import AgentRow
 from models.tables.missions import Decision
 from models.tables.workspaces import ApiKey, PrincipalRow
 
-KIND = "registration"
-MAX_PENDING = 200
-"""Registrations that wait, of all strangers or of one with a key: anyone may file them, and people must read them."""
+KIND = DecisionKind.REGISTRATION
 
 
 async def register(
@@ -98,6 +97,11 @@ def decision_id(agent: AgentRow) -> str:
     return f"{agent.agent_id}.{KIND}"
 
 
+def is_about(decision_id: str) -> bool:
+    """Whether a decision is on a registration."""
+    return decision_id.endswith(f".{KIND}")
+
+
 async def question(session: AsyncSession, workspace_id: str, name: str, answer: DecisionStatus) -> str:
     """Name the decision on a registration that may be so answered.
 
@@ -112,7 +116,7 @@ async def question(session: AsyncSession, workspace_id: str, name: str, answer: 
 
 
 async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> None:
-    """Do what an answered decision of this kind says, in its transaction.
+    """Do what an answered decision of this kind says, in its transaction, in turn.
 
     Raises:
         Conflict: `principal_exists`, somebody has the name by now.
@@ -144,6 +148,7 @@ async def registrant(session: AsyncSession, token_digest: str) -> AgentRow | Non
 
 async def fetch_key(session: AsyncSession, agent: AgentRow, actor: Actor) -> str | None:
     """Make the key of an approved registration, once: of two who ask at the same time, one gets it."""
+    await api_keys.take_turn(session, agent.workspace_id)
     statement = (
         update(AgentRow)
         .where(

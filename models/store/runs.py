@@ -13,17 +13,26 @@ from sqlmodel import col
 
 from models.domain.agents import Latitude
 from models.domain.alerts import AlertKind
-from models.domain.budgets import LOOP, MAX_OPEN_RUNS, MAX_SAME_RETRIES, Category, RunStatus
+from models.domain.budgets import (
+    LOOP,
+    MAX_OPEN_RUNS,
+    MAX_SAME_RETRIES,
+    Category,
+    RunStatus,
+    category_differs,
+    category_of,
+)
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.limits import Hit
+from models.domain.names import POLICY
 from models.domain.policy import Level
 from models.domain.refusals import missing, mission_ended, run_blocked, run_ended
+from models.domain.states import DecisionKind
 from models.domain.system_acts import require_may_set
-from models.domain.tool_calls import TOOL_ACTION
 from models.schemas.pagination import PageRequest
 from models.schemas.runs import RunCreate, RunState
-from models.store import agents, alerts, budgets, events, going_on, governance, ledger, lists, pagination, questions
+from models.store import agents, alerts, budgets, events, going_on, governance, ledger, lists, pagination
 from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
@@ -38,19 +47,23 @@ GRACE, LAST_WORDS = timedelta(minutes=15), timedelta(minutes=2)
 and what it has paid already, counted from the last that it paid or gave back."""
 
 
-async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor: Actor) -> str:
+async def start(
+    session: AsyncSession, workspace_id: str, new: RunCreate, actor: Actor, *, by_agent: bool = False
+) -> str:
     """Start an execution; one that a limit leaves nothing is blocked at once (BUDG-09). Its id.
 
     Raises:
-        Conflict: `too_many_runs`, `mission_ended`.
+        Conflict: `too_many_runs`, `mission_ended`, `category_differs`.
         NotFound: `mission_not_found`.
+        NotPermitted: `own_runs_only`, an agent gives a ticket its category.
     """
     if new.mission_id:
         await _require_mission(session, workspace_id, new.mission_id)
     run_id = f"run_{uuid4().hex}"
     agent = await _agent(session, workspace_id, new.agent_id)
     level = new.level or (agent.level if agent else Level.INTERN if new.agent_id else None)
-    category = new.category or (Category.DEFAULT if new.ticket_id else None)
+    known = await _category(session, workspace_id, new.ticket_id) if new.ticket_id else None
+    category = category_of(new.category, known, may_say=not by_agent) or (Category.DEFAULT if new.ticket_id else None)
     own = {"workspace_id": workspace_id, "run_id": run_id, "level": level, "category": category}
     named = new.model_dump(mode="json", include={"agent_id", "ticket_id", "mission_id"})
     named["agent_id"] = agent.name if agent else new.agent_id
@@ -58,12 +71,39 @@ async def start(session: AsyncSession, workspace_id: str, new: RunCreate, actor:
     await session.execute(insert(Run).values(**own, **named, created_by=actor.name))
     await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, named)
     await budgets.prepare(session, workspace_id, run_id)
+    if new.ticket_id and known is None:
+        await _agree(session, workspace_id, run_id, new)
     await within(session)(LOCK, _key(workspace_id, run_id))
     if new.ticket_id:
         await budgets.renew_ticket(session, workspace_id, new.ticket_id, actor)
     if limit := await budgets.spent_up(session, workspace_id, run_id):
         await budgets.contain(session, Hit(run_id, limit), actor)
     return run_id
+
+
+async def _category(session: AsyncSession, workspace_id: str, ticket_id: str) -> Category | None:
+    """Read a ticket's category, which its counter has since its first run."""
+    found = await within(session)(_CATEGORY, {"workspace_id": workspace_id, "ticket_id": ticket_id})
+    return Category(found[0]["kind"]) if found else None
+
+
+_CATEGORY = """
+    SELECT kind FROM budget
+    WHERE workspace_id = %(workspace_id)s AND scope = 'ticket' AND subject = %(ticket_id)s AND period = ''
+"""
+
+
+async def _agree(session: AsyncSession, workspace_id: str, run_id: str, new: RunCreate) -> None:
+    """Give a run the category of its ticket, of which another first run may have made the counter at this moment."""
+    found = await within(session)(_AGREE, {**_key(workspace_id, run_id), "ticket_id": new.ticket_id})
+    if found and new.category:
+        raise category_differs(Category(found[0]["category"]))
+
+
+_AGREE = f"""
+    UPDATE run SET category = c.kind FROM ({_CATEGORY}) c
+    WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND category <> c.kind RETURNING category
+"""  # noqa: S608  # a constant of this module, no input
 
 
 async def _require_room(session: AsyncSession, workspace_id: str, whose: str) -> None:
@@ -120,12 +160,12 @@ async def end(
     data = {"status": status.value, "reason": reason, "agent_id": ended[0]["agent_id"]}
     await _tell(session, workspace_id, run_id, EventType.RUN_ENDED, actor, data)
     await alerts.resolve_all(session, workspace_id, AlertKind.LOOP, [run_id], actor)
-    await close(session, workspace_id, run_id, Actor(questions.POLICY, actor.correlation_id))
+    await close(session, workspace_id, run_id, Actor(POLICY, actor.correlation_id))
 
 
 async def close(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
     """Take back what is asked about a run that has ended; what is being answered now is left to the reconciler."""
-    await governance.withdraw_about(session, workspace_id, TOOL_ACTION, [run_id], actor)
+    await governance.withdraw_about(session, workspace_id, DecisionKind.TOOL_ACTION, [run_id], actor)
     await budgets.close_run(session, workspace_id, run_id, actor)
 
 

@@ -15,14 +15,14 @@ from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.money import written
+from models.domain.names import POLICY
 from models.domain.policy import Act, Context, Outcome, Policy, Verdict, Who
 from models.domain.principals import Principal
 from models.domain.refusals import mission_ended
-from models.domain.states import DecisionStatus
+from models.domain.states import DecisionKind, DecisionStatus
 from models.domain.tool_calls import (
     EXPIRES_IN,
     MAX_ASKED,
-    TOOL_ACTION,
     CallStatus,
     Said,
     digest,
@@ -218,17 +218,17 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
     spent = await runs.find(session, run.workspace_id, run.run_id)
     asked = Question(
         run.workspace_id,
-        f"{run.run_id}.{TOOL_ACTION}.{wanted.number}",
-        TOOL_ACTION,
+        f"{run.run_id}.{DecisionKind.TOOL_ACTION}.{wanted.number}",
+        DecisionKind.TOOL_ACTION,
         verdict.risk,
         verdict.reasons,
         shown=wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
         binding={**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
         requested_by=requesters[0],
-        terms=Terms.of(verdict.ask, law.policy.resolvers(TOOL_ACTION), verdict.risk, requesters),
+        terms=Terms.of(verdict.ask, law.policy.resolvers(DecisionKind.TOOL_ACTION), verdict.risk, requesters),
         expires_in=EXPIRES_IN,
     )
-    return await questions.put(session, asked, Actor(questions.POLICY, wanted.asking.actor.correlation_id))
+    return await questions.put(session, asked, Actor(POLICY, wanted.asking.actor.correlation_id))
 
 
 async def _require_room(session: AsyncSession, run: Run) -> None:
@@ -236,7 +236,7 @@ async def _require_room(session: AsyncSession, run: Run) -> None:
     waiting = select(func.count()).where(
         Decision.workspace_id == run.workspace_id,
         Decision.status == DecisionStatus.PENDING.value,
-        Decision.kind == TOOL_ACTION,
+        Decision.kind == DecisionKind.TOOL_ACTION.value,
         col(Decision.about) == run.run_id,
     )
     if (await session.scalars(waiting)).one() >= MAX_ASKED:

@@ -10,15 +10,12 @@ from sqlmodel import col, select
 
 from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
-from models.domain.principals import Kind, Principal, Role
+from models.domain.principals import MAX_FOUNDED, Kind, Principal, Role
 from models.domain.refusals import missing
 from models.schemas.workspaces import WorkspaceCreate
 from models.store import api_keys, events, principals
 from models.store.events import Actor
 from models.tables.workspaces import ApiKey, Installation, Workspace
-
-MAX_FOUNDED = 20
-"""Workspaces that come of one human, who may have the least of roles."""
 
 
 async def create(
@@ -28,7 +25,9 @@ async def create(
 
     Raises:
         Conflict: `workspace_exists` or `too_many_workspaces`.
+        NotPermitted: `out_of_scope`, the new key is more than a narrowed one.
     """
+    caller.require_scopes_over(())
     founder = await _founder(session, caller)
     workspace = await insert_workspace(session, new, founder)
     if workspace is None:
@@ -91,10 +90,12 @@ async def default(session: AsyncSession) -> str:
 
 
 async def set_default(session: AsyncSession, workspace_id: str, actor: Actor) -> Workspace:
-    """Make a workspace the default one (system door)."""
+    """Make a workspace the default one (system door). The one that is it stays it, and nothing is told."""
     workspace = await require(session, workspace_id)
-    await session.execute(update(Installation).values(default_workspace=workspace_id))
-    await tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, {"changed": ["default"]})
+    other = col(Installation.default_workspace) != workspace_id
+    changed = update(Installation).where(other).values(default_workspace=workspace_id)
+    if (await session.execute(changed.returning(col(Installation.default_workspace)))).first() is not None:
+        await tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, {"changed": ["default"]})
     return workspace
 
 

@@ -16,7 +16,7 @@ from models.store.compute import ComputeReserved
 from models.store.ledger import Place
 from models.tables.budgets import Entry, Run
 from models.tables.missions import Decision
-from tests.fixtures.budgets import BOT, MONTH, cap, clock_moved, counters, start, usd
+from tests.fixtures.budgets import BOT, MONTH, cap, clock_moved, counters, start, told, usd
 from tests.fixtures.stage_hosts import FIRST_RUN, Case, Shop, do
 from tests.fixtures.waiting import eventually, somebody_waits
 
@@ -93,6 +93,7 @@ class TestReserve:
             assert refused.value.details == {"limit": "workspace_month", "subject": "", "period": month_of}
         run = await own_run(case)
         assert (run.status, run.blocked_by, await case.rows(Entry)) == ("blocked", "workspace_month", [])
+        assert len(await told(case.db, case.workspace_id, "run.blocked")) == 1
         await cap(shop.db, shop.workspace_id, MONTH, "1")
         await began(case)
         assert (await own_run(case)).status is None

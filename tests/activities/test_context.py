@@ -1,6 +1,7 @@
 """Stage 1: what a mission stands on, and when a repository that cannot be read fails it."""
 
 import shutil
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from activities.workbench.git import GitError
 from models.domain.errors import MissionControlError
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionStatus
+from models.store.database import Clock
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 LOOK = StageName.FETCH_CONTEXT
@@ -29,6 +31,13 @@ class TestFetchContext:
         assert (row.status, row.run_id) == (MissionStatus.IN_PROGRESS, "run-1")
         assert row.commands["test"] == "sh check.sh"
         assert (record.git_sha, record.config_hash) == (answer.base_sha, answer.config_hash)
+
+    async def test_its_price_is_that_of_the_databases_day(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        case, days = await shop.mission(), list[date]()
+        monkeypatch.setattr(case.host.recorder, "second", days.append)
+        monkeypatch.setattr(Clock, "now", datetime(2031, 5, 6, 23, tzinfo=UTC))
+        await looked(case)
+        assert days == [date(2031, 5, 6)]
 
     async def test_a_second_delivery_changes_nothing(self, shop: Shop) -> None:
         case = await shop.mission()

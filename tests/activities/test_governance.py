@@ -31,6 +31,12 @@ NO_FORCE = """rules:
     when: {action: mission.force_rollback}
     deny: true
 """
+NO_FRIDAYS = """rules:
+  - rule: freeze
+    because: nobody merges on fridays
+    when: {action: mission.merge}
+    deny: true
+"""
 THREE = """rules:
   - rule: three-people
     because: it takes three
@@ -86,6 +92,21 @@ class TestAsk:
         assert (answer.status, answer.reason) == (DecisionStatus.APPROVED, "approved by policy")
         assert await asked(case, attempt=2) == answer
         assert (await case.record(GOVERNANCE)).status == StageStatus.PASSED
+
+    async def test_where_a_rule_denies_the_reason_says_its_sentence(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await in_force(case, NO_FRIDAYS)
+        answer = await asked(case)
+        said = "denied by policy: mission.merge is in no class of the policy, and so YELLOW; nobody merges on fridays"
+        assert (answer.status, answer.reason) == (DecisionStatus.DENIED, said)
+        record = await case.record(GOVERNANCE)
+        assert (record.status, record.reason) == (StageStatus.FAILED, said)
+
+    async def test_what_very_many_rules_deny_is_shortened(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        rules = "".join(f"  - {{rule: r{n}, because: {'x' * 300}, deny: true}}\n" for n in range(100))
+        await in_force(case, f"rules:\n{rules}")
+        assert len((await asked(case)).reason) <= len("denied by policy: ") + 1_000
 
     async def test_what_costs_more_than_its_caps_leave_asks_an_admin(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()

@@ -54,9 +54,11 @@ class TestRegister:
         assert (await registrant.get("/api/v1/agents")).status_code == 401, "the token opens nothing else"
         await api.post(f"{place}/approve", json=WHY)
         answers = await asyncio.gather(*(registrant.get(place) for _ in range(5)))
-        found = [answer.json()["data"]["key"] for answer in answers]
+        found = [answer.json()["data"]["key"] for answer in answers if answer.is_success]
         [secret] = [key for key in found if key]
-        assert (await registrant.get(place)).json()["data"]["key"] is None
+        spent = await registrant.get(place)
+        assert refusal(spent) == (401, "registration_token_spent")
+        assert "`POST /agents/probe/rotate-key`" in spent.json()["error"]["message"]
         assert (await client(secret).get(place)).json()["data"]["name"] == "probe"
         async with db.system() as session:
             stored = (await session.execute(text("SELECT agent::text FROM agent"))).scalars().all()
@@ -102,6 +104,20 @@ class TestRegister:
         told = f"the registration of 'probe' was rejected by admin already, at {said['details']['resolved_at']}; "
         assert said["message"].startswith(told)
         assert (await registered(client(None), team))["agent_id"] != made["agent_id"]
+
+    @pytest.mark.parametrize("has_key", [True, False])
+    async def test_the_token_of_one_that_was_ended_opens_nothing(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, has_key: bool
+    ) -> None:
+        made = await registered(client(None), team)
+        place, registrant = f"/api/v1/agents/{made['agent_id']}", client(made["registration_token"])
+        await api.post(f"{place}/approve", json=WHY)
+        if has_key:
+            assert (await registrant.get(place)).json()["data"]["key"]
+        assert (await api.delete(place)).status_code == 200
+        told = await registrant.get(place)
+        assert refusal(told) == (401, "registration_token_spent")
+        assert "'probe' was deactivated" in told.json()["error"]["message"]
 
     async def test_a_repetition_registers_once(
         self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database

@@ -103,7 +103,10 @@ class TestHold:
             ended = (await api.delete(place)).json()["data"]
             assert (ended["registration"], ended["status"]) == ("deactivated", "stopped")
         await shut_out(agent)
-        assert (await api.get(place)).json()["data"]["registration"] == "deactivated"
+        for change in ({"level": "lead"}, {"daily_cap_usd": "9"}, {"run_cap_usd": None}):
+            assert refusal(await api.patch(place, json=change)) == (409, "agent_not_approved")
+        shown = (await api.get(place)).json()["data"]
+        assert (shown["registration"], shown["level"]) == ("deactivated", "intern")
         assert (await api.get("/api/v1/principals/probe")).json()["data"]["deactivated_at"] is not None
         renewed = await api.post("/api/v1/keys", json={"principal": "probe"})
         assert refusal(renewed) == (409, "principal_deactivated")

@@ -129,11 +129,18 @@ class TestChange:
         operator = client(team.operator)
         seen = (await operator.post(f"{place}/ack", json={"note": "looking"})).json()["data"]
         assert (seen["status"], seen["acknowledged_by"], seen["note"]) == ("acknowledged", "operator", "looking")
-        assert refusal(await operator.post(f"{place}/ack", json={})) == (409, "illegal_transition")
+        again = await api.post(f"{place}/ack", json={})
+        assert refusal(again) == (409, "illegal_transition")
+        error, when = again.json()["error"], seen["acknowledged_at"][:19]
+        assert f"was acknowledged by operator already, at {when}" in error["message"]
+        details = {name: error["details"][name][:19] for name in error["details"]}
+        assert details == {"current": "acknowledged", "acknowledged_by": "operator", "acknowledged_at": when}
         over = (await operator.post(f"{place}/resolve")).json()["data"]
         assert (over["status"], over["resolved_by"], over["note"]) == ("resolved", "operator", "looking")
         for verb in ("ack", "resolve"):
-            assert refusal(await operator.post(f"{place}/{verb}", json={})) == (409, "illegal_transition")
+            late = await api.post(f"{place}/{verb}", json={})
+            assert refusal(late) == (409, "illegal_transition")
+            assert "was resolved by operator already, at " in late.json()["error"]["message"]
         events = await told(db, team.workspace_id, "alert.%")
         assert [(row["type"], row["actor"]) for row in events] == [
             ("alert.raised", "admin"),

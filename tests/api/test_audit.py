@@ -335,7 +335,7 @@ class TestVerify:
             await act(db, team.workspace_id, 4)
             await Sealer(db, key).seal()
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
-        assert (found["is_good"], found["rows"], found["checkpoints"]) == (True, 15, 3)
+        assert (found["good"], found["rows"], found["checkpoints"]) == (True, 15, 3)
 
     async def test_a_stranger_s_signature_is_told(
         self, api: httpx2.AsyncClient, team: Team, db: Database, service_key: ServiceKey
@@ -343,12 +343,12 @@ class TestVerify:
         await act(db, team.workspace_id, 4)
         await Sealer(db, service_key).seal()
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
-        assert (found["is_good"], found["problem"]["code"]) == (False, "checkpoint_unsigned")
+        assert (found["good"], found["problem"]["code"]) == (False, "checkpoint_unsigned")
 
     async def test_what_has_no_sealed_row_is_not_good(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:
         await act(db, team.workspace_id, 4)
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
-        assert (found["is_good"], found["unsealed"], found["problem"]["code"]) == (False, 4, "nothing_to_verify")
+        assert (found["good"], found["unsealed"], found["problem"]["code"]) == (False, 4, "nothing_to_verify")
 
     @pytest.mark.parametrize("words", ["no JSON", "[1]", '"text"', "[" * 100_000])
     async def test_a_row_that_somebody_made_unreadable_is_shown_as_it_is(
@@ -361,7 +361,7 @@ class TestVerify:
         assert answer.status_code == 200, answer.text
         assert {row["content"]["unreadable"] for row in answer.json()["data"]["items"]} == {words}
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
-        assert (found["is_good"], found["problem"]["code"]) == (False, "content_changed")
+        assert (found["good"], found["problem"]["code"]) == (False, "content_changed")
 
 
 async def test_the_delay_is_a_metric(

@@ -25,6 +25,12 @@ async def shown(api: httpx2.AsyncClient, scope: str) -> dict[str, str | None]:
     return {row["name"]: row["cap_usd"] for row in items if row["scope"] == scope}
 
 
+async def of_ticket(api: httpx2.AsyncClient, ticket: str, **named: str) -> tuple[int, str]:
+    """Start a run of a ticket: the answer's code, and the category that the run tells."""
+    answer = await api.post("/api/v1/runs", json={"ticket_id": ticket, **named})
+    return answer.status_code, str(answer.json()["data"]["category"])
+
+
 async def pay(api: httpx2.AsyncClient, *costs: dict[str, Any], **of_run: str) -> str:
     """Start a run and report what it cost; its id."""
     run = str((await api.post("/api/v1/runs", json=of_run)).json()["data"]["run_id"])
@@ -110,6 +116,36 @@ class TestLimits:
         assert (await api.post(f"/api/v1/runs/{run['run_id']}/costs", json={"usd": "8.5"})).status_code == 201
         late = await api.post(f"/api/v1/runs/{run['run_id']}/costs", json={"usd": "0.01"})
         assert refusal(late) == (409, "budget_exceeded")
+
+    async def test_no_agent_gives_a_ticket_its_category(self, client: Caller, team: Team) -> None:
+        agent, service = client(team.agent), client(team.service)
+        for body in ({"category": "engineering"}, {"category": "engineering", "ticket_id": "T-1"}):
+            assert refusal(await agent.post("/api/v1/runs", json=body)) == (403, "own_runs_only")
+        assert await of_ticket(service, "T-1", category="engineering") == (201, "engineering")
+        assert await of_ticket(agent, "T-1", category="engineering") == (201, "engineering")
+        assert await of_ticket(agent, "T-1") == (201, "engineering")
+        assert await of_ticket(agent, "T-2") == (201, "default")
+
+    async def test_a_ticket_keeps_the_category_of_its_first_run(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        assert await of_ticket(api, "T-1", category="content") == (201, "content")
+        for caller in (api, client(team.service), client(team.agent)):
+            answer = await caller.post("/api/v1/runs", json={"ticket_id": "T-1", "category": "engineering"})
+            assert refusal(answer) == (409, "category_differs")
+            assert answer.json()["error"]["details"] == {"category": "content"}
+        listed = (await api.get("/api/v1/runs?ticket_id=T-1")).json()["data"]["items"]
+        assert [run["category"] for run in listed] == ["content"], "what was refused left nothing"
+        assert (await api.post("/api/v1/runs", json={"category": "content"})).json()["data"]["category"] == "content"
+
+    async def test_of_first_runs_at_once_all_have_the_category_of_one(self, api: httpx2.AsyncClient) -> None:
+        for number in range(5):
+            named: list[dict[str, str]] = [{"category": "content"}, {"category": "engineering"}, {}]
+            body = {"ticket_id": f"T-{number}"}
+            answers = await asyncio.gather(*(api.post("/api/v1/runs", json=body | each) for each in named * 2))
+            codes = {answer.status_code for answer in answers}
+            made = {answer.json()["data"]["category"] for answer in answers if answer.status_code == 201}
+            assert (codes <= {201, 409}, len(made)) == (True, 1)
 
     async def test_a_month_that_is_spent_contains_what_starts(self, api: httpx2.AsyncClient) -> None:
         assert (await api.put(BUDGETS, json=MONTH)).status_code == 200

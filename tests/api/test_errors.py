@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import httpx2
 import pytest
 from fastapi import Depends, FastAPI
-from psycopg.errors import TransactionTimeout
+from psycopg.errors import DeadlockDetected, SerializationFailure, TransactionTimeout
 from pydantic import AfterValidator, AwareDatetime, Field
-from sqlalchemy.exc import InternalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from api import auth
 from api.app import create_app
@@ -74,6 +74,8 @@ async def get_fails(how: str) -> Success[str]:
         "bug": RuntimeError("the password is hunter2"),
         "ours": MissionControlError("broken_record", "the password is hunter2"),
         "away": Unavailable("temporal_unavailable", "try again"),
+        "ring": OperationalError("UPDATE", {}, DeadlockDetected("hunter2")),
+        "order": OperationalError("UPDATE", {}, SerializationFailure("hunter2")),
         "slow": InternalError("UPDATE", {}, TransactionTimeout("hunter2")),
         "odd": InternalError("UPDATE", {}, RuntimeError("hunter2")),
     }[how]
@@ -115,6 +117,13 @@ class TestEnvelope:
     async def test_a_transaction_that_took_too_long(self, api: httpx2.AsyncClient) -> None:
         answer = await api.get("/api/v1/fails?how=slow")
         assert (error(answer, 503)["code"], "hunter2" in answer.text) == ("database_unavailable", False)
+
+    @pytest.mark.parametrize("how", ["ring", "order"])
+    async def test_what_gave_way_to_others(self, api: httpx2.AsyncClient, how: str) -> None:
+        answer = await api.get(f"/api/v1/fails?how={how}")
+        assert (error(answer, 503)["code"], answer.headers["retry-after"]) == ("gave_way", "1")
+        assert "others changed the same" in answer.text
+        assert "hunter2" not in answer.text
 
     @pytest.mark.parametrize("how", ["bug", "ours", "odd"])
     async def test_a_bug_tells_nothing(self, api: httpx2.AsyncClient, how: str, logged: Callable[[], Lines]) -> None:
@@ -227,7 +236,8 @@ class TestBody:
         [
             (b'{"subsystem_id": "s"', "malformed_json"),
             (b"\xff\xfe\x00", "malformed_json"),
-            (b"[" * 100_000, "malformed_json"),
+            (b"[" * 5_000, "malformed_json"),
+            (b"[" * 100_000, "too_many_values"),
             (b'{"subsystem_id": ' + b"9" * 10_000 + b"}", "malformed_json"),
             (b'{"subsystem_id": "s", "free_form": {"x": NaN}}', "invalid_input"),
             (b'{"subsystem_id": "s", "free_form": {"x": -Infinity}}', "invalid_input"),

@@ -5,8 +5,10 @@ import asyncio
 import httpx2
 from sqlalchemy import text
 
+from models.domain.principals import Role
 from models.domain.stages import StageName
 from models.store.database import Database
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.instant_ports import InstantPorts
@@ -19,6 +21,10 @@ __all__ = ["mission", "ports", "repo", "service_key", "settings"]
 
 def in_governance(mission: Mission) -> bool:
     return bool(mission["stage"] == "governance")
+
+
+def is_blocked(mission: Mission) -> bool:
+    return mission["blocked"] is not None
 
 
 def in_any_state(_: Mission) -> bool:
@@ -127,6 +133,27 @@ class TestExecute:
         await when(agent, mine, in_governance)  # an intern's merge asks
         await say(api, mine, "cancel")
         await when(agent, mine, ended)
+
+    async def test_who_starts_it_answers_no_question_about_its_cap(
+        self, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team, mission: Mission, ports: InstantPorts
+    ) -> None:
+        async with db.system() as session:
+            olga, paul = [
+                client(await make_key(session, team.workspace_id, name, role=Role.ADMIN)) for name in ("olga", "paul")
+            ]
+        cap = {"scope": "run", "owner": "run", "name": mission["mission_id"], "cap_usd": "0", "cap_tokens": None}
+        assert (await api.put("/api/v1/budgets", json=cap)).status_code == 200
+        await say(olga, mission, "execute")
+        await when(api, mission, is_blocked)
+        [asked] = (await api.get("/api/v1/decisions?status=pending&kind=budget")).json()["data"]["items"]
+        assert asked["terms"]["requesters"] == ["admin", "olga", "worker"]
+        place, yes = f"/api/v1/decisions/{asked['decision_id']}/resolve", {"decision": "approve", "explanation": "so"}
+        for caller in (olga, api):
+            assert refusal(await caller.post(place, json=yes)) == (403, "own_decision")
+        answered = (await paul.post(place, json=yes)).json()["data"]
+        assert (answered["status"], answered["single_operator"]) == ("approved", False)
+        await say(api, mission, "cancel")
+        await when(api, mission, ended)
 
     async def test_an_observer_steers_nothing(self, client: Caller, team: Team, mission: Mission) -> None:
         for verb in ("execute", "pause", "resume", "inject", "cancel", "retry"):

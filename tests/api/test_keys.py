@@ -283,6 +283,21 @@ class TestRevoke:
         assert sorted(answer.status_code for answer in answers) == [200, 409], "one of two at once"
 
 
+class TestState:
+    async def test_is_that_of_the_databases_clock(
+        self, admin: httpx2.AsyncClient, client: Caller, database_url: str
+    ) -> None:
+        key = await made(admin, expires_in_days=0.5)
+        place = f"/api/v1/keys/{key['key_id']}"
+        async with clock_moved(database_url, "1 day"):
+            assert (await client(key["secret"]).get("/api/v1/missions")).status_code == 401
+            listed = (await admin.get("/api/v1/keys")).json()["data"]["items"]
+            states = [(await admin.get(place)).json()["data"]["state"]]
+            states += [item["state"] for item in listed if item["key_id"] == key["key_id"]]
+        assert states == ["expired", "expired"]
+        assert (await admin.get(place)).json()["data"]["state"] == key["state"] == "active"
+
+
 class TestList:
     async def test_it_is_filtered_and_paged(self, admin: httpx2.AsyncClient) -> None:
         ids = [(await made(admin, principal=f"agent-{n}", kind="agent", role=None))["key_id"] for n in range(3)]

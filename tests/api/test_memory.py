@@ -16,7 +16,7 @@ from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
-from tests.fixtures.policies import SOURCE
+from tests.fixtures.policies import SOURCE, enact
 
 __all__ = ["repo"]
 NOTE = {"kind": "playbook_note", "title": "Tax is rounded half up", "body": "See money.py.", "tags": ["tax"]}
@@ -26,6 +26,7 @@ DENYING = SOURCE.replace(
     "rules:\n  - {rule: no-notes, because: not here, when: {action: '*write_memory', kind: agent}, deny: true}\n",
     1,
 )
+ANSWERING = SOURCE.replace("resolve:\n", "resolve:\n  governance: {role: operator, agents: [agent, other]}\n", 1)
 
 
 async def written(api: httpx2.AsyncClient, **changes: Any) -> dict[str, Any]:
@@ -151,8 +152,7 @@ class TestByPolicy:
         self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, repo: Repo
     ) -> None:
         mission = await mission_of(api, repo, "persist")
-        made = await api.post("/api/v1/policy/versions", json={"source": DENYING})
-        await api.post(f"/api/v1/policy/versions/{made.json()['data']['version']}/activate", json={})
+        await enact(api, DENYING)
         for more in ({}, {"mission_id": mission}):
             answer = await agent.post("/api/v1/memory", json=NOTE | more)
             assert refusal(answer) == (403, "policy_denies")
@@ -191,13 +191,26 @@ class TestAnswer:
         ends = await told(db, team, "memory")
         assert len(ends) == len(set(ends)), "nothing is told twice"
 
-    async def test_four_eyes(
+    async def test_who_may_not(
         self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, client: Caller, team: Team
     ) -> None:
         note = await written(agent)
         assert refusal(await resolved(agent, note, "approve")) == (403, "not_permitted")
         assert refusal(await resolved(client(team.member), note, "approve")) == (403, "not_permitted")
         assert (await api.get(f"/api/v1/memory/{note['memory_id']}")).json()["data"]["state"] == "proposed"
+
+    async def test_four_eyes(
+        self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, client: Caller, db: Database, team: Team
+    ) -> None:
+        async with db.system() as session:
+            other = client(await make_key(session, team.workspace_id, "other", kind=Kind.AGENT))
+            await add_agents(session, team.workspace_id, "other")
+        await enact(api, ANSWERING)
+        note = await written(agent)
+        for word in ("approve", "deny"):
+            assert refusal(await resolved(agent, note, word)) == (403, "own_decision")
+        assert (await agent.get(f"/api/v1/memory/{note['memory_id']}")).json()["data"]["state"] == "proposed"
+        assert (await resolved(other, note, "approve")).json()["data"]["resolved_by"] == "other"
 
     async def test_so_many_wait_and_no_more(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, db: Database, team: Team

@@ -66,9 +66,12 @@ async def overtaken(db: Database, team: Team, late: Change, quick: Change) -> No
         await quick(session)
         return Success(data=None)
 
+    async def allowed() -> None:
+        """Nobody's key has ended."""
+
     def keyed(name: str) -> Once:
         request = idempotency.Request(team.workspace_id, name, "POST /trial", "digest")
-        return Once(lambda: db.workspace(team.workspace_id), 200, request, "request-1")
+        return Once(lambda: db.workspace(team.workspace_id), 200, request, "request-1", allowed)
 
     waiting = asyncio.create_task(keyed("late").commit(waits))
     await begun.wait()

@@ -14,7 +14,7 @@ from models.domain.decisions import Terms
 from models.domain.policy_names import KINDS
 from models.domain.principals import Role
 from models.domain.stages import StageName
-from models.domain.states import DecisionStatus
+from models.domain.states import DecisionKind, DecisionStatus
 from models.store import answers, governance
 from models.store.connections import plain
 from models.store.database import Database
@@ -49,7 +49,7 @@ async def of_the_mission(db: Database, team: Team, mission_id: str) -> None:
     verdict, worker = merge_verdict(protected=True), Actor("worker", "mission")
     async with db.workspace(team.workspace_id) as session:
         await put(session, ref, verdict)
-        await governance.ask(session, Matter(ref, "rollback", verdict, {}, Terms(), repeat=1), worker)
+        await governance.ask(session, Matter(ref, DecisionKind.ROLLBACK, verdict, {}, Terms(), repeat=1), worker)
 
 
 async def of_agents(agent: httpx2.AsyncClient, stranger: httpx2.AsyncClient, team: Team) -> None:

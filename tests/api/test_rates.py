@@ -1,6 +1,7 @@
 """How often a key, and an address without one, may ask (API-08, V-41)."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ from api.keyring import KeyRing
 from api.limiter import MAX_COUNTED, Limiter
 from models.domain.errors import RateLimited, Unauthenticated
 from models.domain.principals import Kind, Principal, Role
+from models.domain.rates import MAX_RATE
 from models.settings import Settings
 from models.store import keys
 from models.store.database import Database
@@ -164,6 +166,51 @@ async def test_without_a_good_key_it_is_the_address_that_counts(
             assert (await known.get("/api/v1/missions")).status_code == 200
 
 
+async def test_who_guesses_too_often_asks_postgres_no_more_and_takes_nothing_from_good_keys(
+    settings: Settings, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    find = keys.find_all
+
+    async def counted(db: Database, digests: Sequence[str]) -> dict[str, Principal]:
+        asked.append(len(digests))
+        return await find(db, digests)
+
+    monkeypatch.setattr(keys, "find_all", counted)
+    monkeypatch.setattr(keyring, "KEEP_SECONDS", 0.0)
+    limits = {"anonymous_requests_per_minute": 30, "human_requests_per_minute": MAX_RATE}
+    async with hurried(settings, "192.0.2.1", **limits) as client, client(team.observer) as known:
+
+        async def guess(number: int) -> int:
+            async with client(f"mc_{number}") as stranger:
+                answer: httpx2.Response = await stranger.get("/api/v1/missions")
+            return answer.status_code
+
+        assert (await known.get("/api/v1/missions")).status_code == 200
+        guesses = asyncio.gather(*(guess(number) for number in range(300)))
+        async with client(team.operator) as fresh:
+            answers = await asyncio.gather(*(one.get("/api/v1/missions") for one in (known, fresh) * 5))
+        statuses = await guesses
+    assert {answer.status_code for answer in answers} == {200}
+    assert (statuses.count(401), statuses.count(429)) == (30, 270)
+    assert len(asked) < 30 + 1 + 10 + 20, "those beyond the limit are asked together"
+    assert sum(asked) >= 300
+
+
+def test_a_good_key_costs_its_address_nothing(settings: Settings) -> None:
+    limiter = Limiter(settings.model_copy(update=LIMITS))
+    for _ in range(20):
+        with limiter.guess(connection()) as may_ask:
+            assert may_ask
+        with pytest.raises(OSError, match="away"), limiter.guess(connection()):
+            raise OSError("away")
+    for _ in range(4):
+        with pytest.raises(Unauthenticated), limiter.guess(connection()):
+            raise Unauthenticated("invalid_api_key", "no")
+    with limiter.guess(connection()) as may_ask:
+        assert not may_ask
+
+
 async def test_an_ipv6_network_is_one_address(settings: Settings) -> None:
     async with hurried(settings) as client:
         for last in range(4):
@@ -221,10 +268,36 @@ async def test_only_a_proxy_that_is_named_says_where_a_request_comes_from(
     assert [answer.status_code for answer in answers] == statuses
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/nothing", 404),
+        ("GET", "/", 404),
+        ("DELETE", "/api/v1/missions", 405),
+        ("GET", "/api/openapi", 200),
+        ("GET", "/api-docs", 200),
+        ("POST", "/api-docs", 405),
+    ],
+)
+async def test_what_no_route_of_a_key_answers_is_counted(
+    settings: Settings, team: Team, method: str, path: str, status: int
+) -> None:
+    async with hurried(settings) as client, client() as stranger, client(team.observer) as known:
+        answers = [await stranger.request(method, path) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [status] * 4 + [429]
+        assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["3", "2", "1", "0", "0"]
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 15
+        assert (await known.get("/api/v1/missions")).headers["x-ratelimit-remaining"] == "2"
+        if status != 200:
+            again = await known.request(method, path)
+            own = ("3", "1") if path != "/api-docs" else ("4", "0")
+            assert (again.headers["x-ratelimit-limit"], again.headers["x-ratelimit-remaining"]) == own
+
+
 async def test_liveness_is_not_counted(settings: Settings) -> None:
     async with hurried(settings) as client, client() as inside:
-        answers = [await inside.get("/healthz") for _ in range(9)]
-    assert {answer.status_code for answer in answers} == {200}
+        answers = [await inside.request(method, "/healthz") for _ in range(9) for method in ("GET", "HEAD")]
+    assert [answer.status_code for answer in answers] == [200, 405] * 9
 
 
 async def test_it_writes_nothing(settings: Settings, team: Team, db: Database) -> None:

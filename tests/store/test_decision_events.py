@@ -11,7 +11,7 @@ from sqlalchemy import text
 from models.domain.decisions import Terms
 from models.domain.events import EventType
 from models.domain.policy import Outcome, Risk
-from models.domain.states import DecisionStatus
+from models.domain.states import DecisionKind, DecisionStatus
 from models.store import answers, decisions, governance, questions
 from models.store.database import Database
 from models.store.events import Actor
@@ -46,7 +46,7 @@ class Office:
         asked = Question(
             self.workspace_id,
             "one",
-            "agent_question",
+            DecisionKind.AGENT_QUESTION,
             Risk.YELLOW,
             ["it is unsure"],
             shown={},

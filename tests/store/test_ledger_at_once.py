@@ -28,7 +28,7 @@ async def test_two_hundred_at_once_spend_a_cap_to_the_cent(db: Database, team: T
         )
     assert len({one for one in seen if one < 10}) > 5, "it was looked at while they spent"
     assert max(seen) <= 10
-    refused = [answer for answer in answers if answer is not None]
+    refused = [answer for answer in answers if answer is not True]
     assert {error.code for error in refused if isinstance(error, Conflict)} <= {"budget_exceeded", "run_blocked"}
     assert all(isinstance(error, Conflict) for error in refused)
     assert len(refused) == 100

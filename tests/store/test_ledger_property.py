@@ -68,7 +68,7 @@ class Model:
         self.told: set[Counter] = set()
         self.blocked: dict[int, Counter] = {}
         self.held: dict[tuple[int, int], Held] = {}
-        self.adjusted: set[tuple[int, int]] = set()
+        self.adjusted: dict[tuple[int, int], int] = {}
 
     def of(self, run: int) -> list[Counter]:
         agent, ticket = RUNS[run]
@@ -128,15 +128,16 @@ class Model:
         return self.settle(run, cost, 0, "release")
 
     def adjust(self, run: int, cost: int, amount: int) -> str:
-        if (run, cost) not in self.adjusted:
-            if self.settled["run", run] + amount < 0:
-                return "below_zero"
-            self.adjusted.add((run, cost))
-            for one in self.of(run):
-                self.settled[one] += amount
-                was_spent = self.settled[one] - amount >= self.meant(one)
-                if amount < 0 and one in self.crossed and was_spent and self.is_left(one):
-                    self.recap(one, self.meant(one), 0)
+        if (run, cost) in self.adjusted:
+            return "done" if self.adjusted[run, cost] == amount else "cost_adjusted"
+        if self.settled["run", run] + amount < 0:
+            return "below_zero"
+        self.adjusted[run, cost] = amount
+        for one in self.of(run):
+            self.settled[one] += amount
+            was_spent = self.settled[one] - amount >= self.meant(one)
+            if amount < 0 and one in self.crossed and was_spent and self.is_left(one):
+                self.recap(one, self.meant(one), 0)
         return "done"
 
     def is_left(self, counter: Counter) -> bool:

@@ -200,8 +200,8 @@ async def test_the_limits_of_very_many_runs_are_raised(db: Database, team: Team)
     assert [await number(db, team, of) for of in (BLOCKED, PENDING, STANDING)] == [MORE - AT_ONCE] * 3
     left = await left_over(db, team)
     assert len(left) == MORE - AT_ONCE
-    async with db.workspace(team.workspace_id) as session:
-        for limit in left:
+    for limit in left:
+        async with db.workspace(team.workspace_id) as session:
             await budgets.close_open(session, *limit, OLGA)
     while await one_pass(db):
         pass

@@ -9,7 +9,7 @@ from models.domain.budgets import Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict
 from models.domain.principals import Role
 from models.domain.states import DecisionStatus
-from models.store import answers, blocks, corrections, ledger, runs
+from models.store import answers, blocks, budgets, corrections, ledger, runs
 from models.store.database import Database
 from models.store.ledger import Place
 from models.tables.missions import Decision
@@ -236,3 +236,12 @@ class TestEnded:
         found = "SELECT status FROM decision WHERE about = %(about)s"
         rows = await db.alone(team.workspace_id, found, {"about": f"run/{where.run_id}"})
         assert [row["status"] for row in rows] == ["pending"], "the reconciler takes it back"
+
+
+async def test_a_closed_limit_leaves_nothing(db: Database, team: Team) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot", ticket_id="T-1")
+    await ledger.spend(db, where, usd("0.05"), BOT)
+    with pytest.raises(Conflict):
+        await ledger.spend(db, at(where, "2"), usd("0.3"), BOT)
+    async with db.workspace(team.workspace_id) as session:
+        assert await budgets.left(session, team.workspace_id, where.run_id) == 0

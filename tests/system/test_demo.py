@@ -157,7 +157,8 @@ def require_law(printed: str) -> None:
         "granted; it took $0.08, so $0.32 of $0.50 are spent",
         "success: 4 calls for $0.32",
         *("$ mission-control audit verify", "as they were sealed", "signed, up to"),
-        f"SET actor = 'olga' WHERE id = {row[1]}",
+        *("postgres=# SET session_replication_role = replica;", "SET"),
+        *("postgres=# UPDATE audit SET actor = 'olga' ", f"WHERE id = {row[1]};", "UPDATE 1"),
         *("$ mission-control audit verify", f"row_changed: row {row[1]} is not what was sealed"),
     ]
     place = 0

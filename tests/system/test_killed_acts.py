@@ -237,7 +237,7 @@ async def assert_sealed(product: Product, newest: int) -> None:
     unsealed = "SELECT 1 FROM audit LEFT JOIN audit_leaf USING (workspace_id, id) WHERE leaf IS NULL AND id <= %s"
     await until(lambda: not product.rows(unsealed, newest), 30)
     verdict = (await product.api.get("/audit/verify")).json()["data"]
-    assert (verdict["problem"], verdict["is_good"]) == (None, True)
+    assert (verdict["problem"], verdict["good"]) == (None, True)
 
 
 @pytest.mark.parametrize("part", ["worker", "postgres"])

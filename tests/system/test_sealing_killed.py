@@ -55,7 +55,7 @@ async def test_the_tree_is_what_the_rows_alone_give(product: Product) -> None:
     export = (await product.api.get("/audit/export")).text.rstrip("\n").split("\n")
     verdict = judged(export, *keys)
     assert (verdict.problem, verdict.counted) == (None, True)
-    assert (await product.api.get("/audit/verify")).json()["data"]["is_good"] is True
+    assert (await product.api.get("/audit/verify")).json()["data"]["good"] is True
 
 
 async def act(product: Product) -> None:

@@ -14,6 +14,7 @@ LIMIT = {"scope": "run", "subject": "run-1"}
 CAPS = {"cap_usd": "0.50", "cap_tokens": None}
 SPENT = {"settled_usd": "0.40", "settled_tokens": 7}
 FILE = {"path": "a", "kind": "changed", "added": 1, "removed": 0}
+GIVEN = {"principal": "maria", "answer": "approved", "explanation": "fine", "counts": True}
 LONG = "x" * 300 + " dry_run: true"
 MORE = {"cap_usd": "1.00", "cap_tokens": None}
 
@@ -117,3 +118,27 @@ def test_a_registration_is_nobodys_whose_sender_has_no_key() -> None:
     with Api("http://127.0.0.1:1", "key") as api:
         told = [" ".join(row.split()) for row in rows(question(api, asked() | about))]
     assert {"asked by nobody with a key", "filed by somebody without a key"} <= set(told)
+
+
+STANDS = {"decision_id": "earlier", "answers": [{"by": "maria"}, {"by": "olga", "counts": False}, {"by": "paul"}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "changed", "said"),
+    [
+        ("expired", {}, "nobody, in time"),
+        ("expired", {"answers": [GIVEN]}, "not enough, in time"),
+        ("canceled", {"resolved_by": "olga"}, "nobody; taken back by olga"),
+        ("canceled", {}, "nobody; taken back, as nothing waits for it"),
+        ("denied", {}, "by the policy, which denies it"),
+        ("approved", {}, "by the policy, which asks nobody"),
+        ("approved", {"question": {"rests_on": STANDS}}, "maria and paul, in earlier, which stands: same patch, "),
+    ],
+)
+def test_what_nobody_answered_says_how_it_ended(status: str, changed: dict[str, Any], said: str) -> None:
+    about = {"status": status, "resolved_by": "policy", "mission_id": None} | changed
+    with Api("http://127.0.0.1:1", "key") as api:
+        printed = rows(question(api, asked() | about))
+    [told] = [row.split(maxsplit=1)[1] for row in printed if row.startswith("answered")]
+    assert told.startswith(said)
+    assert not [row for row in printed if "None" in row or "rests" in row]

@@ -7,6 +7,7 @@ from models.domain.decisions import Terms
 from models.domain.errors import InvalidInput
 from models.domain.policy import Act, Context, Level, Outcome, Risk, Verdict, Who, assess, parse_policy
 from models.domain.principals import Kind, Principal, Role
+from models.domain.states import DecisionKind
 from tests.fixtures.policies import FIRST, SOURCE
 
 ROWS = """
@@ -96,10 +97,9 @@ def test_people_are_asked_as_the_policy_says() -> None:
 
 
 RESOLVERS = {"registration": Role.ADMIN, "budget": Role.ADMIN, "wiki_change": Role.ADMIN}
-KINDS = ("tool_action", "budget", "governance", "ticket_done", "registration", "wiki_change", "agent_question")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DecisionKind)
 @pytest.mark.parametrize("role", Role)
 def test_people_of_a_role_answer_each_kind(kind: str, role: Role) -> None:
     terms = Terms.of(None, FIRST.resolvers(kind), Risk.YELLOW, ["bot"])

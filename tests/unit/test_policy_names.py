@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.domain.errors import InvalidInput
-from models.domain.policy import Context, Level, When, Who, parse_policy
+from models.domain.policy import Ask, Context, FourEyes, Level, When, Who, parse_policy
 from models.domain.policy_names import parse_new_policy
 from models.domain.principals import Kind, Role
 from tests.fixtures.policies import FIRST, PARTS, SOURCE, whole
@@ -33,6 +33,37 @@ def test_a_misspelled_name_is_refused_with_its_line(source: str, line: int, said
     assert f"policy.yaml: line {line}: " in refused.value.message
     assert said in refused.value.message
     assert parse_policy(source), "a version that is kept already is still read"
+
+
+@pytest.mark.parametrize(
+    ("said", "wants"),
+    [
+        *(
+            (f"ask: {{people: {value}}}", "a valid integer")
+            for value in ("yes", "true", "on", "2.0", '"2"', "!!float 2")
+        ),
+        *((f"deny: {value}", "a valid boolean") for value in ("1", '"true"', "1.0")),
+        ("when: {protected: 1}, deny: true", "a valid boolean"),
+        ("when: {secret: 'no'}, deny: true", "a valid boolean"),
+        ("when: {over_budget: 'yes'}, deny: true", "a valid boolean"),
+        ("when: {action: !!set {a, b}}, deny: true", "a valid array"),
+        ("when: {env: [!!binary cHJvZA==]}, deny: true", "a valid string"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_line(said: str, wants: str) -> None:
+    source = f"rules:\n  - {{rule: q, because: b, deny: true}}\n  - {{rule: r, because: b,\n     {said}}}\n"
+    with pytest.raises(InvalidInput, match=f"Input should be {wants}") as refused:
+        parse_new_policy(whole(source))
+    assert (refused.value.code, refused.value.details["line"]) == ("policy_invalid", 4)
+    assert parse_policy(source), "a version that is kept already is still read"
+
+
+def test_values_of_their_types_are_taken() -> None:
+    when = "kind: [agent, human], env: [prod], usd_above: '2', over_budget: false, secret: true, risk: YELLOW"
+    rule = f"rules:\n  - {{rule: r, because: b, when: {{{when}}}, ask: {{people: 2, four_eyes: required}}}}\n"
+    assert parse_new_policy(whole(f"secret_paths: [x]\n{rule}")).rules[0].ask == Ask(
+        people=2, four_eyes=FourEyes.REQUIRED
+    )
 
 
 @pytest.mark.parametrize(

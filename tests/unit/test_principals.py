@@ -1,9 +1,9 @@
-"""Who must stay an admin, so that somebody always is one."""
+"""Who must stay an admin, so that somebody always is one; and who may enter which workspace."""
 
 import pytest
 
 from models.domain.errors import Conflict
-from models.domain.principals import Role, leaves_admins, require_admins_left
+from models.domain.principals import Kind, Principal, Role, leaves_admins, require_admins_left
 
 ADMIN, PLATFORM = Role.ADMIN.value, Role.PLATFORM_ADMIN.value
 
@@ -41,3 +41,10 @@ def test_the_last_admin_stays_one(keys: list[tuple[str, str]], role: Role | None
     with pytest.raises(Conflict, match="give another one the role and a key first") as told:
         require_admins_left(keys, "anna", role)
     assert told.value.code == "last_admin"
+
+
+@pytest.mark.parametrize(("role", "opens"), [(Role.ADMIN, False), (None, False), (Role.PLATFORM_ADMIN, True)])
+def test_only_a_platform_admin_enters_other_workspaces(role: Role | None, opens: bool) -> None:
+    caller = Principal("home", "anna", Kind.HUMAN if role else Kind.SERVICE, role, key_id="k")
+    assert caller.opens("home")
+    assert (caller.opens("elsewhere"), caller.opens_all) == (opens, opens)

@@ -1,0 +1,66 @@
+"""Whose key is ended while what they asked for waits for its turn changes nothing."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import psycopg
+import pytest
+
+from models.store.connections import plain
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.policies import put_to_several
+from tests.fixtures.waiting import eventually, somebody_waits
+
+__all__ = ["repo"]
+
+API = "/api/v1"
+MANY = 120
+"""Requests: more than there are connections, and than the first of them keep busy for a moment."""
+
+
+async def made(admin: httpx2.AsyncClient, name: str, role: str) -> dict[str, Any]:
+    key: dict[str, Any] = (await admin.post(f"{API}/keys", json={"principal": name, "role": role})).json()["data"]
+    return key
+
+
+@pytest.mark.parametrize("ended", ["key", "member"])
+async def test_of_very_many_requests_none_is_done_afterwards(
+    client: Caller, team: Team, db: Database, ended: str
+) -> None:
+    root = client(team.admin)
+    await root.post(f"{API}/principals", json={"name": "puppet", "role": "admin"})
+    key = await made(root, "boss", "admin")
+    boss = client(key["secret"])
+    asking = [asyncio.create_task(boss.post(f"{API}/keys", json={"principal": "puppet"})) for _ in range(MANY)]
+    await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    place = f"keys/{key['key_id']}" if ended == "key" else f"workspaces/{team.workspace_id}/members/boss"
+    assert (await root.delete(f"{API}/{place}")).status_code == 200
+    answers = {(await each).status_code for each in asking}
+    late = """
+        SELECT FROM event WHERE type = 'api_key.created' AND actor = 'boss' AND (epoch, event.xid, id) > (
+            SELECT epoch, event.xid, id FROM event WHERE type IN ('api_key.revoked', 'principal.deactivated')
+            ORDER BY epoch, event.xid, id LIMIT 1)
+    """
+    assert (answers, await db.alone(team.workspace_id, late, {})) == ({201, 401}, [])
+
+
+@pytest.mark.parametrize("people", [1, 2])
+async def test_who_is_removed_answers_nothing(
+    client: Caller, team: Team, db: Database, database_url: str, repo: Repo, people: int
+) -> None:
+    root = client(team.admin)
+    mission = (await filed(root, repo))["mission_id"]
+    decision = await put_to_several(db, team.workspace_id, mission, people)
+    olga = client((await made(root, "olga", "operator"))["secret"])
+    async with await psycopg.AsyncConnection.connect(plain(database_url)) as holding:
+        await holding.execute("SELECT FROM decision WHERE decision_id = %s FOR UPDATE", [decision])
+        body = {"decision": "approve", "explanation": "looked at it"}
+        answering = asyncio.create_task(olga.post(f"{API}/decisions/{decision}/resolve", json=body))
+        await eventually(lambda: somebody_waits(holding))
+        gone = await root.delete(f"{API}/workspaces/{team.workspace_id}/members/olga")
+        assert gone.status_code == 200
+    assert refusal(await answering) == (403, "not_permitted")
