@@ -119,6 +119,7 @@ async def once_on_access(request: Request, key: KeyHeader = None) -> Once:
     async def in_turn() -> AsyncIterator[AsyncSession]:
         async with found.db.workspace(call.workspace_id) as session:
             await api_keys.take_turn(session, call.workspace_id)
+            found.keys.forget_all()  # whoever had the turn before may have ended the caller's key
             yield session
         found.keys.forget_all()
 

@@ -64,3 +64,18 @@ async def test_who_is_removed_answers_nothing(
         gone = await root.delete(f"{API}/workspaces/{team.workspace_id}/members/olga")
         assert gone.status_code == 200
     assert refusal(await answering) == (403, "not_permitted")
+
+
+async def test_each_turn_is_as_those_before_have_left_it(client: Caller, team: Team, database_url: str) -> None:
+    """Also where another process had the turn, and this one still knows the key to be good."""
+    root = client(team.admin)
+    key = await made(root, "boss", "admin")
+    boss = client(key["secret"])
+    async with await psycopg.AsyncConnection.connect(plain(database_url)) as before:
+        turn = "SELECT pg_advisory_xact_lock(hashtextextended('access/' || %s, 0))"
+        await before.execute(turn, [team.workspace_id])
+        asking = asyncio.create_task(boss.post(f"{API}/keys", json={"principal": "puppet", "role": "observer"}))
+        await eventually(lambda: somebody_waits(before))
+        await before.execute("UPDATE api_key SET revoked_at = now() WHERE key_id = %s", [key["key_id"]])
+        await before.commit()
+    assert refusal(await asking) == (401, "invalid_api_key")
