@@ -70,15 +70,16 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, sign
 
     Raises:
         Conflict: `audit_tree_broken`, the log is not as its last checkpoint left it, or `audit_taken_back`, it never
-            passed through the checkpoint `signed`, or `audit_memory_unreadable`, that is none: nothing is signed.
+            passed through the checkpoint `signed`, or `audit_other_log`, that is of another log, or
+            `audit_memory_unreadable`, that is none: nothing is signed.
     """
     if not (await session.execute(_TRY_LOCK, {"lock": _LOCK})).scalar_one():
         return Sealed()
-    await _require_passed(session, signed)
+    name = await origin(session)
+    await _require_passed(session, name, signed)
     last = await latest(session)
     size = last.size if last else 0
     frontier = Frontier(size, await hashes(session, subtrees((0, size))))
-    name = await origin(session)
     if fault := await _fault(session, last, Checkpoint(name, size, frontier.root)):
         raise _broken(size, fault)
     try:
@@ -183,17 +184,25 @@ async def origin(session: AsyncSession) -> str:
     return str((await session.execute(text("SELECT origin FROM installation"))).scalar_one())
 
 
-async def _require_passed(session: AsyncSession, signed: str) -> None:
+async def _require_passed(session: AsyncSession, name: str, signed: str) -> None:
     if not signed:
         return
     try:
-        size = checkpoints.read(signed).size
+        before = checkpoints.read(signed)
     except InvalidInput:
         message = "what was kept here of the checkpoint that was signed last cannot be read: somebody changed the file"
         raise Conflict("audit_memory_unreadable", message) from None
-    if await session.scalar(select(AuditCheckpoint.note).where(AuditCheckpoint.size == size)) != signed:
-        message = f"the log has not the checkpoint {size} that was signed here: somebody took it back, or restored it"
-        raise Conflict("audit_taken_back", message, size=size)
+    if before.origin != name:
+        message = (
+            f"this data folder's worker has signed the log {before.origin} so far, and the database has the log {name}:"
+            " where another database is meant, move `signed-checkpoint` away (docs/runbook.md)"
+        )
+        raise Conflict("audit_other_log", message)
+    if await session.scalar(select(AuditCheckpoint.note).where(AuditCheckpoint.size == before.size)) != signed:
+        told = (
+            f"the log has not the checkpoint {before.size} that was signed here: somebody took it back, or restored it"
+        )
+        raise Conflict("audit_taken_back", told, size=before.size)
 
 
 async def _fault(session: AsyncSession, last: AuditCheckpoint | None, found: Checkpoint) -> str:
@@ -210,7 +219,7 @@ async def _fault(session: AsyncSession, last: AuditCheckpoint | None, found: Che
     if signed != replace(found, extensions=lines):
         return "leaves, hashes or counts were changed"
     if not (await session.execute(_ENDS_THERE, {**_place(last), "size": last.size})).scalar_one():
-        return "its last row is gone, or has another place"
+        return "its last row is gone, or was changed"
     return ""
 
 
@@ -257,7 +266,7 @@ _ENDS_THERE = text(f"""
     SELECT EXISTS (
         SELECT FROM audit a JOIN audit_leaf l ON l.workspace_id = a.workspace_id AND l.id = a.id
         WHERE l.tree_index = :size - 1 AND {_IS_SETTLED}
-            AND (a.epoch, a.xid, a.id) = (:epoch, CAST(:xid AS xid8), :id))
+            AND (a.epoch, a.xid, a.id) = (:epoch, CAST(:xid AS xid8), :id) AND l.leaf = mc_audit_leaf(a, l.seq))
 """)  # noqa: S608  # as above
 _HAS_MORE = text("SELECT EXISTS (SELECT FROM audit_leaf WHERE tree_index >= :size)")
 

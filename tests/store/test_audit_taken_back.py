@@ -51,6 +51,42 @@ async def test_nor_what_follows_on_a_shorter_one(
         await sealer.seal()
 
 
+async def test_another_database_is_told_from_one_that_was_taken_back(
+    sealer: Sealer, db: Database, team: Team, database_url: str
+) -> None:
+    as_superuser(database_url, "UPDATE installation SET origin = 'mission-control/another'")
+    await act(db, team.workspace_id)
+    with pytest.raises(
+        Conflict, match="has the log mission-control/another: where another database is meant"
+    ) as refused:
+        await sealer.seal()
+    assert refused.value.code == "audit_other_log"
+
+
+MOVED = """
+    UPDATE audit_checkpoint SET xid = (SELECT max(xid) FROM audit) WHERE size = 20;
+    UPDATE audit SET xid = (SELECT max(xid) FROM audit) WHERE id = (SELECT id FROM audit_leaf WHERE tree_index = 19)
+"""
+LED_ELSEWHERE = """
+    UPDATE audit_checkpoint c SET (epoch, xid, id) = (SELECT a.epoch, a.xid, a.id FROM audit a
+        ORDER BY a.epoch DESC, a.xid DESC, a.id DESC LIMIT 1) WHERE c.size = 20;
+    UPDATE audit_leaf SET id = (SELECT id FROM audit_checkpoint WHERE size = 20) WHERE tree_index = 19
+"""
+
+
+@pytest.mark.parametrize("done", [MOVED, LED_ELSEWHERE], ids=["row", "leaf"])
+async def test_rows_that_wait_are_not_passed_over(
+    sealer: Sealer, db: Database, team: Team, database_url: str, done: str
+) -> None:
+    """The last sealed row is moved behind them, in all tables."""
+    for _ in range(2):
+        await act(db, team.workspace_id, 3)
+    as_superuser(database_url, done)
+    await act(db, team.workspace_id)
+    with pytest.raises(Conflict, match="its last row is gone, or was changed"):
+        await sealer.seal()
+
+
 async def test_who_died_between_signing_and_remembering_goes_on(
     sealer: Sealer, db: Database, team: Team, key: ServiceKey, tmp_path: Path
 ) -> None:
