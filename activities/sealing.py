@@ -27,8 +27,8 @@ log = structlog.get_logger()
 class Sealer:
     """Seals what has settled. Each worker runs one; Postgres lets one seal at a time, whole batches or nothing.
 
-    `memory` is a file with the newest checkpoint that was signed here. Who takes the log in the database back behind
-    it, or writes it anew, gets nothing signed, and people are told.
+    `memory` is a file with the newest checkpoint of this key that was signed or seen here. Who takes the log in the
+    database back behind it, or writes it anew, gets nothing signed, and people are told.
     """
 
     def __init__(
@@ -66,14 +66,24 @@ class Sealer:
             self._remember(sealed.note)
             total += sealed.rows
             if sealed.rows < self._batch:
+                await self._look()
                 return total
 
+    async def _look(self) -> None:
+        """Remember also what other workers sign, and find out that it was taken back though nothing is to be sealed."""
+        if self._memory:
+            async with self._db.system() as session:
+                self._remember(await audit_tree.seen(session, self._signer.public_key, self._remembered()))
+
     def _remembered(self) -> str:
-        return self._memory.read_text(errors="replace") if self._memory and self._memory.exists() else ""
+        try:
+            return self._memory.read_text(errors="replace") if self._memory and self._memory.exists() else ""
+        except OSError:
+            return "unreadable"
 
     def _remember(self, note: str) -> None:
         """Keep what was signed once it is in the database: who dies between the two remembers the one before."""
-        if self._memory and note:
+        if self._memory and note not in ("", self._remembered()):
             write_whole(self._memory, note.encode())
 
     async def _publish(self) -> None:

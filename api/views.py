@@ -1,5 +1,6 @@
 """How stored things are shown: rows, an agent with its caps, a key as it stands, a mission with its addresses."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -49,6 +50,19 @@ async def agent_view(session: AsyncSession, agent: AgentRow) -> AgentView:
     """Show one."""
     [view] = await agent_views(session, agent.workspace_id, [agent])
     return view
+
+
+def content_of(text: str) -> dict[str, Any]:
+    """Read what a row of the audit log says, also where somebody made it what no answer can hold.
+
+    To find that is the verifier's part.
+    """
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": text}
 
 
 async def key_views(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyView]:

@@ -13,8 +13,12 @@ def write_whole(path: Path, content: bytes) -> None:
 def draft_of(path: Path, content: bytes) -> Path:
     """Write a file beside `path` that only its owner reads, down to the disk; the caller puts it in place."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # a full disk is not filled further by each try
+        Path(name).unlink()
+        raise
     return Path(name)

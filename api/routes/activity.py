@@ -1,6 +1,5 @@
 """What agents did and decided, searchable for good (ACTIVITY-01..08). The rows are those of the audit log."""
 
-import json
 from typing import Annotated
 
 from fastapi import Depends, Query, Response
@@ -9,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import AgentOrService, Db, OnlyOnce, Pagination, Reader
 from api.routing import router
+from api.views import content_of
 from models.contracts.missions import Named
 from models.domain.decisions import without_words
 from models.domain.events import Subject
@@ -71,7 +71,7 @@ def _view(row: AuditRow) -> ActivityView:
         workspace_id=row.workspace_id,
         action=row.action,
         status=ActivityStatus(row.status) if row.status else None,
-        metadata=None if row.content is None else json.loads(row.content),
+        metadata=None if row.content is None else content_of(row.content),
         subject=Subject(kind=row.subject_kind, id=row.subject_id),
         correlation_id=row.correlation_id,
     )

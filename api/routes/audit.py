@@ -1,7 +1,6 @@
 """The audit log: reading, exporting, proving and verifying it (AUD-01..12). No route changes what was done."""
 
 import asyncio
-import json
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Response
@@ -11,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Admin, Db, Human, Newest, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
+from api.views import content_of
 from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
@@ -147,7 +147,7 @@ def _take_all(verifier: Verifier, piece: str) -> bool:
 
 
 def _view(row: AuditRow) -> AuditView:
-    content = None if row.content is None else _content(row.content)
+    content = None if row.content is None else content_of(row.content)
     return AuditView(
         id=row.id,
         created_at=row.created_at,
@@ -164,15 +164,6 @@ def _view(row: AuditRow) -> AuditView:
     )
 
 
-def _content(text: str) -> dict[str, Any]:
-    """Read what a row says, also where somebody made it no JSON object: to find that is the verifier's part."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"unreadable": text}
-
-
 def _links(row: AuditRow, content: dict[str, Any]) -> dict[str, str]:
     """Lead to what proves a row, and from a mission's to what it tells of (AUD-10)."""
     place = f"{links.API}/audit/{row.id}"
@@ -180,9 +171,9 @@ def _links(row: AuditRow, content: dict[str, Any]) -> dict[str, str]:
     if row.subject_kind == "mission":
         mission = links.mission(row.subject_id)
         found |= {"mission": mission, "evidence": f"{mission}/evidence"}
-        kept = content.get("record", {}).get("evidence")
-        if kept and (name := _KEPT_BY.get(content["stage"])):
-            found[name] = links.blob(row.subject_id, kept[0])
+        match content:
+            case {"record": {"evidence": [str(kept), *_]}, "stage": str(stage)} if stage in _KEPT_BY:
+                found[_KEPT_BY[StageName(stage)]] = links.blob(row.subject_id, kept)
     return found
 
 

@@ -173,7 +173,9 @@ def require_level(registered: Level, wanted: Level | None) -> None:
 
 
 def category_of(asked: Category | None, known: Category | None, *, may_say: bool) -> Category | None:
-    """Find the category of a run's ticket, which the ticket's first run gave it; None where nobody has said any.
+    """Find the category of a run's ticket, which stays what the first who says one makes it; None where none is known.
+
+    A ticket of which nobody has said any is of the default one.
 
     The ticket's cap follows from it, and so no agent says it first, no more than its own level.
 
@@ -181,13 +183,13 @@ def category_of(asked: Category | None, known: Category | None, *, may_say: bool
         Conflict: `category_differs`.
         NotPermitted: `own_runs_only`.
     """
-    if asked is None:
+    if asked is None or asked is known:
         return known
-    if known is None and not may_say:
-        told = "an agent does not choose its ticket's category: leave it out, or let a service start the first run"
-        raise NotPermitted("own_runs_only", told)
-    if known is not None and asked is not known:
+    if known not in (None, Category.DEFAULT):
         raise category_differs(known)
+    if not may_say:
+        told = "an agent does not choose its ticket's category: leave it out, or let a service start a run with it"
+        raise NotPermitted("own_runs_only", told)
     return asked
 
 

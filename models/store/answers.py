@@ -90,7 +90,7 @@ async def _hold(session: AsyncSession, decision: Decision, by: Principal) -> Pri
     """Let nobody who has answered, or answers now, be removed or lowered until it is done; who answers, as they are.
 
     Raises:
-        NotPermitted: `not_permitted`, they were removed since they asked.
+        NotPermitted: `not_permitted`, they were removed since they asked, or their key was ended.
     """
     given = select(DecisionAnswer.principal).where(
         DecisionAnswer.workspace_id == decision.workspace_id, DecisionAnswer.decision_id == decision.decision_id
@@ -103,6 +103,8 @@ async def _hold(session: AsyncSession, decision: Decision, by: Principal) -> Pri
     own = next((row for row in held if row.name == by.known_as), None)  # none of a visitor
     if own is not None and own.deactivated_at is not None:
         raise NotPermitted("not_permitted", f"{own.name!r} was deactivated, and answers nothing")
+    if await keys.has_ended(session, by):
+        raise NotPermitted("not_permitted", f"the key that {by.name!r} asked with was ended, and answers nothing")
     return by if own is None or by.role is None else replace(by, role=Role(own.role))
 
 

@@ -1,6 +1,7 @@
 """The Merkle tree over the audit log: sealing settled rows, its hashes, and proofs of them (system door)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +87,19 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, sign
         return await _seal_behind(session, last, name, frontier, signer, limit)
     except IntegrityError:  # one seals at a time, so that what is in the way was put there
         raise _broken(size, "leaves or hashes stand where the next ones belong") from None
+
+
+async def seen(session: AsyncSession, public_key: bytes, signed: str) -> str:
+    """Give the newest checkpoint, where this key has signed it; `signed` is the one that the caller remembers.
+
+    Raises:
+        Conflict: as `seal`, of what is remembered.
+    """
+    await _require_passed(session, await origin(session), signed)
+    last = await latest(session)
+    with suppress(InvalidInput):  # another key's, or none: not to be remembered
+        return last.note if last and checkpoints.verify(last.note, [public_key]) else signed
+    return signed
 
 
 async def _seal_behind(

@@ -104,6 +104,17 @@ async def has_platform_admin(session: AsyncSession, workspace_id: str) -> bool:
     return (await session.scalars(statement.limit(1))).first() is not None
 
 
+async def has_ended(session: AsyncSession, principal: Principal) -> bool:
+    """Whether the key of a caller has expired or was revoked; no other key is, until the transaction ends, beside us.
+
+    That of a visitor is in another workspace, and not seen.
+    """
+    statement = select(and_(*valid())).where(
+        ApiKey.workspace_id == principal.workspace_id, ApiKey.key_id == principal.key_id
+    )
+    return (await session.scalars(statement.with_for_update(read=True))).one_or_none() is False
+
+
 async def other_resolvers(session: AsyncSession, workspace_id: str, role: Role, names: Collection[str]) -> bool:
     """Whether anybody but these has a key, of the role or higher, with which to answer decisions now."""
     high_enough = [each.value for each in Role if each.includes(role)]

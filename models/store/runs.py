@@ -71,9 +71,9 @@ async def start(
     await session.execute(insert(Run).values(**own, **named, created_by=actor.name))
     await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, named)
     await budgets.prepare(session, workspace_id, run_id)
-    if new.ticket_id and known is None:
-        await _agree(session, workspace_id, run_id, new)
     await within(session)(LOCK, _key(workspace_id, run_id))
+    if new.ticket_id and (known is None or category is not known):
+        await _agree(session, workspace_id, run_id, new)
     if new.ticket_id:
         await budgets.renew_ticket(session, workspace_id, new.ticket_id, actor)
     if limit := await budgets.spent_up(session, workspace_id, run_id):
@@ -82,7 +82,7 @@ async def start(
 
 
 async def _category(session: AsyncSession, workspace_id: str, ticket_id: str) -> Category | None:
-    """Read a ticket's category, which its counter has since its first run."""
+    """Read a ticket's category, which its counter has."""
     found = await within(session)(_CATEGORY, {"workspace_id": workspace_id, "ticket_id": ticket_id})
     return Category(found[0]["kind"]) if found else None
 
@@ -94,12 +94,23 @@ _CATEGORY = """
 
 
 async def _agree(session: AsyncSession, workspace_id: str, run_id: str, new: RunCreate) -> None:
-    """Give a run the category of its ticket, of which another first run may have made the counter at this moment."""
-    found = await within(session)(_AGREE, {**_key(workspace_id, run_id), "ticket_id": new.ticket_id})
+    """Give a ticket without a category the run's, and the run that of its ticket: another may have come first."""
+    values = {**_key(workspace_id, run_id), "ticket_id": new.ticket_id, "category": new.category}
+    if new.category:
+        await within(session)(_SAY, values)
+    found = await within(session)(_AGREE, values)
     if found and new.category:
         raise category_differs(Category(found[0]["category"]))
 
 
+_SAY = """
+    WITH said AS (
+        UPDATE budget SET kind = %(category)s WHERE workspace_id = %(workspace_id)s AND scope = 'ticket'
+        AND subject = %(ticket_id)s AND period = '' AND kind = 'default' AND kind <> %(category)s RETURNING 1
+    )
+    UPDATE run SET category = %(category)s WHERE workspace_id = %(workspace_id)s AND ticket_id = %(ticket_id)s
+    AND category = 'default' AND EXISTS (SELECT FROM said)
+"""
 _AGREE = f"""
     UPDATE run SET category = c.kind FROM ({_CATEGORY}) c
     WHERE workspace_id = %(workspace_id)s AND run_id = %(run_id)s AND category <> c.kind RETURNING category

@@ -322,3 +322,15 @@ async def test_the_command_lists_it(agent: httpx2.AsyncClient, team: Team, addre
     [row] = json.loads(await printed(team, address, *only, "--json"))
     assert row["metadata"]["reasoning"] == THOUGHT["reasoning"]
     assert json.loads(await printed(team, address, "--action", "run.started", "--json")) == []
+
+
+@pytest.mark.parametrize("words", ["no JSON", "[1]", '{"a": "\\ud800"}'])
+async def test_an_act_that_somebody_made_unreadable_is_shown_as_it_is(
+    api: httpx2.AsyncClient, agent: httpx2.AsyncClient, database_url: str, team: Team, words: str
+) -> None:
+    await done(agent, "/activity", THOUGHT)
+    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("UPDATE audit SET content = %s WHERE workspace_id = %s", [words, team.workspace_id])
+    for caller in (api, agent):
+        assert [row["metadata"] for row in await found(caller)] == [{"unreadable": words}]

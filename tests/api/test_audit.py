@@ -350,7 +350,7 @@ class TestVerify:
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
         assert (found["good"], found["unsealed"], found["problem"]["code"]) == (False, 4, "nothing_to_verify")
 
-    @pytest.mark.parametrize("words", ["no JSON", "[1]", '"text"', "[" * 100_000])
+    @pytest.mark.parametrize("words", ["no JSON", "[1]", '"text"', "[" * 100_000, '{"a": "\\ud800"}'])
     async def test_a_row_that_somebody_made_unreadable_is_shown_as_it_is(
         self, api: httpx2.AsyncClient, team: Team, db: Database, service_key: ServiceKey, database_url: str, words: str
     ) -> None:
@@ -362,6 +362,16 @@ class TestVerify:
         assert {row["content"]["unreadable"] for row in answer.json()["data"]["items"]} == {words}
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
         assert (found["good"], found["problem"]["code"]) == (False, "content_changed")
+
+    @pytest.mark.parametrize("record", ["null", "[]", '{"evidence": "a"}', '{"evidence": [1]}', '{"evidence": []}'])
+    async def test_nor_does_a_row_lead_anywhere_that_somebody_made_up(
+        self, api: httpx2.AsyncClient, team: Team, db: Database, database_url: str, record: str
+    ) -> None:
+        await act(db, team.workspace_id)
+        made_up = f'{{"record": {record}, "stage": "run_tests"}}'
+        as_superuser(database_url, f"UPDATE audit SET content = '{made_up}'")  # noqa: S608  # a test's own
+        [row] = await listed(api)
+        assert set(row["links"]) == {"self", "proof", "mission", "evidence"}
 
 
 async def test_the_delay_is_a_metric(

@@ -138,6 +138,20 @@ class TestLimits:
         assert [run["category"] for run in listed] == ["content"], "what was refused left nothing"
         assert (await api.post("/api/v1/runs", json={"category": "content"})).json()["data"]["category"] == "content"
 
+    async def test_a_ticket_without_a_category_gets_that_of_the_first_who_says_one(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        agent, service = client(team.agent), client(team.service)
+        assert await of_ticket(agent, "T-1") == (201, "default")
+        assert refusal(await agent.post("/api/v1/runs", json={"ticket_id": "T-1", "category": "engineering"}))[0] == 403
+        assert await of_ticket(service, "T-1", category="engineering") == (201, "engineering")
+        runs = (await api.get("/api/v1/runs?ticket_id=T-1")).json()["data"]["items"]
+        assert [run["category"] for run in runs] == ["engineering"] * 2
+        [counter] = (await api.get("/api/v1/budgets/spending?scope=ticket")).json()["data"]["items"]
+        assert counter["cap_usd"] == "8"
+        other = await service.post("/api/v1/runs", json={"ticket_id": "T-1", "category": "content"})
+        assert refusal(other) == (409, "category_differs")
+
     async def test_of_first_runs_at_once_all_have_the_category_of_one(self, api: httpx2.AsyncClient) -> None:
         for number in range(5):
             named: list[dict[str, str]] = [{"category": "content"}, {"category": "engineering"}, {}]

@@ -18,6 +18,7 @@ from tests.fixtures.waiting import eventually, somebody_waits
 __all__ = ["repo"]
 
 API = "/api/v1"
+TURN = "SELECT pg_advisory_xact_lock(hashtextextended('access/' || %s, 0))"
 MANY = 120
 """Requests: more than there are connections, and than the first of them keep busy for a moment."""
 
@@ -48,21 +49,41 @@ async def test_of_very_many_requests_none_is_done_afterwards(
     assert (answers, await db.alone(team.workspace_id, late, {})) == ({201, 401}, [])
 
 
+@pytest.mark.parametrize("ended", ["key", "member"])
 @pytest.mark.parametrize("people", [1, 2])
-async def test_who_is_removed_answers_nothing(
-    client: Caller, team: Team, db: Database, database_url: str, repo: Repo, people: int
+async def test_whoever_is_ended_answers_nothing(
+    client: Caller, team: Team, db: Database, database_url: str, repo: Repo, people: int, ended: str
 ) -> None:
     root = client(team.admin)
     mission = (await filed(root, repo))["mission_id"]
     decision = await put_to_several(db, team.workspace_id, mission, people)
-    olga = client((await made(root, "olga", "operator"))["secret"])
+    key = await made(root, "olga", "operator")
+    olga = client(key["secret"])
     async with await psycopg.AsyncConnection.connect(plain(database_url)) as holding:
         await holding.execute("SELECT FROM decision WHERE decision_id = %s FOR UPDATE", [decision])
         body = {"decision": "approve", "explanation": "looked at it"}
         answering = asyncio.create_task(olga.post(f"{API}/decisions/{decision}/resolve", json=body))
         await eventually(lambda: somebody_waits(holding))
-        gone = await root.delete(f"{API}/workspaces/{team.workspace_id}/members/olga")
-        assert gone.status_code == 200
+        place = f"keys/{key['key_id']}" if ended == "key" else f"workspaces/{team.workspace_id}/members/olga"
+        assert (await root.delete(f"{API}/{place}")).status_code == 200
+    assert refusal(await answering) == (403, "not_permitted")
+
+
+async def test_nobody_lets_an_agent_in_behind_their_own_end(
+    client: Caller, team: Team, db: Database, database_url: str
+) -> None:
+    root = client(team.admin)
+    key = await made(root, "boss", "admin")
+    probe = {"name": "probe", "endpoint": "https://agents.example.org", "capabilities": ["coding"]}
+    agent_id = (await root.post(f"{API}/agents", json=probe)).json()["data"]["agent_id"]
+    async with await psycopg.AsyncConnection.connect(plain(database_url)) as before:
+        await before.execute(TURN, [team.workspace_id])
+        body = {"decision": "approve", "explanation": "known"}
+        place = f"{API}/decisions/{agent_id}.registration/resolve"
+        answering = asyncio.create_task(client(key["secret"]).post(place, json=body))
+        await eventually(lambda: somebody_waits(before))
+        await before.execute("UPDATE api_key SET revoked_at = now() WHERE key_id = %s", [key["key_id"]])
+        await before.commit()
     assert refusal(await answering) == (403, "not_permitted")
 
 
@@ -72,8 +93,7 @@ async def test_each_turn_is_as_those_before_have_left_it(client: Caller, team: T
     key = await made(root, "boss", "admin")
     boss = client(key["secret"])
     async with await psycopg.AsyncConnection.connect(plain(database_url)) as before:
-        turn = "SELECT pg_advisory_xact_lock(hashtextextended('access/' || %s, 0))"
-        await before.execute(turn, [team.workspace_id])
+        await before.execute(TURN, [team.workspace_id])
         asking = asyncio.create_task(boss.post(f"{API}/keys", json={"principal": "puppet", "role": "observer"}))
         await eventually(lambda: somebody_waits(before))
         await before.execute("UPDATE api_key SET revoked_at = now() WHERE key_id = %s", [key["key_id"]])

@@ -9,7 +9,7 @@ from activities.workbench.signing import ServiceKey
 from models.domain.errors import Conflict
 from models.store.database import Database
 from tests.fixtures.api import Team
-from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key
+from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key, new_key
 
 __all__ = ["fresh_log", "key"]
 
@@ -84,6 +84,32 @@ async def test_rows_that_wait_are_not_passed_over(
     as_superuser(database_url, done)
     await act(db, team.workspace_id)
     with pytest.raises(Conflict, match="its last row is gone, or was changed"):
+        await sealer.seal()
+
+
+async def test_what_another_worker_signed_is_remembered_too(
+    sealer: Sealer, db: Database, team: Team, key: ServiceKey, tmp_path: Path, database_url: str
+) -> None:
+    other = Sealer(db, key, memory=tmp_path / "other")
+    assert await other.seal() == 0
+    assert (tmp_path / "other").read_text() == (tmp_path / "signed").read_text()
+    as_superuser(database_url, "; ".join((NO_ROWS, NO_TAIL)))
+    for either in (other, sealer):
+        with pytest.raises(Conflict, match="checkpoint 20"):  # though nothing waits
+            await either.seal()
+
+
+async def test_another_keys_is_not(sealer: Sealer, db: Database, tmp_path: Path) -> None:
+    other = Sealer(db, new_key(tmp_path, "another"), memory=tmp_path / "other")
+    assert await other.seal() == 0
+    assert not (tmp_path / "other").exists()
+
+
+async def test_a_memory_that_is_no_file_is_told_of(sealer: Sealer, db: Database, team: Team, tmp_path: Path) -> None:
+    (tmp_path / "signed").unlink()
+    (tmp_path / "signed").mkdir()
+    await act(db, team.workspace_id)
+    with pytest.raises(Conflict, match="cannot be read"):
         await sealer.seal()
 
 
