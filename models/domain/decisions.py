@@ -28,7 +28,7 @@ def people(names: Collection[str]) -> frozenset[str]:
 def shown_to_agent(event: Event, readable: Collection[str]) -> Event | None:
     """Give what an agent sees of an event: of questions, those that are `readable` to it, and None of others.
 
-    Nor does it see what people said when they answered where an event about something else tells that, too.
+    Nor does it see why another agent was let in or kept out, which an event about that agent tells, too.
     """
     if event.subject.kind == QUESTION and event.subject.id not in readable:
         return None

@@ -71,7 +71,8 @@ async def _resolve(
     again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED
     before = {each.principal for each in given} if answer is DecisionStatus.APPROVED and not again else ()
     own = by.name in terms.asking
-    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.asking)
+    wide = registrations.is_about(decision_id)
+    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.asking, wide=wide)
     if refusal := terms.refusal(by, before, others=others):
         raise refusal
     if not again:

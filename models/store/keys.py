@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, text
+from sqlalchemy import ColumnElement, and_, delete, false, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -115,15 +115,21 @@ async def has_ended(session: AsyncSession, principal: Principal) -> bool:
     return (await session.scalars(statement.with_for_update(read=True))).one_or_none() is False
 
 
-async def other_resolvers(session: AsyncSession, workspace_id: str, role: Role, names: Collection[str]) -> bool:
-    """Whether anybody but these has a key, of the role or higher, with which to answer decisions now."""
+async def other_resolvers(
+    session: AsyncSession, workspace_id: str, role: Role, names: Collection[str], *, wide: bool = False
+) -> bool:
+    """Whether anybody but these has a key, of the role or higher, with which to answer decisions now.
+
+    `wide`: one that is not narrowed, for an answer that lets somebody have a key.
+    """
+    narrowed = col(ApiKey.scopes).contains(["decisions"])
     high_enough = [each.value for each in Role if each.includes(role)]
     statement = select(ApiKey.key_id).where(
         ApiKey.workspace_id == workspace_id,
         ApiKey.kind == Kind.HUMAN.value,
         col(ApiKey.role).in_(high_enough),
         col(ApiKey.principal).not_in(names),
-        or_(col(ApiKey.scopes) == [], col(ApiKey.scopes).contains(["decisions"])),
+        or_(col(ApiKey.scopes) == [], narrowed if not wide else false()),
         *valid(),
     )
     return (await session.scalars(statement.limit(1))).first() is not None

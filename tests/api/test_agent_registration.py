@@ -295,3 +295,16 @@ class TestInbox:
         assert refusal(answer) == (409, "principal_exists")
         [decision] = (await api.get("/api/v1/decisions?kind=registration")).json()["data"]["items"]
         assert decision["status"] == "pending"
+
+
+async def test_who_asked_answers_where_the_only_other_admin_has_a_narrowed_key(
+    api: httpx2.AsyncClient, client: Caller
+) -> None:
+    """Who may do less than what an agent gets lets none in."""
+    narrowed = {"principal": "second", "role": "admin", "scopes": ["decisions", "agents"]}
+    second = client((await api.post("/api/v1/keys", json=narrowed)).json()["data"]["secret"])
+    probe = {"name": "probe", "endpoint": "https://agents.example.org", "capabilities": ["coding"]}
+    agent_id = (await api.post("/api/v1/agents", json=probe)).json()["data"]["agent_id"]
+    place, body = f"/api/v1/agents/{agent_id}/approve", {"explanation": "known"}
+    assert refusal(await second.post(place, json=body)) == (403, "out_of_scope")
+    assert (await api.post(place, json=body)).status_code == 200
