@@ -159,7 +159,9 @@ class TestLimits:
             answers = await asyncio.gather(*(api.post("/api/v1/runs", json=body | each) for each in named * 2))
             codes = {answer.status_code for answer in answers}
             made = {answer.json()["data"]["category"] for answer in answers if answer.status_code == 201}
-            assert (codes <= {201, 409}, len(made)) == (True, 1)
+            runs = (await api.get(f"/api/v1/runs?ticket_id=T-{number}")).json()["data"]["items"]
+            [of_all] = {run["category"] for run in runs}
+            assert (codes <= {201, 409}, made <= {of_all, "default"}) == (True, True)
 
     async def test_a_month_that_is_spent_contains_what_starts(self, api: httpx2.AsyncClient) -> None:
         assert (await api.put(BUDGETS, json=MONTH)).status_code == 200
