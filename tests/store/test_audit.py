@@ -4,7 +4,6 @@ import asyncio
 import json
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,7 +21,6 @@ from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import NO_ACTS, EventType, Subject
 from models.domain.merkle import Frontier, leaf_hash
 from models.domain.names import SYSTEM_NAMES
-from models.domain.principals import Kind
 from models.settings import Settings
 from models.store import audit, audit_tree, events
 from models.store.audit_tree import Signer
@@ -30,9 +28,8 @@ from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.migrate import migrate
-from tests.fixtures.access import make_key
 from tests.fixtures.api import Team, make_team
-from tests.fixtures.audit import ODD, OLGA, act, exported, filled, fresh_log, judged, key, new_key
+from tests.fixtures.audit import ODD, OLGA, act, exported, filled, fresh_log, judged, key
 from tests.fixtures.proofs import proves_consistency, proves_inclusion
 
 __all__ = ["fresh_log", "key"]
@@ -356,28 +353,6 @@ class TestRedaction:
             call = text("SELECT mc_redact_audit(:id, 'mallory', 'r', 'mine')")
             assert (await session.execute(call, {"id": row["id"]})).scalar() is False
         assert rows(database_url, AUDIT) == [row]
-
-
-class TestKeys:
-    async def test_they_rotate_and_old_checkpoints_stay_verifiable(
-        self, db: Database, team: Team, key: ServiceKey, tmp_path: Path
-    ) -> None:
-        new = new_key(tmp_path, "new_key")
-        await filled(db, key, [team.workspace_id], 20)
-        await filled(db, new, [team.workspace_id], 20)
-        lines = await exported(db, team.workspace_id)
-        assert judged(lines, key, new).is_good
-        for one, sizes in ((key, (20, 27)), (new, (0, 7))):
-            problem = judged(lines, one).problem
-            assert problem
-            assert problem.code == "checkpoint_unsigned"
-            assert problem.between == sizes
-
-    async def test_no_secret_of_a_key_enters_the_log(self, db: Database, team: Team, database_url: str) -> None:
-        async with db.system() as session:
-            secret = await make_key(session, team.workspace_id, "probe", kind=Kind.AGENT)
-        await act(db, team.workspace_id)
-        assert secret not in str(rows(database_url, "SELECT * FROM audit"))
 
 
 async def test_a_statement_that_fails_is_no_part_of_the_log(db: Database, team: Team, database_url: str) -> None:
