@@ -67,6 +67,7 @@ class Once:
             if known := await self._claim(session, idempotency.hold):
                 return replay(known)
             data = await change(session)
+            await self._look_again()  # it may have waited for others, one of whom has ended the caller's key
             if isinstance(data, MissionControlError):
                 refused = failure(self._request_id, data.status, data.code, data.message, data.details)
                 await self._settle(session, Answer(data.status, bytes(refused.body)))

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import Owner, cap_of
@@ -59,7 +60,7 @@ def content_of(text: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(text)
-        json.dumps(found, ensure_ascii=False).encode()
+        to_json(found)
     except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {"unreadable": text}

@@ -47,7 +47,7 @@ async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: To
     """Start an execution. Where a limit leaves it nothing, it is blocked from its start.
 
     An agent that is named must be approved and active, and is trusted no further than its own level. A ticket has the
-    `category` of its first run; another is refused (409), and an agent gives it none (403).
+    first `category` but `default` that is said of it; another is refused (409), and an agent gives it none (403).
     """
 
     async def start(session: AsyncSession) -> RunView:

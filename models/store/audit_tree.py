@@ -92,14 +92,22 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, sign
 async def seen(session: AsyncSession, public_key: bytes, signed: str) -> str:
     """Give the newest checkpoint, where this key has signed it; `signed` is the one that the caller remembers.
 
+    An older one in the place of a newer one takes nobody back behind what they remember.
+
     Raises:
         Conflict: as `seal`, of what is remembered.
     """
-    await _require_passed(session, await origin(session), signed)
+    name = await origin(session)
+    await _require_passed(session, name, signed)
     last = await latest(session)
     with suppress(InvalidInput):  # another key's, or none: not to be remembered
-        return last.note if last and checkpoints.verify(last.note, [public_key]) else signed
+        if last and _stands_for(checkpoints.verify(last.note, [public_key]), name, last.size):
+            return last.note
     return signed
+
+
+def _stands_for(found: Checkpoint, name: str, size: int) -> bool:
+    return (found.origin, found.size) == (name, size)
 
 
 async def _seal_behind(

@@ -109,10 +109,10 @@ async def has_ended(session: AsyncSession, principal: Principal) -> bool:
 
     That of a visitor is in another workspace, and not seen.
     """
-    statement = select(and_(*valid())).where(
-        ApiKey.workspace_id == principal.workspace_id, ApiKey.key_id == principal.key_id
-    )
-    return (await session.scalars(statement.with_for_update(read=True))).one_or_none() is False
+    now = func.mc_now() + (func.clock_timestamp() - func.now())  # the transaction may have waited since it began
+    ended = or_(col(ApiKey.revoked_at).is_not(None), func.coalesce(col(ApiKey.expires_at) <= now, false()))
+    statement = select(ended).where(ApiKey.workspace_id == principal.workspace_id, ApiKey.key_id == principal.key_id)
+    return (await session.scalars(statement.with_for_update(read=True))).one_or_none() is True
 
 
 async def other_resolvers(

@@ -69,12 +69,12 @@ async def start(
     named["agent_id"] = agent.name if agent else new.agent_id
     await _require_room(session, workspace_id, named["agent_id"] or actor.name)
     await session.execute(insert(Run).values(**own, **named, created_by=actor.name))
-    await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, named)
+    said = named | ({"category": new.category} if new.ticket_id and new.category else {})
+    await _tell(session, workspace_id, run_id, EventType.RUN_STARTED, actor, said)
     await budgets.prepare(session, workspace_id, run_id)
     await within(session)(LOCK, _key(workspace_id, run_id))
-    if new.ticket_id and (known is None or category is not known):
-        await _agree(session, workspace_id, run_id, new)
     if new.ticket_id:
+        await _agree(session, workspace_id, run_id, new)
         await budgets.renew_ticket(session, workspace_id, new.ticket_id, actor)
     if limit := await budgets.spent_up(session, workspace_id, run_id):
         await budgets.contain(session, Hit(run_id, limit), actor)
@@ -94,7 +94,10 @@ _CATEGORY = """
 
 
 async def _agree(session: AsyncSession, workspace_id: str, run_id: str, new: RunCreate) -> None:
-    """Give a ticket without a category the run's, and the run that of its ticket: another may have come first."""
+    """Give a ticket without a category the run's, and the run that of its ticket: another may have come first.
+
+    One whose limit was met keeps its cap, which is an admin's to raise.
+    """
     values = {**_key(workspace_id, run_id), "ticket_id": new.ticket_id, "category": new.category}
     if new.category:
         await within(session)(_SAY, values)
@@ -106,7 +109,8 @@ async def _agree(session: AsyncSession, workspace_id: str, run_id: str, new: Run
 _SAY = """
     WITH said AS (
         UPDATE budget SET kind = %(category)s WHERE workspace_id = %(workspace_id)s AND scope = 'ticket'
-        AND subject = %(ticket_id)s AND period = '' AND kind = 'default' AND kind <> %(category)s RETURNING 1
+        AND subject = %(ticket_id)s AND period = '' AND kind = 'default' AND kind <> %(category)s
+        AND NOT crossed AND crossings = 0 RETURNING 1
     )
     UPDATE run SET category = %(category)s WHERE workspace_id = %(workspace_id)s AND ticket_id = %(ticket_id)s
     AND category = 'default' AND EXISTS (SELECT FROM said)

@@ -324,7 +324,9 @@ async def test_the_command_lists_it(agent: httpx2.AsyncClient, team: Team, addre
     assert json.loads(await printed(team, address, "--action", "run.started", "--json")) == []
 
 
-@pytest.mark.parametrize("words", ["no JSON", "[1]", '{"a": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "words", ["no JSON", "[1]", '{"a": "\\ud800"}', '{"a":' * 300 + "1" + "}" * 300], ids=["no", "list", "half", "deep"]
+)
 async def test_an_act_that_somebody_made_unreadable_is_shown_as_it_is(
     api: httpx2.AsyncClient, agent: httpx2.AsyncClient, database_url: str, team: Team, words: str
 ) -> None:

@@ -152,6 +152,25 @@ class TestLimits:
         other = await service.post("/api/v1/runs", json={"ticket_id": "T-1", "category": "content"})
         assert refusal(other) == (409, "category_differs")
 
+    async def test_no_category_raises_a_limit_that_was_met(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        service = client(team.service)
+        run = (await service.post("/api/v1/runs", json={"ticket_id": "T-1"})).json()["data"]["run_id"]
+        assert (await service.post(f"/api/v1/runs/{run}/costs", json={"usd": "6.1"})).status_code == 409
+        late = await service.post("/api/v1/runs", json={"ticket_id": "T-1", "category": "engineering"})
+        assert (refusal(late), late.json()["error"]["details"]) == ((409, "category_differs"), {"category": "default"})
+        assert (await api.get(f"/api/v1/runs/{run}")).json()["data"]["status"] == "blocked"
+
+    async def test_runs_that_start_beside_the_first_who_says_one_have_it_too(self, api: httpx2.AsyncClient) -> None:
+        for number in range(4):
+            ticket: dict[str, str] = {"ticket_id": f"T-{number}"}
+            await api.post("/api/v1/runs", json=ticket)
+            bodies = [ticket] * 5 + [ticket | {"category": "engineering"}] + [ticket] * 5
+            await asyncio.gather(*(api.post("/api/v1/runs", json=body) for body in bodies))
+            runs = (await api.get("/api/v1/runs", params=ticket)).json()["data"]["items"]
+            assert [run["category"] for run in runs] == ["engineering"] * 12
+
     async def test_of_first_runs_at_once_all_have_the_category_of_one(self, api: httpx2.AsyncClient) -> None:
         for number in range(5):
             named: list[dict[str, str]] = [{"category": "content"}, {"category": "engineering"}, {}]

@@ -7,8 +7,10 @@ import httpx2
 import psycopg
 import pytest
 
+from models.domain.principals import Role
 from models.store.connections import plain
 from models.store.database import Database
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -49,7 +51,7 @@ async def test_of_very_many_requests_none_is_done_afterwards(
     assert (answers, await db.alone(team.workspace_id, late, {})) == ({201, 401}, [])
 
 
-@pytest.mark.parametrize("ended", ["key", "member"])
+@pytest.mark.parametrize("ended", ["key", "rotated", "member"])
 @pytest.mark.parametrize("people", [1, 2])
 async def test_whoever_is_ended_answers_nothing(
     client: Caller, team: Team, db: Database, database_url: str, repo: Repo, people: int, ended: str
@@ -64,9 +66,33 @@ async def test_whoever_is_ended_answers_nothing(
         body = {"decision": "approve", "explanation": "looked at it"}
         answering = asyncio.create_task(olga.post(f"{API}/decisions/{decision}/resolve", json=body))
         await eventually(lambda: somebody_waits(holding))
-        place = f"keys/{key['key_id']}" if ended == "key" else f"workspaces/{team.workspace_id}/members/olga"
-        assert (await root.delete(f"{API}/{place}")).status_code == 200
+        if ended == "rotated":
+            gone = await root.post(f"{API}/keys/{key['key_id']}/rotate", json={"grace_hours": 0})
+        else:
+            place = f"keys/{key['key_id']}" if ended == "key" else f"workspaces/{team.workspace_id}/members/olga"
+            gone = await root.delete(f"{API}/{place}")
+        assert gone.is_success, gone.text
     assert refusal(await answering) == (403, "not_permitted")
+
+
+async def test_whoever_is_ended_at_home_answers_nothing_where_they_visit(
+    client: Caller, team: Team, other_team: Team, db: Database, database_url: str, repo: Repo
+) -> None:
+    mission = (await filed(client(other_team.admin), repo))["mission_id"]
+    decision = await put_to_several(db, other_team.workspace_id, mission, 1)
+    async with db.system() as session:
+        secrets = [
+            await make_key(session, team.workspace_id, name, role=Role.PLATFORM_ADMIN) for name in ("visitor", "root")
+        ]
+    visitor, root = (client(secret) for secret in secrets)
+    async with await psycopg.AsyncConnection.connect(plain(database_url)) as holding:
+        await holding.execute("SELECT FROM decision WHERE decision_id = %s FOR UPDATE", [decision])
+        body, there = {"decision": "approve", "explanation": "so"}, {"X-Workspace": other_team.workspace_id}
+        answering = asyncio.create_task(visitor.post(f"{API}/decisions/{decision}/resolve", json=body, headers=there))
+        await eventually(lambda: somebody_waits(holding))
+        gone = await root.delete(f"{API}/workspaces/{team.workspace_id}/members/visitor")
+        assert gone.status_code == 200
+    assert refusal(await answering) == (401, "invalid_api_key")
 
 
 async def test_nobody_lets_an_agent_in_behind_their_own_end(

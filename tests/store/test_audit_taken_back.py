@@ -99,6 +99,22 @@ async def test_what_another_worker_signed_is_remembered_too(
             await either.seal()
 
 
+async def test_no_older_one_in_the_place_of_a_newer_one(sealer: Sealer, tmp_path: Path, database_url: str) -> None:
+    """As if nothing waited, so that the tree is not looked at."""
+    signed = (tmp_path / "signed").read_text()
+    lure = """
+        INSERT INTO audit_checkpoint (size, note, key_id, epoch, xid, id)
+        SELECT 1000, (SELECT note FROM audit_checkpoint WHERE size = 10), key_id, epoch, xid, id
+        FROM audit_checkpoint WHERE size = 20;
+        UPDATE audit_leaf SET tree_index = 999 WHERE tree_index = 19
+    """
+    as_superuser(database_url, lure)
+    assert (await sealer.seal(), (tmp_path / "signed").read_text()) == (0, signed)
+    as_superuser(database_url, f"{NO_TAIL}; {FORGED}")
+    with pytest.raises(Conflict, match="checkpoint 20"):
+        await sealer.seal()
+
+
 async def test_another_keys_is_not(sealer: Sealer, db: Database, tmp_path: Path) -> None:
     other = Sealer(db, new_key(tmp_path, "another"), memory=tmp_path / "other")
     assert await other.seal() == 0
