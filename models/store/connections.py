@@ -26,6 +26,7 @@ class Connections:
         self._conninfo, self._options = conninfo, options
         self._free = asyncio.Semaphore(limit)
         self._idle: list[AsyncConnection] = []
+        self._opening: set[asyncio.Future[AsyncConnection]] = set()
         self._is_closed = False
 
     @asynccontextmanager
@@ -57,6 +58,7 @@ class Connections:
     async def close(self) -> None:
         """Close what is idle, and whatever comes back later."""
         self._is_closed = True
+        await asyncio.gather(*self._opening, return_exceptions=True)
         await self._close_idle()
 
     async def _close_idle(self) -> None:
@@ -80,6 +82,8 @@ class Connections:
     async def _connect(self) -> AsyncConnection:
         """Connect; where the one who asks is cancelled meanwhile, what was opened is closed by itself."""
         opening = asyncio.ensure_future(AsyncConnection.connect(self._conninfo, autocommit=True, **self._options))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
