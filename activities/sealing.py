@@ -19,7 +19,7 @@ from models.store.events import Actor
 EVERY_SECONDS = 1.0
 AGAIN_SECONDS = 5.0
 MEMORY = "signed-checkpoint"
-"""Of a worker's data folder: the newest checkpoint that was signed there."""
+"""Of a worker's data folder: the newest checkpoint of its key that was signed or seen there."""
 SEALER = Actor("worker", "sealer")
 log = structlog.get_logger()
 

@@ -73,7 +73,7 @@ class Caller:
         return Call(await self._admit(request, principal, noun), request.state.request_id)
 
     async def look_again(self, request: Request, noun: str) -> None:
-        """Ask once more, as a change begins, for which the caller may have waited; raises what `identify` does."""
+        """Ask once more, as a change begins and before it is kept: the caller may have waited. Raises as `identify`."""
         await self._admit(request, await services(request).keys.open(secret_of(request)), noun)
 
     async def _admit(self, request: Request, principal: Principal, noun: str) -> Principal:

@@ -86,7 +86,6 @@ async def revoke_key(key_id: str, call: Admin, once: OnAccess) -> Response:
 
 async def _require_power(session: AsyncSession, call: Call, key_id: str, *, gives: bool) -> None:
     """Refuse to let anyone end, or where it `gives` a secret come to hold, a key that can do more than its own."""
-    await api_keys.take_turn(session, call.workspace_id)
     key = await api_keys.require(session, call.workspace_id, key_id)
     call.principal.require_power_over(key.role)
     if gives:

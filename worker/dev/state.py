@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO
 
 import psutil
 from pydantic import BaseModel, ValidationError
 
+from activities.workbench.files import write_whole
 from models.domain.errors import Conflict, Misconfigured
 from worker.dev.files import make_data_dir
 from worker.dev.process import Child
@@ -88,9 +88,7 @@ def running_up(data_dir: Path) -> UpState | None:
 
 def write_state(data_dir: Path, state: UpState) -> None:
     """Replace the state file whole."""
-    with NamedTemporaryFile("w", dir=data_dir, prefix="up.json.", delete=False) as file:
-        file.write(state.model_dump_json())
-    Path(file.name).rename(data_dir / "up.json")
+    write_whole(data_dir / "up.json", state.model_dump_json().encode())
 
 
 @contextmanager
