@@ -1,7 +1,7 @@
 """Puts the API together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -90,8 +90,7 @@ def _lifespan(settings: Settings) -> Any:
                 db = Database.from_settings(settings)
                 stack.push_async_callback(db.close)
             with boot_step("first_start"):
-                first_start = asyncio.create_task(keep_trying_first_start(db, settings))
-                stack.callback(first_start.cancel)
+                first_start = _beside(stack, keep_trying_first_start(db, settings))
                 await asyncio.wait([first_start], timeout=FIRST_START_SECONDS)
             with boot_step("temporal"):
                 gateway = await Gateway.open(settings)
@@ -101,10 +100,21 @@ def _lifespan(settings: Settings) -> Any:
                 stack.push_async_callback(feed.close)
             ring = KeyRing(db)
             shared = (settings, db, ring, Limiter(settings), gateway, feed, Ingest(db), claims_of(db), Heartbeats(db))
-            noting = asyncio.create_task(ring.note_uses())
-            stack.callback(noting.cancel)
+            _beside(stack, ring.note_uses())
             app.state.services = Services(*shared, PolicyBook(settings.config_dir), first_start)
             log.info("api.ready")
             yield
 
     return lifespan
+
+
+def _beside(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Do work until the stack is left: it ends, with the connections it was opening, before the database closes."""
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait({task})
+
+    task = asyncio.create_task(work)
+    stack.push_async_callback(end)
+    return task
