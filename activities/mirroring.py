@@ -15,7 +15,9 @@ from activities.sealing import said
 from activities.workbench.git import TRANSFER_SECONDS, Git, GitError
 from activities.workbench.locks import exclusive
 from models.domain import checkpoints
+from models.domain.checkpoints import Checkpoint
 from models.domain.errors import Conflict, InvalidInput
+from models.domain.merkle import EMPTY_ROOT
 from models.store import audit_tree
 from models.store.database import Database
 from models.tables.audit import AuditCheckpoint
@@ -24,8 +26,8 @@ BRANCH = "refs/heads/main"
 FILE = "checkpoint"
 EVERY_SECONDS = 1.0
 AGAIN_SECONDS = 30.0
-AT_ONCE = 1_000
-"""Commits of one push."""
+AT_ONCE = 200
+"""Commits of one push: what they are proven with is read in one transaction, well within the time it has."""
 _LEFT_BEHIND = ("*.lock", "refs/**/*.lock", "objects/*.lock", "objects/info/**/*.lock", "objects/pack/tmp_*")
 log = structlog.get_logger()
 
@@ -61,7 +63,8 @@ class AuditMirror:
         """Bring the mirror what it lacks; how many checkpoints. One worker of a host after the other.
 
         Raises:
-            Conflict: `audit_mirror_disagrees`, it has a checkpoint that the log never passed through.
+            Conflict: `audit_mirror_disagrees`, it has a checkpoint that the log never passed through; or what the log
+                has is not what follows on it (`audit_taken_back`, `audit_tree_broken`): it gets none of that.
             GitError: it cannot be reached, or takes no push.
         """
         async with exclusive(self._place) as lock:
@@ -83,12 +86,12 @@ class AuditMirror:
 
     async def _bring(self, lock: int) -> int:
         head = await self._fetch(lock)
-        size = await self._agreed(head)
+        known = await self._agreed(head)
         async with self._db.system() as session:
-            lacking = await audit_tree.checkpoints_after(session, size, AT_ONCE)
+            lacking = await audit_tree.grown_from(session, known, AT_ONCE)
+        size = lacking[-1].size if lacking else known.size
         if lacking:
             await self._commit(head, lacking, lock)
-            size = lacking[-1].size
         if size:
             async with self._db.system() as session:
                 await audit_tree.note_mirrored(session, size)
@@ -118,21 +121,20 @@ class AuditMirror:
         for entry in self._place.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    async def _agreed(self, head: str) -> int:
-        """Hold the mirror's newest checkpoint against ours; its size."""
+    async def _agreed(self, head: str) -> Checkpoint:
+        """Hold the mirror's newest checkpoint against ours."""
         if not head:
-            return 0
+            return Checkpoint("", 0, EMPTY_ROOT)
         shown = await self._git.run("cat-file", "blob", f"{head}:{FILE}", git_dir=self._place, ok=(0, 128))
         try:
-            size = checkpoints.read(shown.out.decode()).size
+            known = checkpoints.read(shown.out.decode())
         except (InvalidInput, UnicodeDecodeError):
-            size = -1
+            raise _disagrees(-1) from None
         async with self._db.system() as session:
-            ours = await audit_tree.checkpoints_after(session, size - 1, 1) if size > 0 else []
+            ours = await audit_tree.checkpoints_after(session, known.size - 1, 1)
         if not ours or ours[0].note.encode() != shown.out:
-            message = "the mirror has a checkpoint that is none of this log: compare the two before anything else"
-            raise Conflict("audit_mirror_disagrees", message, size=size)
-        return size
+            raise _disagrees(known.size)
+        return known
 
     async def _commit(self, head: str, lacking: list[AuditCheckpoint], lock: int) -> None:
         """Add a commit per checkpoint, the same ones whoever makes them, and push them. Nothing is ever forced."""
@@ -147,6 +149,11 @@ class AuditMirror:
     async def _transfer(self, *verb: str, what: str, lock: int) -> None:
         args = (*verb, "--quiet", "--", self._url, what)
         await self._git.run(*args, git_dir=self._place, timeout=TRANSFER_SECONDS, hold=lock)
+
+
+def _disagrees(size: int) -> Conflict:
+    message = "the mirror has a checkpoint that is none of this log: compare the two before anything else"
+    return Conflict("audit_mirror_disagrees", message, size=size)
 
 
 def _commit(checkpoint: AuditCheckpoint, parent: str) -> bytes:

@@ -10,7 +10,7 @@ from activities.alarm import Alarm
 from activities.workbench.files import write_whole
 from activities.workbench.signing import ServiceKey
 from models.domain.checkpoints import raw_key
-from models.domain.errors import MissionControlError
+from models.domain.errors import Conflict, MissionControlError
 from models.store import audit_tree, signing_keys
 from models.store.audit_tree import Signer
 from models.store.database import Database
@@ -21,6 +21,8 @@ AGAIN_SECONDS = 5.0
 MEMORY = "signed-checkpoint"
 """Of a worker's data folder: the newest checkpoint of its key that was signed or seen there."""
 SEALER = Actor("worker", "sealer")
+_UNREADABLE = "unreadable"
+"""No checkpoint: an empty file, or none that can be read, is not the same as one that was never there."""
 log = structlog.get_logger()
 
 
@@ -77,14 +79,19 @@ class Sealer:
 
     def _remembered(self) -> str:
         try:
-            return self._memory.read_text(errors="replace") if self._memory and self._memory.exists() else ""
+            known = self._memory.read_text(errors="replace") if self._memory and self._memory.exists() else None
         except OSError:
-            return "unreadable"
+            known = ""
+        return "" if known is None else known or _UNREADABLE
 
     def _remember(self, note: str) -> None:
         """Keep what was signed once it is in the database: who dies between the two remembers the one before."""
         if self._memory and note not in ("", self._remembered()):
-            write_whole(self._memory, note.encode())
+            try:
+                write_whole(self._memory, note.encode())
+            except OSError as error:
+                message = f"what was signed cannot be kept in {self._memory.name}: {error.strerror}; mend its folder"
+                raise Conflict("audit_memory_unwritable", message) from None
 
     async def _publish(self) -> None:
         """Let readers verify what will be signed, before anything is."""

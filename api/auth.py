@@ -7,7 +7,7 @@ from fastapi import Request
 
 from api.services import services
 from models.domain.agents import Latitude, require_latitude
-from models.domain.errors import NotFound, NotPermitted, Unauthenticated
+from models.domain.errors import Conflict, NotFound, NotPermitted, Unauthenticated
 from models.domain.principals import Callers, Principal, within
 from models.store import workspaces
 from models.store.events import Actor
@@ -73,8 +73,16 @@ class Caller:
         return Call(await self._admit(request, principal, noun), request.state.request_id)
 
     async def look_again(self, request: Request, noun: str) -> None:
-        """Ask once more, as a change begins and before it is kept: the caller may have waited. Raises as `identify`."""
-        await self._admit(request, await services(request).keys.open(secret_of(request)), noun)
+        """Ask once more, as a change begins and before it is kept: the caller may have waited.
+
+        Raises:
+            Conflict: `role_changed`, so that it would be done in a role that the caller has lost; and as `identify`.
+        """
+        asked: Principal = request.state.call.principal
+        found = await self._admit(request, await services(request).keys.open(secret_of(request)), noun)
+        if (found.role, found.scopes) != (asked.role, asked.scopes):
+            told = f"{asked.name!r} was given another role while this waited; nothing was changed: ask again"
+            raise Conflict("role_changed", told)
 
     async def _admit(self, request: Request, principal: Principal, noun: str) -> Principal:
         _require_scope(principal, noun, reads=request.method in SAFE)
@@ -95,8 +103,8 @@ def _require_scope(principal: Principal, noun: str, *, reads: bool) -> None:
 async def _entering(request: Request, principal: Principal, wanted: str) -> Principal:
     """Let a platform admin into another workspace; to everybody else it is not there."""
     if principal.opens(wanted):
-        async with services(request).db.system() as session:
-            return principal.visiting((await workspaces.require(session, wanted)).workspace_id)
+        await workspaces.require_known(services(request).db, wanted)
+        return principal.visiting(wanted)
     raise NotFound("workspace_not_found", f"there is no workspace {wanted!r} that this key opens")
 
 

@@ -49,6 +49,8 @@ class Once:
     ) -> None:
         self._door, self._status, self._request, self._request_id = door, status, request, request_id
         self._look_again = look_again
+        self.key = request.key if request else uuid4().hex
+        """Under what id to do it where things are done under one: a repetition's is the same."""
         self.is_repeated = False
         """Whether the same request was made before and, because we died or refused, got no answer that was kept."""
 
@@ -85,7 +87,7 @@ class Once:
             await self._look_again()
             if known := await self._claim(session, idempotency.claim):
                 return replay(known)
-        answer = Answer(self._status, envelope(await act(self._request.key if self._request else uuid4().hex)))
+        answer = Answer(self._status, envelope(await act(self.key)))
         async with self._door() as session:
             await self._settle(session, answer)
         return _response(answer)

@@ -204,22 +204,19 @@ async def release_cost(run_id: str, cost_id: str, call: Settler, db: Db, once: O
 
 
 @routes.post("/runs/{run_id}/adjustments", status_code=201, response_model=Success[RunView])
-async def adjust_cost(
-    run_id: str, change: Adjustment, call: Admin, once: OnlyOnce, db: Db, missions: ToMissions
-) -> Response:
+async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOnce, missions: ToMissions) -> Response:
     """Correct what a run paid, with a reason; the ledger keeps what it held before.
 
     What is taken off a limit that was spent up opens it.
     """
-    await _find(db, call, run_id)
 
-    async def adjust(key: str) -> RunView:
-        async with db.workspace(call.workspace_id) as session:
-            place = Place(call.workspace_id, run_id, key)
-            await corrections.adjust(session, place, change.usd, change.reason, call.actor)
-        return await _find(db, call, run_id)
+    async def adjust(session: AsyncSession) -> RunView:
+        await runs.find(session, call.workspace_id, run_id)
+        place = Place(call.workspace_id, run_id, once.key)
+        await corrections.adjust(session, place, change.usd, change.reason, call.actor)
+        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
 
-    return told(await once.command(adjust), missions)
+    return told(await once.commit(adjust), missions)
 
 
 def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:

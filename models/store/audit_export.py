@@ -13,7 +13,7 @@ from models.domain import checkpoints
 from models.domain.audit import Line
 from models.domain.errors import InvalidInput
 from models.domain.merkle import Subtree, subtrees
-from models.store import audit_counts, audit_tree
+from models.store import audit_counts, audit_hashes
 from models.store.database import Database
 
 AT_ONCE = 4_000
@@ -30,7 +30,7 @@ class _Piece:
     async def text(self, session: AsyncSession) -> str:
         """Find the hashes, and give the lines."""
         wanted = [part for part in self.parts if isinstance(part, Subtree)]
-        found = iter(await audit_tree.hashes(session, wanted))
+        found = iter(await audit_hashes.hashes(session, wanted))
         return "".join(part if isinstance(part, str) else _hidden(part, next(found)) for part in self.parts)
 
 

@@ -13,20 +13,9 @@ from sqlmodel import col, select
 from models.domain import checkpoints
 from models.domain.checkpoints import Checkpoint
 from models.domain.errors import Conflict, InvalidInput
-from models.domain.merkle import (
-    Frontier,
-    Kept,
-    Span,
-    Subtree,
-    consistency_spans,
-    inclusion_spans,
-    joined,
-    kept_below,
-    root_of,
-    subtrees,
-)
+from models.domain.merkle import EMPTY_ROOT, Frontier, Kept, consistency_spans, inclusion_spans
 from models.schemas.pagination import PageRequest
-from models.store import audit_counts, pagination
+from models.store import audit_counts, audit_hashes, pagination
 from models.store.events import IN_INDEX_ORDER
 from models.store.pagination import Rows
 from models.tables.audit import AuditCheckpoint, AuditLeaf, AuditMirrored
@@ -34,7 +23,6 @@ from models.tables.audit import AuditCheckpoint, AuditLeaf, AuditMirrored
 AT_ONCE = 10_000
 """Rows that one transaction seals at most: well within the time that a transaction has."""
 _LOCK = 0x4D43_0003
-_HASH = 32
 
 
 @dataclass(frozen=True)
@@ -77,12 +65,13 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, sign
     if not (await session.execute(_TRY_LOCK, {"lock": _LOCK})).scalar_one():
         return Sealed()
     name = await origin(session)
-    await _require_passed(session, name, signed)
+    known = await _require_passed(session, name, signed)
     last = await latest(session)
     size = last.size if last else 0
-    frontier = Frontier(size, await hashes(session, subtrees((0, size))))
-    if fault := await _fault(session, last, Checkpoint(name, size, frontier.root)):
+    frontier, (begin, root) = await audit_hashes.growing(session, (known.size, size))
+    if fault := await _fault(session, last, Checkpoint(name, size, root)):
         raise _broken(size, fault)
+    _require_begins(known, begin)
     try:
         return await _seal_behind(session, last, name, frontier, signer, limit)
     except IntegrityError:  # one seals at a time, so that what is in the way was put there
@@ -98,16 +87,17 @@ async def seen(session: AsyncSession, public_key: bytes, signed: str) -> str:
         Conflict: as `seal`, of what is remembered.
     """
     name = await origin(session)
-    await _require_passed(session, name, signed)
+    known = await _require_passed(session, name, signed)
     last = await latest(session)
+    if last is None or last.size <= known.size:
+        return signed
+    _, (begin, root) = await audit_hashes.growing(session, (known.size, last.size))
+    _require_begins(known, begin)
     with suppress(InvalidInput):  # another key's, or none: not to be remembered
-        if last and _stands_for(checkpoints.verify(last.note, [public_key]), name, last.size):
+        found = checkpoints.verify(last.note, [public_key])
+        if (found.origin, found.size, found.root) == (name, last.size, root):
             return last.note
     return signed
-
-
-def _stands_for(found: Checkpoint, name: str, size: int) -> bool:
-    return (found.origin, found.size) == (name, size)
 
 
 async def _seal_behind(
@@ -120,7 +110,7 @@ async def _seal_behind(
     if row.leaves is None:
         return Sealed()
     kept: list[Kept] = []
-    for leaf in _cut(row.leaves):
+    for leaf in audit_hashes.cut(row.leaves):
         frontier.add(leaf, kept=kept)
     await _keep(session, kept)
     lines = await audit_counts.lines(session, frontier.size)
@@ -136,9 +126,32 @@ async def latest(session: AsyncSession) -> AuditCheckpoint | None:
 
 
 async def checkpoints_after(session: AsyncSession, size: int, limit: int) -> list[AuditCheckpoint]:
-    """Read the next checkpoints of trees larger than `size`."""
+    """Read the next checkpoints of trees larger than `size`, as they stand there."""
     statement = select(AuditCheckpoint).where(col(AuditCheckpoint.size) > size).order_by(col(AuditCheckpoint.size))
     return list(await session.scalars(statement.limit(limit)))
+
+
+async def grown_from(session: AsyncSession, known: Checkpoint, limit: int) -> list[AuditCheckpoint]:
+    """Read the checkpoints that follow a known one; each is proven to be of this tree, which begins with the known.
+
+    Raises:
+        Conflict: `audit_taken_back`, the tree does not begin so, or `audit_tree_broken`, it is not that of one of them.
+    """
+    found = await checkpoints_after(session, known.size, limit)
+    _, (begin, *later) = await audit_hashes.growing(session, (known.size, *(one.size for one in found)))
+    _require_begins(known, begin)
+    for one, root in zip(found, later, strict=True):
+        if not _has_root(one, root):
+            raise _broken(one.size, "leaves, hashes or its note were changed")
+    return found
+
+
+def _has_root(checkpoint: AuditCheckpoint, root: bytes) -> bool:
+    try:
+        signed = checkpoints.read(checkpoint.note)
+    except InvalidInput:
+        return False
+    return (signed.size, signed.root) == (checkpoint.size, root)
 
 
 async def list_checkpoints(session: AsyncSession, page: PageRequest) -> Rows[AuditCheckpoint]:
@@ -166,30 +179,9 @@ async def unmirrored_seconds(session: AsyncSession) -> float:
     return float((await session.execute(_UNMIRRORED)).scalar() or 0)
 
 
-async def hashes(session: AsyncSession, wanted: Sequence[Subtree]) -> list[bytes]:
-    """Find the hashes of perfect subtrees; one whose kept hashes are not all there has the empty hash, as none has."""
-    if not wanted:
-        return []
-    places = [kept_below(subtree) for subtree in wanted]
-    values = {
-        "levels": [level for level, _ in places],
-        "starts": [span[0] for _, span in places],
-        "ends": [span[1] for _, span in places],
-    }
-    found = (await session.execute(_HASHES, values)).scalars()
-    return [_joined(kept, span) for kept, (_, span) in zip(found, places, strict=True)]
-
-
-async def roots(session: AsyncSession, spans: Sequence[Span]) -> list[bytes]:
-    """Find the roots of spans of leaves, as proofs need them."""
-    parts = [subtrees(span) for span in spans]
-    found = iter(await hashes(session, [part for of_span in parts for part in of_span]))
-    return [root_of([next(found) for _ in of_span]) for of_span in parts]
-
-
 async def inclusion_proof(session: AsyncSession, leaf: AuditLeaf, size: int) -> list[bytes]:
     """Prove that a leaf is in the tree of that size."""
-    return await roots(session, inclusion_spans(leaf.tree_index, size))
+    return await audit_hashes.roots(session, inclusion_spans(leaf.tree_index, size))
 
 
 async def consistency_proof(session: AsyncSession, old: int, new: int) -> list[bytes]:
@@ -198,7 +190,7 @@ async def consistency_proof(session: AsyncSession, old: int, new: int) -> list[b
     size = last.size if last else 0
     if not 0 <= old <= new <= size:
         raise InvalidInput("no_such_tree", f"give sizes with 0 <= from <= to <= {size}, the size that is sealed")
-    return await roots(session, consistency_spans(old, new))
+    return await audit_hashes.roots(session, consistency_spans(old, new))
 
 
 async def origin(session: AsyncSession) -> str:
@@ -206,25 +198,31 @@ async def origin(session: AsyncSession) -> str:
     return str((await session.execute(text("SELECT origin FROM installation"))).scalar_one())
 
 
-async def _require_passed(session: AsyncSession, name: str, signed: str) -> None:
+async def _require_passed(session: AsyncSession, name: str, signed: str) -> Checkpoint:
+    """Read what is remembered, of which the log still has the checkpoint; without any, it begins with nothing."""
     if not signed:
-        return
+        return Checkpoint(name, 0, EMPTY_ROOT)
     try:
-        before = checkpoints.read(signed)
+        known = checkpoints.read(signed)
     except InvalidInput:
         message = "what was kept here of the checkpoint that was signed last cannot be read: somebody changed the file"
         raise Conflict("audit_memory_unreadable", message) from None
-    if before.origin != name:
+    if known.origin != name:
         message = (
-            f"this data folder's worker has signed the log {before.origin} so far, and the database has the log {name}:"
+            f"this data folder's worker has signed the log {known.origin} so far, and the database has the log {name}:"
             " where another database is meant, move `signed-checkpoint` away (docs/runbook.md)"
         )
         raise Conflict("audit_other_log", message)
-    if await session.scalar(select(AuditCheckpoint.note).where(AuditCheckpoint.size == before.size)) != signed:
-        told = (
-            f"the log has not the checkpoint {before.size} that was signed here: somebody took it back, or restored it"
-        )
-        raise Conflict("audit_taken_back", told, size=before.size)
+    if await session.scalar(select(AuditCheckpoint.note).where(AuditCheckpoint.size == known.size)) != signed:
+        told = f"the log has not the checkpoint {known.size} that was signed: somebody took it back, or restored it"
+        raise Conflict("audit_taken_back", told, size=known.size)
+    return known
+
+
+def _require_begins(known: Checkpoint, begin: bytes) -> None:
+    if begin != known.root:
+        told = f"the log does not begin with the checkpoint {known.size} that was signed: somebody wrote it anew"
+        raise Conflict("audit_taken_back", told, size=known.size)
 
 
 async def _fault(session: AsyncSession, last: AuditCheckpoint | None, found: Checkpoint) -> str:
@@ -259,15 +257,6 @@ async def _keep(session: AsyncSession, kept: Sequence[Kept]) -> None:
     if kept:
         values = {name: [getattr(one, name) for one in kept] for name in Kept._fields}
         await session.execute(_KEEP, values)
-
-
-def _joined(kept: bytes | None, span: Span) -> bytes:
-    found = _cut(kept or b"")
-    return joined(found) if len(found) == span[1] - span[0] else b""
-
-
-def _cut(row: bytes) -> list[bytes]:
-    return [row[at : at + _HASH] for at in range(0, len(row), _HASH)]
 
 
 # What no running transaction can precede any more, as in the tail of events; what is of a time to come is not.
@@ -346,13 +335,4 @@ _LAST_SEALED = text("""
 _WAITS = text(
     "SELECT extract(epoch FROM clock_timestamp() - created_at) FROM audit"
     " WHERE (epoch, xid, id) > (:epoch, CAST(:xid AS xid8), :id) ORDER BY epoch, xid, id LIMIT 1"
-)
-_HASHES = text(
-    "SELECT coalesce("
-    " CASE WHEN w.level = 0 THEN (SELECT string_agg(l.leaf, '' ORDER BY l.tree_index) FROM audit_leaf l"
-    "  WHERE l.tree_index >= w.start AND l.tree_index < w.past)"
-    " ELSE (SELECT string_agg(n.hash, '' ORDER BY n.tree_index) FROM audit_node n"
-    "  WHERE n.level = w.level AND n.tree_index >= w.start AND n.tree_index < w.past) END, '')"
-    " FROM unnest(CAST(:levels AS integer[]), CAST(:starts AS bigint[]), CAST(:ends AS bigint[]))"
-    " WITH ORDINALITY AS w (level, start, past, number) ORDER BY w.number"
 )

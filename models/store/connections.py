@@ -58,7 +58,8 @@ class Connections:
     async def close(self) -> None:
         """Close what is idle, and whatever comes back later."""
         self._is_closed = True
-        await asyncio.gather(*self._opening, return_exceptions=True)
+        if self._opening:  # `wait`, which cancels none of them: they are others'
+            await asyncio.wait(self._opening)
         await self._close_idle()
 
     async def _close_idle(self) -> None:

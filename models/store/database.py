@@ -166,8 +166,7 @@ class Database:
         """Give all connections back."""
         if self._hint is not None:
             await asyncio.gather(self._hint, return_exceptions=True)
-        await self._alone.close()
-        await self._looking.close()
+        await asyncio.gather(self._alone.close(), self._looking.close())
         await self._app.dispose()
         await self._system.dispose()
 

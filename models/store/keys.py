@@ -5,18 +5,17 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, false, func, or_, text
+from sqlalchemy import ColumnElement, delete, false, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from models.domain.agents import AgentStatus, Registration
+from models.domain.agents import AgentStatus
 from models.domain.events import EventType, Subject
 from models.domain.principals import ADMINS, Kind, Principal, Role
 from models.store import events
 from models.store.database import Database
 from models.store.events import Actor
-from models.tables.agents import AgentRow
 from models.tables.workspaces import ApiKey, BrowserSession
 
 PREFIX, SESSION_PREFIX, REGISTRATION_PREFIX = "mc_", "mcs_", "mcr_"
@@ -49,28 +48,37 @@ async def find(db: Database, key_digest: str) -> Principal | None:
 
 async def find_all(db: Database, digests: Sequence[str]) -> dict[str, Principal]:
     """Find whose keys these are, in one exchange (system door); without those that are unknown, revoked or expired."""
-    found: dict[str, Principal] = {}
-    for row in await db.look(_OPENS, {"digests": digests}):
-        status = row.pop("agent_status")
-        found[row["digest"]] = _principal(ApiKey(**row), status)
-    return found
-
-
-_OPENS = """
-    SELECT k.*, a.status AS agent_status FROM api_key AS k
-    LEFT JOIN agent AS a ON k.kind = 'agent' AND a.workspace_id = k.workspace_id AND a.name = k.principal
-        AND a.registration <> 'rejected'
-    WHERE k.digest = ANY(%(digests)s) AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > mc_now())
-"""
+    return await _found(db, _OPENS, digests)
 
 
 async def find_sessions(db: Database, digests: Sequence[str]) -> dict[str, Principal]:
     """Find whose browser sessions these are (system door); without those that have ended, or whose key has."""
-    opened = _OWNED.add_columns(col(BrowserSession.digest)).join(BrowserSession, onclause=_opened_with())
-    unended = col(BrowserSession.expires_at) > func.mc_now()
-    async with db.system() as session:
-        rows = (await session.execute(opened.where(col(BrowserSession.digest).in_(digests), unended))).all()
-    return {digest: _principal(key, status) for key, status, digest in rows}
+    return await _found(db, _LENT, digests)
+
+
+async def _found(db: Database, statement: str, digests: Sequence[str]) -> dict[str, Principal]:
+    """Look past the sessions' pool: one who holds a connection of it may ask whether they still may."""
+    found: dict[str, Principal] = {}
+    for row in await db.look(statement, {"digests": digests}):
+        asked, status = row.pop("asked"), row.pop("agent_status")
+        found[asked] = _principal(ApiKey(**row), status)
+    return found
+
+
+_OWNED = """
+    LEFT JOIN agent AS a ON k.kind = 'agent' AND a.workspace_id = k.workspace_id AND a.name = k.principal
+        AND a.registration <> 'rejected'
+    WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > mc_now())
+"""
+"""Keys that open, each with what its agent is, where an agent owns it."""
+_OPENS = f"""
+    SELECT k.*, k.digest AS asked, a.status AS agent_status FROM api_key AS k {_OWNED} AND k.digest = ANY(%(digests)s)
+"""  # noqa: S608  # a constant of this module, no input
+_LENT = f"""
+    SELECT k.*, b.digest AS asked, a.status AS agent_status
+    FROM browser_session AS b JOIN api_key AS k ON k.workspace_id = b.workspace_id AND k.key_id = b.key_id {_OWNED}
+        AND b.digest = ANY(%(digests)s) AND b.expires_at > mc_now()
+"""  # noqa: S608  # as above
 
 
 async def open_session(session: AsyncSession, principal: Principal, lasts: timedelta, request_id: str) -> str:
@@ -170,28 +178,6 @@ def lasting_admin(workspace_id: str) -> tuple[ColumnElement[bool], ...]:
     """Pick the keys that may do everything, for good: as long as there is one, nobody is locked out."""
     place = (col(ApiKey.workspace_id) == workspace_id, col(ApiKey.role).in_(ADMINS))
     return (*place, col(ApiKey.revoked_at).is_(None), col(ApiKey.expires_at).is_(None), col(ApiKey.scopes) == [])
-
-
-def _opened_with() -> ColumnElement[bool]:
-    return and_(
-        col(ApiKey.workspace_id) == col(BrowserSession.workspace_id), col(ApiKey.key_id) == col(BrowserSession.key_id)
-    )
-
-
-_OWNED = (
-    select(ApiKey, AgentRow.status)
-    .outerjoin(
-        AgentRow,
-        and_(
-            col(ApiKey.kind) == Kind.AGENT.value,
-            col(AgentRow.workspace_id) == col(ApiKey.workspace_id),
-            col(AgentRow.name) == col(ApiKey.principal),
-            col(AgentRow.registration) != Registration.REJECTED.value,
-        ),
-    )
-    .where(*valid())
-)
-"""Keys that open, each with what its agent is, where an agent owns it."""
 
 
 def _principal(key: ApiKey, status: str | None) -> Principal:

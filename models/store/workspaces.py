@@ -14,6 +14,7 @@ from models.domain.principals import MAX_FOUNDED, Kind, Principal, Role
 from models.domain.refusals import missing
 from models.schemas.workspaces import WorkspaceCreate
 from models.store import api_keys, events, principals
+from models.store.database import Database
 from models.store.events import Actor
 from models.tables.workspaces import ApiKey, Installation, Workspace
 
@@ -68,6 +69,12 @@ async def require(session: AsyncSession, workspace_id: str) -> Workspace:
     if found is None:
         raise missing("workspace", workspace_id)
     return found
+
+
+async def require_known(db: Database, workspace_id: str) -> None:
+    """Refuse to enter a workspace that is not there (system door); costs no session of one who has one open already."""
+    if not await db.look("SELECT FROM workspace WHERE workspace_id = %(workspace_id)s", {"workspace_id": workspace_id}):
+        raise missing("workspace", workspace_id)
 
 
 async def everything(session: AsyncSession, limit: int) -> list[Workspace]:

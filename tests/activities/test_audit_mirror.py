@@ -21,7 +21,7 @@ from models.settings import Settings
 from models.store import audit_tree
 from models.store.database import Database
 from tests.fixtures.api import Team, db, settings, team
-from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key
+from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key, new_key
 from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.waiting import eventually
 
@@ -74,6 +74,40 @@ async def test_each_checkpoint_becomes_a_commit(
     assert notes(elsewhere) == [one.note for one in signed]
     assert elsewhere.git("log", "-1", "--format=%s", "main").decode() == "Checkpoint 18\n"
     assert await mirrored(db) == 18
+
+
+async def test_a_log_that_was_written_anew_does_not_get_into_the_mirror(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo, tmp_path: Path, database_url: str
+) -> None:
+    """Its rows are others, and sealed anew with another key; only the checkpoint that the mirror has was put back."""
+    await grow(db, key, team, 2)
+    await mirror.push()
+    had = notes(elsewhere)
+    as_superuser(database_url, "CREATE TABLE put_aside AS SELECT * FROM audit_checkpoint")
+    as_superuser(database_url, "TRUNCATE audit_checkpoint, audit_leaf, audit_node, audit_workspace")
+    as_superuser(database_url, "UPDATE audit SET actor = 'mallory'")
+    await grow(db, new_key(tmp_path, "mallory"), team, 1)
+    as_superuser(database_url, "INSERT INTO audit_checkpoint SELECT * FROM put_aside; DROP TABLE put_aside")
+    with pytest.raises(Conflict, match="does not begin with the checkpoint 6 that was signed"):
+        await mirror.push()
+    assert notes(elsewhere) == had
+
+
+OF_ANOTHER = "UPDATE audit_checkpoint SET note = (SELECT note FROM audit_checkpoint WHERE size = 3) WHERE size = 9"
+NO_NOTE = "UPDATE audit_checkpoint SET note = 'none' WHERE size = 9"
+
+
+@pytest.mark.parametrize("done", [OF_ANOTHER, NO_NOTE], ids=["of another", "none"])
+async def test_nor_a_note_that_is_not_of_the_tree(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo, database_url: str, done: str
+) -> None:
+    await grow(db, key, team, 1)
+    await mirror.push()
+    await grow(db, key, team, 3)
+    as_superuser(database_url, done)
+    with pytest.raises(Conflict, match="not that of its checkpoint 9"):
+        await mirror.push()
+    assert len(notes(elsewhere)) == 1
 
 
 async def test_whoever_pushes_makes_the_same_commits(

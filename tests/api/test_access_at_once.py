@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
+from secrets import token_hex
 from typing import Any
 
 import httpx2
@@ -10,9 +11,11 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from models.domain.principals import Role
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.keys import note_uses
+from tests.fixtures.access import make_key
 from tests.fixtures.agents import admitted, registered
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.waiting import eventually, somebody_waits
@@ -111,3 +114,21 @@ async def test_a_note_of_use_waits_for_nobody(
     await outside.execute("SELECT FROM api_key WHERE key_id = %s FOR UPDATE", (taken,))
     async with db.system() as session:
         assert await note_uses(session, uses) == uses.keys() - {(team.workspace_id, taken)}
+
+
+@pytest.mark.parametrize("by", ["cookie", "visit"])
+async def test_many_who_make_what_is_no_workspaces_hold_up_nobody(
+    client: Caller, team: Team, other_team: Team, db: Database, by: str
+) -> None:
+    """Each looks again at its key, or at the place that it visits, while it holds a connection of the same kind."""
+    async with db.system() as session:
+        secret = await make_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN)
+    many = client(secret)
+    if by == "cookie":
+        opened = await client(None).post("/api/v1/auth/session", json={"key": secret})
+        many = client(None)
+        many.headers["cookie"] = f"mission_control_session={opened.cookies['mission_control_session']}"
+    else:
+        many.headers["x-workspace"] = other_team.workspace_id
+    sent = [many.post("/api/v1/workspaces", json={"slug": f"w-{token_hex(6)}", "name": "many"}) for _ in range(60)]
+    assert {answer.status_code for answer in await asyncio.gather(*sent)} == {201}

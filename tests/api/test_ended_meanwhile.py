@@ -125,3 +125,56 @@ async def test_each_turn_is_as_those_before_have_left_it(client: Caller, team: T
         await before.execute("UPDATE api_key SET revoked_at = now() WHERE key_id = %s", [key["key_id"]])
         await before.commit()
     assert refusal(await asking) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("workspaces/{place}/members/boss", {"role": "platform_admin"}),
+        ("workspaces/{place}/members/puppet", {"role": "platform_admin"}),
+        ("keys", {"principal": "root"}),
+    ],
+)
+async def test_whoever_is_lowered_acts_in_no_role_that_they_have_lost(
+    client: Caller, team: Team, db: Database, database_url: str, path: str, body: dict[str, str]
+) -> None:
+    """The route would serve their new role, too."""
+    async with db.system() as session:
+        root, boss, _ = [
+            client(await make_key(session, team.workspace_id, name, role=role))
+            for name, role in [("root", TOP), ("boss", TOP), ("puppet", Role.OPERATOR)]
+        ]
+    members = f"{API}/workspaces/{team.workspace_id}/members"
+    async with await psycopg.AsyncConnection.connect(plain(database_url)) as before:
+        await before.execute(TURN, [team.workspace_id])
+        lowering = asyncio.create_task(root.put(f"{members}/boss", json={"role": "admin"}))
+        await eventually(lambda: waiting(before, 1))
+        place = f"{API}/{path.format(place=team.workspace_id)}"
+        asking = asyncio.create_task(boss.request("POST" if path == "keys" else "PUT", place, json=body))
+        await eventually(lambda: waiting(before, 2))
+    assert (await lowering).status_code == 200
+    assert refusal(await asking) == (409, "role_changed")
+
+
+TOP = Role.PLATFORM_ADMIN
+
+
+async def waiting(holding: psycopg.AsyncConnection, count: int) -> bool:
+    """So many wait for the turn that is held there."""
+    found = await holding.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    return await found.fetchone() == (count,)
+
+
+async def test_whoever_is_ended_corrects_nothing(client: Caller, team: Team, database_url: str) -> None:
+    service, root = client(team.service), client(team.admin)
+    run = (await service.post(f"{API}/runs", json={"ticket_id": "T-1"})).json()["data"]["run_id"]
+    assert (await service.post(f"{API}/runs/{run}/costs", json={"usd": "1"})).status_code == 201
+    key = await made(root, "boss", "admin")
+    async with await psycopg.AsyncConnection.connect(plain(database_url)) as holding:
+        await holding.execute("SELECT FROM budget WHERE workspace_id = %s FOR UPDATE", [team.workspace_id])
+        correction = {"usd": "-0.5", "reason": "a refund"}
+        asking = asyncio.create_task(client(key["secret"]).post(f"{API}/runs/{run}/adjustments", json=correction))
+        await eventually(lambda: somebody_waits(holding))
+        assert (await root.delete(f"{API}/keys/{key['key_id']}")).status_code == 200
+    assert refusal(await asking) == (401, "invalid_api_key")
+    assert (await root.get(f"{API}/runs/{run}")).json()["data"]["usd"] == "1"

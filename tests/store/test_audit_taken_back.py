@@ -1,13 +1,17 @@
 """A log that was taken back in the database, or written anew there, is not signed by who had signed it before."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
 from models.domain.errors import Conflict
+from models.store import audit_tree
 from models.store.database import Database
+from models.tables.audit import AuditCheckpoint
 from tests.fixtures.api import Team
 from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key, new_key
 
@@ -100,7 +104,7 @@ async def test_what_another_worker_signed_is_remembered_too(
 
 
 async def test_no_older_one_in_the_place_of_a_newer_one(sealer: Sealer, tmp_path: Path, database_url: str) -> None:
-    """As if nothing waited, so that the tree is not looked at."""
+    """As if nothing waited, so that nothing is sealed on it."""
     signed = (tmp_path / "signed").read_text()
     lure = """
         INSERT INTO audit_checkpoint (size, note, key_id, epoch, xid, id)
@@ -108,11 +112,79 @@ async def test_no_older_one_in_the_place_of_a_newer_one(sealer: Sealer, tmp_path
         FROM audit_checkpoint WHERE size = 20;
         UPDATE audit_leaf SET tree_index = 999 WHERE tree_index = 19
     """
-    as_superuser(database_url, lure)
-    assert (await sealer.seal(), (tmp_path / "signed").read_text()) == (0, signed)
-    as_superuser(database_url, f"{NO_TAIL}; {FORGED}")
+    for done in (lure, f"{NO_TAIL}; {FORGED}"):
+        as_superuser(database_url, done)
+        with pytest.raises(Conflict, match="checkpoint 20"):
+            await sealer.seal()
+        assert (tmp_path / "signed").read_text() == signed
+
+
+async def test_a_checkpoint_that_was_put_back_is_no_way_around(
+    sealer: Sealer, db: Database, team: Team, tmp_path: Path, database_url: str
+) -> None:
+    """The log is written anew and sealed with another key, further than what is remembered, whose row is put back.
+
+    Nothing that stands in the row of a checkpoint says what the tree begins with.
+    """
+    await act(db, team.workspace_id)
+    as_superuser(database_url, f"{PUT_ASIDE}; {NO_TAIL}; {FORGED}")
+    assert await Sealer(db, new_key(tmp_path, "mallory")).seal() == 11
+    as_superuser(database_url, "INSERT INTO audit_checkpoint SELECT * FROM put_aside; DROP TABLE put_aside")
+    for waiting in (0, 1):
+        await act(db, team.workspace_id, waiting)
+        with pytest.raises(Conflict, match="begin with the checkpoint 20 that was signed: somebody wrote it anew"):
+            await sealer.seal()
+
+
+PUT_ASIDE = "CREATE TABLE put_aside AS SELECT * FROM audit_checkpoint WHERE size = 20"
+
+
+async def test_a_database_that_says_one_thing_and_another_leads_nobody_back(
+    sealer: Sealer, tmp_path: Path, database_url: str
+) -> None:
+    """It shows the newest checkpoint to who asks for a certain one, and an older one to who asks for the newest."""
+    signed = (tmp_path / "signed").read_text()
+    as_superuser(database_url, TWO_FACED)
+    try:
+        with suppress(Conflict):
+            await sealer.seal()
+    finally:
+        as_superuser(database_url, "DROP VIEW audit_checkpoint; ALTER TABLE hidden RENAME TO audit_checkpoint")
+    assert (tmp_path / "signed").read_text() == signed
+
+
+TWO_FACED = """
+    ALTER TABLE audit_checkpoint RENAME TO hidden;
+    CREATE VIEW audit_checkpoint AS SELECT * FROM hidden
+        WHERE size <= 10 OR NOT current_query() ~ 'ORDER BY audit_checkpoint.size DESC';
+    GRANT ALL ON audit_checkpoint TO PUBLIC
+"""
+
+
+async def test_it_is_taken_back_while_somebody_looks(
+    sealer: Sealer, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the question for what is remembered and the one for the newest."""
+    signed, latest = (tmp_path / "signed").read_text(), audit_tree.latest
+
+    async def late(session: AsyncSession) -> AuditCheckpoint | None:
+        as_superuser(database_url, f"{NO_TAIL}; {FORGED}")
+        return await latest(session)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit_tree, "latest", late)
+        with suppress(Conflict):
+            await sealer.seal()
+    assert (tmp_path / "signed").read_text() == signed
     with pytest.raises(Conflict, match="checkpoint 20"):
         await sealer.seal()
+
+
+async def test_what_cannot_be_remembered_is_told_of(db: Database, team: Team, key: ServiceKey, tmp_path: Path) -> None:
+    await act(db, team.workspace_id)
+    with pytest.raises(Conflict, match="cannot be kept in signed: No such file or directory") as refused:
+        await Sealer(db, key, memory=tmp_path / "gone" / "signed").seal()
+    assert refused.value.code == "audit_memory_unwritable"
 
 
 async def test_another_keys_is_not(sealer: Sealer, db: Database, tmp_path: Path) -> None:
