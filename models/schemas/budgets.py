@@ -140,8 +140,9 @@ class CostSum(Sum):
 
 
 class Costs(BaseModel):
-    """The groups, the dearest first, and what all of them come to, also those beyond the page."""
+    """The groups, the dearest first, and how many there are and what all come to, also those beyond the page."""
 
     group_by: GroupBy
     items: list[CostSum]
     total: Sum
+    groups: int
