@@ -23,7 +23,7 @@ from models.domain.refusals import missing, run_ended
 from models.domain.states import DecisionKind, DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import agents, alerts, events, going_on, governance, lists, policies, recapping
+from models.store import agents, alerts, events, going_on, governance, lists, pagination, policies, recapping
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -65,7 +65,7 @@ async def limits(session: AsyncSession, workspace_id: str, *names: str | None) -
 
 
 async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
-    """List all caps that hold, but for those of runs that have ended, in the order of the limits."""
+    """List all caps that hold, but for those of runs that have ended."""
     of_ended = exists().where(
         col(BudgetLimit.owner) == Owner.RUN.value,  # few have one, and only these runs are looked at
         col(Run.workspace_id) == col(BudgetLimit.workspace_id),
@@ -75,9 +75,14 @@ async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
     rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, ~of_ended))
     known = {_key(row): row for row in rows}
     caps = {**DEFAULTS, **{key: Cap(row.cap_usd, row.cap_tokens) for key, row in known.items()}}
+    return [_view(key, cap, known.get(key)) for key, cap in caps.items()]
+
+
+async def views_page(session: AsyncSession, workspace_id: str, page: PageRequest) -> Rows[LimitView]:
+    """Read one page of them, in the order of the limits."""
     order = list(Scope)
-    caps_in_order = sorted(caps.items(), key=lambda item: (order.index(item[0].scope), item[0].owner, item[0].name))
-    return [_view(key, cap, known.get(key)) for key, cap in caps_in_order]
+    known = await views(session, workspace_id)
+    return pagination.cut(known, lambda view: (order.index(view.scope), view.owner, view.name), page)
 
 
 async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
