@@ -129,21 +129,20 @@ async def read(request: Request, announced: int, limit: int) -> bytes:
         TooLarge: more came than it may have.
         TooSlow: its client stopped sending it, hardly does, or went away.
     """
-    chunks, size, began = [], 0, (clock := asyncio.get_running_loop().time)()
+    body, began = bytearray(), (clock := asyncio.get_running_loop().time)()
     try:
         async with asyncio.timeout(uploads.SILENCE_SECONDS) as patience:
             async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
+                body += chunk  # a list of many small pieces would take several times as much
+                if len(body) > limit:
                     raise _too_large(limit)
-                chunks.append(chunk)
-                if chunk and size < announced:
-                    patience.reschedule(uploads.give_up_at(began, clock(), size))
+                if chunk and len(body) < announced:
+                    patience.reschedule(uploads.give_up_at(began, clock(), len(body)))
     except TimeoutError:
-        raise _too_slow(size) from None
+        raise _too_slow(len(body)) from None
     except ClientDisconnect:
-        raise TooSlow("body_incomplete", f"its client went away after {size} bytes of the body") from None
-    return b"".join(chunks)
+        raise TooSlow("body_incomplete", f"its client went away after {len(body)} bytes of the body") from None
+    return bytes(body)
 
 
 def _too_large(limit: int) -> TooLarge:
