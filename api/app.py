@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 
 from api import errors, unrouted
 from api.auth import COOKIE
+from api.bodies import Rooms
 from api.claims import claims_of
 from api.gateway import Gateway
 from api.heartbeats import Heartbeats
@@ -99,9 +100,9 @@ def _lifespan(settings: Settings) -> Any:
                 feed.open()
                 stack.push_async_callback(feed.close)
             ring = KeyRing(db)
-            shared = (settings, db, ring, Limiter(settings), gateway, feed, Ingest(db), claims_of(db), Heartbeats(db))
+            shared = (settings, db, ring, Limiter(settings), Rooms(), gateway, feed, Ingest(db), claims_of(db))
             _beside(stack, ring.note_uses())
-            app.state.services = Services(*shared, PolicyBook(settings.config_dir), first_start)
+            app.state.services = Services(*shared, Heartbeats(db), PolicyBook(settings.config_dir), first_start)
             log.info("api.ready")
             yield
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from models.domain.errors import InvalidInput, MissionControlError, RateLimited, Unavailable
+from models.domain.errors import InvalidInput, MissionControlError, RateLimited, TooSlow, Unavailable
 from models.domain.wording import plain, shortened
 from models.observability import without_secrets
 
@@ -68,6 +68,8 @@ async def ours(request: Request, error: Exception) -> Response:
         response.headers.update(RETRY_AFTER)
     if isinstance(error, RateLimited):
         response.headers["Retry-After"] = str(error.details["wait_seconds"])
+    if isinstance(error, TooSlow):
+        response.headers["Connection"] = "close"  # what may come of its body yet is no request
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -147,7 +148,7 @@ def _asked(
     """Find the status of the answer, what a repetition must be equal to, the request's id, and how to look again."""
     status: int = request.scope["route"].status_code or 200
     asked = identified_by(request, workspace_id, key) if key else None
-    return status, asked, request.state.request_id, request.state.look_again
+    return status, asked, request.state.request_id, partial(request.state.look_again, request)
 
 
 def identified_by(request: Request, workspace_id: str, key: str) -> idempotency.Request:
@@ -155,7 +156,7 @@ def identified_by(request: Request, workspace_id: str, key: str) -> idempotency.
 
     It is of the same caller, too: nobody gets the answer to what another one did, and takes it for their own.
     """
-    body = getattr(request.state, "sent", {})  # none means an empty one
+    body = getattr(request, "sent", {})  # none means an empty one
     route = f"{request.method} {request.url.path}"
     return idempotency.Request(workspace_id, key, route, digest_of({"by": _caller(request), "body": body}))
 

@@ -13,16 +13,17 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars
 
-from api.auth import Caller
+from api.auth import Call, Caller
+from api.bodies import UNCOUNTED, announced, read
 from api.services import services
 from api.strangers import Public
 from api.wire import parse_json, require_few_values, require_text, snake_query
-from models.domain.errors import InvalidInput, TooLarge
+from models.domain.errors import InvalidInput
 from models.domain.money import ROUNDED
 from models.schemas.envelope import VARIANT, Bounds, Failure
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-STRANGERS_BODY_BYTES = 64 * 1024
+STRANGERS_BODY_BYTES = UNCOUNTED
 """The longest body of a request without a key; an agent's registration has a third of it."""
 
 
@@ -68,14 +69,18 @@ class Route(APIRoute):
             if isinstance(declared, Caller):
                 noun = str(self.tags[0])
                 request.state.call = await declared.identify(request, noun)
-                request.state.look_again = partial(declared.look_again, request, noun)
+                request.state.look_again = partial(declared.look_again, noun=noun)
             else:
                 declared.count(request)
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
-            if body is not None:
-                await request.load(replace(bounds, bytes=_longest(request, bounds)), body)
-            return await handle(request)
+            if body is None:
+                return await handle(request)
+            most = replace(bounds, bytes=_longest(request, bounds))
+            size = announced(request, most.bytes)
+            async with services(request).rooms.hold(_key(request), size):
+                await request.load(size, most, body)
+                return await handle(request)
 
         return guarded
 
@@ -83,34 +88,24 @@ class Route(APIRoute):
 class WireRequest(Request):
     """A request whose body was checked before anything looks at it."""
 
-    async def load(self, most: Bounds, body: TypeAdapter[Any]) -> None:
-        """Read, parse and validate the body; FastAPI then finds the model made, and `state.sent` is the plain JSON.
+    async def load(self, size: int, most: Bounds, body: TypeAdapter[Any]) -> None:
+        """Read, parse and validate the body; FastAPI then finds the model made, and `sent` is the plain JSON.
 
         FastAPI's own validation is for Python's values, and takes "5" for a number and "yes" for a bool.
 
         Raises:
-            TooLarge: more bytes came, or are announced, than it may have `most`.
+            TooLarge: more bytes came than it may have `most`.
+            TooSlow: they did not all come in time.
             InvalidInput: it holds too many values, or is not JSON that we can keep.
             RequestValidationError: it is not what the route takes.
         """
-        self._body = await self._read(most.bytes)
+        self._body = await read(self, size, most.bytes)
         if self._body:
             self._require_json()
             require_few_values(self._body, most.values)
             rounded: set[float] = set()
-            self.state.sent = parse_json(self._body, rounded)
+            self.sent = parse_json(self._body, rounded)
             self._json = _strict(self._body, body, {ROUNDED: rounded})
-
-    async def _read(self, limit: int) -> bytes:
-        if int(self.headers.get("content-length", 0)) > limit:
-            raise _too_large(limit)
-        chunks, size = [], 0
-        async for chunk in self.stream():
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
-        return b"".join(chunks)
 
     def _require_json(self) -> None:
         header = Message()
@@ -163,11 +158,13 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
+def _key(request: Request) -> str:
+    """Name whose body it is: a key's, with those that it was rotated from."""
+    call: Call | None = getattr(request.state, "call", None)
+    return call.principal.lineage if call else ""
+
+
 def _longest(request: Request, bounds: Bounds) -> int:
     """Bound a body's bytes: strangers have little to say."""
     most = min(services(request).settings.max_body_bytes, bounds.bytes)
     return most if getattr(request.state, "call", None) else min(most, STRANGERS_BODY_BYTES)
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge("body_too_large", f"the body is over the limit of {limit} bytes", limit_bytes=limit)

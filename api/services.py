@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
+from api.bodies import Rooms
 from api.claims import Claims
 from api.gateway import Gateway
 from api.heartbeats import Heartbeats
@@ -25,6 +26,7 @@ class Services:
     db: Database
     keys: KeyRing
     limiter: Limiter
+    rooms: Rooms
     gateway: Gateway
     feed: Feed
     ingest: Ingest

@@ -63,7 +63,7 @@ def _change(client: Client, alert_id: str, verb: str, note: str | None) -> None:
     from cli.text import line, word
 
     alert = client.api.post(f"/alerts/{alert_id}/{verb}", {"note": note} if note else {})
-    client.answer(alert, lambda: word(alert["status"]).append(f" {line(alert_id)}", style="none"))
+    client.answer(alert, lambda: word(alert["status"]).append(f" {line(alert['alert_id'])}", style="none"))
 
 
 def _shown(alert: dict[str, Any]) -> "RenderableType":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from models.domain.audit_verifying import Verdict
 
 Read = TypeVar("Read")
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="[default: standard output]", show_default=False)]
 app = typer.Typer(no_args_is_help=True, help="List, export and verify the log of all acts.")
 
 
@@ -86,13 +87,22 @@ def redact(
     )
 
 
+@client_command(app, "keys")
+def keys(client: Client, output: Output = None) -> None:
+    """Print the public keys that ever signed, one a line, for `audit verify`; keep a copy of your own.
+
+    \b
+    Example:
+      mission-control audit keys -o keys.pub
+    """
+    found = client.api.get("/status")["signing_keys"]
+    if client.as_json:
+        return client.answer(found, "")
+    _deliver([f"{key['public_key']}\n".encode() for key in found], output)
+
+
 @client_command(app, "export")
-def export(
-    client: Client,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="[default: standard output]", show_default=False)
-    ] = None,
-) -> None:
+def export(client: Client, output: Output = None) -> None:
     """Export the workspace's log as JSON lines, for `audit verify`.
 
     \b
@@ -100,10 +110,7 @@ def export(
       mission-control audit export -o export.jsonl
     """
     with client.api.stream("/audit/export") as pieces:
-        if output is None:
-            _write(pieces, sys.stdout.buffer)
-        else:
-            _keep(pieces, output)
+        _deliver(pieces, output)
 
 
 @app.command("verify")
@@ -123,7 +130,7 @@ def verify(
 
     \b
     Example:
-      mission-control audit verify export.jsonl --key pub.pem --checkpoint mirror/checkpoint
+      mission-control audit verify export.jsonl --key keys.pub --checkpoint mirror/checkpoint
 
     Exit codes: 0 all is as it was sealed, 1 it is not (with the first row or range that is wrong) or nothing is there
     to verify, 2 wrong usage, as a key or checkpoint that is none. What all this proves, and what not, is in
@@ -144,6 +151,13 @@ def verify(
         typer.secho(safe(f"{verdict.problem.code}: {verdict.problem.message}"), fg="red", err=True)
     if not verdict.is_good:
         raise typer.Exit(REFUSED)
+
+
+def _deliver(pieces: Iterable[bytes], output: Path | None) -> None:
+    if output is None:
+        _write(pieces, sys.stdout.buffer)
+    else:
+        _keep(pieces, output)
 
 
 def _keep(pieces: Iterable[bytes], output: Path) -> None:

@@ -13,11 +13,11 @@ NONE = "none"
 
 
 @client_command(app, "list")
-def list_budgets(client: Client) -> None:
+def list_budgets(client: Client, limit: Limit = 50, everything: All = False) -> None:
     """List the caps that hold: those that admins set, and the defaults."""
     from cli.text import table
 
-    rows = client.api.get("/budgets")["items"]
+    rows = client.api.rows("/budgets", None if everything else limit)
     columns = ("limit", "of", "name", "USD", "tokens", "set by")
     cells = [
         (r["scope"], r["owner"], r["name"], _cap(r["cap_usd"]), _cap(r["cap_tokens"]), r["set_by"] or "default")

@@ -103,7 +103,9 @@ def _resolve(client: Client, decision_id: str, answer: str, reason: str) -> None
     given = sum(answer["counts"] for answer in decision["answers"])
     missing = f" ({given} of {decision['terms']['people']} approvals)"
     more = missing if decision["status"] == "pending" else _alone(decision)
-    client.answer(decision, lambda: word(decision["status"]).append(f" {line(decision_id)}{more}", style="none"))
+    client.answer(
+        decision, lambda: word(decision["status"]).append(f" {line(decision['decision_id'])}{more}", style="none")
+    )
 
 
 def _alone(decision: dict[str, Any]) -> str:

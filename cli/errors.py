@@ -29,6 +29,7 @@ _LISTS = re.compile(
     r"`GET /(?:workspaces/[^/`]+/)?(agent|alert|audit|decision|key|member|memory|mission|principal|run|workspace)s?"
     r"(?:\?status=pending)?`"
 )
+_VERSIONS = "`GET /policy/versions`"
 _LET_IN = re.compile(r"`POST /agents/([^/`]+)/approve`")
 _PLACE = re.compile(r"(^|; )(?:body|query)(?:: |\.(\w+))")
 
@@ -70,6 +71,7 @@ def _as_typed(message: str) -> str:
 def _as_commands(message: str) -> str:
     """Name the command, where the API names its route to what helps."""
     listed = _LISTS.sub(r"`mission-control \1 list`", message)
+    listed = listed.replace(_VERSIONS, "`mission-control policy versions`")
     return _LET_IN.sub(r"`mission-control agent approve \1`", listed)
 
 

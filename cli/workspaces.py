@@ -41,11 +41,11 @@ def create(
 
 
 @client_command(app, "list")
-def list_workspaces(client: Client) -> None:
+def list_workspaces(client: Client, limit: Limit = 50, everything: All = False) -> None:
     """List the workspaces that the key opens."""
     from cli.text import moment, table
 
-    rows = client.api.get("/workspaces")["items"]
+    rows = client.api.rows("/workspaces", None if everything else limit)
     columns = ("workspace", "name", "since", "for")
     cells = [(r["workspace_id"], r["name"], moment(r["created_at"]), r["mission_statement"]) for r in rows]
     client.answer(rows, lambda: table(columns, cells))

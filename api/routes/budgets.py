@@ -27,10 +27,10 @@ MAX_GROUPS = 1000
 
 
 @routes.get("/budgets")
-async def list_budgets(call: Reader, db: Db) -> Success[Page[LimitView]]:
+async def list_budgets(call: Reader, db: Db, page: InOrder) -> Success[Page[LimitView]]:
     """List the caps that hold: what admins set, and the defaults."""
     async with db.workspace(call.workspace_id) as session:
-        return Success(data=Page(items=await budgets.views(session, call.workspace_id)))
+        return page_of(LimitView, await budgets.views_page(session, call.workspace_id, page))
 
 
 @routes.put("/budgets", response_model=Success[LimitView])

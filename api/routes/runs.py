@@ -32,6 +32,7 @@ from models.schemas.runs import (
     RunEnd,
     RunState,
     RunView,
+    Settlement,
 )
 from models.settings import Settings
 from models.store import agents, corrections, ledger, runs
@@ -161,7 +162,7 @@ async def reserve_cost(
 async def settle_cost(
     run_id: str,
     cost_id: str,
-    report: CostReport,
+    report: Settlement,
     call: Settler,
     db: Db,
     once: OnlyOnce,

@@ -12,7 +12,6 @@ from models.domain.errors import nothing_to_change
 from models.schemas.budgets import LimitView
 from models.schemas.envelope import Page, Success
 from models.schemas.names import CleanName, NewName
-from models.schemas.pagination import MAX_LIMIT
 from models.schemas.principals import MemberPut, PrincipalView
 from models.schemas.workspaces import WorkspaceBudget, WorkspaceChange, WorkspaceCreate, WorkspaceMade, WorkspaceView
 from models.store import budgets, caps, principals, workspaces
@@ -32,14 +31,10 @@ async def create_workspace(new: WorkspaceCreate, call: Human, once: OnlyOnceEver
 
 
 @routes.get("/workspaces")
-async def list_workspaces(call: Reader, db: Db) -> Success[Page[WorkspaceView]]:
-    """List the workspaces that the key opens: one, and for a platform admin the newest 200 of all."""
+async def list_workspaces(call: Reader, db: Db, page: Newest) -> Success[Page[WorkspaceView]]:
+    """List the workspaces that the key opens, the newest first: one, and for a platform admin all."""
     async with db.system() as session:
-        if call.principal.opens_all:
-            found = await workspaces.everything(session, MAX_LIMIT)
-        else:
-            found = [await workspaces.require(session, call.workspace_id)]
-    return Success(data=Page(items=[WorkspaceView.model_validate(row) for row in found]))
+        return page_of(WorkspaceView, await workspaces.opened_page(session, call.principal, page))
 
 
 @routes.get("/workspaces/{workspace_id}")

@@ -8,8 +8,9 @@ MissionControlError
 ├── Gone                    410  it was there, and was taken away for good
 ├── NotPermitted            403
 ├── Unauthenticated         401
+├── TooSlow                 408  the request did not all come in time
 ├── TooLarge                413
-├── RateLimited             429  too many requests or streams; `wait_seconds` says when to try again
+├── RateLimited             429  too many requests, streams or bytes; `wait_seconds` says when to try again
 ├── Unavailable             503  a part we need is not there; try again
 ├── Misconfigured           a setting is missing or wrong: nothing starts until somebody mends it
 ├── StageFailed             the mission's own work is at fault: a verdict, never retried
@@ -46,6 +47,13 @@ class InvalidInput(MissionControlError):
     status = 422
 
 
+class TooSlow(MissionControlError):
+    """The caller stopped in the middle of a request."""
+
+    status = 408
+    retryable = True
+
+
 class TooLarge(MissionControlError):
     """A body, patch or field is over its limit."""
 
@@ -53,7 +61,7 @@ class TooLarge(MissionControlError):
 
 
 class RateLimited(MissionControlError):
-    """The caller's key, or address, has no requests or streams left for now."""
+    """The caller's key, or address, has no requests, streams or bytes left for now."""
 
     status = 429
     retryable = True

@@ -46,6 +46,11 @@ class CostReport(Body):
     usd: Usd | None = None
 
     @property
+    def says_how_much(self) -> bool:
+        """Whether it names dollars, none among them, or tokens."""
+        return self.usd is not None or self.tokens_in + self.tokens_out > 0
+
+    @property
     def usage(self) -> Usage:
         """As it is priced."""
         return Usage(**self.model_dump(include=set(Usage.model_fields)))
@@ -61,7 +66,7 @@ class Reservation(CostReport):
 
     @model_validator(mode="after")
     def _says_how_much(self) -> Self:
-        if self.usd is None and not self.tokens_in + self.tokens_out:
+        if not self.says_how_much:
             raise ValueError("say what the call may take at most: tokens_in and tokens_out of a model, or usd")
         return self
 
@@ -69,6 +74,17 @@ class Reservation(CostReport):
     def lasts(self) -> timedelta:
         """How long it is held."""
         return timedelta(seconds=self.hold_seconds)
+
+
+class Settlement(CostReport):
+    """What a reserved call took and cost: tokens of a model, or dollars; 0 dollars where it turned out to be free."""
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> Self:
+        if not self.says_how_much:
+            told = "say what the call took: tokens_in and tokens_out, or usd, 0 where it was free"
+            raise ValueError(f"{told}; one that was not made is given back by …/release")
+        return self
 
 
 def _corrects(usd: Decimal) -> Decimal:

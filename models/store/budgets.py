@@ -24,7 +24,7 @@ from models.domain.refusals import missing, run_ended
 from models.domain.states import DecisionKind, DecisionStatus
 from models.schemas.budgets import LimitView
 from models.schemas.pagination import PageRequest
-from models.store import agents, alerts, events, going_on, governance, lists, policies, recapping
+from models.store import agents, alerts, events, going_on, governance, lists, pagination, policies, recapping
 from models.store.alerts import NewAlert
 from models.store.database import mark_events, within
 from models.store.events import Actor
@@ -66,7 +66,7 @@ async def limits(session: AsyncSession, workspace_id: str, *names: str | None) -
 
 
 async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
-    """List all caps that hold, but for those of runs that have ended, in the order of the limits."""
+    """List all caps that hold, but for those of runs that have ended."""
     of_ended = exists().where(
         col(BudgetLimit.owner) == Owner.RUN.value,  # few have one, and only these runs are looked at
         col(Run.workspace_id) == col(BudgetLimit.workspace_id),
@@ -77,10 +77,15 @@ async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
     known = {_key(row): row for row in rows}
     caps = {**DEFAULTS, **{key: _cap(row) for key, row in known.items()}}
     levels = await agents.levels(session, workspace_id, [key.name for key, cap in caps.items() if cap.usd_of_level])
-    order = list(Scope)
-    in_order = sorted(caps, key=lambda key: (order.index(key.scope), key.owner, key.name))
-    held = {key: cap_of(caps, key.scope, {Owner.LEVEL: levels.get(key.name), key.owner: key.name}) for key in in_order}
+    held = {key: cap_of(caps, key.scope, {Owner.LEVEL: levels.get(key.name), key.owner: key.name}) for key in caps}
     return [_view(key, cap, known.get(key)) for key, cap in held.items()]
+
+
+async def views_page(session: AsyncSession, workspace_id: str, page: PageRequest) -> Rows[LimitView]:
+    """Read one page of them, in the order of the limits."""
+    order = list(Scope)
+    known = await views(session, workspace_id)
+    return pagination.cut(known, lambda view: (order.index(view.scope), view.owner, view.name), page)
 
 
 async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:

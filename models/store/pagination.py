@@ -1,6 +1,6 @@
 """Pages of a list by keyset: as fast on the last page as on the first, and each row exactly once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -35,6 +35,21 @@ async def fetch(
     """
     found = list(await session.scalars(_cut(statement, keys, page)))
     return _page(found, page, lambda row: [getattr(row, key.key) for key in keys])
+
+
+def cut(rows: Iterable[Row], place: Callable[[Row], tuple[Any, ...]], page: PageRequest) -> Rows[Row]:
+    """Take one page of a list that is at hand; `place` is where a row stands in it.
+
+    Raises:
+        InvalidInput: `invalid_cursor`, it names no place in such a list.
+    """
+    ordered, after = sorted(rows, key=place, reverse=page.sort.descending), page.after
+    if after is not None:
+        try:
+            ordered = [row for row in ordered if (place(row) < after if page.sort.descending else place(row) > after)]
+        except TypeError:
+            raise invalid_cursor() from None
+    return _page(ordered[page.offset : page.offset + page.limit + 1], page, lambda row: list(place(row)))
 
 
 async def fetch_columns(

@@ -12,10 +12,12 @@ from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.principals import MAX_FOUNDED, Kind, Principal, Role
 from models.domain.refusals import missing
+from models.schemas.pagination import PageRequest
 from models.schemas.workspaces import WorkspaceCreate
-from models.store import api_keys, events, principals
+from models.store import api_keys, events, pagination, principals
 from models.store.database import Database
 from models.store.events import Actor
+from models.store.pagination import Rows
 from models.tables.workspaces import ApiKey, Installation, Workspace
 
 
@@ -77,10 +79,12 @@ async def require_known(db: Database, workspace_id: str) -> None:
         raise missing("workspace", workspace_id)
 
 
-async def everything(session: AsyncSession, limit: int) -> list[Workspace]:
-    """List all workspaces (system door), the newest first."""
-    statement = select(Workspace).order_by(col(Workspace.created_at).desc(), col(Workspace.workspace_id))
-    return list(await session.scalars(statement.limit(limit)))
+async def opened_page(session: AsyncSession, caller: Principal, page: PageRequest) -> Rows[Workspace]:
+    """Read one page of the workspaces that a caller may enter (system door)."""
+    statement = select(Workspace)
+    if not caller.opens_all:
+        statement = statement.where(Workspace.workspace_id == caller.workspace_id)
+    return await pagination.fetch(session, statement, (col(Workspace.created_at), col(Workspace.workspace_id)), page)
 
 
 async def change(session: AsyncSession, workspace_id: str, values: Mapping[str, Any], actor: Actor) -> Workspace:

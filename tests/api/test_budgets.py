@@ -1,6 +1,8 @@
 """Caps over HTTP, and what was paid, summed up in every way."""
 
 import asyncio
+import base64
+import json
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -45,6 +47,27 @@ class TestLimits:
         assert await shown(api, "agent_day") == {"intern": "2", "lead": "12", "specialist": "5"}
         assert await shown(api, "ticket") == {"content": "6", "default": "6", "engineering": "8"}
         assert await shown(api, "workspace_month") == {"": None}
+
+    async def test_they_are_listed_by_pages_in_the_order_of_the_limits(self, api: httpx2.AsyncClient) -> None:
+        for number in range(5):
+            cap = {"scope": "ticket", "owner": "ticket", "name": f"T{number}", "cap_usd": "1", "cap_tokens": None}
+            assert (await api.put(BUDGETS, json=cap)).status_code == 200
+
+        async def page(**asked: Any) -> tuple[list[tuple[str, ...]], str | None]:
+            data = (await api.get(BUDGETS, params=asked)).json()["data"]
+            return [(row["scope"], row["owner"], row["name"]) for row in data["items"]], data["next_cursor"]
+
+        every, end = await page()
+        assert (len(every), end, every[0], every[-1][0]) == (15, None, ("run", "level", "intern"), "workspace_month")
+        for sort, wanted in (("scope", every), ("-scope", every[::-1])):
+            found, cursor = await page(limit=4, sort=sort)
+            while cursor:
+                more, cursor = await page(limit=4, sort=sort, cursor=cursor)
+                found += more
+            assert found == wanted
+        assert (await page(limit=3, offset=12))[0] == every[12:]
+        forged = base64.urlsafe_b64encode(json.dumps(["scope", "run", 1, 2]).encode()).decode()
+        assert refusal(await api.get(BUDGETS, params={"cursor": forged})) == (422, "invalid_cursor")
 
     async def test_an_admin_sets_one_and_it_is_told(
         self, client: Caller, team: Team, api: httpx2.AsyncClient, db: Database

@@ -111,6 +111,18 @@ class TestCosts:
             assert refusal(await agent.post(f"{run}/reservations", json=nothing)) == (422, "invalid_input")
         assert (await agent.post(f"{run}/reservations", json={"usd": "0"})).status_code == 201
 
+    async def test_a_settlement_says_what_the_call_took(self, agent: httpx2.AsyncClient) -> None:
+        """Nothing said would free what a call has cost."""
+        run = await started(agent)
+        held = (await agent.post(f"{run}/reservations", json={"usd": "0.05"})).json()["data"]["cost_id"]
+        for nothing in ({}, {"model": "claude-sonnet-4-5"}, {"calls": 3}, {"tokens_in": 0, "tokens_out": 0}):
+            refused = await agent.post(f"{run}/reservations/{held}/settle", json=nothing)
+            assert refusal(refused) == (422, "invalid_input")
+            assert "or usd, 0 where it was free; one that was not made" in refused.json()["error"]["message"]
+        assert (await agent.get(run)).json()["data"]["reserved_usd"] == "0.05"
+        settled = await agent.post(f"{run}/reservations/{held}/settle", json={"usd": "0"})
+        assert (settled.status_code, settled.json()["data"]["run"]["reserved_usd"]) == (200, "0")
+
     async def test_a_call_that_cost_more_than_it_reserved_is_seen_in_the_costs(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient
     ) -> None:
@@ -208,7 +220,10 @@ class TestCosts:
         assert (again.status_code, again.json()["data"]) == (200, settled.json()["data"])
         for late in (agent.post(f"{place}/settle", json={"usd": "0.2"}), agent.post(f"{place}/release", json={})):
             assert refusal(await late) == (409, "cost_settled")
-        assert refusal(await agent.post(f"{run}/reservations/x/settle", json={})) == (404, "reservation_not_found")
+        assert refusal(await agent.post(f"{run}/reservations/x/settle", json={"usd": "0"})) == (
+            404,
+            "reservation_not_found",
+        )
 
     async def test_dollars_are_written_without_an_exponent(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient

@@ -232,6 +232,25 @@ class TestWorkspaces:
         every = (await root.get("/api/v1/workspaces")).json()["data"]["items"]
         assert {slug, team.workspace_id} <= {row["slug"] for row in every}
 
+    async def test_a_platform_admin_pages_through_all_and_nobody_else_does(
+        self, client: Caller, team: Team, other_team: Team, root: httpx2.AsyncClient
+    ) -> None:
+        async def listed(by: httpx2.AsyncClient, size: int, sort: str) -> list[str]:
+            found: list[str] = []
+            asked: dict[str, str | int] = {"limit": size, "sort": sort}
+            while True:
+                page = (await by.get("/api/v1/workspaces", params=asked)).json()["data"]
+                found += [row["workspace_id"] for row in page["items"]]
+                if not page["next_cursor"]:
+                    return found
+                asked["cursor"] = page["next_cursor"]
+
+        newest = await listed(root, 200, "-created_at")
+        assert {team.workspace_id, other_team.workspace_id} <= set(newest)
+        assert await listed(root, 1, "-created_at") == newest
+        assert await listed(root, 2, "created_at") == newest[::-1]
+        assert await listed(client(team.admin), 1, "created_at") == [team.workspace_id]
+
     async def test_its_log_knows_who_made_it(
         self, client: Caller, team: Team, root: httpx2.AsyncClient, db: Database
     ) -> None:

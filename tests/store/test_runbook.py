@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -21,7 +22,10 @@ from tests.fixtures.git_repos import make_repo
 from worker.dev.ports import free_port
 from worker.dev.postgres import EmbeddedPostgres
 
-RUNBOOK = (Path(__file__).parents[2] / "docs/runbook.md").read_text()
+ROOT = Path(__file__).parents[2]
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+HEAD = "\n".join(line[4:] for line in RUNBOOK.partition("\n## ")[0].splitlines() if line.startswith("    ")) + "\n"
+"""The commands before all others."""
 STARTS = ("mission-control up", "mission-control mission")
 """What starts or needs the whole product: the tests of the command line run these."""
 
@@ -43,12 +47,26 @@ def reaching(port: int | None) -> str:
 
 
 def shell(script: str, folder: Path, **variables: str) -> str:
-    """Run commands as an operator would; what they print."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | {"PATH": path} | variables
-    ended = subprocess.run(["bash", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    """Run commands as an operator would, after those of the head; what they print."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MC_")} | variables
+    whole = f"cd {shlex.quote(str(ROOT))}\n{HEAD}cd {shlex.quote(str(folder))}\n{script}"
+    ended = subprocess.run(["bash", "-euc", whole], env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+def test_the_head_finds_the_programs_and_the_data_folder(tmp_path: Path) -> None:
+    told = shell('command -v mission-control; echo "$MC_DATA_DIR"', tmp_path, XDG_DATA_HOME="/var/lib")
+    assert told.splitlines() == [str(Path(sys.executable).parent / "mission-control"), "/var/lib/mission-control"]
+    assert shell('echo "$MC_DATA_DIR"', tmp_path, MC_DATA_DIR="/elsewhere").strip() == "/elsewhere"
+
+
+def test_no_page_uses_a_variable_that_nobody_sets() -> None:
+    """A reader with a default installation has none of ours set."""
+    for page in (ROOT / "docs").glob("*.md"):
+        text = page.read_text()
+        used, given = (set(re.findall(rf"{sign}(MC_\w+)", text)) for sign in (r"\$\{?", "export "))
+        assert used <= given, page.name
 
 
 @pytest.fixture

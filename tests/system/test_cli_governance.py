@@ -171,6 +171,15 @@ class TestRuns:
 
 
 class TestAudit:
+    def test_its_keys_are_written_whole_or_not_at_all(self, cli: Cli, tmp_path: Path) -> None:
+        [key] = json.loads(cli("audit", "keys", "--json").stdout)
+        assert cli("audit", "keys").stdout == f"{key['public_key']}\n"
+        kept, none = tmp_path / "keys.pub", tmp_path / "none.pub"
+        assert cli("audit", "keys", "-o", str(kept)).returncode == 0
+        assert kept.read_text() == f"{key['public_key']}\n"
+        assert cli("audit", "keys", "-o", str(none), "--api-key", "mc_nobody").returncode == 1
+        assert not none.exists()
+
     def test_what_an_act_says_is_removed(self, cli: Cli, merged: tuple[str, str]) -> None:
         [act] = json.loads(cli("audit", "list", "--subject", merged[0], "--action", "mission.created", "--json").stdout)
         words = ("audit", "redact", str(act["id"]), "--reason", "named a customer")

@@ -119,6 +119,7 @@ def test_what_is_refused_is_named_as_it_was_typed(words: tuple[str, ...], said: 
         ("GET /decisions?status=pending", "mission-control decision list"),
         ("GET /workspaces/shop/members", "mission-control member list"),
         ("GET /memory", "mission-control memory list"),
+        ("GET /policy/versions", "mission-control policy versions"),
         ("POST /agents/probe/approve", "mission-control agent approve probe"),
         ("GET /queue/next", "GET /queue/next"),
         ("POST /runs", "POST /runs"),
@@ -133,6 +134,16 @@ def test_acts_are_listed_of_a_time() -> None:
     api = Api({"items": []})
     assert api.run("audit", "list", "--from", "2026-01-10T00:00:00Z", "--to", "2026-01-11T00:00:00Z").exit_code == 0
     assert api.asked[0][0].endswith("&from=2026-01-10T00%3A00%3A00Z&to=2026-01-11T00%3A00%3A00Z")
+
+
+def test_an_id_is_printed_as_it_is() -> None:
+    """And not as an address spells it."""
+    odd = "budget.ticket.a?b#c%2Fd.1"
+    resolved = {"decision_id": odd, "status": "approved", "answers": [], "single_operator": False}
+    api = Api(resolved | {"terms": {"people": 1}})
+    assert api.run("decision", "approve", odd, "--reason", "x").stdout == f"approved {odd}\n"
+    assert api.asked[0][0] == "/api/v1/decisions/budget.ticket.a%3Fb%23c%252Fd.1/resolve"
+    assert Api({"alert_id": "a?b", "status": "resolved"}).run("alert", "resolve", "a?b").stdout == "resolved a?b\n"
 
 
 class TestPolicy:

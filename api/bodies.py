@@ -1,0 +1,157 @@
+"""Bodies of requests on their way in: how long they may take, and how many bytes of them are held at once.
+
+A body is held until its request is answered, for by then we have read it into values of the same size and more.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+
+from starlette.requests import ClientDisconnect, Request
+
+from models.domain import uploads
+from models.domain.errors import RateLimited, TooLarge, TooSlow, Unavailable
+from models.schemas.envelope import Bounds
+
+MIB = 1024 * 1024
+UNCOUNTED = 64 * 1024
+"""A body of so many bytes takes no room: the server holds as much of each before we ask for it."""
+SHORT, LONG = (16 * MIB, 64 * MIB), (64 * MIB, 128 * MIB)
+"""Of a key, and altogether: sixteen batches of samples, or the longest body, for each of several keys."""
+ROOM_SECONDS = 20.0
+"""How long a body waits for room: less than our own client waits for an answer, so that it hears of it."""
+
+
+class Room:
+    """So many bytes at once, of each key and altogether. Who finds no room waits for it, in the order of coming."""
+
+    def __init__(self, per_key: int, altogether: int) -> None:
+        self._per_key, self._altogether = per_key, altogether
+        self._held: Counter[str] = Counter()
+        self._waiting: list[_Place] = []
+
+    @asynccontextmanager
+    async def hold(self, key: str, size: int) -> AsyncIterator[None]:
+        """Hold so many bytes of a key.
+
+        Raises:
+            RateLimited: `too_many_bytes`. The key's other bodies left no room for this one in time.
+            Unavailable: `no_room`. Those of all keys did.
+        """
+        place = _Place(key, size)
+        self._waiting.append(place)
+        try:
+            self._let_in()
+            if not place.is_held.is_set():
+                await self._wait(place)
+            yield
+        finally:
+            self._leave(place)
+
+    async def _wait(self, place: "_Place") -> None:
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await place.is_held.wait()
+        except TimeoutError:
+            if self._has_room(place):
+                raise Unavailable("no_room", "long bodies of other requests fill our memory; try again") from None
+            told = f"bodies of this key hold {self._held[place.key]} of {self._per_key} bytes: wait for their answers"
+            raise RateLimited("too_many_bytes", told, limit_bytes=self._per_key, wait_seconds=1) from None
+
+    def _let_in(self) -> None:
+        """Give room to who waited longest. Who waits for others of the same key lets other keys pass."""
+        passed = set[str]()
+        for place in tuple(self._waiting):
+            if place.key in passed or not self._has_room(place):
+                passed.add(place.key)
+            elif self._held.total() + place.size <= self._altogether:
+                self._waiting.remove(place)
+                self._held[place.key] += place.size
+                place.is_held.set()
+            else:
+                return
+
+    def _has_room(self, place: "_Place") -> bool:
+        return self._held[place.key] + place.size <= self._per_key
+
+    def _leave(self, place: "_Place") -> None:
+        if not place.is_held.is_set():
+            self._waiting.remove(place)
+        else:
+            self._held[place.key] -= place.size
+            if not self._held[place.key]:
+                del self._held[place.key]
+        self._let_in()
+
+
+@dataclass(eq=False)
+class _Place:
+    """One body's bytes, held or waited for."""
+
+    key: str
+    size: int
+    is_held: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Rooms:
+    """The process's memory for bodies. Long ones, which are patches, have a room of their own: all else passes by."""
+
+    def __init__(self) -> None:
+        self._short, self._long = Room(*SHORT), Room(*LONG)
+
+    def hold(self, key: str, size: int) -> AbstractAsyncContextManager[None]:
+        """Hold the bytes of a key's body, if there are enough to count. Strangers may not send so many."""
+        if size <= UNCOUNTED:
+            return nullcontext()
+        return (self._short if size <= Bounds.bytes else self._long).hold(key, size)
+
+
+def announced(request: Request, limit: int) -> int:
+    """How long a request's body says it is; one that does not say may be as long as any.
+
+    Raises:
+        TooLarge: more than it may be.
+    """
+    said = request.headers.get("content-length")
+    if said is None:
+        return limit if "transfer-encoding" in request.headers else 0
+    if int(said) > limit:
+        raise _too_large(limit)
+    return int(said)
+
+
+async def read(request: Request, announced: int, limit: int) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        TooLarge: more came than it may have.
+        TooSlow: its client stopped sending it, hardly does, or went away.
+    """
+    body, began = bytearray(), (clock := asyncio.get_running_loop().time)()
+    try:
+        async with asyncio.timeout(uploads.SILENCE_SECONDS) as patience:
+            async for chunk in request.stream():
+                body += chunk  # a list of many small pieces would take several times as much
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if chunk and len(body) < announced:
+                    patience.reschedule(uploads.give_up_at(began, clock(), len(body)))
+    except TimeoutError:
+        raise _too_slow(len(body)) from None
+    except ClientDisconnect:
+        raise TooSlow("body_incomplete", f"its client went away after {len(body)} bytes of the body") from None
+    return bytes(body)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge("body_too_large", f"the body is over the limit of {limit} bytes", limit_bytes=limit)
+
+
+def _too_slow(size: int) -> TooSlow:
+    told = (
+        f"{size} bytes of the body came, then none for {uploads.SILENCE_SECONDS:g} s, or less than"
+        f" {uploads.BYTES_PER_SECOND // 1024} KiB a second: send it again, all at once"
+    )
+    return TooSlow("body_timeout", told, received_bytes=size)
