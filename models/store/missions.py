@@ -16,7 +16,7 @@ from models.domain.refusals import missing
 from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
-from models.store import agents, claims, events, lists, pagination
+from models.store import agents, claims, events, lists, pagination, repositories
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.ledger_statements import DAY
@@ -32,7 +32,6 @@ SORTS: Mapping[str, tuple[Any, ...]] = {
 
 _SUMMARY = tuple(MissionSummary.model_fields)
 _COPIED = (
-    "repository_id",
     "subsystem_id",
     "severity",
     "severity_rank",
@@ -97,8 +96,9 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
     ended = await require(session, workspace_id, mission_id)
     if ended.outcome is None:
         raise Conflict("mission_not_ended", f"the mission is {ended.status}; only one that has ended can be retried")
-    repository = await session.get_one(Repository, (workspace_id, ended.repository_id))
-    values = {name: getattr(ended, name) for name in _COPIED} | {"retry_of": mission_id}
+    repository = await repositories.governing(session, workspace_id, ended.repository_id)
+    same = {name: getattr(ended, name) for name in _COPIED}
+    values = same | {"repository_id": repository.repository_id, "retry_of": mission_id}
     whom = ended.filed_for  # whom the queue gave it to is not whom it was filed for; who is gone leaves it to all
     values["assigned_to"] = whom if whom and await claims.is_somebody(session, workspace_id, whom) else None
     return await _insert(session, workspace_id, values, repository, actor)

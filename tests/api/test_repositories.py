@@ -79,6 +79,25 @@ class TestRegister:
             assert refusal(answer) == (409, "repository_exists")
             assert said in answer.json()["error"]["message"]
 
+    @pytest.mark.parametrize("spelt", ["{}/", "{}/.git", "file://{}/.git", "{}/../app/.git/"])
+    async def test_a_path_once_however_it_is_spelt(self, api: httpx2.AsyncClient, repo: Repo, spelt: str) -> None:
+        await api.post(PLACE, json={"url": str(repo.path)})
+        again = {"url": spelt.format(repo.path), "name": "other", "protected": False}
+        assert refusal(await api.post(PLACE, json=again)) == (409, "repository_exists")
+
+    async def test_a_linked_worktree_is_its_repository(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        await api.post(PLACE, json={"url": str(repo.path)})
+        repo.git("worktree", "add", "-q", str(repo.path.parent / "beside"))
+        again = {"url": str(repo.path.parent / "beside")}
+        assert refusal(await api.post(PLACE, json=again)) == (409, "repository_exists")
+
+    @pytest.mark.parametrize("spelt", ["https://EXAMPLE.org:443/one/App.git/", "git@example.org:one/app"])
+    async def test_a_url_once_however_it_is_spelt(self, api: httpx2.AsyncClient, spelt: str) -> None:
+        added = (await api.post(PLACE, json={"url": "https://example.org/one/app", "name": f"a{hash(spelt)}"})).json()
+        answer = await api.post(PLACE, json={"url": spelt, "name": "other"})
+        assert refusal(answer) == (409, "repository_exists")
+        assert added["data"]["repository_id"] in answer.json()["error"]["message"]
+
     async def test_two_workspaces_may_share_a_place(
         self, client: Caller, team: Team, other_team: Team, repo: Repo
     ) -> None:
@@ -112,3 +131,12 @@ class TestOnTheFly:
         added = (await api.post(PLACE, json={"url": str(repo.path), "protected": True})).json()["data"]
         mission = await filed(api, repo, workspace_repo_path=f"{repo.path}/../app/")
         assert mission["repository_id"] == added["repository_id"]
+
+    async def test_it_keeps_it_however_it_is_spelt(self, api: httpx2.AsyncClient, repo: Repo) -> None:
+        new = {"url": str(repo.path), "protected": True, "env": "prod"}
+        added = (await api.post(PLACE, json=new)).json()["data"]
+        repo.git("worktree", "add", "-q", str(repo.path.parent / "beside"))
+        for path in (f"{repo.path}/.git", str(repo.path.parent / "beside")):
+            mission = await filed(api, repo, workspace_repo_path=path)
+            assert mission["repository_id"] == added["repository_id"]
+        assert len((await api.get(PLACE)).json()["data"]["items"]) == 1
