@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, and_, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -28,21 +28,42 @@ async def register(
     new: RepositoryCreate,
     place: RepositoryUrl | InvalidInput,
     actor: Actor,
+    *,
+    may_share: bool = False,
 ) -> Repository:
-    """Register a repository at a place that was looked at.
+    """Register a repository at a place that was looked at. Who `may_share` may do so where another workspace has it.
 
     Raises:
         InvalidInput: its URL is not one we may use.
-        Conflict: `repository_exists`; a name and a place are registered once.
+        Conflict: `repository_exists`, a name and a place are registered once; `repository_elsewhere`, in whichever
+            workspace.
     """
     there = usable(place)
     values = _values(new) | {"url": there.url, "place": there.place, "name": new.name or _name(there.url)}
+    is_elsewhere = await _hold(session, there)
     found = await _at(session, workspace_id, there)
+    if is_elsewhere and not (found or may_share):
+        raise _elsewhere()
     added = None if found else await _add(session, workspace_id, values, actor)
     if added is None:
-        found = found or await _at(session, workspace_id, there)
         raise Conflict("repository_exists", _in_the_way(found, values["name"]))
     return added
+
+
+async def _hold(session: AsyncSession, there: RepositoryUrl) -> bool:
+    """Have nobody else register the place until this transaction ends; whether another workspace has it."""
+    return bool(await session.scalar(_HOLD, {"place": there.place}))
+
+
+_HOLD = text("SELECT mc_hold_place(:place)")
+
+
+def _elsewhere() -> Conflict:
+    """Say no more of another workspace than that it has the place."""
+    told = (
+        "another workspace has registered that place; a platform admin may register it here, too (POST /repositories)"
+    )
+    return Conflict("repository_elsewhere", told)
 
 
 def _in_the_way(found: Repository | None, name: str) -> str:
@@ -74,6 +95,7 @@ async def resolve(
 
     Raises:
         NotFound: `repository_not_found`; nobody registered it.
+        Conflict: `repository_elsewhere`; another workspace did.
         InvalidInput: a place that we may not use.
     """
     found = await _strictest(session, workspace_id, _is_called(wanted), of_id=wanted)
@@ -149,8 +171,13 @@ async def _register_path(
     session: AsyncSession, workspace_id: str, there: RepositoryUrl, env: str, actor: Actor
 ) -> Repository | None:
     """Register a local path under its own name; of several callers at once the first does it."""
+    is_elsewhere = await _hold(session, there)
+    if found := await _at(session, workspace_id, there):
+        return found
+    if is_elsewhere:
+        raise _elsewhere()
     values = _values(RepositoryCreate(url=there.url, env=env)) | {"name": there.url, "place": there.place}
-    return await _add(session, workspace_id, values, actor) or await _at(session, workspace_id, there)
+    return await _add(session, workspace_id, values, actor)
 
 
 async def _add(session: AsyncSession, workspace_id: str, values: dict[str, Any], actor: Actor) -> Repository | None:

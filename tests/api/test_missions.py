@@ -69,7 +69,8 @@ class TestCreate:
     async def test_two_workspaces_count_for_themselves(
         self, client: Caller, team: Team, other_team: Team, repo: Repo
     ) -> None:
-        ours, theirs = await filed(client(team.admin), repo), await filed(client(other_team.admin), repo)
+        other = make_repo(repo.path.parent / "other")
+        ours, theirs = await filed(client(team.admin), repo), await filed(client(other_team.admin), other)
         assert ours["mission_id"] == theirs["mission_id"]
 
     async def test_inherits_the_catalogs_target(self, api: httpx2.AsyncClient, repo: Repo) -> None:
