@@ -56,7 +56,7 @@ class Office:
         places = [RepositoryCreate(url=f"https://example.org/{workspace_id}/{n}.git") for n in range(repository_count)]
         async with db.workspace(workspace_id) as session:
             made = [
-                await repositories.register(session, workspace_id, place, RepositoryUrl(place.url), OPERATOR)
+                await repositories.register(session, workspace_id, place, RepositoryUrl(place.url), "dev", OPERATOR)
                 for place in places
             ]
         return cls(client, db, workspace_id, made)

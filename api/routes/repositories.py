@@ -24,8 +24,9 @@ async def create_repository(new: RepositoryCreate, call: Operator, once: OnlyOnc
     place = await look(new.url, settings.repository_roots)
 
     async def register(session: AsyncSession) -> RepositoryView:
-        may_share = call.principal.opens_all
-        added = await repositories.register(session, call.workspace_id, new, place, call.actor, may_share=may_share)
+        added = await repositories.register(
+            session, call.workspace_id, new, place, settings.env, call.actor, may_share=call.principal.opens_all
+        )
         return RepositoryView.model_validate(added)
 
     return await once.commit(register)

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 
 from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.names import PRODUCTION, spelt
+from models.domain.names import PRODUCTION, environment, spelt
 from models.domain.repositories import RepositoryUrl, usable
 from models.schemas.pagination import PageRequest
 from models.schemas.repositories import RepositoryCreate
@@ -27,11 +27,14 @@ async def register(
     workspace_id: str,
     new: RepositoryCreate,
     place: RepositoryUrl | InvalidInput,
+    env: str,
     actor: Actor,
     *,
     may_share: bool = False,
 ) -> Repository:
-    """Register a repository at a place that was looked at. Who `may_share` may do so where another workspace has it.
+    """Register a repository at a place that was looked at, for `env` where it names no environment.
+
+    Who `may_share` may do so where another workspace has it.
 
     Raises:
         InvalidInput: its URL is not one we may use.
@@ -39,7 +42,7 @@ async def register(
             workspace.
     """
     there = usable(place)
-    values = _values(new) | {"url": there.url, "place": there.place, "name": new.name or _name(there.url)}
+    values = _values(new, there, env, new.name or _name(there.url))
     is_elsewhere = await _hold(session, there)
     found = await _at(session, workspace_id, there)
     if is_elsewhere and not (found or may_share):
@@ -176,7 +179,7 @@ async def _register_path(
         return found
     if is_elsewhere:
         raise _elsewhere()
-    values = _values(RepositoryCreate(url=there.url, env=env)) | {"name": there.url, "place": there.place}
+    values = _values(RepositoryCreate(url=there.url), there, env, there.url)
     return await _add(session, workspace_id, values, actor)
 
 
@@ -191,8 +194,16 @@ async def _add(session: AsyncSession, workspace_id: str, values: dict[str, Any],
     return added
 
 
-def _values(new: RepositoryCreate) -> dict[str, Any]:
-    return new.model_dump(mode="json") | {"commands": new.commands.model_dump(mode="json", exclude_none=True)}
+def _values(new: RepositoryCreate, there: RepositoryUrl, env: str, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "url": there.url,
+        "place": there.place,
+        "target_branch": new.target_branch,
+        "protected": new.protected,
+        "env": new.env or environment(env),
+        "commands": new.commands.model_dump(mode="json", exclude_none=True),
+    }
 
 
 def _there(repository: Repository | None, name: str) -> Repository:

@@ -12,12 +12,13 @@ import pytest
 from models.domain.principals import Role
 from models.domain.repositories import RepositoryUrl
 from models.schemas.repositories import RepositoryCreate
+from models.settings import Settings
 from models.store import repositories
 from models.store.connections import plain
 from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.access import make_key
-from tests.fixtures.api import Caller, Team
+from tests.fixtures.api import Caller, Team, make_app, running
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import body, filed, refusal, repo
 from tests.fixtures.waiting import eventually, somebody_waits
@@ -56,6 +57,22 @@ class TestRegister:
         answer = await api.post(PLACE, json={"url": f"https://example.com/{uuid4()}", "env": env})
         assert (answer.status_code, answer.json()["data"]["env"]) == (201, "prod")
         assert len((await api.get(PLACE, params={"env": env})).json()["data"]["items"]) == 1
+
+    @pytest.mark.parametrize("ours", ["prod", "Production", "staging"])
+    @pytest.mark.parametrize("said", [{}, {"env": None}])
+    async def test_without_an_environment_it_is_of_the_installations(
+        self, settings: Settings, team: Team, repo: Repo, ours: str, said: dict[str, Any]
+    ) -> None:
+        application = make_app(settings.model_copy(update={"env": ours}))
+        transport, headers = httpx2.ASGITransport(application), {"X-API-Key": team.operator}
+        async with (
+            running(application),
+            httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers) as api,
+        ):
+            added = await api.post(PLACE, json={"url": str(repo.path)} | said)
+            other = await api.post(PLACE, json={"url": f"https://example.com/{uuid4()}", "env": "dev"})
+        named = "prod" if ours == "Production" else ours
+        assert (added.json()["data"]["env"], other.json()["data"]["env"]) == (named, "dev")
 
     @pytest.mark.parametrize(
         ("new", "code"),
@@ -189,7 +206,7 @@ class TestAnotherWorkspace:
             await psycopg.AsyncConnection.connect(plain(database_url)) as watching,
             db.workspace(theirs) as session,
         ):
-            await repositories.register(session, theirs, new, there, Actor("olga", "request-1"))
+            await repositories.register(session, theirs, new, there, "dev", Actor("olga", "request-1"))
             coming = asyncio.create_task(asking.post(PLACE, json={"url": str(repo.path)}))
             await eventually(lambda: somebody_waits(watching))
         assert refusal(await coming) == (409, "repository_elsewhere")
