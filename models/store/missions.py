@@ -37,6 +37,7 @@ _COPIED = (
     "severity_rank",
     "mission_type",
     "branch",
+    "chosen_branch",
     "symptoms",
     "acceptance_criteria",
     "dependencies",
@@ -62,9 +63,17 @@ async def require(session: AsyncSession, workspace_id: str, mission_id: str) -> 
 
 
 async def create(
-    session: AsyncSession, workspace_id: str, new: MissionCreate, repository: Repository, actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    new: MissionCreate,
+    repository: Repository,
+    actor: Actor,
+    *,
+    may_choose_branch: bool = False,
 ) -> Mission:
     """File a mission. It has the repository's protection and environment, and its branch unless it names one.
+
+    Another branch than the repository's is protected, too, unless whoever files the mission `may_choose_branch`.
 
     Raises:
         NotFound: `mission_not_found`, of a dependency; `agent_not_found`, nobody is called what it is filed for.
@@ -72,13 +81,15 @@ async def create(
     await require_all(session, workspace_id, set(new.dependencies))
     trust = new.trust_requirements.model_dump(mode="json")
     trust["requires_governance_approval"] |= new.requires_governance_approval
+    branch = new.workspace_branch or repository.target_branch
     values = {
         "repository_id": repository.repository_id,
         "subsystem_id": new.subsystem_id,
         "severity": new.severity.value,
         "severity_rank": new.severity.rank,
         "mission_type": new.mission_type,
-        "branch": new.workspace_branch or repository.target_branch,
+        "branch": branch,
+        "chosen_branch": branch != repository.target_branch and not may_choose_branch,
         "symptoms": [symptom.model_dump(mode="json") for symptom in new.symptoms],
         "acceptance_criteria": new.acceptance_criteria.model_dump(mode="json"),
         "dependencies": list(new.dependencies),
@@ -224,7 +235,7 @@ async def _insert(
         "paused": False,
         "control_version": 0,
         "env": repository.env,
-        "protected": repository.protected,
+        "protected": repository.protected or values["chosen_branch"],
         "created_by": actor.name,
         "correlation_id": actor.correlation_id,
         "filed_for": values["assigned_to"],

@@ -48,6 +48,33 @@ async def test_missions_get_the_strictest(db: Database, database_url: str, team:
     assert found.name == "strict"
 
 
+MISSIONS = """
+INSERT INTO workspace (workspace_id, slug, name) VALUES ('a', 'a', 'A');
+INSERT INTO principal (workspace_id, name, kind, role, created_by) VALUES
+    ('a', 'olga', 'human', 'operator', 'x'), ('a', 'probe', 'agent', 'agent', 'x'),
+    ('a', 'ci', 'service', 'service', 'x');
+INSERT INTO repository (workspace_id, repository_id, name, url, target_branch, protected, env, created_by)
+VALUES ('a', 'r', 'r', '/r', 'develop', false, 'dev', 'x');
+INSERT INTO mission (workspace_id, mission_id, repository_id, subsystem_id, severity, severity_rank, status, outcome,
+    ended_at, paused, control_version, mission_type, branch, env, protected, created_by, correlation_id)
+SELECT 'a', id, 'r', 's', 'low', 3, status, outcome, CASE WHEN outcome IS NOT NULL THEN now() END, false, 0, 'coding',
+    branch, 'dev', false, who, 'c'
+FROM (VALUES
+    ('1', 'probe', 'main', 'open', NULL), ('2', 'ci', 'main', 'open', NULL), ('3', 'olga', 'main', 'open', NULL),
+    ('4', 'probe', 'develop', 'open', NULL), ('5', 'probe', 'main', 'resolved', 'merged')
+) AS t (id, who, branch, status, outcome);
+"""
+
+
+def test_missions_that_wait_are_held_to_their_branch(postgres_server: PostgresServer) -> None:
+    url = postgres_server.create_database()
+    migrate(url, "0035")
+    rows(url, MISSIONS)
+    migrate(url)
+    found = rows(url, "SELECT mission_id, chosen_branch, protected FROM mission ORDER BY 1")
+    assert found == [("1", True, True), ("2", True, True), ("3", False, False), ("4", False, False), ("5", True, False)]
+
+
 async def test_a_mission_filed_again_gets_them_too(db: Database, database_url: str, team: Team) -> None:
     rows(database_url, SAME.format(team.workspace_id, "true, 'prod'"))
     new = MissionCreate.model_validate({"subsystem_id": "s", "severity": "low", "repository": "weak"})
