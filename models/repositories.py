@@ -31,7 +31,7 @@ def check_url(url: str, allowed_roots: Iterable[Path]) -> RepositoryUrl:
     `commondir` leads; nothing is run. `<repository>/.git` and a linked worktree give the repository itself.
 
     Raises:
-        InvalidInput: of `local_path`; `repository_outside_roots` or `repository_not_git`.
+        InvalidInput: of `local_path`; `repository_outside_roots`, `repository_not_git` or `repository_embedded`.
     """
     path = local_path(url)
     return RepositoryUrl(url) if path is None else _check_path(path, allowed_roots)
@@ -61,8 +61,9 @@ def _check_path(path: PurePath, allowed_roots: Iterable[Path]) -> RepositoryUrl:
         common = _inside(git_dir / (_line(git_dir / "commondir") or "."), roots)
         if not ((git_dir / "HEAD").is_file() and _is_git_dir(common)):
             raise InvalidInput("repository_not_git", "There is no git repository at that path.")
+        _require_outside_checkouts(common, roots)
         here = _checkout(real, common, roots)
-        owner = _inside(common / "refs", roots).parent
+        owner = _inside(common / "refs" / "heads", roots).parents[1]
     except (OSError, RuntimeError):
         raise InvalidInput("repository_url_invalid", "The repository's path cannot be followed.") from None
     return RepositoryUrl(str(here), here, None if owner in (here, here / ".git") else owner)
@@ -78,6 +79,21 @@ def _inside(path: Path, roots: tuple[Path, ...]) -> Path:
             "the API and the workers, and start them again; or give the repository by https or ssh.",
         )
     return real
+
+
+def _require_outside_checkouts(common: Path, roots: tuple[Path, ...]) -> None:
+    """Refuse a git folder among the files of another repository: a patch can bring one, with hooks that we would run.
+
+    No commit can hold a `.git`, so what lies in one is no patch's. Of the folders above the roots nobody knows.
+    """
+    above = (path / ".git" for path in common.parents if any(path.is_relative_to(root) for root in roots))
+    others = (git for git in above if git.exists() and _named_by(git, "gitdir:").resolve() != common)
+    if ".git" not in common.parts and any(others):
+        raise InvalidInput(
+            "repository_embedded",
+            "The git folder lies among the files of another repository, which anybody's patch may write: move it out "
+            "of there, or let MC_REPOSITORY_ROOTS begin below that repository.",
+        )
 
 
 def _checkout(real: Path, common: Path, roots: tuple[Path, ...]) -> Path:

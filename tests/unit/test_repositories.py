@@ -184,10 +184,33 @@ class TestOnePlace:
         repo = make_repo(root / "app")
         other = make_git_dir(root / "new" / ".git")
         (other / "commondir").write_text(f"{repo.path}/.git\n")
-        third = make_git_dir(root / "third" / ".git")
+        third, fourth = make_git_dir(root / "third" / ".git"), make_git_dir(root / "fourth" / ".git")
         (third / "refs").rmdir()
         (third / "refs").symlink_to(repo.path / ".git" / "refs")
-        self.check(root, repo.path, other.parent, other, third.parent, third)
+        (fourth / "refs" / "heads").symlink_to(repo.path / ".git" / "refs" / "heads")
+        self.check(root, repo.path, other.parent, other, third.parent, third, fourth)
+
+    def test_one_that_somebody_committed_is_none(self, root: Path) -> None:
+        """Its hooks and links would be those of whoever wrote the patch."""
+        repo = make_repo(root / "app")
+        repo.bare_copy(repo.path / "docs" / "odd")
+        (root / "link").symlink_to(repo.path / "docs" / "odd")
+        for path in (repo.path / "docs" / "odd", root / "link"):
+            assert code_of(str(path), root) == "repository_embedded"
+        assert check_url(str(repo.path / "docs" / "odd"), [repo.path / "docs"]).path == repo.path / "docs" / "odd"
+
+    def test_a_clone_or_a_submodule_within_another_is_one(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        inner = make_repo(repo.path / "inner")
+        module = make_repo(root / "of").bare_copy(repo.path / ".git" / "modules" / "of")
+        self.check(root, inner.path, inner.path / ".git")
+        assert check_url(str(module.path), [root]).path == module.path
+
+    def test_a_bare_one_beside_its_own_worktrees_is_one(self, root: Path) -> None:
+        bare = make_repo(root / "of").bare_copy(root / "app" / ".bare")
+        (root / "app" / ".git").write_text("gitdir: ./.bare\n")
+        bare.git("worktree", "add", "-q", str(root / "app" / "main"), "main")
+        self.check(root, bare.path, root / "app", root / "app" / "main")
 
     def test_another_one_is_another(self, root: Path) -> None:
         repo = make_repo(root / "app")
