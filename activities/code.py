@@ -15,6 +15,8 @@ from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
 MAX_FILES_SHOWN = 500
+MAX_PATHS = 2_000
+"""Of a change, kept for the policy; where there are more, any of them may hold secrets."""
 
 
 def failed(reason: str) -> StageResult:
@@ -65,6 +67,8 @@ class CodeActivities:
         details = {
             "touched": law.model_dump(mode="json"),
             "files": [asdict(file) for file in applied.summary.files[:MAX_FILES_SHOWN]],
+            "paths": applied.summary.paths[:MAX_PATHS],
+            "more_paths": len(applied.summary.paths) > MAX_PATHS,
             "diff": NewEvidence("log", diff).digest,
             "patch_id": applied.patch_id,
             "source": applied.source,

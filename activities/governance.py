@@ -162,7 +162,8 @@ class GovernanceActivities:
             "overrides": tuple(sorted(mission.overrides)),
             "chosen_branch": mission.branch if mission.chosen_branch else "",
         }
-        context = self._place(session, mission, known, facts, tuple(file["path"] for file in files))
+        paths = {"paths": tuple(details.get("paths", ())), "more_paths": details.get("more_paths", False)}
+        context = self._place(session, mission, known, facts).model_copy(update=paths)
         act = Act(action=MERGE, principal=known.agent or _WORKER, context=context)
         shown = {
             "base_sha": question.base_sha,
@@ -181,14 +182,12 @@ class GovernanceActivities:
         mission: Mission,
         known: Grounds,
         facts: dict[str, Fact],
-        paths: tuple[str, ...] = (),
     ) -> Context:
         """Say where it is done, and what the mission has cost by now of what its caps leave (POL-06)."""
         price = self._recorder.second(clock(session).now.date()) or Decimal(0)
         return Context(
             env=mission.env,
             protected=mission.protected,
-            paths=paths,
             usd=round(known.seconds * price, SCALE),
             usd_left=known.usd_left,
             facts=facts | {"mission_id": mission.mission_id, "filed_by": mission.created_by},
@@ -228,9 +227,10 @@ async def _terms(
     law: InForce,
 ) -> Terms:
     """Say who may answer. Who filed, started, is assigned, wrote or brought the change asks for it, whoever puts it."""
-    asking = [mission.created_by, mission.assigned_to or "", question.started_by]
-    asking += await governance.givers(session, question.ref) if verdict.asks else []
-    return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, asking)
+    acted, named = [mission.created_by, question.started_by], [mission.assigned_to or ""]
+    if verdict.asks and (given := await governance.candidate(session, question.ref)):
+        acted, named = [*acted, given.added_by], [*named, given.author]
+    return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, acted, named)
 
 
 def _binding(question: GovernanceInput, judged: Judged, law: InForce) -> Binding:

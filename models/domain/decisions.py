@@ -60,7 +60,8 @@ def cost_so_far(question: Mapping[str, Any], spent: Mapping[str, Any]) -> dict[s
 class Terms(BaseModel):
     """What the policy demanded when the question was put.
 
-    `requesters` filed, started, are assigned, wrote or brought what it is about.
+    `requesters` filed, started, are assigned, wrote or brought what it is about; `named` are those of them who did
+    nothing for it: others say that they are assigned, or that they wrote it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,25 +71,38 @@ class Terms(BaseModel):
     four_eyes: FourEyes = FourEyes.UNLESS_ALONE
     agents: tuple[str, ...] = ()
     requesters: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, ask: Ask | None, resolvers: Resolvers, risk: Risk, requesters: Collection[str]) -> "Terms":
+    def of(
+        cls, ask: Ask | None, resolvers: Resolvers, risk: Risk, acted: Collection[str], named: Collection[str] = ()
+    ) -> "Terms":
         """Join what the rules that fired demand with who may answer the kind.
 
         No agent answers what is RED, or counts as one of several people.
         """
         asked = resolvers.joined(ask)
         agents = () if risk is Risk.RED or asked.people > 1 else resolvers.agents
-        return cls(**dict(asked), agents=agents, requesters=tuple(sorted({*requesters} - {""})))
+        return cls(**dict(asked), agents=agents).asked_by(acted, named)
 
-    def asked_by(self, others: Collection[str]) -> "Terms":
+    def asked_by(self, acted: Collection[str], named: Collection[str] = ()) -> "Terms":
         """The same terms, of what these have asked for, too."""
-        return self.model_copy(update={"requesters": tuple(sorted({*self.requesters, *others}))})
+        did = {*self.requesters, *acted} - {*self.named} | {*acted}
+        requesters, only = {*self.requesters, *acted, *named} - {""}, {*self.named, *named} - did - {""}
+        return self.model_copy(update={"requesters": tuple(sorted(requesters)), "named": tuple(sorted(only))})
 
     @property
     def asking(self) -> frozenset[str]:
         """The people who asked."""
         return people(self.requesters)
+
+    def besides(self, who: Principal) -> frozenset[str]:
+        """Tell who does not count when it is asked whether somebody else could answer, so that `who` is not alone.
+
+        To one who acted, whoever is only named does: else a requester would be alone by writing down the others.
+        """
+        acted = people({*self.requesters} - {*self.named})
+        return acted if who.name in acted else self.asking
 
     def may_be_own(self, others: bool) -> bool:
         """Whether a requester may answer: where one person is enough, and `others` who could are not there."""

@@ -1,6 +1,7 @@
 """Reads small YAML files that operators write, so that no input is expensive and every error names its place."""
 
 import json
+import re
 from collections.abc import Hashable
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
@@ -17,6 +18,10 @@ MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 12
 _NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What PyYAML raises of values that are not what their tags say."""
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MISREAD = re.compile(r"[-+]?(0[0-9_box]|.*:)")
+"""YAML 1.1 takes 010 for eight, and 1:30 for ninety."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -41,7 +46,9 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """Name the place of a value that is not what its tag says."""
+        """Name the place of a value that is not what its tag says, or that looks like another number than it is."""
+        if node.tag in _NUMBERS and _MISREAD.match(node.value):
+            raise _refusal(f"{node.value} is no decimal number: write it as one, or in quotes", node)
         try:
             return super().construct_object(node, deep)
         except _NONSENSE as error:

@@ -96,11 +96,13 @@ class Context(_Part):
     """Where and on what: names and numbers, never contents, because every verdict keeps it.
 
     `usd` is what the act is expected to cost, `usd_left` what its caps leave. `facts` are what the caller knows more.
+    Where there are `more_paths` than were kept, any of them may hold secrets.
     """
 
     env: Environment = "dev"
     protected: bool = False
     paths: tuple[str, ...] = ()
+    more_paths: bool = False
     usd: Kept | None = None
     usd_left: Decimal | None = None
     facts: dict[str, Fact] = {}
@@ -322,7 +324,7 @@ def assess(action: str, principal: Who, context: Context, policy: Policy) -> Ver
     """Judge an act: the same act under the same policy has the same verdict, whoever asks and whenever."""
     own = policy.classify(action)
     risk = own or Risk.YELLOW
-    secret = any(policy.secrets.fullmatch(alike(path)) for path in context.paths)
+    secret = context.more_paths or any(policy.secrets.fullmatch(alike(path)) for path in context.paths)
     name, fired = alike(action), []
     for rule in policy.rules:
         if risk.rank >= rule.when.risk.rank and rule.when.holds(name, principal, context, secret):

@@ -72,7 +72,8 @@ async def _resolve(
     before = {each.principal for each in given} if answer is DecisionStatus.APPROVED and not again else ()
     own = by.name in terms.asking
     wide = registrations.is_about(decision_id)
-    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, terms.asking, wide=wide)
+    besides = terms.besides(by)
+    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, besides, wide=wide)
     if refusal := terms.refusal(by, before, others=others):
         raise refusal
     if not again:

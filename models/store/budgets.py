@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -325,8 +326,8 @@ async def _terms(session: AsyncSession, hit: Hit, actor: Actor) -> Terms:
     resolvers = Resolvers(role=Role.ADMIN)
     if law:
         resolvers = (await asyncio.to_thread(parse_policy, law.source)).resolvers(KIND)
-    runners = await _held(session, hit.workspace_id, {"": hit.told | {"since": None}})
-    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, *runners[""]})
+    held = await _held(session, hit.workspace_id, {"": hit.told | {"since": None}})
+    return Terms.of(None, resolvers, Risk.YELLOW, {actor.name, *held[""].acted}, held[""].named)
 
 
 async def terms(session: AsyncSession, workspace_id: str, found: Sequence[Decision]) -> dict[str, Terms]:
@@ -335,7 +336,7 @@ async def terms(session: AsyncSession, workspace_id: str, found: Sequence[Decisi
     pending = (one for one in found if one.kind == KIND and one.status == DecisionStatus.PENDING)
     if asked := {one.decision_id: one.question | {"since": one.requested_at} for one in pending}:
         held = await _held(session, workspace_id, asked)
-        known |= {name: known[name].asked_by(runners) for name, runners in held.items()}
+        known |= {name: known[name].asked_by(of.acted, of.named) for name, of in held.items()}
     return known
 
 
@@ -346,14 +347,21 @@ async def terms_of_answer(session: AsyncSession, decision: Decision) -> Terms:
     return (await terms(session, decision.workspace_id, [decision]))[decision.decision_id]
 
 
-async def _held(
-    session: AsyncSession, workspace_id: str, asked: Mapping[str, Mapping[str, Any]]
-) -> dict[str, set[str]]:
+@dataclass(frozen=True)
+class _Held:
+    """Who started what a limit holds, and for whom they said that it runs."""
+
+    acted: set[str] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
+
+
+async def _held(session: AsyncSession, workspace_id: str, asked: Mapping[str, Mapping[str, Any]]) -> dict[str, _Held]:
     """Name whose runs are held by limits that are so asked about: of what scope, by which run, and since when."""
     places = {f"{name}s": [each[name] for each in asked.values()] for name in ("scope", "run_id", "since")}
-    held: dict[str, set[str]] = {name: set() for name in asked}
+    held = {name: _Held() for name in asked}
     for run in await within(session)(THOSE_HELD, {"workspace_id": workspace_id, "names": list(asked), **places}):
-        held[run["name"]] |= {run["agent_id"], run["created_by"]} - {None}
+        held[run["name"]].acted.add(run["created_by"])
+        held[run["name"]].named.add(run["agent_id"] or "")
     return held
 
 

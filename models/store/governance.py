@@ -137,10 +137,9 @@ _GROUNDS = """
 """
 
 
-async def givers(session: AsyncSession, ref: StageRef) -> list[str]:
-    """Name who gave the candidate that a question is about: the author, and who brought it in that one's name."""
-    found = await session.get(Candidate, (ref.workspace_id, ref.mission_id, ref.candidate))
-    return [found.author, found.added_by] if found else []
+async def candidate(session: AsyncSession, ref: StageRef) -> Candidate | None:
+    """Find the candidate that a question is about: its author, and who brought it in that one's name, ask, too."""
+    return await session.get(Candidate, (ref.workspace_id, ref.mission_id, ref.candidate))
 
 
 async def approval(session: AsyncSession, workspace_id: str, mission_id: str, binding: Binding) -> Decision | None:

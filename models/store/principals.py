@@ -59,6 +59,12 @@ async def require_human(session: AsyncSession, workspace_id: str, name: str) -> 
         raise NotFound("member_not_found", f"there is no member {name!r}; `GET {place}` lists who is one")
 
 
+async def is_agent(session: AsyncSession, workspace_id: str, name: str) -> bool:
+    """Whether a name is an agent's."""
+    found = await session.get(PrincipalRow, (workspace_id, name))
+    return found is not None and found.kind == Kind.AGENT
+
+
 async def create(
     session: AsyncSession, workspace_id: str, name: str, kind: Kind, role: Role | None, caller: Principal, actor: Actor
 ) -> PrincipalRow:

@@ -196,9 +196,9 @@ class _Wanted:
         }
 
     @property
-    def requesters(self) -> tuple[str, ...]:
-        """Name those who ask for it, the agent before those who started or report its run."""
-        return tuple(filter(None, (self.run.agent_id, self.asking.actor.name, self.run.created_by)))
+    def acted(self) -> tuple[str, str]:
+        """Name those who ask for it: who reports the call, and who started its run."""
+        return (self.asking.actor.name, self.run.created_by)
 
 
 async def _judge(session: AsyncSession, book: PolicyBook, wanted: _Wanted) -> dict[str, Any]:
@@ -213,9 +213,10 @@ async def _judge(session: AsyncSession, book: PolicyBook, wanted: _Wanted) -> di
 
 async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: InForce) -> Decision:
     """Put the question whether a call may be made. The policy puts it, in the name of whoever wants to call."""
-    run, requesters = wanted.run, wanted.requesters
+    run, agent = wanted.run, wanted.run.agent_id or ""
     await _require_room(session, run)
     spent = await runs.find(session, run.workspace_id, run.run_id)
+    resolvers = law.policy.resolvers(DecisionKind.TOOL_ACTION)
     asked = Question(
         run.workspace_id,
         f"{run.run_id}.{DecisionKind.TOOL_ACTION}.{wanted.number}",
@@ -224,8 +225,8 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
         verdict.reasons,
         shown=wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
         binding={**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
-        requested_by=requesters[0],
-        terms=Terms.of(verdict.ask, law.policy.resolvers(DecisionKind.TOOL_ACTION), verdict.risk, requesters),
+        requested_by=agent or wanted.acted[0],
+        terms=Terms.of(verdict.ask, resolvers, verdict.risk, wanted.acted, (agent,)),
         expires_in=EXPIRES_IN,
     )
     return await questions.put(session, asked, Actor(POLICY, wanted.asking.actor.correlation_id))

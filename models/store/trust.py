@@ -9,7 +9,9 @@ from sqlmodel import col
 from models.contracts.missions import TrustRequirements
 from models.domain import trust
 from models.domain.events import EventType
-from models.domain.states import MissionOutcome
+from models.domain.names import POLICY
+from models.domain.principals import Kind
+from models.domain.states import DecisionKind, DecisionStatus, MissionOutcome
 from models.schemas.pagination import PageRequest
 from models.store import agents, lists
 from models.store.database import within
@@ -33,8 +35,13 @@ async def require_access(session: AsyncSession, mission: Mission, name: str) -> 
 
 
 async def learn(session: AsyncSession, mission: Mission, outcome: MissionOutcome, actor: Actor) -> None:
-    """Let a mission's end move its agent's score, once; a mission of nobody's, or of a person's, moves none."""
+    """Let a mission's end move its agent's score, once; a mission of nobody's, or of a person's, moves none.
+
+    Nobody earns trust by merging what they filed for themselves, unless a person approved the merge.
+    """
     if mission.assigned_to is None or not trust.change_by(outcome):
+        return
+    if outcome is MissionOutcome.MERGED and not await _is_earned(session, mission):
         return
     key = {"workspace_id": mission.workspace_id, "name": mission.assigned_to, "mission_id": mission.mission_id}
     found = await within(session)(_LOCK, key)
@@ -48,6 +55,12 @@ async def learn(session: AsyncSession, mission: Mission, outcome: MissionOutcome
         await agents.tell(session, known, EventType.AGENT_TRUST_CHANGED, actor, data)
 
 
+async def _is_earned(session: AsyncSession, mission: Mission) -> bool:
+    if mission.created_by != mission.assigned_to:
+        return True
+    return bool(await within(session)(_APPROVED, {"workspace_id": mission.workspace_id, "id": mission.mission_id}))
+
+
 def _change(agent: dict[str, Any], outcome: MissionOutcome, score: Decimal) -> dict[str, Any]:
     return {"agent_id": agent["agent_id"], "outcome": outcome.value, "before": agent["trust"], "after": score}
 
@@ -56,6 +69,13 @@ _LOCK = """
     SELECT agent_id, trust FROM agent
     WHERE workspace_id = %(workspace_id)s AND name = %(name)s AND registration <> 'rejected' FOR UPDATE
 """
+_APPROVED = f"""
+    SELECT 1 FROM decision AS d WHERE d.workspace_id = %(workspace_id)s AND d.mission_id = %(id)s
+        AND d.kind = '{DecisionKind.GOVERNANCE}' AND d.status = '{DecisionStatus.APPROVED}'
+        AND d.resolved_by <> '{POLICY}'
+        AND NOT EXISTS (SELECT FROM principal AS p
+            WHERE p.workspace_id = d.workspace_id AND p.name = d.resolved_by AND p.kind <> '{Kind.HUMAN}') LIMIT 1
+"""  # noqa: S608  # constants of ours, no input
 _LEARN = """
     WITH kept AS (
         INSERT INTO trust_change (workspace_id, agent_id, mission_id, outcome, before, after)

@@ -73,7 +73,7 @@ async def require(session: AsyncSession, workspace_id: str) -> Workspace:
 
 async def require_known(db: Database, workspace_id: str) -> None:
     """Refuse to enter a workspace that is not there (system door); costs no session of one who has one open already."""
-    if not await db.look("SELECT FROM workspace WHERE workspace_id = %(workspace_id)s", {"workspace_id": workspace_id}):
+    if not await db.look("SELECT 1 FROM workspace WHERE workspace_id = %(id)s", {"id": workspace_id}):
         raise missing("workspace", workspace_id)
 
 

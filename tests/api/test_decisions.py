@@ -16,6 +16,7 @@ from models.domain.stages import StageName
 from models.store import governance
 from models.store.database import Database
 from models.store.events import Actor
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -89,6 +90,7 @@ class TestShow:
             "four_eyes": "unless_alone",
             "agents": [],
             "requesters": ["worker"],
+            "named": [],
         }
         assert one["digest"].startswith("sha256:")
         assert one["digest"] == other["digest"], "the same was asked"
@@ -140,6 +142,19 @@ class TestWhoAnswers:
         assert refusal(refused) == (403, "own_decision")
         found = (await client(team.operator).post(of(name, "/resolve"), json=YES)).json()["data"]
         assert (found["status"], found["single_operator"]) == ("approved", False)
+
+    async def test_nobody_is_alone_by_writing_down_the_others(
+        self, client: Caller, team: Team, ask: Ask, db: Database
+    ) -> None:
+        """A candidate's author, and who is assigned, are what the requester says."""
+        async with db.system() as session:
+            olga = client(await make_key(session, team.workspace_id, "olga", role=Role.OPERATOR))
+        keys = (await client(team.admin).get("/api/v1/keys")).json()["data"]["items"]
+        others = tuple({key["principal"] for key in keys} - {"olga"})
+        name = await ask(terms={"requesters": ("olga", *others), "named": others})
+        assert refusal(await olga.post(of(name, "/resolve"), json=YES)) == (403, "own_decision")
+        found = (await client(team.admin).post(of(name, "/resolve"), json=YES)).json()["data"]
+        assert (found["status"], found["single_operator"]) == ("approved", True), "nobody is left, and it says so"
 
     async def test_alone_it_is_recorded(self, client: Caller, team: Team, ask: Ask, db: Database) -> None:
         api = client(team.admin)

@@ -91,6 +91,14 @@ class TestScopeOfAMission:
         assert (note["state"], note["decision_id"], note["written_by"]) == ("kept", None, "agent")
         assert await listed(api, f"?mission_id={mission}") == [note["memory_id"]]
 
+    async def test_what_an_agent_filed_lets_it_do_no_more_than_on_its_own(
+        self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, repo: Repo
+    ) -> None:
+        """An intern proposes, whatever its own mission says."""
+        await filed(api, repo)  # which registers the repository
+        note = await written(agent, mission_id=await mission_of(agent, repo, "persist"))
+        assert (await written(agent))["state"] == note["state"] == "proposed"
+
     async def test_propose_puts_a_question_and_shows_the_note_to_nobody_else(
         self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo, db: Database
     ) -> None:

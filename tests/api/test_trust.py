@@ -5,13 +5,16 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import text
 
+from models.domain.principals import Kind
 from models.domain.states import MissionOutcome
 from models.store import missions, trust
 from models.store.database import Database
 from models.store.events import Actor
+from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, filed, refusal, repo
+from tests.fixtures.policies import put_to_several
 
 __all__ = ["repo"]
 
@@ -69,6 +72,25 @@ class TestScores:
         await end(db, team, (await filed(api, repo))["mission_id"], MissionOutcome.MERGED)
         scores = (await api.get(f"{API}/trust-scores")).json()["data"]["items"]
         assert {score["score"] for score in scores} == {0.5}
+
+    @pytest.mark.parametrize(("approved", "score"), [(False, 0.5), (True, 0.52)])
+    async def test_nobody_earns_by_merging_what_they_filed_for_themselves(
+        self, client: Caller, team: Team, db: Database, repo: Repo, approved: bool, score: float
+    ) -> None:
+        async with db.system() as session:
+            agent = client(await make_key(session, team.workspace_id, "a1", kind=Kind.AGENT))
+        await filed(client(team.operator), repo)  # which registers the repository
+        mission = (await filed(agent, repo, assigned_to="a1"))["mission_id"]
+        if approved:
+            decision = await put_to_several(db, team.workspace_id, mission, 1)
+            body = {"decision": "approve", "explanation": "looked at it"}
+            answer = await client(team.operator).post(f"{API}/decisions/{decision}/resolve", json=body)
+            assert answer.status_code == 200, answer.text
+        await end(db, team, mission, MissionOutcome.MERGED)
+        assert (await agent.get(f"{API}/trust-scores/a1")).json()["data"]["score"] == score
+        await end(db, team, (await filed(agent, repo, assigned_to="a1"))["mission_id"], MissionOutcome.FAILED)
+        shown = (await agent.get(f"{API}/trust-scores/a1")).json()["data"]["score"]
+        assert shown == pytest.approx(score - 0.1), "and loses as everybody"
 
     async def test_the_app_cannot_rewrite_history(self, db: Database, team: Team) -> None:
         with pytest.raises(Exception, match="permission denied"):

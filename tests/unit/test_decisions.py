@@ -4,6 +4,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.domain.decisions import Terms, cost_so_far
 from models.domain.policy import Ask, FourEyes, Resolvers, Risk
@@ -78,6 +80,20 @@ def test_a_visitor_and_a_member_of_one_name_are_one_person(here: str) -> None:
 @pytest.mark.parametrize(("asker", "refused"), [("(unknown)/anna", None), ("anna", "own_decision")])
 def test_what_a_stranger_is_called_is_nobodys_name(asker: str, refused: str | None) -> None:
     assert code(Terms().asked_by([asker, "bert"]), ANNA) == refused
+
+
+@given(st.lists(st.sets(st.sampled_from("abcd")), min_size=2, max_size=6))
+def test_who_acted_once_is_never_only_named(steps: list[set[str]]) -> None:
+    terms, acted, named = Terms(), set[str](), set[str]()
+    for did, said in zip(steps[::2], steps[1::2], strict=False):
+        terms, acted, named = terms.asked_by(did, said), acted | did, named | said
+    assert terms == Terms(requesters=tuple(sorted(acted | named)), named=tuple(sorted(named - acted)))
+
+
+def test_to_whom_others_count() -> None:
+    """Who acted is not alone beside those who are only named; who is only named is, beside those who acted."""
+    terms = Terms(requesters=("anna", "bert"), named=("bert",))
+    assert [sorted(terms.besides(who)) for who in (ANNA, BERT)] == [["anna"], ["anna", "bert"]]
 
 
 def test_terms_join_what_rules_and_kind_demand() -> None:
