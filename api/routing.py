@@ -18,6 +18,7 @@ from api.services import services
 from api.strangers import Public
 from api.wire import parse_json, require_few_values, require_text, snake_query
 from models.domain.errors import InvalidInput, TooLarge
+from models.domain.money import ROUNDED
 from models.schemas.envelope import VARIANT, Bounds, Failure
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -96,8 +97,9 @@ class WireRequest(Request):
         if self._body:
             self._require_json()
             require_few_values(self._body, most.values)
-            self.state.sent = parse_json(self._body)
-            self._json = _strict(self._body, body)
+            rounded: set[float] = set()
+            self.state.sent = parse_json(self._body, rounded)
+            self._json = _strict(self._body, body, {ROUNDED: rounded})
 
     async def _read(self, limit: int) -> bytes:
         if int(self.headers.get("content-length", 0)) > limit:
@@ -117,10 +119,10 @@ class WireRequest(Request):
             raise InvalidInput("not_json", "send the body with `Content-Type: application/json`")
 
 
-def _strict(body: bytes, model: TypeAdapter[Any]) -> Any:
+def _strict(body: bytes, model: TypeAdapter[Any], context: dict[str, Any]) -> Any:
     """Validate by JSON's types: a number is no text and no bool, an integer is a number, a time is a text."""
     try:
-        return model.validate_json(body, strict=True)
+        return model.validate_json(body, strict=True, context=context)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False)
     if problems[0]["type"] == "json_invalid":  # the two parsers differ

@@ -1,12 +1,10 @@
 """How stored things are shown: rows, an agent with its caps, a key as it stands, a mission with its addresses."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import Owner, cap_of
@@ -51,19 +49,6 @@ async def agent_view(session: AsyncSession, agent: AgentRow) -> AgentView:
     """Show one."""
     [view] = await agent_views(session, agent.workspace_id, [agent])
     return view
-
-
-def content_of(text: str) -> dict[str, Any]:
-    """Read what a row of the audit log says, also where somebody made it what no answer can hold.
-
-    To find that is the verifier's part.
-    """
-    try:
-        found = json.loads(text)
-        to_json(found)
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"unreadable": text}
 
 
 async def key_views(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyView]:

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -33,8 +35,8 @@ def require_few_values(body: bytes, most: int) -> None:
         raise InvalidInput("too_many_values", f"the body holds more than {most} values; send less at once")
 
 
-def parse_json(body: bytes) -> Any:
-    """Read a request body.
+def parse_json(body: bytes, rounded: set[float]) -> Any:
+    """Read a request body; those numbers of which Python keeps not all digits are `rounded`.
 
     Raises:
         InvalidInput: it is not JSON, repeats a key in an object, or holds what no column can: NaN, Infinity, NUL
@@ -42,7 +44,10 @@ def parse_json(body: bytes) -> Any:
     """
     try:
         value = json.loads(
-            body, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_repeats
+            body,
+            parse_constant=_refuse_constant,
+            parse_float=partial(_finite, rounded=rounded),
+            object_pairs_hook=_without_repeats,
         )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
@@ -82,10 +87,23 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _finite(text: str) -> float:
+def _finite(text: str, rounded: set[float]) -> float:
     if math.isinf(value := float(text)):
         raise InvalidInput("invalid_input", f"{text} is larger than any number we can keep")
+    if (len(text) > _SURE or not value) and not _is_exact(text, value):
+        rounded.add(value)
     return value
+
+
+_SURE = 16
+"""Characters of a number with a point or an exponent whose digits, at most 15, are always kept."""
+
+
+def _is_exact(text: str, value: float) -> bool:
+    try:
+        return Decimal(text) == Decimal(str(value))
+    except InvalidOperation:  # an exponent that no decimal has
+        return False
 
 
 def _require_storable(value: Any) -> None:

@@ -1,5 +1,6 @@
 """`mission-control budget …` and `mission-control cost`: what may be spent, and what was."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -93,9 +94,25 @@ def cost(
     from cli.text import table
 
     found = client.api.get("/costs", group_by=by, since=since, until=until)
-    rows = [*found["items"], {**found["total"], "key": "total"}]
+    others = found["groups"] - len(found["items"])
+    rows = [*found["items"], *_rest(found, others), {**found["total"], "key": "total"}]
     cells = [(r["key"] or "none", r["usd"], r["tokens_in"], r["tokens_out"], r["calls"]) for r in rows]
     client.answer(found, lambda: table((by, "USD", "tokens in", "tokens out", "calls"), cells))
+    if others:
+        shown = f"the {len(found['items'])} dearest are shown, and {others} others as one"
+        typer.echo(f"{shown}: --since and --until narrow them", err=True)
+
+
+def _rest(found: dict[str, Any], others: int) -> list[dict[str, Any]]:
+    """Sum up what is not shown, so that all that is adds up to the total."""
+    from models.domain.money import written
+
+    if not others:
+        return []
+    parts = ("usd", "tokens_in", "tokens_out", "calls")
+    shown = {part: sum(Decimal(row[part]) for row in found["items"]) for part in parts}
+    rest = {part: written(Decimal(found["total"][part]) - shown[part]) for part in parts}
+    return [{"key": f"{others} others", **rest}]
 
 
 def add_cost_to(main: typer.Typer) -> None:

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Admin, Db, Human, Newest, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
-from api.views import content_of
 from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
@@ -28,6 +27,7 @@ from models.schemas.audit import (
     Redaction,
 )
 from models.schemas.envelope import Page, Success
+from models.schemas.events import content_of
 from models.schemas.pagination import PageRequest
 from models.store import audit, audit_export, audit_tree, signing_keys
 from models.tables.audit import AuditRow
@@ -154,7 +154,7 @@ def _view(row: AuditRow) -> AuditView:
         actor=row.actor,
         actor_kind=row.actor_kind,
         action=row.action,
-        subject=Subject(kind=row.subject_kind, id=row.subject_id),
+        subject=Subject.kept(row.subject_kind, row.subject_id),
         correlation_id=row.correlation_id,
         git_sha=row.git_sha,
         config_hash=row.config_hash,

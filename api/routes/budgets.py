@@ -114,4 +114,4 @@ async def sum_costs(
     async with db.workspace(call.workspace_id) as session:
         rows, total = await costs.sums(session, call.workspace_id, group_by, filters, limit, offset)
     items = [CostSum(**row) for row in rows]
-    return Success(data=Costs(group_by=group_by, items=items, total=Sum(**total)))
+    return Success(data=Costs(group_by=group_by, items=items, total=Sum(**total), groups=total["groups"]))

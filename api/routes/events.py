@@ -16,6 +16,7 @@ from api.sse import Stream, Wanted
 from api.streams import HeldStream, guard
 from models.domain.errors import InvalidInput
 from models.domain.events import EventType
+from models.domain.names import MAX_ID
 from models.schemas.envelope import Success
 from models.schemas.events import EventAccepted, EventPost
 from models.store.events import NewEvent, Place
@@ -44,7 +45,9 @@ async def watch_events(
     request: Request,
     call: Reader,
     type: Annotated[str | None, Query(max_length=1000, description="Types or globs: `mission.*,stage.failed`.")] = None,
-    subject: Annotated[str | None, Query(max_length=256, description="The id of what the events are about.")] = None,
+    subject: Annotated[
+        str | None, Query(max_length=2 * MAX_ID, description="The id of what the events are about.")
+    ] = None,
     after: Annotated[str | None, Query(max_length=64, description="An event's id; `0-0-0` is the beginning.")] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=64)] = None,
 ) -> HeldStream:

@@ -64,10 +64,11 @@ ASKED = frozenset({Scope.RUN, Scope.TICKET})
 
 @dataclass(frozen=True)
 class Cap:
-    """The most that may be spent; None is no limit."""
+    """The most that may be spent; None is no limit. `usd_of_level`: the dollars are whatever the agent's level has."""
 
     usd: Decimal | None = None
     tokens: int | None = None
+    usd_of_level: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ DEFAULTS: Mapping[Key, Cap] = {
 
 def cap_of(caps: Mapping[Key, Cap], scope: Scope, owners: Mapping[Owner, str | None]) -> Cap:
     """Find the cap that a limit takes, by those who may have one; without any there is no limit."""
-    for owner in OWNERS[scope]:
-        name = owners.get(owner)
-        if name is not None and (cap := caps.get(Key(scope, owner, name))) is not None:
-            return cap
-    return Cap()
+    named = (Key(scope, owner, name) for owner in OWNERS[scope] if (name := owners.get(owner)) is not None)
+    found = [cap for key in named if (cap := caps.get(key)) is not None]
+    if not found:
+        return Cap()
+    cap = found[0]
+    return Cap(found[-1].usd, cap.tokens) if cap.usd_of_level else cap
 
 
 def reaches(used: Cap, cap: Cap) -> bool:

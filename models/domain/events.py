@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.domain.names import MAX_ID
+
 
 class EventType(StrEnum):
     """What may happen. Each is written in the transaction of the change it tells of."""
@@ -109,7 +111,12 @@ class Subject(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str = Field(min_length=1, max_length=64)
-    id: str = Field(min_length=1, max_length=256)
+    id: str = Field(min_length=1, max_length=MAX_ID)
+
+    @classmethod
+    def kept(cls, kind: str, name: str) -> "Subject":
+        """Name what a row is about as it does: none, however long its name is, keeps others from being read."""
+        return cls.model_construct(kind=kind, id=name)
 
 
 class Event(BaseModel):

@@ -42,7 +42,8 @@ class Hit:
     @property
     def about(self) -> Subject:
         """What events and alerts about it are about."""
-        return Subject(kind="budget", id=limit_id(self.workspace_id, self.counter["scope"], self.counter["subject"]))
+        name = limit_id(self.workspace_id, self.counter["scope"], self.counter["subject"])
+        return Subject.kept("budget", name)  # tickets of older versions have longer names, and are paid for, too
 
     @property
     def proposed(self) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 import re
 import unicodedata
 
+MAX_ID = 256
+"""Characters of the longest id of what events, alerts and questions are about."""
 MAX_NAME = 128
+MAX_TICKET = MAX_ID - 56
+"""Of a ticket's name: the ids of its limit, and of the questions about that, put something around it."""
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
@@ -80,6 +84,15 @@ def seen_name(text: str) -> str:
     if not any(map(is_seen, name)):
         raise ValueError("a name shows a letter, number, punctuation mark or symbol at least")
     return name
+
+
+def ticket_name(text: str) -> str:
+    """Give the one spelling of the name of a ticket that may be new.
+
+    Raises:
+        ValueError: as of `path_name`, or it is longer.
+    """
+    return path_name(_bounded(text, MAX_TICKET))
 
 
 def path_name(text: str) -> str:

@@ -37,7 +37,9 @@ class ActivityView(BaseModel):
     agent_id: str = Field(description="The agent's name.")
     workspace_id: str
     action: str
-    status: ActivityStatus | None = Field(description="Null of an ended run whose words were redacted.")
+    status: ActivityStatus | None = Field(
+        description="Null of an ended run whose words were redacted, or are a newer version's."
+    )
     metadata: dict[str, Any] | None = Field(description="What was said of it; null once that was redacted.")
     subject: Subject
     correlation_id: str

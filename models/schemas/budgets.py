@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from models.domain.budgets import OWNERS, Cap, Category, Key, Owner, Scope, TokenCap
 from models.domain.money import Dollars, Usd
-from models.domain.names import one_spelling, path_name
+from models.domain.names import MAX_ID, MAX_TICKET, one_spelling, ticket_name
 from models.domain.policy import Level
 from models.schemas.envelope import Body
 
@@ -20,7 +20,7 @@ class LimitNamed(Body):
 
     scope: Scope
     owner: Owner
-    name: Annotated[str, Field(max_length=256)] = ""
+    name: Annotated[str, Field(max_length=MAX_ID, description=f"A ticket's has at most {MAX_TICKET} characters.")] = ""
 
     @property
     def key(self) -> Key:
@@ -30,7 +30,7 @@ class LimitNamed(Body):
     @field_validator("name")
     @classmethod
     def _one_spelling(cls, name: str, known: ValidationInfo) -> str:
-        spell = path_name if known.data.get("owner") is Owner.TICKET else one_spelling
+        spell = ticket_name if known.data.get("owner") is Owner.TICKET else one_spelling
         return spell(name) if name else name
 
     @model_validator(mode="after")
@@ -140,8 +140,9 @@ class CostSum(Sum):
 
 
 class Costs(BaseModel):
-    """The groups, the dearest first, and what all of them come to, also those beyond the page."""
+    """The groups, the dearest first, and how many there are and what all come to, also those beyond the page."""
 
     group_by: GroupBy
     items: list[CostSum]
     total: Sum
+    groups: int

@@ -1,8 +1,10 @@
 """Bodies of the event routes, and the schema of what the stream sends."""
 
+import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic_core import to_json
 
 from models.domain.canonical import canonical_json
 from models.domain.errors import TooLarge
@@ -51,3 +53,13 @@ def stream_schema() -> dict[str, Any]:
     """Describe what `data:` lines of the event stream hold (EVT-04)."""
     schema = TypeAdapter(Event | ReplayGap).json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Mission Control events", **schema}
+
+
+def content_of(text: str) -> dict[str, Any]:
+    """Read what a stored event or row of the audit log says, also where somebody made it what no answer can hold."""
+    try:
+        found = json.loads(text)
+        to_json(found)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": text}

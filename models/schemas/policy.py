@@ -164,7 +164,8 @@ class PolicyExplain(Body):
     @property
     def act(self) -> Act:
         """The act as the policy sees it."""
-        context = Context(**{name: getattr(self, name) for name in Context.model_fields})
+        said = Context.model_fields.keys() & type(self).model_fields.keys()
+        context = Context(**{name: getattr(self, name) for name in said})
         return Act(action=self.action, principal=Who(**dict(self.principal)), context=context)
 
 

@@ -13,7 +13,7 @@ from models.domain.money import Dollars, Signed, Usd
 from models.domain.policy import Level
 from models.domain.prices import Usage
 from models.schemas.envelope import Body, Said
-from models.schemas.names import TicketName
+from models.schemas.names import NewTicket
 
 CostId = Annotated[str, Field(min_length=1, max_length=256)]
 Calls = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -24,7 +24,7 @@ class RunCreate(Body):
 
     agent_id: Named | None = None
     level: Level | None = None
-    ticket_id: TicketName | None = None
+    ticket_id: NewTicket | None = None
     category: Category | None = None
     mission_id: Name | None = None
 

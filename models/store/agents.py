@@ -1,6 +1,6 @@
 """The rows of agents: found, changed, heard of, told of when silent. How they come to be: `registrations`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from secrets import token_hex
@@ -87,6 +87,15 @@ async def name_of(session: AsyncSession, workspace_id: str, agent: T) -> T | str
         known = await session.get(AgentRow, (workspace_id, agent))
         return known.name if known else agent
     return agent
+
+
+async def levels(session: AsyncSession, workspace_id: str, names: Collection[str]) -> dict[str, str]:
+    """Tell how far agents of these names are trusted now."""
+    if not names:
+        return {}
+    going = col(AgentRow.registration) != Registration.REJECTED
+    named = lists.matching(AgentRow, workspace_id, {}).where(col(AgentRow.name).in_(names), going)
+    return {row.name: row.level for row in await session.scalars(named)}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.domain.alerts import AlertKind
-from models.domain.budgets import DEFAULTS, Cap, Key, Owner, Scope, not_below, proposed, reaches
+from models.domain.budgets import DEFAULTS, Cap, Key, Owner, Scope, cap_of, not_below, proposed, reaches
 from models.domain.caps import meant, owner_names, promised
 from models.domain.decisions import Terms
 from models.domain.events import EventType, Subject
@@ -62,7 +62,7 @@ async def limits(session: AsyncSession, workspace_id: str, *names: str | None) -
     own = literal(sorted({name for name in names if name}), ARRAY(Text))
     owned = or_(col(BudgetLimit.owner).in_(_SHARED), col(BudgetLimit.name) == any_(own))
     rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, owned))
-    return {**DEFAULTS, **{_key(row): Cap(row.cap_usd, row.cap_tokens) for row in rows}}
+    return {**DEFAULTS, **{_key(row): _cap(row) for row in rows}}
 
 
 async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
@@ -75,16 +75,18 @@ async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
     )
     rows = await session.scalars(select(BudgetLimit).where(BudgetLimit.workspace_id == workspace_id, ~of_ended))
     known = {_key(row): row for row in rows}
-    caps = {**DEFAULTS, **{key: Cap(row.cap_usd, row.cap_tokens) for key, row in known.items()}}
+    caps = {**DEFAULTS, **{key: _cap(row) for key, row in known.items()}}
+    levels = await agents.levels(session, workspace_id, [key.name for key, cap in caps.items() if cap.usd_of_level])
     order = list(Scope)
-    caps_in_order = sorted(caps.items(), key=lambda item: (order.index(item[0].scope), item[0].owner, item[0].name))
-    return [_view(key, cap, known.get(key)) for key, cap in caps_in_order]
+    in_order = sorted(caps, key=lambda key: (order.index(key.scope), key.owner, key.name))
+    held = {key: cap_of(caps, key.scope, {Owner.LEVEL: levels.get(key.name), key.owner: key.name}) for key in in_order}
+    return [_view(key, cap, known.get(key)) for key, cap in held.items()]
 
 
 async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
     """Show one of them."""
     row = await session.get(BudgetLimit, (workspace_id, key.scope.value, key.owner.value, key.name))
-    cap = Cap(row.cap_usd, row.cap_tokens) if row else DEFAULTS.get(key, Cap())
+    cap = _cap(row) if row else DEFAULTS.get(key, Cap())
     return _view(key, cap, row)
 
 
@@ -199,7 +201,7 @@ async def _keep_limit(session: AsyncSession, workspace_id: str, key: Key, cap: C
     if cap is None:
         await session.execute(delete(BudgetLimit).where(*lists.conditions(BudgetLimit, workspace_id, row)))
         return
-    values = {"cap_usd": cap.usd, "cap_tokens": cap.tokens, "set_by": actor.name}
+    values = {"cap_usd": cap.usd, "cap_tokens": cap.tokens, "usd_of_level": cap.usd_of_level, "set_by": actor.name}
     statement = insert(BudgetLimit).values(**row, **values)
     changed = {**values, "set_at": func.mc_now()}
     await session.execute(statement.on_conflict_do_update(index_elements=list(row), set_=changed))
@@ -374,6 +376,10 @@ async def _run(session: AsyncSession, workspace_id: str, run_id: str) -> dict[st
 def _counter(workspace_id: str, wanted: Mapping[str, Any], caps: Mapping[Key, Cap]) -> dict[str, Any]:
     cap = meant(caps, wanted)
     return {"workspace_id": workspace_id, **wanted, "cap_usd": cap.usd, "cap_tokens": cap.tokens}
+
+
+def _cap(row: BudgetLimit) -> Cap:
+    return Cap(row.cap_usd, row.cap_tokens, row.usd_of_level)
 
 
 def _key(row: BudgetLimit) -> Key:

@@ -28,8 +28,10 @@ async def change_limit(
     """
     await within(session)(ALONE, {"workspace_id": workspace_id})
     owners = await _owners(session, workspace_id, key)
-    known = cap_of(await budgets.limits(session, workspace_id, *owners.values()), key.scope, owners)
-    await budgets.set_limit(session, workspace_id, key, replace(known, **change), actor)
+    caps = await budgets.limits(session, workspace_id, *owners.values())
+    known, own = cap_of(caps, key.scope, owners), caps.get(key, Cap())
+    left = own.usd_of_level and "usd" not in change
+    await budgets.set_limit(session, workspace_id, key, replace(known, **change, usd_of_level=left), actor)
 
 
 async def change_agent(
@@ -68,11 +70,11 @@ async def take_back(session: AsyncSession, agent: AgentRow, actor: Actor) -> Non
 
 
 async def _without(session: AsyncSession, agent: AgentRow, key: Key) -> Cap | None:
-    """Give an agent's cap without dollars of its own: its tokens beside its level's dollars, or None without tokens."""
+    """Give an agent's cap without dollars of its own: its tokens beside any level's dollars, or None without tokens."""
     known = await budgets.limits(session, agent.workspace_id, agent.name)
     of_level = known.get(Key(key.scope, Owner.LEVEL, agent.level), Cap())
     own = known.get(key, of_level)
-    return None if own.tokens == of_level.tokens else replace(own, usd=of_level.usd)
+    return None if own.tokens == of_level.tokens else replace(own, usd=of_level.usd, usd_of_level=True)
 
 
 async def _owners(session: AsyncSession, workspace_id: str, key: Key) -> dict[Owner, str | None]:

@@ -24,7 +24,7 @@ FILTERS = ("agent_id", "ticket_id", "run_id", "mission_id", "model")
 async def sums(
     session: AsyncSession, workspace_id: str, by: GroupBy, filters: Mapping[str, str | None], limit: int, offset: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Sum up by a column: the groups of a page, the dearest first, and the total of all."""
+    """Sum up by a column: the groups of a page, the dearest first, and the total of all, with how many there are."""
     agent = await agents.name_of(session, workspace_id, filters.get("agent_id"))
     known = {"workspace_id": workspace_id, "limit": limit, "offset": offset}
     rows = await within(session)(_statement(_COLUMNS[by]), {**known, **filters, "agent_id": agent})
@@ -71,5 +71,6 @@ def _statement(column: str) -> str:
         ), page AS (
             SELECT * FROM sums WHERE NOT is_total ORDER BY usd DESC, key LIMIT %(limit)s OFFSET %(offset)s
         )
-        SELECT * FROM page UNION ALL SELECT * FROM sums WHERE is_total ORDER BY is_total, usd DESC, key
+        SELECT *, (SELECT count(*) FROM sums WHERE NOT is_total) AS groups
+        FROM (SELECT * FROM page UNION ALL SELECT * FROM sums WHERE is_total) shown ORDER BY is_total, usd DESC, key
     """  # noqa: S608  # names of our own columns

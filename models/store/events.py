@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.canonical import canonical_json
 from models.domain.events import Event, EventType, Subject
+from models.schemas.events import content_of
 from models.store.database import mark_events, within
 
 log = structlog.get_logger()
@@ -148,9 +149,11 @@ IN_INDEX_ORDER = text("SET LOCAL enable_sort = off")
 """Postgres guesses far too few rows behind a row comparison, and would sort a million to return the first 500."""
 
 # `xid` here is text, for drivers know no xid8: ORDER BY must name `event.xid`, or 1000 sorts before 999.
+# What drivers cannot read in one row, they read in none: `data` is read by us, and times end where Python's do.
 _COLUMNS = (
-    "epoch, CAST(xid AS text) AS xid, id, occurred_at, workspace_id, type, subject_kind, subject_id, actor,"
-    " correlation_id, data"
+    "epoch, CAST(xid AS text) AS xid, id, workspace_id, type, subject_kind, subject_id, actor, correlation_id,"
+    " CAST(data AS text) AS data,"
+    " LEAST(GREATEST(occurred_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z') AS occurred_at"
 )
 
 
@@ -259,16 +262,17 @@ def _place(row: Any) -> Place:
 
 
 def _event(row: Any) -> tuple[Place, Event]:
+    """Pass a row on as it is, whatever it holds: one that was refused would stop the streams of all workspaces."""
     place = Place(row["epoch"], int(row["xid"]), row["id"])
-    return place, Event(
+    return place, Event.model_construct(
         id=str(place),
         type=_type(row["type"]),
         workspace_id=row["workspace_id"],
         correlation_id=row["correlation_id"],
         occurred_at=row["occurred_at"],
         actor=row["actor"],
-        subject=Subject(kind=row["subject_kind"], id=row["subject_id"]),
-        data=row["data"],
+        subject=Subject.kept(row["subject_kind"], row["subject_id"]),
+        data=content_of(row["data"]),
     )
 
 

@@ -22,7 +22,11 @@ _SPENT = f"""
     LEFT JOIN budget b ON b.workspace_id = a.workspace_id AND b.scope = k.scope AND b.subject = k.subject
     AND b.period = k.period
     LEFT JOIN LATERAL (
-        SELECT cap_usd, cap_tokens FROM budget_limit l WHERE l.workspace_id = a.workspace_id AND l.scope = k.scope
+        SELECT CASE WHEN usd_of_level THEN (
+            SELECT v.cap_usd FROM budget_limit v WHERE v.workspace_id = a.workspace_id AND v.scope = k.scope
+            AND v.owner = 'level' AND v.name = a.level
+        ) ELSE cap_usd END AS cap_usd, cap_tokens
+        FROM budget_limit l WHERE l.workspace_id = a.workspace_id AND l.scope = k.scope
         AND (l.owner, l.name) IN (('agent', a.name), ('level', a.level), ('workspace', ''))
         ORDER BY {nearest("l.owner", Scope.AGENT_DAY, Scope.WORKSPACE_MONTH)} LIMIT 1
     ) l ON b.scope IS NULL

@@ -63,7 +63,10 @@ class ToolCall(SQLModel, table=True):
 
 
 class BudgetLimit(SQLModel, table=True):
-    """A cap that an admin set; where none is set, the default of `models.domain.budgets` holds."""
+    """A cap that an admin set; where none is set, the default of `models.domain.budgets` holds.
+
+    `usd_of_level`: its dollars are those of the agent's level, and `cap_usd` what they were when it was set.
+    """
 
     __tablename__ = "budget_limit"
 
@@ -73,6 +76,7 @@ class BudgetLimit(SQLModel, table=True):
     name: str = key()
     cap_usd: Decimal | None = _usd(nullable=True)
     cap_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    usd_of_level: bool = no()
     set_by: str
     set_at: Time = now()
 

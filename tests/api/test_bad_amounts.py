@@ -1,5 +1,7 @@
 """Amounts and explanations that make no sense: refused with the field's name, and nothing is kept of them."""
 
+import re
+from itertools import product
 from typing import Any
 
 import httpx2
@@ -117,6 +119,74 @@ async def test_a_correction_by_nothing_is_none(
     answer = await api.post(f"/api/v1/runs/{run}/adjustments", json={"usd": nothing, "reason": "x"})
     assert (answer.status_code, "body.usd: 0 corrects nothing" in answer.text) == (422, True), answer.text
     assert await kept(db, team) == before
+
+
+SURPLUS = (
+    "1.5000000000",
+    "0.1000000000000000",
+    "2.0000000000",
+    "3.00000000100000000000",
+    "0.0000000000",
+    "0." + "0" * 40,
+)
+"""Zeros behind the ninth decimal, as multiplied decimals and `toFixed(10)` have them."""
+
+
+async def test_surplus_zeros_are_left_out(api: httpx2.AsyncClient, ids: dict[str, str]) -> None:
+    headers = {"Content-Type": "application/json"}
+    named = [(route, field) for route, fields in AMOUNTS.items() for field in fields if "usd" in field]
+    for ((method, path, begun), field), amount in product(named, SURPLUS):
+        if float(amount) == 0 and "adjustments" in path:
+            continue
+        run = (await api.post("/api/v1/runs", json={})).json()["data"]["run_id"]
+        await api.post(f"/api/v1/runs/{run}/reservations", json={"usd": "0.1"}, headers={"Idempotency-Key": run})
+        place = path.format(**ids | {"run_id": run, "cost_id": run})
+        body = f'{begun}"{field}": "{amount}"}}'.replace(f'"{field}": "1", ', "").replace("lead", "specialist")
+        answer = await api.request(method, f"/api/v1{place}", content=body.encode(), headers=headers)
+        over = answer.status_code == 409 and answer.json()["error"]["code"] == "budget_exceeded"
+        assert over or answer.status_code in (200, 201), (path, field, amount, answer.text)
+        shown = re.findall(r'usd":"([^"]*)"', answer.text)
+        assert all(len(text.partition(".")[2]) <= 9 for text in shown), answer.text
+
+
+async def test_surplus_zeros_that_are_kept_are_not_shown(
+    api: httpx2.AsyncClient, ids: dict[str, str], team: Team, db: Database
+) -> None:
+    caps = {"daily_cap_usd": "4.0000000000", "run_cap_usd": "0.25000000000000"}
+    answer = (await api.patch(f"/api/v1/agents/{ids['agent']}", json=caps)).json()["data"]
+    assert (answer["daily_cap_usd"], answer["run_cap_usd"]) == ("4.000000000", "0.250000000")
+    old = "UPDATE budget_limit SET cap_usd = 1.50000000000000 WHERE owner = 'agent' RETURNING 1"
+    await db.alone(team.workspace_id, old, {})
+    shown = (await api.get("/api/v1/budgets")).json()["data"]["items"]
+    assert {limit["cap_usd"] for limit in shown if limit["owner"] == "agent"} == {"1.500000000"}
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [
+        ("0.1", "0.1"),
+        ("1234567.891234", "1234567.891234"),
+        ("123456789.123456", "123456789.123456"),
+        ("0.100000000", "0.1"),
+        ("1.50000000000000000000", "1.5"),
+        ("123456789.1234567891", None),
+        ("123456789.123456001", None),
+        ("0.1000000000000000000000000000001", None),
+        ("1e-400", None),
+        ("1e-99999999999999999999", None),
+    ],
+)
+async def test_numbers_are_taken_as_they_are_or_not_at_all(
+    api: httpx2.AsyncClient, number: str, kept: str | None
+) -> None:
+    run = (await api.post("/api/v1/runs", json={})).json()["data"]["run_id"]
+    body = f'{{"scope": "run", "owner": "run", "name": "{run}", "cap_tokens": null, "cap_usd": {number}}}'
+    if kept is None:
+        await refused(api, "PUT", "/budgets", body, "send it as a text")
+        return
+    headers = {"Content-Type": "application/json"}
+    answer = await api.put("/api/v1/budgets", content=body.encode(), headers=headers)
+    assert answer.json()["data"]["cap_usd"] == kept, answer.text
 
 
 @pytest.mark.parametrize("usd", ['"1250.50"', '".5"', '"1."', '"+0.000000001"', "1e-9", "3"])

@@ -290,7 +290,9 @@ class TestCosts:
             await api.post(f"/api/v1/runs/{run}/costs", json={"usd": f"0.0{number + 1}"})
         found = (await api.get(f"{COSTS}?group_by=agent&limit=1&offset=1")).json()["data"]
         assert [(row["key"], row["usd"]) for row in found["items"]] == [("bot-1", "0.02")]
-        assert found["total"]["usd"] == "0.06"
+        assert (found["total"]["usd"], found["groups"]) == ("0.06", 3)
+        beyond = (await api.get(f"{COSTS}?group_by=agent&offset=9")).json()["data"]
+        assert (beyond["items"], beyond["total"]["usd"], beyond["groups"]) == ([], "0.06", 3)
         one = (await api.get(f"{COSTS}?group_by=model&agent_id=bot-2")).json()["data"]
         assert one["total"]["usd"] == "0.03"
         assert (await api.get(f"{COSTS}?until=2020-01-01")).json()["data"]["total"]["usd"] == "0"

@@ -49,6 +49,22 @@ class TestOrder:
         assert (await api.get(mission["links"]["self"])).json()["data"]["assigned_to"] is None
         assert await claim(api) == mission["mission_id"]
 
+    async def test_nothing_for_whom_a_level_gives_nothing_until_it_gives_something(
+        self, api: httpx2.AsyncClient, repo: Repo
+    ) -> None:
+        mission = await filed(api, repo)
+        own = {"scope": "agent_day", "owner": "agent", "name": "a1", "cap_usd": "7", "cap_tokens": 1000}
+        level = {"scope": "agent_day", "owner": "level", "name": "intern", "cap_tokens": None}
+        for cap in (level | {"cap_usd": "0"}, own):
+            assert (await api.put("/api/v1/budgets", json=cap)).status_code == 200
+        assert await claim(api, peek=True) == mission["mission_id"]
+        back = await api.patch("/api/v1/agents/a1", json={"daily_cap_usd": None})
+        assert back.json()["data"]["daily_cap_usd"] == "0"
+        nothing = await api.get("/api/v1/queue/next?agent_id=a1&agent_role=coding")
+        assert refusal(nothing) == (409, "budget_exceeded")
+        await api.put("/api/v1/budgets", json=level | {"cap_usd": "5"})
+        assert await claim(api, peek=True) == mission["mission_id"]
+
     async def test_many_at_once_never_get_the_same(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         made = {(await filed(api, repo))["mission_id"] for _ in range(12)}
         found: list[str] = []

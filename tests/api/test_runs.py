@@ -1,5 +1,7 @@
 """Executions over HTTP: who may run what, what it costs, and when it is stopped."""
 
+from typing import Any
+
 import httpx2
 
 from models.store.database import Database
@@ -155,6 +157,35 @@ class TestLevels:
         assert refusal(await paid(agent, run, usd="0.01")) == (409, "budget_exceeded")
         for bad in ({"run_cap_usd": "-1"}, {"daily_cap_usd": "NaN"}, {"run_cap_usd": "0." + "1" * 30}, {}):
             assert (await api.patch(place, json=bad)).status_code == 422
+
+    async def test_dollars_that_were_given_back_follow_the_level(
+        self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient
+    ) -> None:
+        own = {"scope": "agent_day", "owner": "agent", "name": "agent", "cap_tokens": 1000}
+        lead = {"scope": "agent_day", "owner": "level", "name": "lead", "cap_tokens": None}
+
+        async def listed() -> tuple[Any, ...]:
+            shown = (await api.get("/api/v1/agents/agent")).json()["data"]["daily_cap_usd"]
+            caps = (await api.get("/api/v1/budgets")).json()["data"]["items"]
+            [cap] = [cap for cap in caps if cap["owner"] == "agent"]
+            days = (await api.get("/api/v1/budgets/spending?scope=agent_day")).json()["data"]["items"]
+            return shown, cap["cap_usd"], cap["cap_tokens"], *((day["cap_usd"], day["cap_tokens"]) for day in days)
+
+        await api.put("/api/v1/budgets", json=own | {"cap_usd": "7"})
+        await paid(agent, await started(agent), usd="0.01")
+        back = (await api.patch("/api/v1/agents/agent", json={"daily_cap_usd": None})).json()["data"]
+        assert back["daily_cap_usd"] == "2"
+        assert await listed() == ("2", "2", 1000, ("2", 1000))
+        await api.patch("/api/v1/agents/agent", json={"level": "lead"})
+        assert await listed() == ("12", "12", 1000, ("12", 1000))
+        await api.put("/api/v1/budgets", json=lead | {"cap_usd": "20"})
+        assert await listed() == ("20", "20", 1000, ("20", 1000))
+        await api.patch("/api/v1/budgets", json=own | {"cap_tokens": 500})
+        await api.put("/api/v1/budgets", json=lead | {"cap_usd": "30"})
+        assert await listed() == ("30", "30", 500, ("30", 500))
+        await api.patch("/api/v1/agents/agent", json={"daily_cap_usd": "9"})
+        await api.patch("/api/v1/agents/agent", json={"level": "intern"})
+        assert await listed() == ("9", "9", 500, ("9", 500))
 
     async def test_nobody_writes_the_run_that_is_a_missions_own(
         self, api: httpx2.AsyncClient, db: Database, team: Team

@@ -135,6 +135,66 @@ async def test_types_of_a_newer_version_are_passed_on(
     assert told == ["healing.started"], "said once, not with every event"
 
 
+INTO = "INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)"
+ODD: dict[str, tuple[str, str, str]] = {
+    "no name": ("run", "''", "'{}'"),
+    "a long name": ("run", "repeat('x', 3 * 256)", "'{}'"),
+    "a long kind": ("k" * 65, "'x'", "'{}'"),
+    "no object": ("run", "'x'", "'[1, 2]'"),
+    "a number that is too long": ("run", "'x'", "'{\"number\": 1e9999}'"),
+    "what nests too deep": ("run", "'x'", "CAST(repeat('{\"a\":', 5000) || '1' || repeat('}', 5000) AS jsonb)"),
+    "what answers cannot hold": ("run", "'x'", "CAST(repeat('{\"a\":', 400) || '1' || repeat('}', 400) AS jsonb)"),
+}
+"""Kinds and names of subjects, and data, that the database takes and no event of ours has."""
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+async def test_one_odd_row_stops_nobody(
+    settings: Settings, db: Database, team: Team, other_team: Team, odd: tuple[str, str, str]
+) -> None:
+    kind, name, data = odd
+    first = await tell(db, team.workspace_id, "first")
+    async with (
+        served(settings) as address,
+        watching(address, team.observer) as watch,
+        watching(address, other_team.observer) as elsewhere,
+    ):
+        async with db.workspace(team.workspace_id) as session:
+            row = f":workspace_id, 'run.ended', :kind, {name}, 'agent', 'c', {data}"
+            await session.execute(text(f"{INTO} VALUES ({row})"), {"workspace_id": team.workspace_id, "kind": kind})
+        for whose in (team, other_team):
+            await tell(db, whose.workspace_id, "last")
+        assert await elsewhere.subjects(1) == ["last"]
+        assert await watch.types(2) == ["run.ended", "subsystem.report"]
+        async with watching(address, team.observer, str(first)) as late:
+            assert await late.types(2) == ["run.ended", "subsystem.report"]
+        for key, path in ((team.admin, "audit"), (team.observer, "activity")):
+            async with httpx2.AsyncClient(headers={"X-API-Key": key}, timeout=PATIENCE) as reader:
+                answer = await reader.get(f"{address}/api/v1/{path}")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["data"]["items"][0]["action"] == "run.ended"
+
+
+@pytest.mark.parametrize(("when", "replayed"), [("infinity", "subsystem.report"), ("-infinity", "replay.gap")])
+async def test_a_time_that_no_calendar_has_stops_nobody(
+    settings: Settings, db: Database, team: Team, when: str, replayed: str
+) -> None:
+    first = await tell(db, team.workspace_id, "first")
+    async with served(settings) as address, watching(address, team.observer) as watch:
+        async with db.workspace(team.workspace_id) as session:
+            await session.execute(text(TIMELESS), {"workspace_id": team.workspace_id, "when": when})
+        await tell(db, team.workspace_id, "last")
+        assert await watch.subjects(2) == ["x", "last"]
+        async with watching(address, team.observer, str(first)) as late:
+            assert await late.types(2) == [replayed, "subsystem.report"]
+
+
+TIMELESS = (
+    "INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, occurred_at)"
+    " VALUES (:workspace_id, 'subsystem.report', 'thing', 'x', 'worker', 'c', CAST(:when AS timestamptz))"
+)
+
+
 async def test_a_delivery_that_fails_is_made_again(db: Database, team: Team) -> None:
     tries: list[list[str]] = []
     done = asyncio.Event()

@@ -189,6 +189,25 @@ class TestMoreThanIsShown:
             listed = Api(page, page | {"next_cursor": None}).run("decision", "list", *words)
             assert (listed.stderr, listed.stdout.count("registration")) == ("", 4)
 
+    @pytest.mark.parametrize("form", [(), ("--json",)])
+    def test_of_costs_the_rest_is_summed_up(self, form: tuple[str, ...]) -> None:
+        sums = {"tokens_in": 1, "tokens_out": 2, "calls": 3}
+        items = [{"key": "run_1", "usd": "0.9"} | sums, {"key": None, "usd": "0.1"} | sums]
+        total = {"usd": "1.010000001", "tokens_in": 12, "tokens_out": 14, "calls": 16}
+        told = Api({"group_by": "run", "items": items, "total": total, "groups": 12}).run("cost", "--by", "run", *form)
+        narrow = "the 2 dearest are shown, and 10 others as one: --since and --until narrow them"
+        assert (told.exit_code, told.stderr.strip()) == (0, narrow)
+        rows = [line.split() for line in told.stdout.splitlines()]
+        assert form or rows[-2:] == [
+            ["10", "others", "0.010000001", "10", "10", "10"],
+            ["total", *map(str, total.values())],
+        ]
+
+    def test_not_of_costs_that_are_all_there(self) -> None:
+        total = {"usd": "0", "tokens_in": 0, "tokens_out": 0, "calls": 0}
+        told = Api({"group_by": "day", "items": [], "total": total, "groups": 0}).run("cost")
+        assert (told.stderr, "others" in told.stdout) == ("", False)
+
     def test_nor_of_what_is_shown_with_something_else(self) -> None:
         change = {"at": "2026-01-10T10:00:00Z", "mission_id": "m1", "outcome": "merged", "before": 0.5, "after": 0.6}
         api = Api({"name": "coder", "score": 0.5}, {"items": [change] * 2, "next_cursor": "c"})

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.names import MAX_NAME, SYSTEM_NAMES, clean_name, new_name, path_name, seen_name
+from models.domain.limits import limit_id
+from models.domain.names import (
+    MAX_ID,
+    MAX_NAME,
+    MAX_TICKET,
+    SYSTEM_NAMES,
+    clean_name,
+    new_name,
+    path_name,
+    seen_name,
+    ticket_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +100,12 @@ def test_what_a_path_may_hold_is_spelt_once_and_seen(said: str) -> None:
 
 def test_a_tool_may_be_named_by_its_server_too() -> None:
     assert seen_name(" github/\uff4derge ") == "github/merge"
+
+
+def test_a_ticket_s_name_leaves_room_in_the_ids_that_are_made_of_it() -> None:
+    ticket = "T" * MAX_TICKET
+    assert ticket_name(f" {ticket} ") == ticket
+    asked = f"budget.ticket.{ticket}.{2**31 - 1}"  # as often as a counter of Postgres can tell
+    assert max(len(asked), len(limit_id("w", "ticket", ticket))) <= MAX_ID
+    with pytest.raises(ValueError, match=f"a name has 1 to {MAX_TICKET} characters"):
+        ticket_name(ticket + "T")

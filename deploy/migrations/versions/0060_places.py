@@ -6,7 +6,7 @@ from models.domain.errors import InvalidInput
 from models.domain.repositories import place_of
 
 revision = "0060"
-down_revision = "0035"
+down_revision = "0036"
 
 
 def upgrade() -> None:
