@@ -120,7 +120,8 @@ class GovernanceActivities:
         name = governance.decision_id(ref, GOVERNANCE)
         found, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
         wanted = TrustRequirements.model_validate(mission.trust_requirements)
-        judged = demanded(found, wanted.memory_write_scope, wanted.requires_governance_approval)
+        branch = mission.branch if mission.chosen_branch else ""
+        judged = demanded(found, wanted.memory_write_scope, wanted.requires_governance_approval, branch)
         binding = _binding(question, judged, law)
         verdict = await _rest(session, question, judged, binding, shown)
         bound = binding.model_copy(update={"reasons": verdict.reasons})
@@ -159,6 +160,7 @@ class GovernanceActivities:
             "gone_tests": tuple(tests.get("excused", ())),
             "medium_findings": int(scan.get("medium", 0)),
             "overrides": tuple(sorted(mission.overrides)),
+            "chosen_branch": mission.branch if mission.chosen_branch else "",
         }
         paths = {"paths": tuple(details.get("paths", ())), "more_paths": details.get("more_paths", False)}
         context = self._place(session, mission, known, facts).model_copy(update=paths)

@@ -26,8 +26,8 @@ SELECT {workspace}, 'mission.' || n, 'r', 'search', 'high', 1, 'resolved', 'merg
 FROM generate_series(1, {rows}) AS n
 """
 _REPOSITORY = """
-INSERT INTO repository (workspace_id, repository_id, name, url, target_branch, protected, env, created_by)
-VALUES ({workspace}, 'r', 'r', 'https://example.org/r.git', 'main', false, 'dev', 'bench')
+INSERT INTO repository (workspace_id, repository_id, name, url, place, target_branch, protected, env, created_by)
+VALUES ({workspace}, 'r', 'r', 'https://example.org/r.git', 'example.org/r', 'main', false, 'dev', 'bench')
 """
 
 

@@ -53,10 +53,10 @@ class Office:
         workspace_id = f"bench-{uuid.uuid4().hex[:8]}"
         async with db.system() as session:
             await make_workspace(session, workspace_id)
-        places = [RepositoryCreate(url=f"https://example.org/{n}.git") for n in range(repository_count)]
+        places = [RepositoryCreate(url=f"https://example.org/{workspace_id}/{n}.git") for n in range(repository_count)]
         async with db.workspace(workspace_id) as session:
             made = [
-                await repositories.register(session, workspace_id, place, RepositoryUrl(place.url), OPERATOR)
+                await repositories.register(session, workspace_id, place, RepositoryUrl(place.url), "dev", OPERATOR)
                 for place in places
             ]
         return cls(client, db, workspace_id, made)

@@ -33,8 +33,8 @@ _TEAM = (("coding", Decimal("0.90")),) * 3 + (("healing", Decimal("0.50")),)
 """Roles and scores, in turn. Coders may take all missions, healers a quarter: all have work until the end."""
 
 _REPOSITORY = """
-INSERT INTO repository (workspace_id, repository_id, name, url, target_branch, protected, env, created_by)
-VALUES ({workspace}, 'r', 'r', 'https://example.org/r.git', 'main', false, 'dev', 'bench')
+INSERT INTO repository (workspace_id, repository_id, name, url, place, target_branch, protected, env, created_by)
+VALUES ({workspace}, 'r', 'r', 'https://example.org/r.git', 'example.org/r', 'main', false, 'dev', 'bench')
 """
 _MISSIONS = """
 INSERT INTO mission (workspace_id, mission_id, repository_id, subsystem_id, severity, severity_rank, status, paused,

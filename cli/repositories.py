@@ -27,7 +27,10 @@ def add(
     ] = None,
     branch: Annotated[str, typer.Option(help="The branch that missions merge into.")] = "main",
     protected: Annotated[bool, typer.Option("--protected", help="A human approves every merge.")] = False,
-    env: Annotated[str, typer.Option(help="`prod` asks two people before every merge.")] = "dev",
+    env: Annotated[
+        str | None,
+        typer.Option(help="`prod` asks two people before every merge. [default: the server's MC_ENV]"),
+    ] = None,
     setup: Command = None,
     test: Command = None,
     stress: Command = None,

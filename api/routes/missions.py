@@ -37,10 +37,13 @@ async def create_mission(new: MissionCreate, call: AnyActor, once: OnlyOnce, set
     place = await look(new.place, settings.repository_roots)
 
     async def create(session: AsyncSession) -> MissionView:
+        chooses = _is_operator(call)
         repository = await repositories.resolve(
-            session, call.workspace_id, new.place, place, settings.env, call.actor, may_register=_is_operator(call)
+            session, call.workspace_id, new.place, place, settings.env, call.actor, may_register=chooses
         )
-        mission = await missions.create(session, call.workspace_id, package, repository, call.actor)
+        mission = await missions.create(
+            session, call.workspace_id, package, repository, call.actor, may_choose_branch=chooses
+        )
         await candidates.keep(session, call.workspace_id, mission.mission_id, tried, call.actor.name)
         return await mission_view(session, mission, settings)
 

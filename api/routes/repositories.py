@@ -17,11 +17,16 @@ routes = router("repositories")
 
 @routes.post("/repositories", status_code=201, response_model=Success[RepositoryView])
 async def create_repository(new: RepositoryCreate, call: Operator, once: OnlyOnce, settings: AppSettings) -> Response:
-    """Register a repository: a local path inside the allowed folders, or an https or ssh URL."""
+    """Register a repository: a local path inside the allowed folders, or an https or ssh URL.
+
+    One that another workspace has registered is registered in a second one by platform admins only.
+    """
     place = await look(new.url, settings.repository_roots)
 
     async def register(session: AsyncSession) -> RepositoryView:
-        added = await repositories.register(session, call.workspace_id, new, place, call.actor)
+        added = await repositories.register(
+            session, call.workspace_id, new, place, settings.env, call.actor, may_share=call.principal.opens_all
+        )
         return RepositoryView.model_validate(added)
 
     return await once.commit(register)

@@ -31,7 +31,8 @@ def play(house: House) -> int:
 
 
 def _mission(api: Api, house: House, place: Path) -> Json:
-    registered = api.post("/repositories", {"url": str(place), "target_branch": world.BRANCH, "protected": True})
+    new = {"url": str(place), "target_branch": world.BRANCH, "protected": True, "env": "dev"}
+    registered = api.post("/repositories", new)
     filed = api.post("/missions", world.mission(registered["repository_id"]))
     house.tell(f"\nmission {filed['mission_id']}: {filed['symptoms'][0]['description']}", "bold")
     house.tell("two patches to try, the first one hasty; the branch is protected, so a human is asked\n", "dim")

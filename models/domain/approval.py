@@ -24,8 +24,13 @@ class Binding(BaseModel):
         return self.model_copy(update={"reasons": later.reasons}) == later and set(later.reasons) <= set(self.reasons)
 
 
-def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool) -> Verdict:
-    """Let a human decide what whoever filed the mission wants decided, whatever the policy says (POL-17, APPR-07)."""
+def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool, branch: str = "") -> Verdict:
+    """Let a human decide what whoever filed the mission wants decided, whatever the policy says (POL-17, APPR-07).
+
+    So it is with a `branch` that they chose and may not choose.
+    """
+    if branch:
+        return verdict.telling(f"whoever filed it chose the branch {branch!r}, not the registered one")
     if scope is WriteScope.PROPOSE:
         return verdict.asking("the mission's memory_write_scope is propose: it may not merge by itself")
     if requires_approval:

@@ -257,9 +257,14 @@ class Verdict(_Part):
 
     def asking(self, because: str) -> "Verdict":
         """The same of an act that takes an answer whatever the policy says; what is denied stays so."""
+        return self.telling(because) if self.outcome is Outcome.ALLOW else self
+
+    def telling(self, because: str) -> "Verdict":
+        """The same with a reason more, which is told also where the policy asks or denies."""
+        told = self.model_copy(update={"reasons": (*self.reasons, because)})
         if self.outcome is not Outcome.ALLOW:
-            return self
-        return self.model_copy(update={"outcome": Outcome.ASK, "ask": Ask(), "reasons": (*self.reasons, because)})
+            return told
+        return told.model_copy(update={"outcome": Outcome.ASK, "ask": Ask()})
 
 
 class Size(_Part):

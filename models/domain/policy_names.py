@@ -19,6 +19,7 @@ from models.domain.principals import Kind, Role
 from models.domain.states import DecisionKind
 
 _TYPES: dict[str, type] = {
+    "chosen_branch": str,
     "ci_files": tuple,
     "conflict": str,
     "existing_tests": tuple,

@@ -1,23 +1,36 @@
 """Which repositories and which names of their branches Mission Control accepts."""
 
+import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from models.domain.errors import InvalidInput
+from models.domain.names import alike
 
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _SCP_LIKE = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9_][\w.-]*:(?![-/]{2}|-)\S+")
+_HOME = re.compile("^/~(?=/)")
+_USUAL_PORTS = {"https": 443, "ssh": 22}
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[-/.]|[/.]$|^@$")
 
 
 @dataclass(frozen=True)
 class RepositoryUrl:
-    """A checked place of a repository: `url` is what git is given, `path` is set when it is on this machine."""
+    """A checked place of a repository: `url` is what git is given, `path` is set when it is on this machine.
+
+    `git_dir` is the folder with its branches, where that is neither `path` nor its `.git`.
+    """
 
     url: str
     path: PurePath | None = None
+    git_dir: PurePath | None = None
+
+    @property
+    def place(self) -> str:
+        """Which repository it is, however it was spelt."""
+        return place_of(str(self.git_dir or self.url))
 
 
 def usable(place: RepositoryUrl | InvalidInput) -> RepositoryUrl:
@@ -42,6 +55,25 @@ def local_path(url: str) -> PurePosixPath | None:
     return None if _SCP_LIKE.fullmatch(url) else _path_of(url)
 
 
+def place_of(url: str) -> str:
+    """Name the repository that an accepted URL, or a path without links, leads to: all its spellings give one place.
+
+    A local one is its folder. Of a remote one host, port and path count: the ways to reach it (`https`, `ssh`, whose
+    key) lead to the same branches, and so do `.git` at the end, other case, and slashes and dots that name nothing.
+
+    Raises:
+        InvalidInput: as of `local_path`.
+    """
+    path = local_path(url)
+    if path is not None:
+        return posixpath.normpath(f"/{str(path).lstrip('/')}").removesuffix("/.git") or "/"
+    host, named = _address(url)
+    named = _HOME.sub("", alike(posixpath.normpath(f"/{named.strip('/')}")))
+    while named.endswith(".git"):
+        named = named.removesuffix(".git").rstrip("/")
+    return host + named
+
+
 def check_ref_name(name: str) -> str:
     """Return `name` if git would take it as a branch, tag or SHA; refuse what git could read as something else.
 
@@ -51,6 +83,24 @@ def check_ref_name(name: str) -> str:
     if not name or len(name) > 250 or _BAD_REF.search(name):
         raise InvalidInput("ref_invalid", f"{name[:250]!r} is not a name of a branch, a tag or a commit.")
     return name
+
+
+def _address(url: str) -> tuple[str, str]:
+    """Part an accepted remote URL into its host, with a port that is not the usual one, and its path."""
+    if "://" not in url:
+        host, _, path = url.partition("@")[2].partition(":")
+        return _host(host), path
+    parts = urlsplit(url)
+    port = "" if parts.port in (None, _USUAL_PORTS[parts.scheme]) else f":{parts.port}"
+    return _host(parts.hostname or "") + port, unquote(parts.path)
+
+
+def _host(name: str) -> str:
+    """Spell a host as the resolver of names does."""
+    try:
+        return name.rstrip(".").encode("idna").decode().lower()
+    except UnicodeError:
+        return name.rstrip(".").lower()
 
 
 def _path_of(url: str) -> PurePosixPath | None:

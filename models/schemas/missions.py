@@ -49,7 +49,10 @@ class CandidateCreate(Body):
 
 
 class MissionCreate(Body):
-    """Files a mission (MISS-17). The repository is named once, by id, name or place; only operators may override."""
+    """Files a mission (MISS-17). The repository is named once, by id, name or place; only operators may override.
+
+    Another branch than the repository's, where no operator files the mission, is judged as a protected one.
+    """
 
     bounds: ClassVar[Bounds] = PATCHES
     subsystem_id: Name

@@ -27,7 +27,7 @@ class RepositoryCreate(Body):
     name: RepositoryName | None = None
     target_branch: Branch = "main"
     protected: bool = False
-    env: Environment = "dev"
+    env: Annotated[Environment | None, Field(description="Of the installation (`MC_ENV`) where it is left out.")] = None
     commands: RepoConfig = RepoConfig()
 
 

@@ -16,7 +16,7 @@ from models.domain.refusals import missing
 from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
-from models.store import agents, claims, events, lists, pagination
+from models.store import agents, claims, events, lists, pagination, repositories
 from models.store.database import Database
 from models.store.events import Actor
 from models.store.ledger_statements import DAY
@@ -32,12 +32,12 @@ SORTS: Mapping[str, tuple[Any, ...]] = {
 
 _SUMMARY = tuple(MissionSummary.model_fields)
 _COPIED = (
-    "repository_id",
     "subsystem_id",
     "severity",
     "severity_rank",
     "mission_type",
     "branch",
+    "chosen_branch",
     "symptoms",
     "acceptance_criteria",
     "dependencies",
@@ -63,9 +63,17 @@ async def require(session: AsyncSession, workspace_id: str, mission_id: str) -> 
 
 
 async def create(
-    session: AsyncSession, workspace_id: str, new: MissionCreate, repository: Repository, actor: Actor
+    session: AsyncSession,
+    workspace_id: str,
+    new: MissionCreate,
+    repository: Repository,
+    actor: Actor,
+    *,
+    may_choose_branch: bool = False,
 ) -> Mission:
     """File a mission. It has the repository's protection and environment, and its branch unless it names one.
+
+    Another branch than the repository's is protected, too, unless whoever files the mission `may_choose_branch`.
 
     Raises:
         NotFound: `mission_not_found`, of a dependency; `agent_not_found`, nobody is called what it is filed for.
@@ -73,13 +81,15 @@ async def create(
     await require_all(session, workspace_id, set(new.dependencies))
     trust = new.trust_requirements.model_dump(mode="json")
     trust["requires_governance_approval"] |= new.requires_governance_approval
+    branch = new.workspace_branch or repository.target_branch
     values = {
         "repository_id": repository.repository_id,
         "subsystem_id": new.subsystem_id,
         "severity": new.severity.value,
         "severity_rank": new.severity.rank,
         "mission_type": new.mission_type,
-        "branch": new.workspace_branch or repository.target_branch,
+        "branch": branch,
+        "chosen_branch": branch != repository.target_branch and not may_choose_branch,
         "symptoms": [symptom.model_dump(mode="json") for symptom in new.symptoms],
         "acceptance_criteria": new.acceptance_criteria.model_dump(mode="json"),
         "dependencies": list(new.dependencies),
@@ -97,8 +107,9 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
     ended = await require(session, workspace_id, mission_id)
     if ended.outcome is None:
         raise Conflict("mission_not_ended", f"the mission is {ended.status}; only one that has ended can be retried")
-    repository = await session.get_one(Repository, (workspace_id, ended.repository_id))
-    values = {name: getattr(ended, name) for name in _COPIED} | {"retry_of": mission_id}
+    repository = await repositories.governing(session, workspace_id, ended.repository_id)
+    same = {name: getattr(ended, name) for name in _COPIED}
+    values = same | {"repository_id": repository.repository_id, "retry_of": mission_id}
     whom = ended.filed_for  # whom the queue gave it to is not whom it was filed for; who is gone leaves it to all
     values["assigned_to"] = whom if whom and await claims.is_somebody(session, workspace_id, whom) else None
     return await _insert(session, workspace_id, values, repository, actor)
@@ -224,7 +235,7 @@ async def _insert(
         "paused": False,
         "control_version": 0,
         "env": repository.env,
-        "protected": repository.protected,
+        "protected": repository.protected or values["chosen_branch"],
         "created_by": actor.name,
         "correlation_id": actor.correlation_id,
         "filed_for": values["assigned_to"],

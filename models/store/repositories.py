@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import or_
+from sqlalchemy import ColumnElement, and_, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 
 from models.domain.errors import Conflict, InvalidInput, NotFound
 from models.domain.events import EventType, Subject
-from models.domain.names import spelt
+from models.domain.names import PRODUCTION, environment, spelt
 from models.domain.repositories import RepositoryUrl, usable
 from models.schemas.pagination import PageRequest
 from models.schemas.repositories import RepositoryCreate
@@ -26,30 +27,53 @@ async def register(
     workspace_id: str,
     new: RepositoryCreate,
     place: RepositoryUrl | InvalidInput,
+    env: str,
     actor: Actor,
+    *,
+    may_share: bool = False,
 ) -> Repository:
-    """Register a repository at a place that was looked at.
+    """Register a repository at a place that was looked at, for `env` where it names no environment.
+
+    Who `may_share` may do so where another workspace has it.
 
     Raises:
         InvalidInput: its URL is not one we may use.
-        Conflict: `repository_exists`; a name and a place are registered once.
+        Conflict: `repository_exists`, a name and a place are registered once; `repository_elsewhere`, in whichever
+            workspace.
     """
-    url = usable(place).url
-    values = _values(new) | {"url": url, "name": new.name or _name(url)}
-    added = await _add(session, workspace_id, values, actor)
+    there = usable(place)
+    values = _values(new, there, env, new.name or _name(there.url))
+    is_elsewhere = await _hold(session, there)
+    found = await _at(session, workspace_id, there)
+    if is_elsewhere and not (found or may_share):
+        raise _elsewhere()
+    added = None if found else await _add(session, workspace_id, values, actor)
     if added is None:
-        raise Conflict("repository_exists", await _which(session, workspace_id, values))
+        raise Conflict("repository_exists", _in_the_way(found, values["name"]))
     return added
 
 
-async def _which(session: AsyncSession, workspace_id: str, values: dict[str, Any]) -> str:
-    """Say which repository is in the way of a new one: that of the same place, else that of the same name."""
-    same = or_(col(Repository.url) == values["url"], col(Repository.name) == values["name"])
-    statement = select(Repository).where(col(Repository.workspace_id) == workspace_id, same)
-    found = (await session.scalars(statement.order_by((col(Repository.url) == values["url"]).desc()))).first()
-    if found and found.url == values["url"]:
+async def _hold(session: AsyncSession, there: RepositoryUrl) -> bool:
+    """Have nobody else register the place until this transaction ends; whether another workspace has it."""
+    return bool(await session.scalar(_HOLD, {"place": there.place}))
+
+
+_HOLD = text("SELECT mc_hold_place(:place)")
+
+
+def _elsewhere() -> Conflict:
+    """Say no more of another workspace than that it has the place."""
+    told = (
+        "another workspace has registered that place; a platform admin may register it here, too (POST /repositories)"
+    )
+    return Conflict("repository_elsewhere", told)
+
+
+def _in_the_way(found: Repository | None, name: str) -> str:
+    """Say what is in the way of a new repository: the one of the same place, else one of the same name."""
+    if found:
         return f"that place is registered already, as {found.name!r} ({found.repository_id})"
-    return f"another repository has the name {values['name']!r}: give this one another name"
+    return f"another repository has the name {name!r}: give this one another name"
 
 
 async def require(session: AsyncSession, workspace_id: str, name: str) -> Repository:
@@ -74,15 +98,22 @@ async def resolve(
 
     Raises:
         NotFound: `repository_not_found`; nobody registered it.
+        Conflict: `repository_elsewhere`; another workspace did.
         InvalidInput: a place that we may not use.
     """
-    found = await _find(session, workspace_id, wanted)
+    found = await _strictest(session, workspace_id, _is_called(wanted), of_id=wanted)
     if found is None and ("/" in wanted or ":" in wanted):
         there = usable(place)
-        found = await _find(session, workspace_id, there.url)
+        found = await _at(session, workspace_id, there)
         if found is None and there.path is not None and may_register:
-            found = await _register_path(session, workspace_id, there.url, env, actor)
+            found = await _register_path(session, workspace_id, there, env, actor)
     return _there(found, wanted)
+
+
+async def governing(session: AsyncSession, workspace_id: str, repository_id: str) -> Repository:
+    """Read the repository whose rules hold at the place of one that must be there."""
+    is_meant = col(Repository.repository_id) == repository_id
+    return _there(await _strictest(session, workspace_id, is_meant), repository_id)
 
 
 async def list_page(
@@ -99,21 +130,57 @@ async def urls(session: AsyncSession) -> list[str]:
 
 
 async def _find(session: AsyncSession, workspace_id: str, name: str) -> Repository | None:
-    """Look by id, name and place. Chosen names hold no `/` or `:`, so none can pose as a place; an id goes first."""
-    named = col(Repository.name).in_((name, spelt(name)))
-    statement = select(Repository).where(
-        Repository.workspace_id == workspace_id,
-        or_(col(Repository.repository_id) == name, named, col(Repository.url) == name),
-    )
+    """Look by id, name and place; an id goes first."""
+    statement = select(Repository).where(Repository.workspace_id == workspace_id, _is_called(name))
     return (await session.scalars(statement.order_by((col(Repository.repository_id) == name).desc()))).first()
 
 
+def _is_called(name: str) -> ColumnElement[bool]:
+    """Whether a name says a repository. Chosen names hold no `/` or `:`, so none can pose as a place."""
+    named = col(Repository.name).in_((name, spelt(name)))
+    return or_(col(Repository.repository_id) == name, named, col(Repository.url) == name)
+
+
+async def _at(session: AsyncSession, workspace_id: str, there: RepositoryUrl) -> Repository | None:
+    """Look by place, however it was spelt."""
+    same = or_(col(Repository.place) == there.place, col(Repository.url) == there.url)
+    return await _strictest(session, workspace_id, same)
+
+
+async def _strictest(
+    session: AsyncSession, workspace_id: str, is_meant: ColumnElement[bool], of_id: str = ""
+) -> Repository | None:
+    """Find the one with the strictest rules at the place of those that are meant.
+
+    A place may be registered several times: before its spellings were compared, they were.
+    """
+    meant = col(Repository.workspace_id) == workspace_id
+    same = aliased(Repository)
+    statement = (
+        select(same)
+        .join(Repository, and_(meant, is_meant, col(same.place) == col(Repository.place)))
+        .where(same.workspace_id == workspace_id)
+        .order_by(
+            (col(Repository.repository_id) == of_id).desc(),
+            (col(same.env) == PRODUCTION).desc(),
+            col(same.protected).desc(),
+            col(same.created_at),
+        )
+    )
+    return (await session.scalars(statement)).first()
+
+
 async def _register_path(
-    session: AsyncSession, workspace_id: str, path: str, env: str, actor: Actor
+    session: AsyncSession, workspace_id: str, there: RepositoryUrl, env: str, actor: Actor
 ) -> Repository | None:
     """Register a local path under its own name; of several callers at once the first does it."""
-    values = _values(RepositoryCreate(url=path, env=env)) | {"name": path}
-    return await _add(session, workspace_id, values, actor) or await _find(session, workspace_id, path)
+    is_elsewhere = await _hold(session, there)
+    if found := await _at(session, workspace_id, there):
+        return found
+    if is_elsewhere:
+        raise _elsewhere()
+    values = _values(RepositoryCreate(url=there.url), there, env, there.url)
+    return await _add(session, workspace_id, values, actor)
 
 
 async def _add(session: AsyncSession, workspace_id: str, values: dict[str, Any], actor: Actor) -> Repository | None:
@@ -127,8 +194,16 @@ async def _add(session: AsyncSession, workspace_id: str, values: dict[str, Any],
     return added
 
 
-def _values(new: RepositoryCreate) -> dict[str, Any]:
-    return new.model_dump(mode="json") | {"commands": new.commands.model_dump(mode="json", exclude_none=True)}
+def _values(new: RepositoryCreate, there: RepositoryUrl, env: str, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "url": there.url,
+        "place": there.place,
+        "target_branch": new.target_branch,
+        "protected": new.protected,
+        "env": new.env or environment(env),
+        "commands": new.commands.model_dump(mode="json", exclude_none=True),
+    }
 
 
 def _there(repository: Repository | None, name: str) -> Repository:

@@ -36,6 +36,7 @@ class Mission(SQLModel, table=True):
     control_version: int = 0
     mission_type: str = "coding"
     branch: str
+    chosen_branch: bool = no()
     env: str
     protected: bool
     context: Json = json("{}")

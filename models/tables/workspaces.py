@@ -82,12 +82,16 @@ class BrowserSession(SQLModel, table=True):
 
 
 class Repository(SQLModel, table=True):
-    """A git repository that missions may change. Registered `commands` win over those of its file."""
+    """A git repository that missions may change. Registered `commands` win over those of its file.
+
+    `place` is the same for all spellings of its URL.
+    """
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
     repository_id: str = key()
     name: str
     url: str
+    place: str
     target_branch: str
     protected: bool
     env: str

@@ -112,7 +112,7 @@ class TestUnreadable:
         assert (await case.record(LOOK)).result["code"] == "repository_host_unknown"
 
     async def test_one_that_is_away_is_tried_again(self, shop: Shop) -> None:
-        case = await shop.mission(url=AWAY)
+        case = await shop.mission(url=f"{AWAY}/{shop.workspace_id}")
         with pytest.raises(GitError) as failed:
             await looked(case)
         assert failed.value.retryable
@@ -120,7 +120,7 @@ class TestUnreadable:
         assert (await case.record(LOOK)).ended_at is None
 
     async def test_one_that_stays_away_fails_the_stage(self, shop: Shop) -> None:
-        case = await shop.mission(url=AWAY)
+        case = await shop.mission(url=f"{AWAY}/{shop.workspace_id}")
         now = 0.0
         case.host.recorder.patience = Patience(lambda: now)
         for attempt in (1, 2):

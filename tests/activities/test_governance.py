@@ -179,6 +179,18 @@ class TestAsk:
         [decision] = await case.rows(Decision)
         assert reason in decision.reasons[-1]
 
+    @pytest.mark.parametrize("source", ["", NO_FORCE])
+    async def test_a_branch_that_no_operator_chose_is_asked_about_as_protected(self, shop: Shop, source: str) -> None:
+        case = await (await shop.mission(registered={"target_branch": "develop"}, workspace_branch="main")).patched()
+        if source:
+            await in_force(case, source)
+        assert (await asked(case)).status is DecisionStatus.PENDING
+        [decision] = await case.rows(Decision)
+        assert decision.reasons[-1] == "whoever filed it chose the branch 'main', not the registered one"
+        assert ("the branch is protected" in decision.reasons) == (not source)
+        facts = decision.question["facts"]
+        assert (facts["protected"], facts["chosen_branch"]) == (True, "main")
+
     async def test_what_may_persist_asks_nobody(self, shop: Shop) -> None:
         case = await (await shop.mission(trust_requirements={"memory_write_scope": "persist"})).patched()
         assert (await asked(case)).status is DecisionStatus.APPROVED

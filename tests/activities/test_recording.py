@@ -71,8 +71,8 @@ async def task(db: Database, team: Team) -> StageInput:
     """A stage of a mission that is filed, without a repository behind it."""
     async with db.workspace(team.workspace_id) as session:
         for line in (
-            "INSERT INTO repository (workspace_id, repository_id, name, url, target_branch, protected, env, created_by)"
-            " VALUES (:w, 'r', 'r', '/r', 'main', false, 'dev', 'x')",
+            "INSERT INTO repository (workspace_id, repository_id, name, url, place, target_branch, protected, env,"
+            " created_by) VALUES (:w, 'r', 'r', '/r', '/r', 'main', false, 'dev', 'x')",
             "INSERT INTO mission (workspace_id, mission_id, repository_id, subsystem_id, severity, severity_rank,"
             " status, paused, control_version, mission_type, branch, env, protected, created_by, correlation_id)"
             " VALUES (:w, 'm', 'r', 's', 'low', 3, 'in_progress', false, 0, 'coding', 'main', 'dev', false, 'x', 'c')",

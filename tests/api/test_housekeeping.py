@@ -109,8 +109,8 @@ class TestLeftovers:
     async def test_a_host_that_is_gone_hides_no_other(self, db: Database, team: Team) -> None:
         async with db.workspace(team.workspace_id) as session:
             for line in (
-                "INSERT INTO repository (workspace_id, repository_id, name, url, target_branch, protected, env,"
-                " created_by) VALUES (:w, 'r', 'r', '/r', 'main', false, 'dev', 'x')",
+                "INSERT INTO repository (workspace_id, repository_id, name, url, place, target_branch, protected, env,"
+                " created_by) VALUES (:w, 'r', 'r', '/r', '/r', 'main', false, 'dev', 'x')",
                 "INSERT INTO mission (workspace_id, mission_id, repository_id, subsystem_id, severity, severity_rank,"
                 " status, outcome, paused, control_version, mission_type, branch, env, protected, created_by,"
                 " correlation_id) SELECT :w, 'm' || n, 'r', 's', 'low', 3, 'escalated', 'terminated', false, 0,"

@@ -1,6 +1,7 @@
 """Another workspace's things are not found: by no route, in no list, under no name."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,7 +11,7 @@ from sqlalchemy import text
 from activities.workbench.signing import ServiceKey
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.git_repos import Repo
+from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.missions import refusal, repo
 from tests.fixtures.one_of_each import Theirs, calls, one_of_each, v1_routes
 from tests.fixtures.stages import service_key
@@ -113,8 +114,10 @@ async def test_no_body_names_them(client: Caller, team: Team, theirs: Theirs, pa
     assert (status, code.endswith("_not_found")) == (404, True)
 
 
-async def test_a_mission_depends_on_its_own_workspaces(client: Caller, team: Team, theirs: Theirs, repo: Repo) -> None:
-    body = {"subsystem_id": "s", "severity": "low", "workspace_repo_path": str(repo.path)}
+async def test_a_mission_depends_on_its_own_workspaces(
+    client: Caller, team: Team, theirs: Theirs, tmp_path: Path
+) -> None:
+    body = {"subsystem_id": "s", "severity": "low", "workspace_repo_path": str(make_repo(tmp_path / "ours").path)}
     answer = await client(team.admin).post("/api/v1/missions", json=body | {"dependencies": [theirs.ids["mission_id"]]})
     assert refusal(answer) == (404, "mission_not_found")
 
@@ -141,11 +144,13 @@ async def test_questions_are_counted_in_ones_own(client: Caller, team: Team, oth
         assert (mine, his) == ({}, {"governance": 1})
 
 
-async def test_an_idempotency_key_is_ones_own(client: Caller, team: Team, other_team: Team, repo: Repo) -> None:
+async def test_an_idempotency_key_is_ones_own(client: Caller, team: Team, other_team: Team) -> None:
     headers = {"Idempotency-Key": "the-same"}
-    body = {"subsystem_id": "s", "severity": "low", "workspace_repo_path": str(repo.path)}
-    answers = [
-        await client(key).post("/api/v1/missions", json=body, headers=headers) for key in (team.admin, other_team.admin)
-    ]
+    body = {"subsystem_id": "s", "severity": "low", "repository": "app"}
+    answers = []
+    for one in (team, other_team):
+        place = {"url": f"https://example.com/{one.workspace_id}", "name": "app"}
+        await client(one.admin).post("/api/v1/repositories", json=place)
+        answers.append(await client(one.admin).post("/api/v1/missions", json=body, headers=headers))
     assert [answer.status_code for answer in answers] == [201, 201]
     assert "idempotency-replayed" not in answers[1].headers

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
+from models.store import missions
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.git_repos import Repo, make_repo
@@ -69,7 +70,8 @@ class TestCreate:
     async def test_two_workspaces_count_for_themselves(
         self, client: Caller, team: Team, other_team: Team, repo: Repo
     ) -> None:
-        ours, theirs = await filed(client(team.admin), repo), await filed(client(other_team.admin), repo)
+        other = make_repo(repo.path.parent / "other")
+        ours, theirs = await filed(client(team.admin), repo), await filed(client(other_team.admin), other)
         assert ours["mission_id"] == theirs["mission_id"]
 
     async def test_inherits_the_catalogs_target(self, api: httpx2.AsyncClient, repo: Repo) -> None:
@@ -208,6 +210,35 @@ class TestRepository:
             mission = await filed(api, repo, workspace_repo_path=None, workspace_branch=None, **named)
             assert mission["repository_id"] == registered["repository_id"]
             assert mission["workspace"]["working_branch"] == "release"
+
+    @pytest.mark.parametrize(
+        ("kind", "branch", "chosen"),
+        [
+            ("agent", "main", True),
+            ("service", "main", True),
+            ("operator", "main", False),
+            ("agent", "develop", False),
+            ("agent", None, False),
+        ],
+    )
+    async def test_another_branch_is_protected_unless_an_operator_names_it(
+        self, client: Caller, team: Team, db: Database, repo: Repo, kind: str, branch: str | None, chosen: bool
+    ) -> None:
+        new = {"url": str(repo.path), "name": "app", "target_branch": "develop"}
+        await client(team.operator).post("/api/v1/repositories", json=new)
+        mission = await filed(client(getattr(team, kind)), repo, workspace_branch=branch)
+        assert mission["workspace"]["working_branch"] == (branch or "develop")
+        assert await judged_so(db, team, mission) == (chosen, chosen)
+        await client(team.operator).post(f"/api/v1/missions/{mission['mission_id']}/cancel", json={})
+        again = await client(team.operator).post(f"/api/v1/missions/{mission['mission_id']}/retry")
+        assert await judged_so(db, team, again.json()["data"]) == (chosen, chosen), "who retries it chose no branch"
+
+
+async def judged_so(db: Database, team: Team, mission: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether a mission's branch was chosen, and whether it is judged as protected."""
+    async with db.workspace(team.workspace_id) as session:
+        row = await missions.require(session, team.workspace_id, mission["mission_id"])
+    return row.chosen_branch, row.protected
 
 
 class TestList:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,7 +15,7 @@ from models.store import keys
 from models.store.database import Database
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
-from tests.fixtures.git_repos import Repo
+from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.missions import repo
 from tests.fixtures.one_of_each import BODIES, one_of_each, v1_routes
 from tests.fixtures.policies import SOURCE
@@ -246,8 +247,11 @@ async def ours(client: Caller, team: Team, db: Database, repo: Repo, service_key
 
 
 @pytest.fixture
-async def theirs(client: Caller, other_team: Team, db: Database, repo: Repo, service_key: ServiceKey) -> dict[str, str]:
+async def theirs(
+    client: Caller, other_team: Team, db: Database, tmp_path: Path, service_key: ServiceKey
+) -> dict[str, str]:
     """One of everything in another workspace, under other names than in our own."""
+    repo = make_repo(tmp_path / "theirs")
     return (await one_of_each(client(other_team.admin), other_team, db, repo, service_key)).ids
 
 

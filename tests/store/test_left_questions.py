@@ -102,8 +102,8 @@ async def test_none_stands_before_the_others_in_every_pass(db: Database, team: T
 
 
 MISSIONS = (
-    "INSERT INTO repository (workspace_id, repository_id, name, url, target_branch, protected, env, created_by)"
-    " VALUES (:w, 'r', 'r', '/r', 'main', false, 'dev', 'x')",
+    "INSERT INTO repository (workspace_id, repository_id, name, url, place, target_branch, protected, env, created_by)"
+    " VALUES (:w, 'r', 'r', '/r', '/r', 'main', false, 'dev', 'x')",
     "INSERT INTO mission (workspace_id, mission_id, repository_id, subsystem_id, severity, severity_rank, status,"
     " outcome, ended_at, paused, control_version, mission_type, branch, env, protected, created_by, correlation_id)"
     " SELECT :w, 'm' || n, 'r', 's', 'low', 3, 'escalated', 'terminated', now(), false, 0, 'coding', 'main', 'dev',"

@@ -23,10 +23,10 @@ async def slot(db: Database) -> QueueRef:
     workspace = f"team-{uuid4().hex[:12]}"
     async with db.system() as session:
         await make_workspace(session, workspace)
-    place = RepositoryCreate(url="https://example.org/app.git")
+    place = RepositoryCreate(url=f"https://example.org/{workspace}.git")
     async with db.workspace(workspace) as session:
         made = await repositories.register(
-            session, workspace, place, RepositoryUrl(place.url), Actor("olga", "request-1")
+            session, workspace, place, RepositoryUrl(place.url), "dev", Actor("olga", "request-1")
         )
     return QueueRef(workspace_id=workspace, repository_id=made.repository_id, branch="main")
 

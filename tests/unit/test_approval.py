@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from models.domain.approval import Binding, demanded
 from models.domain.memory import WriteScope
-from models.domain.policy import Outcome, Risk, Verdict
+from models.domain.policy import Ask, Outcome, Risk, Verdict
 from tests.fixtures.policies import VERDICTS
 
 
@@ -49,3 +49,12 @@ def test_what_the_filer_wants_decided_is_asked_whatever_the_policy_allows(
 def test_the_reason_names_what_the_filer_set(scope: WriteScope, requires: bool, reason: str | None) -> None:
     allowed = Verdict(risk=Risk.GREEN, outcome=Outcome.ALLOW, reasons=())
     assert demanded(allowed, scope, requires).reasons == ((reason,) if reason else ())
+
+
+@given(VERDICTS, st.sampled_from(WriteScope), st.booleans())
+def test_a_branch_that_was_chosen_is_told_and_asked_about(verdict: Verdict, scope: WriteScope, requires: bool) -> None:
+    found = demanded(verdict, scope, requires, branch="main")
+    asks = verdict.outcome is Outcome.ALLOW
+    assert found.outcome is (Outcome.ASK if asks else verdict.outcome)
+    assert found.reasons == (*verdict.reasons, "whoever filed it chose the branch 'main', not the registered one")
+    assert (found.risk, found.ask) == (verdict.risk, Ask() if asks else verdict.ask)

@@ -38,6 +38,27 @@ def test_a_command_that_no_worker_took_is_said_once_more(answers: list[Answer], 
     assert (ended.exit_code, left, len(set(keys))) == (code, [], 1)
 
 
+@pytest.mark.parametrize(("options", "said"), [([], None), (["--env", "prod"], "prod")])
+def test_which_environment_a_repository_has_is_the_servers_to_say(options: list[str], said: str | None) -> None:
+    asked = []
+
+    class Api(BaseHTTPRequestHandler):
+        """Takes nothing, and notes what it is asked for."""
+
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(404)
+            self.end_headers()
+            self.wfile.write(b'{"error": {"code": "not_found", "message": "nothing", "requestId": "r"}}')
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = ["--url", f"http://127.0.0.1:{server.server_port}", "--api-key", "k"]
+        CliRunner().invoke(app, ["repository", "add", "https://example.com/x", *options, *where])
+        server.shutdown()
+    assert [body.get("env") for body in asked] == [said]
+
+
 @pytest.mark.parametrize("noun", ["mission", "decision", "alert", "repository", "run"])
 def test_a_name_is_one_part_of_the_address(noun: str) -> None:
     asked = []

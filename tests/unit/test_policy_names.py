@@ -19,7 +19,7 @@ RULE = "rules:\n  - rule: r\n    because: b\n    deny: true\n"
     ("source", "line", "said"),
     [
         (f"{RULE}    when:\n      fact: ci_filez\n", 6, "no fact is called `ci_filez` (did you mean `ci_files`?)"),
-        (f"{RULE}    when: {{fact: [judges, x]}}\n", 5, "no fact is called `x` (known: ci_files, conflict, "),
+        (f"{RULE}    when: {{fact: [judges, x]}}\n", 5, "no fact is called `x` (known: chosen_branch, ci_files, "),
         (RULE.replace("because: b", "because: 'since {nofact}'"), 3, "no fact is called `nofact`"),
         (RULE.replace("because: b", "because: 'since {0}'"), 3, "no fact is called `0`"),
         ("resolve:\n  governance: {role: admin}\n  bugdet: {role: admin}\n  '*': {}\n", 3, "(did you mean `budget`?)"),

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from models.domain.errors import InvalidInput
-from models.domain.repositories import RepositoryUrl, check_ref_name, local_path, usable
+from models.domain.repositories import RepositoryUrl, check_ref_name, local_path, place_of, usable
 from models.repositories import check_url, look, outside_roots
+from tests.fixtures.git_repos import make_repo
 
 
 def make_git_dir(path: Path) -> Path:
@@ -101,6 +102,123 @@ class TestRemote:
         assert code_of(url) == "repository_credentials_in_url"
 
 
+SPELLINGS = {
+    "example.com/team/app": [
+        "https://example.com/team/app",
+        "https://EXAMPLE.com/team/app.git",
+        "https://example.com:443/team/app/",
+        "https://example.com.//team/./app.git/",
+        "https://example.com/x/../Team/te%73t/../APP",
+        "ssh://git@example.com/team/app.git",
+        "ssh://deploy@example.com:22/~/team/app",
+        "ssh://example.com/team/app/.git",
+        "git@example.com:team/app.git",
+        "git@example.com:/team/app",
+        "git@example.com:~/team/app",
+    ],
+    "example.com:8443/app": ["https://example.com:8443/app", "ssh://git@example.com:8443/app.git"],
+    "example.com:443/app": ["ssh://git@example.com:443/app"],
+    "example.com/team/app.git2": ["https://example.com/team/app.git2"],
+    "xn--mnchen-3ya.de/app": ["https://münchen.de/app", "https://xn--mnchen-3ya.de/app"],
+    "::1:2222/app": ["ssh://git@[::1]:2222/app"],
+    "/srv/app": ["/srv/app", "/srv/app/", "/srv/app/.git", "/srv//./x/../app/.git/", "file:///srv/app/.git"],
+    "/srv/app.git": ["/srv/app.git"],
+    "/srv/App": ["/srv/App"],
+    "/": ["/", "//", "/.git"],
+}
+
+
+class TestPlace:
+    @pytest.mark.parametrize(("place", "url"), [(place, url) for place, urls in SPELLINGS.items() for url in urls])
+    def test_all_spellings_have_one(self, place: str, url: str) -> None:
+        assert place_of(url) == place
+
+    def test_a_checked_place_has_it_too(self, root: Path) -> None:
+        assert check_url("https://Example.com/app.git", []).place == "example.com/app"
+        make_git_dir(root / "app" / ".git")
+        assert check_url(f"{root}/app/.git", [root]).place == str(root / "app")
+
+
+class TestOnePlace:
+    """Every path by which git comes to a repository is that repository's, and has one place."""
+
+    def check(self, root: Path, *paths: Path) -> None:
+        found = [check_url(str(path), [root]) for path in paths]
+        assert {one.place for one in found} == {found[0].place}
+        assert check_url(found[0].url, [root]) == found[0]
+
+    def test_its_git_folder(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        self.check(root, repo.path, repo.path / ".git", root / "app" / ".git" / ".." / ".git")
+        assert check_url(f"{repo.path}/.git", [root]) == RepositoryUrl(str(repo.path), repo.path)
+
+    def test_a_link_to_it(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        (root / "link").symlink_to(repo.path)
+        (root / "git").symlink_to(repo.path / ".git")
+        self.check(root, repo.path, root / "link", root / "git", root / "link" / ".git")
+
+    def test_a_linked_worktree(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        repo.git("worktree", "add", "-q", str(root / "beside"))
+        self.check(root, repo.path, root / "beside", repo.path / ".git" / "worktrees" / "beside")
+        assert check_url(str(root / "beside"), [root]).path == repo.path
+
+    def test_a_linked_worktree_of_a_bare_one(self, root: Path) -> None:
+        bare = make_repo(root / "app").bare_copy(root / "bare.git")
+        bare.git("worktree", "add", "-q", str(root / "beside"))
+        self.check(root, bare.path, root / "beside")
+        assert check_url(str(root / "beside"), [root]).path == bare.path
+
+    def test_a_git_folder_that_lies_elsewhere(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        (repo.path / ".git").rename(root / "store")
+        (repo.path / ".git").write_text("gitdir: ../store\n")
+        self.check(root, root / "store", repo.path)
+        (repo.path / ".git").unlink()
+        (repo.path / ".git").symlink_to(root / "store")
+        self.check(root, repo.path, root / "store")
+        assert check_url(str(repo.path), [root]).path == repo.path, "its files follow a merge"
+
+    def test_one_that_borrows_its_branches(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        other = make_git_dir(root / "new" / ".git")
+        (other / "commondir").write_text(f"{repo.path}/.git\n")
+        third, fourth = make_git_dir(root / "third" / ".git"), make_git_dir(root / "fourth" / ".git")
+        (third / "refs").rmdir()
+        (third / "refs").symlink_to(repo.path / ".git" / "refs")
+        (fourth / "refs" / "heads").symlink_to(repo.path / ".git" / "refs" / "heads")
+        self.check(root, repo.path, other.parent, other, third.parent, third, fourth)
+
+    def test_one_that_somebody_committed_is_none(self, root: Path) -> None:
+        """Its hooks and links would be those of whoever wrote the patch."""
+        repo = make_repo(root / "app")
+        repo.bare_copy(repo.path / "docs" / "odd")
+        (root / "link").symlink_to(repo.path / "docs" / "odd")
+        for path in (repo.path / "docs" / "odd", root / "link"):
+            assert code_of(str(path), root) == "repository_embedded"
+        assert check_url(str(repo.path / "docs" / "odd"), [repo.path / "docs"]).path == repo.path / "docs" / "odd"
+
+    def test_a_clone_or_a_submodule_within_another_is_one(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        inner = make_repo(repo.path / "inner")
+        module = make_repo(root / "of").bare_copy(repo.path / ".git" / "modules" / "of")
+        self.check(root, inner.path, inner.path / ".git")
+        assert check_url(str(module.path), [root]).path == module.path
+
+    def test_a_bare_one_beside_its_own_worktrees_is_one(self, root: Path) -> None:
+        bare = make_repo(root / "of").bare_copy(root / "app" / ".bare")
+        (root / "app" / ".git").write_text("gitdir: ./.bare\n")
+        bare.git("worktree", "add", "-q", str(root / "app" / "main"), "main")
+        self.check(root, bare.path, root / "app", root / "app" / "main")
+
+    def test_another_one_is_another(self, root: Path) -> None:
+        repo = make_repo(root / "app")
+        copies = [repo.bare_copy(root / "app.git"), repo.bare_copy(root / "app2")]
+        places = {check_url(str(one.path), [root]).place for one in (repo, *copies)}
+        assert len(places) == 3
+
+
 class TestLocal:
     def test_checkout_and_bare(self, root: Path) -> None:
         make_git_dir(root / "app" / ".git")
@@ -121,6 +239,22 @@ class TestLocal:
         assert code_of(str(root / "innocent"), root) == "repository_outside_roots"
         assert code_of(str(root / "app"), root) == "repository_outside_roots"
 
+    @pytest.mark.parametrize("there", [True, False])
+    def test_what_git_files_name_lies_inside_too(self, root: Path, tmp_path: Path, there: bool) -> None:
+        if there:
+            make_git_dir(tmp_path / "secret")
+        (root / "app").mkdir()
+        (root / "app" / ".git").write_text(f"gitdir: {tmp_path}/secret\n")
+        (make_git_dir(root / "borrows") / "commondir").write_text("../../secret\n")
+        for name in ("app", "borrows"):
+            assert code_of(str(root / name), root) == "repository_outside_roots"
+
+    @pytest.mark.parametrize("said", [b"", b"gitdir:", b"elsewhere\n", b"gitdir: a\0b\n", b"x" * 100_000, b"\xff\n"])
+    def test_git_files_that_name_nothing(self, root: Path, said: bytes) -> None:
+        (root / "app").mkdir()
+        (root / "app" / ".git").write_bytes(said)
+        assert code_of(str(root / "app"), root) == "repository_not_git"
+
     def test_root_that_is_a_link(self, root: Path, tmp_path: Path) -> None:
         make_git_dir(root / "app")
         (tmp_path / "alias").symlink_to(root)
@@ -140,7 +274,7 @@ class TestLocal:
 
     def test_no_repository(self, root: Path) -> None:
         (root / "linked").mkdir()
-        (root / "linked" / ".git").write_text("gitdir: /elsewhere\n")
+        (root / "linked" / ".git").write_text("gitdir: ../elsewhere\n")
         assert code_of(str(root / "missing"), root) == "repository_not_git"
         assert code_of(str(root / "linked"), root) == "repository_not_git"
 
