@@ -5,7 +5,7 @@ from alembic import op
 from models.domain.errors import InvalidInput
 from models.domain.repositories import place_of
 
-revision = "0060"
+revision = "0037"
 down_revision = "0036"
 
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0062"
-down_revision = "0061"
+revision = "0039"
+down_revision = "0038"
 
 # Who is unknown here came from another workspace, as people do.
 _UP = """

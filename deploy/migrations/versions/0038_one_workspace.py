@@ -5,8 +5,8 @@ No workspace sees the rows of another, so a function of the owner's looks whethe
 
 from alembic import op
 
-revision = "0061"
-down_revision = "0060"
+revision = "0038"
+down_revision = "0037"
 
 # The look is a statement of its own, after the wait: it sees what was committed meanwhile.
 _UP = """
