@@ -71,10 +71,12 @@ def _is_secret(word: str, patterns: re.Pattern[str]) -> bool:
     return any(patterns.fullmatch(form) for form in (word, word.rstrip("/.")))
 
 
-def standing(said: Said, *, ended: bool, error: str | None) -> tuple[CallStatus, str | None]:
-    """Tell how a call stands and, where it may not be made, why."""
-    if (why := _denial(said)) is not None:
+def standing(said: Said, *, ended: bool, error: str | None, over: str | None = None) -> tuple[CallStatus, str | None]:
+    """Tell how a call stands and, where it may not be made, why. `over`: its `run` or `mission`, if that has ended."""
+    if (why := _denial(said, over or "run")) is not None:
         return CallStatus.DENIED, f"denied: {why}"
+    if over is not None and not ended:
+        return CallStatus.DENIED, f"denied: its {over} has ended, and nobody had told that it was made"
     if said.outcome is Outcome.ASK and said.answer is not DecisionStatus.APPROVED:
         return CallStatus.PENDING, f"pending: {'; '.join(said.reasons)}"
     if not ended:
@@ -82,18 +84,18 @@ def standing(said: Said, *, ended: bool, error: str | None) -> tuple[CallStatus,
     return (CallStatus.FAILED if error else CallStatus.SUCCESS), None
 
 
-def _denial(said: Said) -> str | None:
+def _denial(said: Said, over: str) -> str | None:
     if said.refused:
         return said.refused
     if said.outcome is Outcome.DENY:
         return "; ".join(said.reasons)
-    return _ANSWERS[said.answer].format(said.words) if said.answer in _ANSWERS else None
+    return _ANSWERS[said.answer].format(words=said.words, over=over) if said.answer in _ANSWERS else None
 
 
 _ANSWERS = {
-    DecisionStatus.DENIED: "{}",
+    DecisionStatus.DENIED: "{words}",
     DecisionStatus.EXPIRED: "nobody answered in time",
-    DecisionStatus.CANCELED: "its run ended before anybody answered",
+    DecisionStatus.CANCELED: "its {over} ended before anybody answered",
 }
 
 

@@ -88,16 +88,16 @@ async def log(
 async def end(
     session: AsyncSession, workspace_id: str, run_id: str, number: int, told: ToolCallEnd, actor: Actor
 ) -> dict[str, Any]:
-    """Note, once, how a call went that might be made.
+    """Note, once, how a call went that might be made, also where its mission has ended since.
 
     Raises:
         NotFound: `tool_call_not_found`, `cost_not_found`.
         Conflict: `run_ended`, or `tool_call_pending`, `tool_call_denied`, `tool_call_ended`.
     """
     run = await runs.lock_open(session, workspace_id, run_id, actor, also_blocked=True)
-    call = await find(session, workspace_id, run_id, number)
-    if call["status"] != CallStatus.ALLOWED:
-        raise _not_to_be_ended(call)
+    call = await _read(session, workspace_id, run_id, number)
+    if _standing(call | {"over": None})[0] is not CallStatus.ALLOWED:
+        raise _not_to_be_ended(_shown(call))
     if not await within(session)(_END, _key(run, number) | told.model_dump()):
         raise _no_cost(run, told.cost_id)
     return await _told(session, run, number, actor)
@@ -116,10 +116,15 @@ _END = f"""
 
 async def find(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
     """Read a call as it stands now: with the verdict, the answer where somebody was asked, and its cost."""
+    return _shown(await _read(session, workspace_id, run_id, number))
+
+
+async def _read(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
+    """Read a call with all that its standing depends on."""
     values = {"workspace_id": workspace_id, "run_id": run_id, "numbers": [number]}
     if not (found := await within(session)(_FIND, values)):
         raise NotFound("tool_call_not_found", f"the run has no tool call {number}")
-    return _shown(found[0])
+    return dict(found[0])
 
 
 async def list_page(session: AsyncSession, workspace_id: str, run_id: str, page: PageRequest) -> Rows[dict[str, Any]]:
@@ -131,11 +136,14 @@ async def list_page(session: AsyncSession, workspace_id: str, run_id: str, page:
     return pagination.Rows([rows[number] for number in numbers], found.next_cursor)
 
 
-# An answer that did not come in time is none, also where nobody has looked yet.
+# An answer that did not come in time is none, also where nobody has looked yet; so is one about what is over.
 _FIND = """
     SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd,
-    CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer
+    CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer,
+    CASE WHEN r.ended_at IS NOT NULL THEN 'run' WHEN m.ended_at IS NOT NULL THEN 'mission' END AS over
     FROM tool_call c
+    JOIN run r ON r.workspace_id = c.workspace_id AND r.run_id = c.run_id
+    LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
     LEFT JOIN verdict v ON v.workspace_id = c.workspace_id AND v.verdict_id = c.verdict_id
     LEFT JOIN decision d ON d.workspace_id = c.workspace_id AND d.decision_id = c.decision_id
     LEFT JOIN ledger l ON l.workspace_id = c.workspace_id AND l.run_id = c.run_id AND l.cost_id = c.cost_id
@@ -145,6 +153,11 @@ _FIND = """
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    status, reason = _standing(row)
+    return {**row, "status": status, "reason": reason, "reasons": tuple(row["reasons"] or ())}
+
+
+def _standing(row: Mapping[str, Any]) -> tuple[CallStatus, str | None]:
     said = Said(
         refused=row["refused"],
         outcome=row["outcome"] and Outcome(row["outcome"]),
@@ -152,8 +165,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         answer=row["answer"] and DecisionStatus(row["answer"]),
         words=f"{row['resolved_by']}: {row['explanation']}",
     )
-    status, reason = standing(said, ended=row["ended_at"] is not None, error=row["error"])
-    return {**row, "status": status, "reason": reason, "reasons": said.reasons}
+    return standing(said, ended=row["ended_at"] is not None, error=row["error"], over=row["over"])
 
 
 @dataclass(frozen=True)
