@@ -15,6 +15,8 @@ class AlertKind(StrEnum):
     """A run repeats a failing call (LOOP-04)."""
     AGENT_STALE = "agent_stale"
     """An agent has been silent for five minutes (AGENT-11)."""
+    UNAPPROVED_CALL = "unapproved_call"
+    """A tool call was made that nobody had approved, or that was denied (POL-04)."""
     LOG_TAMPERED = "log_tampered"
     """The audit log contradicts a checkpoint that was signed, or that its mirror has (CRYP-03)."""
 

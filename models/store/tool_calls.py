@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.alerts import AlertKind
 from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
@@ -22,6 +23,7 @@ from models.domain.refusals import mission_ended
 from models.domain.states import DecisionKind, DecisionStatus
 from models.domain.tool_calls import (
     EXPIRES_IN,
+    MADE,
     MAX_ASKED,
     CallStatus,
     Said,
@@ -33,7 +35,8 @@ from models.domain.tool_calls import (
 )
 from models.schemas.pagination import PageRequest
 from models.schemas.tool_calls import ToolCallCreate, ToolCallEnd
-from models.store import agents, budgets, events, lists, pagination, questions, runs
+from models.store import agents, alerts, budgets, events, lists, pagination, questions, runs
+from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
@@ -186,6 +189,11 @@ class _Wanted:
         home = self.asking.env
         return where(where(self.call.env, self.mission.env), home) if self.mission else where(self.call.env, home)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its mission has ended, so that nobody is asked any more."""
+        return self.mission is not None and self.mission.ended_at is not None
+
     def act(self, policy: Policy) -> Act:
         """Say what a policy judges; of the arguments only the words that it says are secrets."""
         context = Context(
@@ -201,7 +209,7 @@ class _Wanted:
     @property
     def question(self) -> dict[str, Any]:
         """Say what whoever is asked is shown."""
-        shown = {"tool": self.call.tool, "arguments": self.call.arguments, "env": self.env}
+        shown = {"tool": self.call.tool, "arguments": self.call.arguments, "env": self.env, "made": self.call.was_made}
         return shown | {
             "usd": None if self.call.usd is None else written(self.call.usd),
             "mission_id": self.run.mission_id,
@@ -217,7 +225,7 @@ async def _judge(session: AsyncSession, book: PolicyBook, wanted: _Wanted) -> di
     """Let the policy in force judge a call, and ask where it says so; the ids of both."""
     run, name = wanted.run, f"{wanted.run.run_id}.{wanted.number}"
     verdict, law = await book.judge(session, run.workspace_id, wanted.act, name, run.mission_id)
-    if not verdict.asks:
+    if not verdict.asks or wanted.is_over:
         return {"verdict_id": name}
     decision = await _ask(session, wanted, verdict, law)
     return {"verdict_id": name, "decision_id": decision.decision_id}
@@ -233,7 +241,7 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
         f"{run.run_id}.{DecisionKind.TOOL_ACTION}.{wanted.number}",
         DecisionKind.TOOL_ACTION,
         verdict.risk,
-        verdict.reasons,
+        [MADE, *verdict.reasons] if wanted.call.was_made else verdict.reasons,
         shown=wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
         binding={**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
         requested_by=requesters[0],
@@ -257,12 +265,19 @@ async def _require_room(session: AsyncSession, run: Run) -> None:
 
 
 async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> dict[str, Any]:
-    """Tell of a call as it stands now, and block a run that makes the same failing call over and over."""
+    """Tell of a call as it stands now, and block a run that makes the same failing call over and over.
+
+    People are told, once for a run until they resolve it, of one that was made though it was not allowed.
+    """
     call = await find(session, run.workspace_id, run.run_id, number)
     data = {name: call[name] for name in ("number", "tool", "digest", "risk", "reason", "decision_id", "duration_ms")}
     data |= {"agent_id": run.agent_id, "mission_id": run.mission_id, "error": (call["error"] or "")[:SAME_ERROR_CHARS]}
     about = Subject(kind="run", id=run.run_id)
+    data["made"] = call["ended_at"] is not None
     await events.append(session, run.workspace_id, EventType(f"tool_call.{call['status']}"), about, actor, data)
+    if data["made"] and call["status"] in (CallStatus.PENDING, CallStatus.DENIED):
+        who = f"{run.agent_id or run.created_by} made call {call['number']}, {call['tool']}, without an approval"
+        await alerts.sound(session, run.workspace_id, actor, NewAlert(AlertKind.UNAPPROVED_CALL, about, who, data))
     if call["error"] and run.status is None and is_loop(await _errors(session, run, call["tool"])):
         await runs.block_loop(session, run, call["tool"], actor)
     return call
@@ -303,11 +318,11 @@ def _no_cost(run: Run, cost_id: str | None) -> NotFound:
 
 def _not_to_be_ended(call: Mapping[str, Any]) -> Conflict:
     """Say why nothing can be told of a call."""
+    if call["ended_at"] is not None:
+        return Conflict("tool_call_ended", "how it went was told already, and stays so; `GET` the call to see it")
     if call["status"] == CallStatus.PENDING:
         return Conflict("tool_call_pending", "somebody must approve it first", decision_id=call["decision_id"])
-    if call["status"] == CallStatus.DENIED:
-        return Conflict("tool_call_denied", f"it may not be made; {call['reason']}")
-    return Conflict("tool_call_ended", "how it went was told already, and stays so; `GET` the call to see it")
+    return Conflict("tool_call_denied", f"it may not be made; {call['reason']}")
 
 
 def _place(run: Run, number: int) -> dict[str, Any]:

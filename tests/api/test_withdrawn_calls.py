@@ -72,7 +72,7 @@ async def test_a_question_of_an_ended_mission_is_not_approved(
 ) -> None:
     asked = await call(agent, run, "email")
     await close(db, team, mission)
-    assert (await now(agent, run, asked))["reason"] == GONE
+    assert (await now(agent, run, asked))["reason"] == "denied: its mission ended before anybody answered"
     assert refusal(await end(agent, run, asked)) == (409, "tool_call_denied")
     assert refusal(await answer(client(team.operator), asked, YES)) == (409, "decision_canceled")
     assert (await now(agent, run, asked))["status"] == "denied"
