@@ -17,6 +17,8 @@ class AlertKind(StrEnum):
     """An agent has been silent for five minutes (AGENT-11)."""
     UNAPPROVED_CALL = "unapproved_call"
     """A tool call was made that nobody had approved, or that was denied (POL-04)."""
+    MISSION_UNREACHABLE = "mission_unreachable"
+    """A mission's workflow takes no more signals: it hears of answers and limits only when it looks itself."""
     LOG_TAMPERED = "log_tampered"
     """The audit log contradicts a checkpoint that was signed, or that its mirror has (CRYP-03)."""
 
