@@ -26,8 +26,7 @@ async def conclude(recorder: StageRecorder, session: AsyncSession, end: Conclusi
     if mission.ended_at is not None:
         return False
     end, actor = _with_merge(end, mission), Actor(closer, mission.correlation_id)
-    for question in await governance.pending_of(session, ref.workspace_id, ref.mission_id):
-        await governance.withdraw(session, ref.workspace_id, question, actor)
+    await governance.withdraw_of(session, ref.workspace_id, ref.mission_id, actor)
     await _close_open(recorder, session, end)
     await merge_slots.release_all(session, ref.workspace_id, mission_workflow_id(ref.workspace_id, ref.mission_id))
     record = await stages.begin(session, ref, activity.info().attempt)

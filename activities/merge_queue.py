@@ -49,11 +49,21 @@ class MergeQueueActivities:
         self._db, self._client, self._doors, self._task_queue = db, client, doors, task_queue
 
     @activity.defn
-    async def request_slot(self, ask: SlotAsk) -> None:
-        """Queue a mission up; a queue that does not run (never started, or ended by hand) is started."""
+    async def request_slot(self, ask: SlotAsk) -> int | None:
+        """Queue a mission up; a queue that does not run (never started, or ended by hand) is started.
+
+        The token of who asks again, where it has the slot and could not be told.
+        """
+        if ask.again and (token := await self._token(ask)) is not None:
+            return token
         if not await self._signal(_name(ask.queue), None, self._doors.request_slot, ask.request):
             await self._start(ask.queue)
             await self._signal(_name(ask.queue), None, self._doors.request_slot, ask.request)
+        return None
+
+    async def _token(self, ask: SlotAsk) -> int | None:
+        async with self._db.workspace(ask.queue.workspace_id) as session:
+            return await merge_slots.claim(session, ask.queue, ask.request)
 
     @activity.defn
     async def release_slot(self, back: SlotReturn) -> None:
@@ -75,7 +85,13 @@ class MergeQueueActivities:
 
     async def _tell(self, offer: SlotOffer, to: SlotRequest, token: int) -> SlotOutcome:
         grant = SlotGrant(number=to.number, token=token)
-        if await self._signal(to.workflow_id, to.run_id, self._doors.slot_granted, grant):
+        try:
+            is_told = await self._signal(to.workflow_id, to.run_id, self._doors.slot_granted, grant)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            is_told = True  # it takes no more signals, and finds that it has the slot when it asks again
+        if is_told:
             return SlotOutcome()
         await merge_slots.release(self._db, offer.queue, to)
         return SlotOutcome(gone=True)

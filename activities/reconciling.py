@@ -19,9 +19,11 @@ from activities.recording import StageRecorder
 from models.configuration import config_hash
 from models.contracts.pipeline import Conclusion, DecisionRef, StageRef
 from models.contracts.reconciling import Leftover
+from models.domain.alerts import AlertKind
 from models.domain.budgets import RunStatus
 from models.domain.ending import doubt
 from models.domain.errors import Conflict, MissionControlError, Unavailable
+from models.domain.events import Subject
 from models.domain.ids import mission_workflow_id
 from models.domain.stages import StageName
 from models.domain.states import MissionOutcome
@@ -42,6 +44,7 @@ from models.store import (
     signing_keys,
     stages,
 )
+from models.store.alerts import NewAlert
 from models.store.events import Actor
 from models.store.ledger import Place
 from models.tables.missions import Mission
@@ -116,11 +119,11 @@ class ReconcileActivities:
                     await _expire(session, _this_pass())
             async with self._db.system() as session:
                 unheard = await reconciling.unacknowledged(session)
-                unheeded = await blocks.unheeded(session)
+                due = await blocks.to_tell(session)
             for workspace_id, answer in unheard:
                 with parts.one("tell", answer.decision_id):
                     told += await self._tell(workspace_id, answer)
-            for mission in unheeded:
+            for mission in due:
                 with parts.one("tell_of_runs", mission):
                     told += await self._tell_of_runs(*mission)
         parts.require_all()
@@ -238,8 +241,9 @@ class ReconcileActivities:
         await claims.give_back(session, _this_pass())
 
     async def _end_alerts(self, session: AsyncSession) -> None:
-        """Resolve what told of limits whose window is over, or that are open by now."""
+        """Resolve what told of limits whose window is over, or that are open by now, and of missions that ended."""
         await alerts.turn_windows(session, _this_pass(), AT_ONCE)
+        await alerts.end_with_missions(session, _this_pass(), AT_ONCE)
 
     async def _tell(self, workspace_id: str, decision: DecisionRef) -> int:
         name = mission_workflow_id(workspace_id, decision.ref.mission_id)
@@ -248,6 +252,7 @@ class ReconcileActivities:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 log.warning("answer_not_told", decision=decision.decision_id, error=error.message)
+                await self._tell_people(workspace_id, decision.ref.mission_id, error)
                 return 0
             async with self._db.workspace(workspace_id) as session:
                 await governance.acknowledge(session, workspace_id, decision.decision_id)
@@ -260,8 +265,19 @@ class ReconcileActivities:
             await handle.signal(self._signals.runs_changed)
         except RPCError as error:  # a workflow that has ended is closed in this pass, and then needs to know nothing
             log.warning("block_not_told", mission_id=mission_id, error=error.message)
+            await self._tell_people(workspace_id, mission_id, error)
             return 0
         return 1
+
+    async def _tell_people(self, workspace_id: str, mission_id: str, error: RPCError) -> None:
+        """Raise an alert about a mission whose workflow takes no more signals, which no later pass will change."""
+        if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+            return
+        about = Subject(kind="mission", id=mission_id)
+        said = f"Temporal refuses to tell mission {mission_id} anything: {error.message}; it looks itself once an hour"
+        refused = NewAlert(AlertKind.MISSION_UNREACHABLE, about, said, {"error": error.message})
+        async with self._db.workspace(workspace_id) as session:
+            await alerts.sound(session, workspace_id, _this_pass(), refused)
 
     async def _try_to_close(self, mission: Mission) -> int:
         """Leave a mission that cannot be closed now to the next pass: it keeps no other open."""

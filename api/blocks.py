@@ -36,8 +36,8 @@ class Blocks:
         """Tell the missions whose runs were blocked, or go on; what cannot be told now is told by the reconciler."""
         with suppress(MissionControlError, SQLAlchemyError, OSError):
             async with self._db.workspace(self._workspace_id) as session:
-                unheeded = await blocks.unheeded(session, self._workspace_id)
-            for workspace_id, mission_id in unheeded:
+                due = await blocks.to_tell(session, self._workspace_id)
+            for workspace_id, mission_id in due:
                 await self._gateway.runs_changed(workspace_id, mission_id)
 
 

@@ -19,7 +19,7 @@ Note = Annotated[str | None, typer.Option(help="What came of it; kept with the a
 def list_alerts(
     client: Client,
     status: Annotated[str | None, typer.Option(help="open, acknowledged or resolved.", show_default=False)] = None,
-    kind: Annotated[str | None, typer.Option(help="cost_spike, loop or agent_stale.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="As cost_spike or loop.", show_default=False)] = None,
     subject: Annotated[str | None, typer.Option(help="About this id.", show_default=False)] = None,
     limit: Limit = 50,
     everything: All = False,

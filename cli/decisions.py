@@ -244,6 +244,8 @@ def _asked(question: dict[str, Any], binding: dict[str, Any]) -> Iterator[tuple[
             yield "files", [f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value]
         elif name == "filed_by" and value.startswith(STRANGERS):
             yield "filed by", "somebody without a key"
+        elif name == "made":
+            yield name, "already, without an approval" if value else "not yet"
         elif name not in _TOLD_ELSEWHERE:
             bound = binding.get(name, value)
             now = "none" if value is None else plainly(value)

@@ -65,9 +65,14 @@ def show(client: Client, run: RunId) -> None:
 @client_command(app, "tools")
 def tools(client: Client, run: RunId, limit: Limit = 50, everything: All = False) -> None:
     """List the tools that an execution called or asked to call, in their order, and what was said of each."""
+    rows = client.api.rows(f"/runs/{run}/tool-calls", None if everything else limit)
+    client.answer(rows, lambda: listed(rows))
+
+
+def listed(rows: list[dict[str, Any]]) -> "RenderableType":
+    """Calls of tools, one a row."""
     from cli.text import duration, table, word
 
-    rows = client.api.rows(f"/runs/{run}/tool-calls", None if everything else limit)
     cells = [
         (
             r["number"],
@@ -76,11 +81,18 @@ def tools(client: Client, run: RunId, limit: Limit = 50, everything: All = False
             r["risk"],
             r["usd"],
             duration(r["duration_ms"] / 1000) if r["duration_ms"] is not None else "",
-            r["error"] or r["reason"],
+            _said(r),
         )
         for r in rows
     ]
-    client.answer(rows, lambda: table(("call", "tool", "status", "risk", "USD", "took", "said"), cells))
+    return table(("call", "tool", "status", "risk", "USD", "took", "said"), cells)
+
+
+def _said(call: dict[str, Any]) -> str | None:
+    """Say why it may not be made, and how it failed; of what was made though it might not, both."""
+    error: str | None = call["error"]
+    reason: str | None = call["reason"]
+    return f"{reason}; it failed: {error}" if error and reason else error or reason
 
 
 def _shown(run: dict[str, Any]) -> "RenderableType":

@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from models.domain.ending import lacks_choice, outcome_of_cancel
     from models.domain.stages import StageName
     from models.domain.states import MissionOutcome
+    from workflows.looking import looks
     from workflows.policies import RECORD
 
 T = TypeVar("T")
@@ -94,7 +95,12 @@ class Mission:
         """Wait while paused or blocked; leave when the mission was canceled."""
         if self.in_slot and self.is_held:
             raise SlotYielded
-        await self.wait_until(lambda: not self.is_held or self.wants_out)
+        patience = looks()
+        while self.is_held and not self.wants_out:
+            try:
+                await self.wait_until(lambda: not self.is_held or self.wants_out, next(patience))
+            except TimeoutError:  # the signal that a block is over may be lost
+                await self.heed_runs()
         self.leave_if_canceled()
 
     async def wait_until(self, holds: Callable[[], bool], timeout: timedelta | None = None) -> None:

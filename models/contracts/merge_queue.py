@@ -43,10 +43,11 @@ class SlotGrant(Payload):
 
 
 class SlotAsk(Payload):
-    """Hands a request to the queue that it is for."""
+    """Hands a request to the queue that it is for. Who asks `again` may have the slot, and was not told."""
 
     queue: QueueRef
     request: SlotRequest
+    again: bool = False
 
 
 class SlotReturn(Payload):

@@ -15,6 +15,10 @@ class AlertKind(StrEnum):
     """A run repeats a failing call (LOOP-04)."""
     AGENT_STALE = "agent_stale"
     """An agent has been silent for five minutes (AGENT-11)."""
+    UNAPPROVED_CALL = "unapproved_call"
+    """A tool call was made that nobody had approved, or that was denied (POL-04)."""
+    MISSION_UNREACHABLE = "mission_unreachable"
+    """A mission's workflow takes no more signals: it hears of answers and limits only when it looks itself."""
     LOG_TAMPERED = "log_tampered"
     """The audit log contradicts a checkpoint that was signed, or that its mirror has (CRYP-03)."""
 

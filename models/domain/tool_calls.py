@@ -19,6 +19,8 @@ MAX_ASKED = 200
 MAX_ARGUMENTS = 16_384
 """Bytes of JSON: people read them, and every pattern of `secret_paths` is held against them."""
 
+MADE = "made already, without an approval"
+
 _WORDS = tuple(re.compile(rf"[^\s\"'`{signs}]+") for signs in ("", r"=:;|<>()\[\]{},&", r"=:;|<>()\[\]{},&*?#%!@$\\"))
 """What stands between spaces and quotes, what is left of it without a shell's signs, and without those of URLs, too."""
 
@@ -71,29 +73,37 @@ def _is_secret(word: str, patterns: re.Pattern[str]) -> bool:
     return any(patterns.fullmatch(form) for form in (word, word.rstrip("/.")))
 
 
-def standing(said: Said, *, ended: bool, error: str | None) -> tuple[CallStatus, str | None]:
-    """Tell how a call stands and, where it may not be made, why."""
-    if (why := _denial(said)) is not None:
-        return CallStatus.DENIED, f"denied: {why}"
+def standing(said: Said, *, ended: bool, error: str | None, over: str | None = None) -> tuple[CallStatus, str | None]:
+    """Tell how a call stands and, where it may not be made, why. `over`: its `run` or `mission`, if that has ended.
+
+    One that had ended before it was allowed was made without asking: what is said of it says so.
+    """
+    made = f"{MADE}; " if ended else ""
+    if (why := _denial(said, over)) is not None:
+        return CallStatus.DENIED, f"denied: {made}{why}"
     if said.outcome is Outcome.ASK and said.answer is not DecisionStatus.APPROVED:
-        return CallStatus.PENDING, f"pending: {'; '.join(said.reasons)}"
+        return CallStatus.PENDING, f"pending: {made}{'; '.join(said.reasons)}"
+    if not ended and over is not None:
+        return CallStatus.DENIED, f"denied: its {over} has ended, and nobody had told that it was made"
     if not ended:
         return CallStatus.ALLOWED, None
     return (CallStatus.FAILED if error else CallStatus.SUCCESS), None
 
 
-def _denial(said: Said) -> str | None:
+def _denial(said: Said, over: str | None) -> str | None:
     if said.refused:
         return said.refused
     if said.outcome is Outcome.DENY:
         return "; ".join(said.reasons)
-    return _ANSWERS[said.answer].format(said.words) if said.answer in _ANSWERS else None
+    is_late = over is not None and said.outcome is Outcome.ASK and said.answer in (None, DecisionStatus.PENDING)
+    answer = DecisionStatus.CANCELED if is_late else said.answer
+    return _ANSWERS[answer].format(words=said.words, over=over or "run") if answer in _ANSWERS else None
 
 
 _ANSWERS = {
-    DecisionStatus.DENIED: "{}",
+    DecisionStatus.DENIED: "{words}",
     DecisionStatus.EXPIRED: "nobody answered in time",
-    DecisionStatus.CANCELED: "its run ended before anybody answered",
+    DecisionStatus.CANCELED: "its {over} ended before anybody answered",
 }
 
 

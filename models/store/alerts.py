@@ -162,6 +162,24 @@ _WINDOW_TURNED = f"""
 """  # noqa: S608  # as above
 
 
+_MISSION_ENDED = f"""
+    WITH due AS (
+        SELECT a.workspace_id, a.alert_id FROM alert a
+        JOIN mission m ON m.workspace_id = a.workspace_id AND m.mission_id = a.subject_id AND m.ended_at IS NOT NULL
+        WHERE a.kind = 'mission_unreachable' AND a.status <> 'resolved' LIMIT %(limit)s FOR UPDATE OF a SKIP LOCKED
+    ), over AS ({_RESOLVED}
+        FROM due WHERE alert.workspace_id = due.workspace_id AND alert.alert_id = due.alert_id RETURNING alert.*
+    ){_TOLD}
+"""  # noqa: S608  # as above
+
+
+async def end_with_missions(session: AsyncSession, actor: Actor, limit: int) -> None:
+    """Resolve what told of missions that have ended since (system door)."""
+    told = {"actor": actor.name, "correlation_id": actor.correlation_id}
+    await within(session)(_MISSION_ENDED, told | {"limit": limit})
+    mark_events(session)
+
+
 async def turn_windows(session: AsyncSession, actor: Actor, limit: int) -> None:
     """Resolve what tells of days and months that are over, or whose limit is open by now (system door)."""
     told = {"actor": actor.name, "correlation_id": actor.correlation_id}

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from sqlalchemy import false, func, or_
+from sqlalchemy import ColumnElement, and_, false, func, or_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -15,7 +15,8 @@ from models.domain.refusals import missing
 from models.domain.states import DecisionKind, DecisionStatus
 from models.store import api_keys, budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
-from models.tables.missions import Decision
+from models.tables.budgets import Run
+from models.tables.missions import Decision, Mission
 from models.tables.policies import DecisionAnswer
 from models.tables.workspaces import PrincipalRow
 
@@ -113,7 +114,7 @@ async def _hold(session: AsyncSession, decision: Decision, by: Principal) -> Pri
 async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> Decision:
     """Take a pending decision, so that nobody else answers, expires or withdraws it meanwhile."""
     is_over = func.coalesce(col(Decision.expires_at) <= func.mc_now(), false())
-    statement = select(Decision, is_over).where(
+    statement = select(Decision, is_over, _is_gone()).where(
         Decision.workspace_id == workspace_id, Decision.decision_id == decision_id
     )
     found = (await session.execute(statement.with_for_update())).one_or_none()
@@ -122,7 +123,18 @@ async def _lock(session: AsyncSession, workspace_id: str, decision_id: str) -> D
     decision: Decision = found[0]
     if decision.status != DecisionStatus.PENDING.value or found[1]:
         raise await _refusal(session, decision)
+    if found[2]:  # whoever ends a run or a mission leaves to the reconciler what somebody answers just then
+        raise _taken_back()
     return decision
+
+
+def _is_gone() -> ColumnElement[bool]:
+    """Whether a decision is about a tool call of a run, or of a mission, that has ended."""
+    ended = or_(col(Run.ended_at).is_not(None), col(Mission.ended_at).is_not(None))
+    mission = and_(col(Mission.workspace_id) == Run.workspace_id, col(Mission.mission_id) == Run.mission_id)
+    called = and_(col(Run.workspace_id) == Decision.workspace_id, col(Run.run_id) == Decision.about, ended)
+    runs = select(Run.run_id).outerjoin(Mission, mission).where(called).correlate(Decision)
+    return and_(col(Decision.kind) == DecisionKind.TOOL_ACTION.value, runs.exists())
 
 
 async def _keep_answer(
@@ -147,8 +159,12 @@ async def _refusal(session: AsyncSession, decision: Decision) -> MissionControlE
             status=status.value,
         )
     if status is DecisionStatus.CANCELED:
-        return Conflict("decision_canceled", "what it was about is gone; there is nothing left to decide")
+        return _taken_back()
     return Conflict("decision_expired", f"its time is over; {_asked_again(decision)}")
+
+
+def _taken_back() -> Conflict:
+    return Conflict("decision_canceled", "what it was about is gone; there is nothing left to decide")
 
 
 async def _answered_by(session: AsyncSession, decision: Decision) -> str:

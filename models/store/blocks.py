@@ -53,23 +53,44 @@ _HEED = f"""
 """  # noqa: S608  # constants of this module, no input
 
 
-async def unheeded(session: AsyncSession, workspace_id: str | None = None) -> list[tuple[str, str]]:
-    """List missions whose row says otherwise than their runs: of one workspace, or of all (system door)."""
-    rows = await within(session)(_UNHEEDED, {"workspace_id": workspace_id, "limit": AT_ONCE})
+async def to_tell(session: AsyncSession, workspace_id: str | None = None) -> list[tuple[str, str]]:
+    """Take missions whose row says otherwise than their runs: of one workspace, or of all (system door).
+
+    Whoever takes one tells it. It is told more and more rarely, however often its runs are blocked and go on: a
+    workflow takes 10,000 signals at most, and what waits for an answer needs some, too.
+    """
+    rows = await within(session)(_TO_TELL, {"workspace_id": workspace_id, "limit": AT_ONCE})
     return [(row["workspace_id"], row["mission_id"]) for row in rows]
 
 
+AT_WILL, SELDOM = 20, 600
+"""How often a mission is told at once; and seconds that pass at last between two times, one more after each.
+
+So 10,000 signals last for two months.
+"""
+_IS_DUE = f"""(m.blocks_told_at IS NULL OR m.blocks_told_at > mc_now() OR mc_now() >= m.blocks_told_at
+    + LEAST(GREATEST(m.blocks_told - {AT_WILL}, 0), {SELDOM}) * interval '1 second')"""
 _HERE = "(CAST(%(workspace_id)s AS text) IS NULL OR m.workspace_id = %(workspace_id)s)"
 _UNHEEDED = f"""
     SELECT m.workspace_id, m.mission_id FROM run r
     JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
-    WHERE {IS_BLOCKED} AND m.blocked IS NULL AND {_IS_TOLD} AND {_HERE}
+    WHERE {IS_BLOCKED} AND m.blocked IS NULL AND {_IS_TOLD} AND {_IS_DUE} AND {_HERE}
     UNION
     SELECT m.workspace_id, m.mission_id FROM mission m
-    WHERE m.blocked IS NOT NULL AND {_IS_TOLD} AND {_HERE} AND m.blocked IS DISTINCT FROM (
+    WHERE m.blocked IS NOT NULL AND {_IS_TOLD} AND {_IS_DUE} AND {_HERE} AND m.blocked IS DISTINCT FROM (
         SELECT {_REASON} FROM run r
         WHERE r.workspace_id = m.workspace_id AND r.mission_id = m.mission_id AND {IS_BLOCKED})
     LIMIT %(limit)s
+"""  # noqa: S608  # as above
+# What somebody holds is left to the next who looks. That it is due is asked again of the row that was taken.
+_TO_TELL = f"""
+    WITH found AS ({_UNHEEDED}), due AS (
+        SELECT m.workspace_id, m.mission_id FROM mission m JOIN found f
+        ON f.workspace_id = m.workspace_id AND f.mission_id = m.mission_id
+        WHERE {_IS_DUE} FOR NO KEY UPDATE OF m SKIP LOCKED
+    )
+    UPDATE mission m SET blocks_told = m.blocks_told + 1, blocks_told_at = mc_now() FROM due d
+    WHERE m.workspace_id = d.workspace_id AND m.mission_id = d.mission_id RETURNING m.workspace_id, m.mission_id
 """  # noqa: S608  # as above
 
 

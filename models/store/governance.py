@@ -217,27 +217,52 @@ def _due(is_due: ColumnElement[bool], limit: int) -> ColumnElement[bool]:
     return tuple_(col(Decision.workspace_id), col(Decision.decision_id)).in_(those)
 
 
-async def pending_of(session: AsyncSession, workspace_id: str, mission_id: str) -> list[str]:
-    """List a mission's open questions."""
-    values = {"workspace_id": workspace_id, "mission_id": mission_id, "status": DecisionStatus.PENDING.value}
-    return [row["decision_id"] for row in await within(session)(_PENDING, values)]
+async def withdraw_of(session: AsyncSession, workspace_id: str, mission_id: str, actor: Actor) -> None:
+    """Cancel the open questions of a mission that ends, and those about calls of its runs, some where they are many.
+
+    Nobody approves the others any more: the reconciler withdraws them.
+    """
+    values = {"workspace_id": workspace_id, "mission_id": mission_id, "limit": CALLS_AT_ONCE}
+    if found := await within(session)(_PENDING, values):
+        names = col(Decision.decision_id).in_([row["decision_id"] for row in found])
+        here = col(Decision.workspace_id) == workspace_id
+        await close(session, DecisionStatus.CANCELED, actor, here, names, **_KNOWN)
 
 
 async def asked_of_ended(session: AsyncSession, limit: int) -> list[tuple[str, str]]:
-    """List open questions about missions that were closed from outside while they were put (system door)."""
+    """List open questions of missions that have ended, and about calls of their runs (system door).
+
+    They were put while the mission was closed from outside, or were too many for whoever closed it.
+    """
     return [(row["workspace_id"], row["decision_id"]) for row in await within(session)(_OF_ENDED, {"limit": limit})]
 
 
 # Those that cannot be withdrawn must not stand before the others in every pass.
 _OF_ENDED = """
-    SELECT d.workspace_id, d.decision_id FROM decision d
-    JOIN mission m ON m.workspace_id = d.workspace_id AND m.mission_id = d.mission_id AND m.ended_at IS NOT NULL
-    WHERE d.status = 'pending' AND starts_with(d.decision_id, d.mission_id || '.')
-    ORDER BY random() LIMIT %(limit)s
+    SELECT * FROM (
+        SELECT d.workspace_id, d.decision_id FROM decision d
+        JOIN mission m ON m.workspace_id = d.workspace_id AND m.mission_id = d.mission_id AND m.ended_at IS NOT NULL
+        WHERE d.status = 'pending' AND starts_with(d.decision_id, d.mission_id || '.')
+        UNION ALL
+        SELECT d.workspace_id, d.decision_id FROM decision d
+        JOIN run r ON r.workspace_id = d.workspace_id AND r.run_id = d.about
+        JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id AND m.ended_at IS NOT NULL
+        WHERE d.status = 'pending' AND d.kind = 'tool_action'
+    ) asked ORDER BY random() LIMIT %(limit)s
 """
+CALLS_AT_ONCE = 200
+"""Questions about calls that the end of a mission withdraws in its own transaction."""
+# What somebody answers just now is left to the answer.
 _PENDING = """
     SELECT decision_id FROM decision
-    WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND status = %(status)s
+    WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND status = 'pending'
+    UNION ALL
+    SELECT * FROM (
+        SELECT d.decision_id FROM run r
+        JOIN decision d ON d.workspace_id = r.workspace_id AND d.kind = 'tool_action' AND d.about = r.run_id
+        WHERE r.workspace_id = %(workspace_id)s AND r.mission_id = %(mission_id)s AND r.run_id <> r.mission_id
+        AND r.ended_at IS NULL AND d.status = 'pending' LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+    ) calls
 """
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.alerts import AlertKind
 from models.domain.budgets import MAX_SAME_RETRIES, SAME_ERROR_CHARS, is_loop
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict, NotFound
@@ -22,6 +23,7 @@ from models.domain.refusals import mission_ended
 from models.domain.states import DecisionKind, DecisionStatus
 from models.domain.tool_calls import (
     EXPIRES_IN,
+    MADE,
     MAX_ASKED,
     CallStatus,
     Said,
@@ -33,7 +35,8 @@ from models.domain.tool_calls import (
 )
 from models.schemas.pagination import PageRequest
 from models.schemas.tool_calls import ToolCallCreate, ToolCallEnd
-from models.store import agents, budgets, events, lists, pagination, questions, runs
+from models.store import agents, alerts, budgets, events, lists, pagination, questions, runs
+from models.store.alerts import NewAlert
 from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
@@ -88,16 +91,16 @@ async def log(
 async def end(
     session: AsyncSession, workspace_id: str, run_id: str, number: int, told: ToolCallEnd, actor: Actor
 ) -> dict[str, Any]:
-    """Note, once, how a call went that might be made.
+    """Note, once, how a call went that might be made, also where its mission has ended since.
 
     Raises:
         NotFound: `tool_call_not_found`, `cost_not_found`.
         Conflict: `run_ended`, or `tool_call_pending`, `tool_call_denied`, `tool_call_ended`.
     """
     run = await runs.lock_open(session, workspace_id, run_id, actor, also_blocked=True)
-    call = await find(session, workspace_id, run_id, number)
-    if call["status"] != CallStatus.ALLOWED:
-        raise _not_to_be_ended(call)
+    call = await _read(session, workspace_id, run_id, number)
+    if _standing(call | {"over": None})[0] is not CallStatus.ALLOWED:
+        raise _not_to_be_ended(_shown(call))
     if not await within(session)(_END, _key(run, number) | told.model_dump()):
         raise _no_cost(run, told.cost_id)
     return await _told(session, run, number, actor)
@@ -116,10 +119,15 @@ _END = f"""
 
 async def find(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
     """Read a call as it stands now: with the verdict, the answer where somebody was asked, and its cost."""
+    return _shown(await _read(session, workspace_id, run_id, number))
+
+
+async def _read(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
+    """Read a call with all that its standing depends on."""
     values = {"workspace_id": workspace_id, "run_id": run_id, "numbers": [number]}
     if not (found := await within(session)(_FIND, values)):
         raise NotFound("tool_call_not_found", f"the run has no tool call {number}")
-    return _shown(found[0])
+    return dict(found[0])
 
 
 async def list_page(session: AsyncSession, workspace_id: str, run_id: str, page: PageRequest) -> Rows[dict[str, Any]]:
@@ -131,11 +139,14 @@ async def list_page(session: AsyncSession, workspace_id: str, run_id: str, page:
     return pagination.Rows([rows[number] for number in numbers], found.next_cursor)
 
 
-# An answer that did not come in time is none, also where nobody has looked yet.
+# An answer that did not come in time is none, also where nobody has looked yet; so is one about what is over.
 _FIND = """
     SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd,
-    CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer
+    CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer,
+    CASE WHEN r.ended_at IS NOT NULL THEN 'run' WHEN m.ended_at IS NOT NULL THEN 'mission' END AS over
     FROM tool_call c
+    JOIN run r ON r.workspace_id = c.workspace_id AND r.run_id = c.run_id
+    LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
     LEFT JOIN verdict v ON v.workspace_id = c.workspace_id AND v.verdict_id = c.verdict_id
     LEFT JOIN decision d ON d.workspace_id = c.workspace_id AND d.decision_id = c.decision_id
     LEFT JOIN ledger l ON l.workspace_id = c.workspace_id AND l.run_id = c.run_id AND l.cost_id = c.cost_id
@@ -145,6 +156,11 @@ _FIND = """
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    status, reason = _standing(row)
+    return {**row, "status": status, "reason": reason, "reasons": tuple(row["reasons"] or ())}
+
+
+def _standing(row: Mapping[str, Any]) -> tuple[CallStatus, str | None]:
     said = Said(
         refused=row["refused"],
         outcome=row["outcome"] and Outcome(row["outcome"]),
@@ -152,8 +168,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         answer=row["answer"] and DecisionStatus(row["answer"]),
         words=f"{row['resolved_by']}: {row['explanation']}",
     )
-    status, reason = standing(said, ended=row["ended_at"] is not None, error=row["error"])
-    return {**row, "status": status, "reason": reason, "reasons": said.reasons}
+    return standing(said, ended=row["ended_at"] is not None, error=row["error"], over=row["over"])
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,11 @@ class _Wanted:
         home = self.asking.env
         return where(where(self.call.env, self.mission.env), home) if self.mission else where(self.call.env, home)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its mission has ended, so that nobody is asked any more."""
+        return self.mission is not None and self.mission.ended_at is not None
+
     def act(self, policy: Policy) -> Act:
         """Say what a policy judges; of the arguments only the words that it says are secrets."""
         context = Context(
@@ -189,7 +209,7 @@ class _Wanted:
     @property
     def question(self) -> dict[str, Any]:
         """Say what whoever is asked is shown."""
-        shown = {"tool": self.call.tool, "arguments": self.call.arguments, "env": self.env}
+        shown = {"tool": self.call.tool, "arguments": self.call.arguments, "env": self.env, "made": self.call.was_made}
         return shown | {
             "usd": None if self.call.usd is None else written(self.call.usd),
             "mission_id": self.run.mission_id,
@@ -205,7 +225,7 @@ async def _judge(session: AsyncSession, book: PolicyBook, wanted: _Wanted) -> di
     """Let the policy in force judge a call, and ask where it says so; the ids of both."""
     run, name = wanted.run, f"{wanted.run.run_id}.{wanted.number}"
     verdict, law = await book.judge(session, run.workspace_id, wanted.act, name, run.mission_id)
-    if not verdict.asks:
+    if not verdict.asks or wanted.is_over:
         return {"verdict_id": name}
     decision = await _ask(session, wanted, verdict, law)
     return {"verdict_id": name, "decision_id": decision.decision_id}
@@ -222,7 +242,7 @@ async def _ask(session: AsyncSession, wanted: _Wanted, verdict: Verdict, law: In
         f"{run.run_id}.{DecisionKind.TOOL_ACTION}.{wanted.number}",
         DecisionKind.TOOL_ACTION,
         verdict.risk,
-        verdict.reasons,
+        [MADE, *verdict.reasons] if wanted.call.was_made else verdict.reasons,
         shown=wanted.question | {"settled_usd": written(spent["usd"]), "settled_tokens": int(spent["tokens"])},
         binding={**_place(run, wanted.number), "digest": digest(wanted.call.tool, wanted.call.arguments)},
         requested_by=agent or wanted.acted[0],
@@ -246,12 +266,19 @@ async def _require_room(session: AsyncSession, run: Run) -> None:
 
 
 async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> dict[str, Any]:
-    """Tell of a call as it stands now, and block a run that makes the same failing call over and over."""
+    """Tell of a call as it stands now, and block a run that makes the same failing call over and over.
+
+    People are told, once for a run until they resolve it, of one that was made though it was not allowed.
+    """
     call = await find(session, run.workspace_id, run.run_id, number)
     data = {name: call[name] for name in ("number", "tool", "digest", "risk", "reason", "decision_id", "duration_ms")}
     data |= {"agent_id": run.agent_id, "mission_id": run.mission_id, "error": (call["error"] or "")[:SAME_ERROR_CHARS]}
     about = Subject(kind="run", id=run.run_id)
+    data["made"] = call["ended_at"] is not None
     await events.append(session, run.workspace_id, EventType(f"tool_call.{call['status']}"), about, actor, data)
+    if data["made"] and call["status"] in (CallStatus.PENDING, CallStatus.DENIED):
+        who = f"{run.agent_id or run.created_by} made call {call['number']}, {call['tool']}, without an approval"
+        await alerts.sound(session, run.workspace_id, actor, NewAlert(AlertKind.UNAPPROVED_CALL, about, who, data))
     if call["error"] and run.status is None and is_loop(await _errors(session, run, call["tool"])):
         await runs.block_loop(session, run, call["tool"], actor)
     return call
@@ -292,11 +319,11 @@ def _no_cost(run: Run, cost_id: str | None) -> NotFound:
 
 def _not_to_be_ended(call: Mapping[str, Any]) -> Conflict:
     """Say why nothing can be told of a call."""
+    if call["ended_at"] is not None:
+        return Conflict("tool_call_ended", "how it went was told already, and stays so; `GET` the call to see it")
     if call["status"] == CallStatus.PENDING:
         return Conflict("tool_call_pending", "somebody must approve it first", decision_id=call["decision_id"])
-    if call["status"] == CallStatus.DENIED:
-        return Conflict("tool_call_denied", f"it may not be made; {call['reason']}")
-    return Conflict("tool_call_ended", "how it went was told already, and stays so; `GET` the call to see it")
+    return Conflict("tool_call_denied", f"it may not be made; {call['reason']}")
 
 
 def _place(run: Run, number: int) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Mission(SQLModel, table=True):
     stage: str | None = None
     paused: bool = False
     blocked: str | None = None
+    blocks_told: int = 0
+    blocks_told_at: Time | None = time()
     control_version: int = 0
     mission_type: str = "coding"
     branch: str

@@ -5,13 +5,16 @@ from sqlalchemy import text
 from temporalio.testing import ActivityEnvironment
 
 from activities.reconciling import ReconcileActivities
+from models.contracts.pipeline import Conclusion
 from models.domain.budgets import Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict, Unavailable
+from models.domain.stages import StageName
+from models.domain.states import MissionOutcome
 from models.store import ledger, runs
 from models.tables.missions import Decision
-from tests.fixtures.budgets import BOT, cap, place, start, usd
+from tests.fixtures.budgets import BOT, cap, place, start, told, usd
 from tests.fixtures.sql import rows
-from tests.fixtures.stage_hosts import Shop
+from tests.fixtures.stage_hosts import Case, Shop, do
 
 LATE = """
 INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, binding)
@@ -43,6 +46,47 @@ async def test_a_question_that_was_put_while_its_mission_was_closed_is_taken_bac
         await session.execute(text(CLOSED), {"m": case.mission_id})
     await ActivityEnvironment().run(reconciler.keep_house)
     assert [one.status for one in await case.rows(Decision)] == ["canceled"]
+
+
+async def asked_of_its_run(shop: Shop, case: Case) -> str:
+    """Ask about a call of a run for the mission."""
+    run = await start(shop.db, shop.workspace_id, mission_id=case.mission_id)
+    async with shop.db.workspace(shop.workspace_id) as session:
+        await session.execute(text(LATE), {"w": shop.workspace_id, "run": run})
+    return run
+
+
+CALLS = "SELECT status, resolved_by, acknowledged_at IS NULL AS unheard FROM decision WHERE kind = 'tool_action'"
+
+
+@pytest.mark.parametrize("outcome", [MissionOutcome.CANCELED, MissionOutcome.FAILED, MissionOutcome.MERGED])
+async def test_the_end_of_a_mission_takes_back_what_is_asked_about_calls_for_it(
+    shop: Shop, outcome: MissionOutcome
+) -> None:
+    case = await (await shop.mission()).begun()
+    for _ in (1, 2):
+        await asked_of_its_run(shop, case)
+    other = await asked_of_its_run(shop, await shop.another(case))
+    end = Conclusion(ref=case.ref(StageName.RESOLVE), outcome=outcome, reason="it is over", capa=False)
+    await do(case.host.records.conclude, end)
+    found = await shop.db.alone(shop.workspace_id, f"{CALLS} AND about <> %(other)s", {"other": other})
+    assert found == [{"status": "canceled", "resolved_by": "worker", "unheard": False}] * 2
+    assert len(await told(shop.db, shop.workspace_id, "decision.canceled")) == 2
+    found = await shop.db.alone(shop.workspace_id, f"{CALLS} AND about = %(other)s", {"other": other})
+    assert [one["status"] for one in found] == ["pending"], "it is another mission's"
+
+
+async def test_what_was_asked_about_a_call_for_a_mission_that_has_ended_is_taken_back(
+    shop: Shop, reconciler: ReconcileActivities
+) -> None:
+    """It was put while the mission was closed, or was too many."""
+    case = await (await shop.mission()).begun()
+    await asked_of_its_run(shop, case)
+    async with shop.db.system() as session:
+        await session.execute(text(CLOSED), {"m": case.mission_id})
+    await ActivityEnvironment().run(reconciler.keep_house)
+    found = await shop.db.alone(shop.workspace_id, CALLS, {})
+    assert found == [{"status": "canceled", "resolved_by": "reconciler", "unheard": False}]
 
 
 async def asked_about_open_limit(shop: Shop) -> None:

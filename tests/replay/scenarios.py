@@ -103,6 +103,24 @@ async def denied(world: World) -> Kept:
 
 
 @scenario("coding_pipeline")
+async def answer_untold(world: World) -> Kept:
+    """Its workflow finds the answer when it looks itself."""
+    run = await world.start(requires_governance_approval=True)
+    await run.answer(await run.question(), DecisionStatus.APPROVED, tell=False)
+    return await ended(run)
+
+
+@scenario("coding_pipeline")
+async def block_untold(world: World) -> Kept:
+    """Its workflow finds that the limit is open when it looks itself."""
+    await capped(world, MONTH, Cap(tokens=0))
+    run = await world.start()
+    await eventually(lambda: held(run))
+    await capped(world, MONTH, Cap())
+    return await ended(run)
+
+
+@scenario("coding_pipeline")
 async def expired(world: World) -> Kept:
     return await ended(await world.start(requires_governance_approval=True, approval_timeout_minutes=0.01))
 

@@ -36,6 +36,8 @@ OUTCOMES = {
     "failed_test": "failed",
     "broken_part": "failed",
     "approved": "merged",
+    "answer_untold": "merged",
+    "block_untold": "merged",
     "denied": "denied",
     "expired": "expired",
     "rolled_back": "rolled_back",
@@ -56,6 +58,10 @@ OUTCOMES = {
 
 HAPPENED = [
     ("coding_pipeline/approved", "workflowExecutionSignaled", "decision_resolved", 2),
+    ("coding_pipeline/answer_untold", "timerFired", "", 1),
+    ("coding_pipeline/answer_untold", "markerRecorded", "core_patch", 1),
+    ("coding_pipeline/block_untold", "timerFired", "", 1),
+    ("coding_pipeline/block_untold", "markerRecorded", "core_patch", 1),
     ("coding_pipeline/denied", "workflowExecutionSignaled", "decision_resolved", 1),
     ("coding_pipeline/expired", "timerFired", "", 1),
     ("coding_pipeline/rolled_back", "activityTaskScheduled", "roll_back", 1),
@@ -82,6 +88,8 @@ HAPPENED = [
     ("reconcile/swept", "activityTaskCompleted", "", 5),
 ]
 ASKED = [
+    ("coding_pipeline/answer_untold", "local settle ", 1),
+    ("coding_pipeline/block_untold", "local heed_runs", 2),
     ("coding_pipeline/blocked", "local heed_runs", 4),
     ("coding_pipeline/slot_yielded", "local request_slot", 1),
     ("coding_pipeline/queue_ended_by_hand", "local request_slot", 2),

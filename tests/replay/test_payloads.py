@@ -174,7 +174,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     (LEFT, LEFT_JSON),
     (REQUEST, REQUEST_JSON),
     (SlotGrant(number=3, token=7), '{"number":3,"token":7}'),
-    (SlotAsk(queue=QUEUE, request=REQUEST), f'{{"queue":{QUEUE_JSON},"request":{REQUEST_JSON}}}'),
+    (SlotAsk(queue=QUEUE, request=REQUEST), f'{{"queue":{QUEUE_JSON},"request":{REQUEST_JSON},"again":false}}'),
     (
         SlotReturn(queue=QUEUE, release=LEFT, waited=True),
         f'{{"queue":{QUEUE_JSON},"release":{LEFT_JSON},"waited":true}}',

@@ -7,6 +7,7 @@ import pytest
 
 from cli.client import Api
 from cli.decisions import diff, question
+from cli.runs import listed
 from cli.text import console, facts, quoted
 from tests.unit.test_cli_text import asked, shown
 
@@ -44,6 +45,24 @@ def rows(renderable: Any) -> list[str]:
     out.print(renderable)
     assert isinstance(out.file, io.StringIO)
     return [row.rstrip() for row in out.file.getvalue().split("\n")[:-1]]
+
+
+@pytest.mark.parametrize(("made", "words"), [(True, "already, without an approval"), (False, "not yet")])
+def test_whether_a_call_was_made_already(made: bool, words: str) -> None:
+    about = {"kind": "tool_action", "question": {"tool": "email", "arguments": {}, "made": made}, "binding": {}}
+    with Api("http://127.0.0.1:1", "key") as api:
+        printed = [" ".join(row.split()) for row in rows(question(api, asked() | about))]
+    assert f"made {words}" in printed
+
+
+def test_a_call_that_failed_and_was_not_approved_says_both() -> None:
+    call = {"number": 1, "tool": "email", "status": "denied", "risk": "RED", "usd": None, "duration_ms": 5}
+    why = "denied: made already, without an approval; olga: no"
+    said = [listed([call | {"error": error, "reason": reason}]) for error, reason in (("E1", why), ("E1", None))]
+    printed = [" ".join(" ".join(rows(table)).split()) for table in said]
+    assert f"{why}; it failed: E1" in printed[0]
+    assert "E1" in printed[1]
+    assert "failed:" not in printed[1]
 
 
 class TestArguments:

@@ -109,6 +109,42 @@ class TestStanding:
     def test_what_is_not_over(self, said: Said, status: str, reason: str | None) -> None:
         assert standing(said, ended=False, error=None) == (status, reason)
 
+    @pytest.mark.parametrize("over", ["run", "mission"])
+    @pytest.mark.parametrize(
+        ("said", "reason"),
+        [
+            (Said(outcome=Outcome.ALLOW), "denied: its {} has ended, and nobody had told that it was made"),
+            (Said(None, Outcome.ASK, (), DecisionStatus.APPROVED, "olga: go"), "denied: its {} has ended, and nobody"),
+            (Said(None, Outcome.ASK, ("an intern",), DecisionStatus.PENDING), "denied: its {} ended before anybody"),
+            (Said(None, Outcome.ASK, (), DecisionStatus.CANCELED), "denied: its {} ended before anybody answered"),
+            (Said(None, Outcome.ASK, (), DecisionStatus.DENIED, "olga: no {}"), "denied: olga: no {{}}"),
+            (Said(refused="not listed"), "denied: not listed"),
+        ],
+    )
+    def test_nothing_is_to_be_made_once_what_it_is_for_has_ended(self, said: Said, reason: str, over: str) -> None:
+        status, why = standing(said, ended=False, error=None, over=over)
+        assert (status, (why or "").startswith(reason.format(over))) == (CallStatus.DENIED, True)
+        made = Said(outcome=Outcome.ALLOW)
+        assert standing(made, ended=True, error=None, over=over) == (CallStatus.SUCCESS, None)
+
+    @pytest.mark.parametrize(
+        ("said", "status", "why"),
+        [
+            (Said(None, Outcome.ASK, ("an intern",), DecisionStatus.PENDING), "pending", "an intern"),
+            (Said(None, Outcome.ASK, (), DecisionStatus.DENIED, "olga: no"), "denied", "olga: no"),
+            (Said(None, Outcome.ASK, (), DecisionStatus.EXPIRED), "denied", "nobody answered in time"),
+            (Said(outcome=Outcome.DENY, reasons=("frozen",)), "denied", "frozen"),
+            (Said(refused="not listed"), "denied", "not listed"),
+        ],
+    )
+    def test_what_was_made_without_an_approval_is_never_told_as_not_made(
+        self, said: Said, status: str, why: str
+    ) -> None:
+        told = (status, f"{status}: made already, without an approval; {why}")
+        for error in (None, "E1"):
+            assert standing(said, ended=True, error=error) == told
+        assert standing(said, ended=False, error=None) == (status, f"{status}: {why}")
+
     @given(
         st.builds(
             Said,

@@ -6,9 +6,13 @@ from datetime import timedelta
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
+from models.domain.budgets import Cap
 from models.domain.states import DecisionStatus
+from tests.fixtures.blocks import capped, held
+from tests.fixtures.budgets import MONTH
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.time_skipping import time_skipping
+from tests.fixtures.waiting import eventually
 from tests.fixtures.workers import World, make_world
 
 
@@ -36,6 +40,35 @@ async def test_nothing_is_merged_without_an_answer_for_a_day(clock: WorkflowEnvi
     assert run.script.tokens == []
     await run.answer(question, DecisionStatus.APPROVED)
     await clock.sleep(timedelta(minutes=1))
+    await run.becomes("resolved")
+
+
+async def test_an_answer_that_nobody_tells_is_heard(clock: WorkflowEnvironment, world: World) -> None:
+    run = await world.start(requires_governance_approval=True)
+    question = await run.question()
+    await clock.sleep(timedelta(hours=5))
+    await run.answer(question, DecisionStatus.APPROVED, tell=False)
+    await clock.sleep(timedelta(hours=1, minutes=1))
+    await run.becomes("resolved")
+    looks = [
+        event async for event in run.handle.fetch_history_events() if event.HasField("timer_fired_event_attributes")
+    ]
+    assert 5 <= len(looks) <= 12, "ever more rarely: a history is finite"
+
+
+async def test_an_answer_that_nobody_tells_is_heard_soon(clock: WorkflowEnvironment, world: World) -> None:
+    run = await world.start(requires_governance_approval=True, approval_timeout_minutes=60 * 24 * 3)
+    await run.answer(await run.question(), DecisionStatus.DENIED, tell=False)
+    await clock.sleep(timedelta(minutes=1, seconds=1))
+    await run.becomes("escalated")
+
+
+async def test_a_block_whose_end_nobody_tells_is_over(clock: WorkflowEnvironment, world: World) -> None:
+    await capped(world, MONTH, Cap(tokens=0))
+    run = await world.start()
+    await eventually(lambda: held(run))
+    await capped(world, MONTH, Cap())
+    await clock.sleep(timedelta(minutes=1, seconds=1))
     await run.becomes("resolved")
 
 

@@ -12,6 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from models.domain.states import DecisionStatus, MissionOutcome
     from workflows.policies import RECORD
 
+from workflows.looking import looks
 from workflows.mission import MissionEnds
 from workflows.pipeline import Pipeline
 
@@ -77,26 +78,35 @@ async def ask_about_rollback(mission: Pipeline, conflict: str, tries: int) -> bo
 
 
 async def _final(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) -> GovernanceAnswer:
-    at_least = _SOON
-    while answer.status is DecisionStatus.PENDING:
-        await _hear(mission, answer, at_least)
-        at_least = min(2 * at_least, _SELDOM)
-        mission.leave_if_canceled()
-        mission.answered.discard(answer.decision_id)
-        asked = DecisionRef(ref=mission.ref(stage), decision_id=answer.decision_id)
-        answer = await workflow.execute_local_activity_method(GovernanceActivities.settle, asked, **RECORD)
+    if answer.status is DecisionStatus.PENDING:
+        answer = await _answered(mission, answer, stage)
     mission.decision_id = ""
     return answer
 
 
-async def _hear(mission: Pipeline, answer: GovernanceAnswer, at_least: timedelta) -> None:
+async def _answered(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) -> GovernanceAnswer:
+    """Wait until it is; whoever answers tells us, and where that is lost we find it when we look."""
+    at_least, patience = _SOON, looks()
+    while answer.status is DecisionStatus.PENDING:
+        await _hear(mission, answer, at_least, next(patience))
+        if answer.expires_at is not None and answer.expires_at <= workflow.now():
+            at_least = min(2 * at_least, _SELDOM)
+        mission.leave_if_canceled()
+        mission.answered.discard(answer.decision_id)
+        asked = DecisionRef(ref=mission.ref(stage), decision_id=answer.decision_id)
+        answer = await workflow.execute_local_activity_method(GovernanceActivities.settle, asked, **RECORD)
+    return answer
+
+
+async def _hear(mission: Pipeline, answer: GovernanceAnswer, at_least: timedelta, patience: timedelta | None) -> None:
     """Wait for news. Whether the time is over is for the database's clock to say: the timer only wakes us.
 
     Where that clock is far behind we look ever less often: a history is finite, and the reconciler tells us, too.
     """
-    timeout = None
+    timeout = patience
     if answer.expires_at is not None:
-        timeout = max(answer.expires_at - workflow.now(), at_least)
+        left = max(answer.expires_at - workflow.now(), at_least)
+        timeout = left if patience is None else min(left, patience)
     try:
         await mission.wait_until(lambda: answer.decision_id in mission.answered or mission.wants_out, timeout)
     except TimeoutError:

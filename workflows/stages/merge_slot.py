@@ -8,7 +8,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.merge_queue import MergeQueueActivities
-    from models.contracts.merge_queue import QueueRef, SlotAsk, SlotRelease, SlotRequest, SlotReturn
+    from models.contracts.merge_queue import QueueRef, SlotAsk, SlotGrant, SlotRelease, SlotRequest, SlotReturn
     from workflows.policies import RECORD
 
 from workflows.mission import SlotYielded
@@ -16,7 +16,8 @@ from workflows.pipeline import Pipeline
 
 ASK_AGAIN = timedelta(seconds=10)
 ASK_AGAIN_AT_LAST = timedelta(minutes=10)
-"""A queue that was ended by hand has forgotten who waits: ask again, at first soon, then ever more rarely."""
+"""A queue that was ended by hand has forgotten who waits, and a grant may be refused as any signal: ask again, at first
+soon, then ever more rarely."""
 
 
 @asynccontextmanager
@@ -48,13 +49,16 @@ async def _ask_until_granted(mission: Pipeline) -> None:
     mission.slot_number += 1
     ask, patience = SlotAsk(queue=_queue(mission), request=_request(mission)), ASK_AGAIN
     while True:
-        await workflow.execute_local_activity_method(MergeQueueActivities.request_slot, ask, **RECORD)
+        token = await workflow.execute_local_activity_method(MergeQueueActivities.request_slot, ask, **RECORD)
+        if token is not None:
+            mission.grant = SlotGrant(number=mission.slot_number, token=token)
+            return
         try:
             return await mission.wait_until(
                 lambda: mission.grant is not None or mission.is_held or mission.wants_out, patience
             )
         except TimeoutError:
-            patience = min(2 * patience, ASK_AGAIN_AT_LAST)
+            ask, patience = ask.model_copy(update={"again": True}), min(2 * patience, ASK_AGAIN_AT_LAST)
 
 
 async def _leave(mission: Pipeline) -> None:
