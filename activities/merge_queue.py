@@ -63,7 +63,7 @@ class MergeQueueActivities:
 
     async def _token(self, ask: SlotAsk) -> int | None:
         async with self._db.workspace(ask.queue.workspace_id) as session:
-            return await merge_slots.claim(session, ask.queue, ask.request)
+            return await merge_slots.held(session, ask.queue, ask.request)
 
     @activity.defn
     async def release_slot(self, back: SlotReturn) -> None:

@@ -11,7 +11,7 @@ from temporalio import workflow
 
 from workflows.patches import Patch
 
-SOON, SELDOM = timedelta(seconds=30), timedelta(hours=1)
+SOON, SELDOM = timedelta(minutes=1), timedelta(hours=1)
 """At first soon, then ever more rarely: a history takes 50,000 events, a look is six of them, and waits last months."""
 
 

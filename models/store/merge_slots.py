@@ -22,6 +22,12 @@ async def claim(session: AsyncSession, queue: QueueRef, run: SlotRelease) -> int
     return taken[0]["token"] if taken else None
 
 
+async def held(session: AsyncSession, queue: QueueRef, run: SlotRelease) -> int | None:
+    """Read the token of the slot's holder, if that is `run`."""
+    found = await within(session)(_HELD, _names(queue, run))
+    return found[0]["token"] if found else None
+
+
 async def grant(
     session: AsyncSession, queue: QueueRef, run: SlotRelease, left: Sequence[SlotRelease]
 ) -> tuple[SlotRelease, int]:
@@ -74,6 +80,7 @@ _CLAIM = """
     WHERE (slot.holder IS NULL AND NOT slot.awaited) OR (slot.holder, slot.holder_run) = (%(holder)s, %(run)s)
     RETURNING token
 """
+_HELD = f"SELECT token FROM merge_fence WHERE {_OF} AND (holder, holder_run) = (%(holder)s, %(run)s)"  # noqa: S608  # as below
 _FREE = """(slot.holder IS NULL OR (slot.holder, slot.holder_run) = (%(holder)s, %(run)s) OR EXISTS (SELECT FROM
     unnest(CAST(%(left)s AS text[]), CAST(%(left_runs)s AS text[])) AS gone (id, run)
     WHERE (gone.id, gone.run) = (slot.holder, slot.holder_run)))"""

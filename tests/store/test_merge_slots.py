@@ -52,6 +52,19 @@ async def test_a_free_slot_is_taken_once_and_its_tokens_grow(db: Database, slot:
     assert await claim(db, slot, B) == 2
 
 
+async def test_only_its_holder_finds_that_it_has_it(db: Database, slot: QueueRef) -> None:
+    async def held(run: SlotRelease) -> int | None:
+        async with db.workspace(slot.workspace_id) as session:
+            return await merge_slots.held(session, slot, run)
+
+    assert await held(A) is None
+    await claim(db, slot, A)
+    again = SlotRelease(workflow_id=A.workflow_id, run_id="another")
+    assert [await held(run) for run in (A, B, again)] == [1, None, None]
+    await release(db, slot, A)
+    assert await held(A) is None, "a free one is for the queue to give"
+
+
 async def test_of_many_at_once_one_takes_it(db: Database, slot: QueueRef) -> None:
     runs = [SlotRelease(workflow_id=f"m{n}", run_id="run") for n in range(10)]
     taken = await asyncio.gather(*(claim(db, slot, run) for run in runs))

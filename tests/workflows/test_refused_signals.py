@@ -13,6 +13,8 @@ from workflows.coding_pipeline import CodingPipelineWorkflow
 
 MOST = 3
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 async def world(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:

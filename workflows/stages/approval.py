@@ -1,4 +1,4 @@
-"""Stages 6 to 8, and every other question to a human: put, waited for, read. A wait costs nothing and survives all."""
+"""Stages 6 to 8, and every other question to a human: put, waited for, read. A wait costs little and survives all."""
 
 from datetime import timedelta
 
