@@ -31,6 +31,10 @@ from models.store.database import Database
 from models.tables.missions import Candidate, Mission
 from models.tables.workspaces import Repository
 
+_MOVED = (
+    "the repository's path leads to another repository than when it was registered, whose rules are not this one's: "
+    "put back what was there, or have an operator register the repository that is meant"
+)
 MIRROR_IDLE_SECONDS = 30 * 24 * 3600.0
 """A mirror that nothing was fetched into for so long makes room; the next mission brings it again."""
 
@@ -71,12 +75,14 @@ class Benches:
         """Load a mission and name its places on this host.
 
         Raises:
-            StageFailed: the repository's URL is no longer allowed.
+            StageFailed: the repository's URL is no longer allowed, or leads to another repository by now.
         """
         async with self.db.workspace(workspace_id) as session:
             mission = await running.load(session, workspace_id, mission_id)
             repository = await running.load_repository(session, mission)
         url = usable(await look(repository.url, self.settings.repository_roots))
+        if url.place != repository.place:
+            raise StageFailed("repository_moved", _MOVED)
         root = self.folder(workspace_id, mission_id)
         mirror = Mirror(
             self._mirrors / workspace_id / f"{repository.repository_id}.git", url, self.git, root / ".objects"

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
+from activities.code import MAX_FILES_SHOWN
 from activities.recording import StageRecorder, Verdict
 from activities.records import facts_before, record_fact
 from models.contracts.merge_queue import QueueRef, SlotRelease
@@ -162,8 +163,7 @@ class GovernanceActivities:
             "overrides": tuple(sorted(mission.overrides)),
             "chosen_branch": mission.branch if mission.chosen_branch else "",
         }
-        paths = {"paths": tuple(details.get("paths", ())), "more_paths": details.get("more_paths", False)}
-        context = self._place(session, mission, known, facts).model_copy(update=paths)
+        context = self._place(session, mission, known, facts).model_copy(update=_paths(details))
         act = Act(action=MERGE, principal=known.agent or _WORKER, context=context)
         shown = {
             "base_sha": question.base_sha,
@@ -231,6 +231,15 @@ async def _terms(
     if verdict.asks and (given := await governance.candidate(session, question.ref)):
         acted, named = [*acted, given.added_by], [*named, given.author]
     return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, acted, named)
+
+
+def _paths(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Name what a change touches; a patch that an older version recorded has but the files that are shown of it."""
+    if "paths" in details:
+        return {"paths": tuple(details["paths"]), "more_paths": details["more_paths"]}
+    files = details.get("files", ())
+    names = (name for file in files for name in (file.get("old_path"), file["path"]) if name)
+    return {"paths": tuple(dict.fromkeys(names)), "more_paths": len(files) >= MAX_FILES_SHOWN}
 
 
 def _binding(question: GovernanceInput, judged: Judged, law: InForce) -> Binding:

@@ -61,6 +61,7 @@ class Sealer:
 
     async def seal(self) -> int:
         """Seal all that is settled now, batch by batch; how many rows."""
+        await self._look()
         total = 0
         while True:
             async with self._db.system() as session:
@@ -68,11 +69,10 @@ class Sealer:
             self._remember(sealed.note)
             total += sealed.rows
             if sealed.rows < self._batch:
-                await self._look()
                 return total
 
     async def _look(self) -> None:
-        """Remember also what other workers sign, and find out that it was taken back though nothing is to be sealed."""
+        """Remember also what others sign, and what we did and did not hear of; find out that it was taken back."""
         if self._memory:
             async with self._db.system() as session:
                 self._remember(await audit_tree.seen(session, self._signer.public_key, self._remembered()))

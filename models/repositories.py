@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
@@ -10,6 +11,11 @@ from models.domain.repositories import RepositoryUrl, local_path
 
 _OUTSIDE = "repository_outside_roots"
 _MAX_LINE = 8192
+_NOT_BARE = re.compile(r"^\s*bare\s*=\s*(false|no|off|0)\s*$", re.MULTILINE | re.IGNORECASE)
+_ELSEWHERE = (
+    "The path's branches are in another folder (it is a submodule, a link, or made with --separate-git-dir): give a "
+    "repository whose .git is a folder of its own, or a bare one."
+)
 
 
 async def look(url: str, allowed_roots: Iterable[Path]) -> RepositoryUrl | InvalidInput:
@@ -64,9 +70,11 @@ def _check_path(path: PurePath, allowed_roots: Iterable[Path]) -> RepositoryUrl:
         _require_outside_checkouts(common, roots)
         here = _checkout(real, common, roots)
         owner = _inside(common / "refs" / "heads", roots).parents[1]
+        if owner not in (here, here / ".git") or (here == common and _has_files(common)):
+            raise InvalidInput("repository_not_git", _ELSEWHERE)
     except (OSError, RuntimeError):
         raise InvalidInput("repository_url_invalid", "The repository's path cannot be followed.") from None
-    return RepositoryUrl(str(here), here, None if owner in (here, here / ".git") else owner)
+    return RepositoryUrl(str(here), here)
 
 
 def _inside(path: Path, roots: tuple[Path, ...]) -> Path:
@@ -102,6 +110,11 @@ def _checkout(real: Path, common: Path, roots: tuple[Path, ...]) -> Path:
         return real
     above = common.parent
     return above if common.name == ".git" and any(above.is_relative_to(root) for root in roots) else common
+
+
+def _has_files(git_dir: Path) -> bool:
+    """Whether a git folder says that files are checked out of it: where, only git knows."""
+    return _NOT_BARE.search(_line(git_dir / "config") or "") is not None
 
 
 def _named_by(path: Path, word: str) -> Path:

@@ -46,9 +46,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """Name the place of a value that is not what its tag says, or that looks like another number than it is."""
-        if node.tag in _NUMBERS and _MISREAD.match(node.value):
-            raise _refusal(f"{node.value} is no decimal number: write it as one, or in quotes", node)
+        """Name the place of a value that is not what its tag says."""
         try:
             return super().construct_object(node, deep)
         except _NONSENSE as error:
@@ -73,7 +71,17 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_mapping(data: bytes, name: str, code: str) -> dict[Any, Any]:
+class _NewLoader(_PlainLoader):
+    """The same of what is about to be kept: what is kept already is read as it was when it was taken."""
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """Refuse what looks like another number than it is."""
+        if node.tag in _NUMBERS and _MISREAD.match(node.value):
+            raise _refusal(f"{node.value} is no decimal number: write it as one, or in quotes", node)
+        return super().construct_object(node, deep)
+
+
+def read_mapping(data: bytes, name: str, code: str, loader: type[_PlainLoader] = _PlainLoader) -> dict[Any, Any]:
     """Read a YAML mapping; an empty file is an empty mapping.
 
     Raises:
@@ -82,7 +90,7 @@ def read_mapping(data: bytes, name: str, code: str) -> dict[Any, Any]:
     if len(data) > MAX_BYTES:
         raise InvalidInput(code, f"{name}: {len(data)} bytes; at most {MAX_BYTES} are allowed.")
     try:
-        value = _PlainLoader(data.decode()).get_single_data()
+        value = loader(data.decode()).get_single_data()
     except UnicodeDecodeError:
         raise InvalidInput(code, f"{name}: not UTF-8 text.") from None
     except yaml.YAMLError as error:
@@ -115,7 +123,8 @@ def require_typed(data: bytes, name: str, code: str, model: type[BaseModel]) -> 
     Raises:
         InvalidInput: as `read_model`.
     """
-    written = json.dumps(read_mapping(data, name, code), default=lambda _: None)  # what JSON lacks fits nowhere
+    read = read_mapping(data, name, code, _NewLoader)
+    written = json.dumps(read, default=lambda _: None)  # what JSON lacks fits nowhere
     try:
         model.model_validate_json(written, strict=True)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 import posixpath
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import PurePath, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -13,24 +14,23 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _SCP_LIKE = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9_][\w.-]*:(?![-/]{2}|-)\S+")
 _HOME = re.compile("^/~(?=/)")
 _USUAL_PORTS = {"https": 443, "ssh": 22}
+_NO_HOST = re.compile(r"[^\w.-]")
+_NUMERIC = re.compile(r"(^|\.)(0[xX][0-9a-fA-F]*|[0-9]+)\.?$")
+"""Of a name that ends so, resolvers make an address."""
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[-/.]|[/.]$|^@$")
 
 
 @dataclass(frozen=True)
 class RepositoryUrl:
-    """A checked place of a repository: `url` is what git is given, `path` is set when it is on this machine.
-
-    `git_dir` is the folder with its branches, where that is neither `path` nor its `.git`.
-    """
+    """A checked place of a repository: `url` is what git is given, `path` is set when it is on this machine."""
 
     url: str
     path: PurePath | None = None
-    git_dir: PurePath | None = None
 
     @property
     def place(self) -> str:
         """Which repository it is, however it was spelt."""
-        return place_of(str(self.git_dir or self.url))
+        return place_of(self.url)
 
 
 def usable(place: RepositoryUrl | InvalidInput) -> RepositoryUrl:
@@ -52,7 +52,10 @@ def local_path(url: str) -> PurePosixPath | None:
         raise InvalidInput("repository_url_invalid", "Give an absolute path or a URL, without control characters.")
     if url.startswith("/"):
         return PurePosixPath(url)
-    return None if _SCP_LIKE.fullmatch(url) else _path_of(url)
+    if not _SCP_LIKE.fullmatch(url):
+        return _path_of(url)
+    _require_host(url.partition("@")[2].partition(":")[0])
+    return None
 
 
 def place_of(url: str) -> str:
@@ -124,9 +127,26 @@ def _path_of(url: str) -> PurePosixPath | None:
             "repository_credentials_in_url",
             "A URL is stored and shown, so it must not hold a user's credentials: use a deploy key over ssh.",
         )
+    _require_host(host)
     if (parts.username or "").startswith("-") or not parts.path.strip("/"):
         raise InvalidInput("repository_url_invalid", "The URL needs a host and a path.")
     return None
+
+
+def _require_host(name: str) -> None:
+    if not _is_host(name):
+        told = "The URL's host must be a name, or an address in its usual form, and nothing of it spelt with %."
+        raise InvalidInput("repository_url_invalid", told)
+
+
+def _is_host(name: str) -> bool:
+    """Whether all who read a host read the same: some decode %, and some take `127.1` for an address."""
+    if ":" in name or _NUMERIC.search(name):
+        try:
+            return bool(ip_address(name))
+        except ValueError:
+            return False
+    return not _NO_HOST.search(name)
 
 
 def _path_of_file(parts: SplitResult, host: str) -> PurePosixPath:

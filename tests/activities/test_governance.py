@@ -44,6 +44,10 @@ THREE = """rules:
     when: {action: mission.merge}
     ask: {people: 3}
 """
+OF_OLD = """
+    UPDATE stage SET result = result #- '{details,paths}' #- '{details,more_paths}'
+    WHERE stage = 'branch_and_patch' RETURNING 1
+"""
 PASS = Actor("reconciler", "pass-1")
 GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
 
@@ -235,6 +239,13 @@ class TestAsk:
     ) -> None:
         case = await (await shop.mission(files, patch)).patched()
         assert (await asked(case)).status is DecisionStatus.PENDING
+        [decision] = await case.rows(Decision)
+        assert decision.reasons == ["it touches a path that holds secrets"]
+
+    async def test_what_an_older_version_recorded_of_a_patch_is_judged_too(self, shop: Shop) -> None:
+        case = await (await shop.mission({"a.pem": "x\n" * 9}, {"a.pem": None, "a.txt": "x\n" * 9})).patched()
+        assert await case.db.alone(case.workspace_id, OF_OLD, {})
+        await asked(case)
         [decision] = await case.rows(Decision)
         assert decision.reasons == ["it touches a path that holds secrets"]
 

@@ -101,6 +101,13 @@ class TestRemote:
     def test_credentials(self, url: str) -> None:
         assert code_of(url) == "repository_credentials_in_url"
 
+    @pytest.mark.parametrize(
+        "host", ["git%68ub.example", "example.com%2Fteam", "127.1", "127.0.0%2e1", "0x7f000001", "2130706433", "a.1"]
+    )
+    def test_hosts_that_some_read_otherwise(self, host: str) -> None:
+        for url in (f"https://{host}/app", f"ssh://git@{host}/app", f"git@{host}:app"):
+            assert code_of(url).startswith("repository_")
+
 
 SPELLINGS = {
     "example.com/team/app": [
@@ -170,15 +177,17 @@ class TestOnePlace:
         self.check(root, bare.path, root / "beside")
         assert check_url(str(root / "beside"), [root]).path == bare.path
 
-    def test_a_git_folder_that_lies_elsewhere(self, root: Path) -> None:
+    @pytest.mark.parametrize("how", ["file", "link"])
+    def test_a_git_folder_that_lies_elsewhere(self, root: Path, how: str) -> None:
+        """Nobody could tell which files are to follow a merge."""
         repo = make_repo(root / "app")
         (repo.path / ".git").rename(root / "store")
-        (repo.path / ".git").write_text("gitdir: ../store\n")
-        self.check(root, root / "store", repo.path)
-        (repo.path / ".git").unlink()
-        (repo.path / ".git").symlink_to(root / "store")
-        self.check(root, repo.path, root / "store")
-        assert check_url(str(repo.path), [root]).path == repo.path, "its files follow a merge"
+        if how == "file":
+            (repo.path / ".git").write_text("gitdir: ../store\n")
+        else:
+            (repo.path / ".git").symlink_to(root / "store")
+        for path in (repo.path, root / "store"):
+            assert code_of(str(path), root) == "repository_not_git"
 
     def test_one_that_borrows_its_branches(self, root: Path) -> None:
         repo = make_repo(root / "app")
@@ -188,7 +197,9 @@ class TestOnePlace:
         (third / "refs").rmdir()
         (third / "refs").symlink_to(repo.path / ".git" / "refs")
         (fourth / "refs" / "heads").symlink_to(repo.path / ".git" / "refs" / "heads")
-        self.check(root, repo.path, other.parent, other, third.parent, third, fourth)
+        self.check(root, repo.path, other.parent, other)
+        for borrows in (third.parent, third, fourth):
+            assert code_of(str(borrows), root) == "repository_not_git"
 
     def test_one_that_somebody_committed_is_none(self, root: Path) -> None:
         """Its hooks and links would be those of whoever wrote the patch."""
