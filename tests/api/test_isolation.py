@@ -92,6 +92,12 @@ async def test_no_list_shows_them(client: Caller, team: Team, other_team: Team, 
     plain = [f"/api/v1{route.path}" for route in v1_routes() if "limit" in route.query_names and "{" not in route.path]
     plain.remove("/api/v1/audit/checkpoints")  # the installation's: they say nothing of any workspace
     assert set(plain) >= {f"/api/v1/{noun}" for noun in ("missions", "decisions", "capa", "repositories")}
+    plain.remove("/api/v1/budgets")  # the defaults are the same for all
+    cap = {"scope": "ticket", "owner": "ticket", "name": "theirs", "cap_usd": "1", "cap_tokens": None}
+    await client(other_team.admin).put("/api/v1/budgets", json=cap)
+    for key, has in ((team.admin, False), (other_team.admin, True)):
+        caps = (await client(key).get("/api/v1/budgets?limit=200")).json()["data"]["items"]
+        assert ("theirs" in {each["name"] for each in caps}) is has
     for path in plain:
         ours, others = [(await client(key).get(path)).json()["data"]["items"] for key in (team.admin, other_team.admin)]
         assert others != [], path

@@ -194,7 +194,7 @@ class TestLevels:
         await db.alone(team.workspace_id, f"{own} RETURNING 1", {"w": team.workspace_id})
         run = f"{RUNS}/m"
         for verb in ("end", "costs", "reservations", "reservations/compute/settle", "reservations/compute/release"):
-            body = {"status": "success"} if verb == "end" else {"usd": "0"} if verb == "reservations" else {}
+            body = {"status": "success"} if verb == "end" else {"usd": "0"} if verb.endswith(("s", "settle")) else {}
             assert refusal(await api.post(f"{run}/{verb}", json=body)) == (409, "run_of_mission")
         assert refusal(await api.post(f"{run}/tool-calls", json={"tool": "sh"})) == (409, "run_of_mission")
         assert (await api.post(f"{run}/adjustments", json={"usd": "1", "reason": "so"})).status_code == 201
