@@ -75,14 +75,14 @@ class Benches:
         """Load a mission and name its places on this host.
 
         Raises:
-            StageFailed: the repository's URL is no longer allowed, or leads to another repository by now.
+            InvalidInput: the repository's URL is no longer allowed, or leads to another repository by now.
         """
         async with self.db.workspace(workspace_id) as session:
             mission = await running.load(session, workspace_id, mission_id)
             repository = await running.load_repository(session, mission)
         url = usable(await look(repository.url, self.settings.repository_roots))
         if url.place != repository.place:
-            raise StageFailed("repository_moved", _MOVED)
+            raise InvalidInput("repository_moved", _MOVED)
         root = self.folder(workspace_id, mission_id)
         mirror = Mirror(
             self._mirrors / workspace_id / f"{repository.repository_id}.git", url, self.git, root / ".objects"

@@ -41,6 +41,7 @@ class AuditMirror:
     def __init__(self, db: Database, git: Git, url: str, place: Path) -> None:
         self._db, self._git, self._url, self._place = db, git, url, place
         self._alarm = Alarm(db, "mirror")
+        self._brought = 0
 
     async def run(self) -> None:
         """Mirror for as long as the process works. A failure is logged, and seen at `/metrics`, until it is mended.
@@ -73,8 +74,8 @@ class AuditMirror:
     async def _push(self, lock: int) -> int:
         async with self._db.system() as session:
             standing = await audit_tree.standing(session)
-        if standing.mirrored == standing.sealed and standing.sealed:
-            return 0
+        if standing.mirrored == self._brought == standing.sealed and standing.sealed:
+            return 0  # what the database says of the mirror is not enough: it may be made to say so
         try:
             return await self._bring(lock)
         except GitError as error:
@@ -92,6 +93,7 @@ class AuditMirror:
         size = lacking[-1].size if lacking else known.size
         if lacking:
             await self._commit(head, lacking, lock)
+        self._brought = size
         if size:
             async with self._db.system() as session:
                 await audit_tree.note_mirrored(session, size)

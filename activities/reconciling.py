@@ -274,7 +274,7 @@ class ReconcileActivities:
         if error.status is not RPCStatusCode.INVALID_ARGUMENT:
             return
         about = Subject(kind="mission", id=mission_id)
-        said = f"Temporal refuses to tell mission {mission_id} anything: {error.message}; it finds answers when it looks itself"
+        said = f"Temporal tells mission {mission_id} nothing: {error.message}; it finds answers when it looks itself"
         refused = NewAlert(AlertKind.MISSION_UNREACHABLE, about, said, {"error": error.message})
         async with self._db.workspace(workspace_id) as session:
             await alerts.sound(session, workspace_id, _this_pass(), refused)

@@ -120,8 +120,9 @@ def _path_of(url: str) -> PurePosixPath | None:
             "repository_scheme_not_allowed",
             "Give an absolute path, or a URL that begins with https:// or ssh://, or git@host:path.",
         )
-    if not host or host.startswith("-") or _CONTROL.search(url) or parts.query or parts.fragment:
-        raise InvalidInput("repository_url_invalid", "The URL needs a host and a path, and neither query nor spaces.")
+    if not host or host.startswith("-") or "%" in parts.netloc or _CONTROL.search(url) or parts.query or parts.fragment:
+        told = "The URL needs a host and a path, no query or spaces, and no % before its path."
+        raise InvalidInput("repository_url_invalid", told)
     if parts.password is not None or (parts.scheme == "https" and parts.username is not None):
         raise InvalidInput(
             "repository_credentials_in_url",

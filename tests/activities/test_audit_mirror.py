@@ -123,6 +123,17 @@ async def test_whoever_pushes_makes_the_same_commits(
     assert len(notes(elsewhere)) == 5
 
 
+async def test_no_database_says_that_the_mirror_has_all(
+    mirror: AuditMirror, db: Database, key: ServiceKey, team: Team, elsewhere: Repo, database_url: str
+) -> None:
+    await grow(db, key, team, 1)
+    await mirror.push()
+    await grow(db, key, team, 2)
+    as_superuser(database_url, "INSERT INTO audit_mirrored (size) SELECT size FROM audit_checkpoint WHERE size > 3")
+    assert await mirror.push() == 2
+    assert len(notes(elsewhere)) == 3
+
+
 async def test_workers_of_one_host_push_each_checkpoint_once(
     db: Database, key: ServiceKey, team: Team, settings: Settings, elsewhere: Repo
 ) -> None:
