@@ -227,15 +227,15 @@ async def _whom(session: AsyncSession, workspace_id: str, said: str) -> str:
 async def _insert(
     session: AsyncSession, workspace_id: str, values: dict[str, Any], repository: Repository, actor: Actor
 ) -> Mission:
+    rules = await repositories.rules_of(session, repository)
     day, number = await _next_number(session, workspace_id)
-    own = {
+    own = rules | {
         "workspace_id": workspace_id,
         "mission_id": ids.mission_id(day, number),
         "status": MissionStatus.OPEN.value,
         "paused": False,
         "control_version": 0,
-        "env": repository.env,
-        "protected": repository.protected or values["chosen_branch"],
+        "protected": rules["protected"] or values["chosen_branch"],
         "created_by": actor.name,
         "correlation_id": actor.correlation_id,
         "filed_for": values["assigned_to"],

@@ -116,6 +116,16 @@ async def governing(session: AsyncSession, workspace_id: str, repository_id: str
     return _there(await _strictest(session, workspace_id, is_meant), repository_id)
 
 
+async def rules_of(session: AsyncSession, repository: Repository) -> dict[str, Any]:
+    """Tell the environment and protection of its missions: the strictest of all who registered the place, wherever."""
+    rules = (await session.execute(_RULES, {"place": repository.place})).one()
+    env = PRODUCTION if rules.is_production else repository.env
+    return {"env": env, "protected": repository.protected or rules.is_protected}
+
+
+_RULES = text("SELECT is_production, is_protected FROM mc_rules_at(:place)")
+
+
 async def list_page(
     session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest
 ) -> Rows[Repository]:

@@ -28,6 +28,13 @@ __all__ = ["repo"]
 PLACE = "/api/v1/repositories"
 
 
+async def rules(db: Database, team: Team, mission: dict[str, Any]) -> dict[str, Any]:
+    """What holds for a mission's merge."""
+    asked = "SELECT env, protected FROM mission WHERE mission_id = %(mission_id)s"
+    [row] = await db.alone(team.workspace_id, asked, {"mission_id": mission["mission_id"]})
+    return row
+
+
 class TestRegister:
     async def test_a_local_path(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         commands = {"test": "python -m pytest", "junit": "out/*.xml", "timeout": "10m", "test_paths": ["tests/"]}
@@ -176,7 +183,22 @@ class TestAnotherWorkspace:
         by_mission = await root.post("/api/v1/missions", json=body(repo))
         assert refusal(by_mission) == (409, "repository_elsewhere"), "nobody shares a repository by the way"
         added = (await root.post(PLACE, json={"url": str(repo.path)})).json()["data"]
-        assert (await filed(api, repo))["repository_id"] == added["repository_id"]
+        assert (added["env"], added["protected"]) == ("dev", False)
+        mission = await filed(api, repo)
+        assert mission["repository_id"] == added["repository_id"]
+        assert await rules(db, team, mission) == {"env": "prod", "protected": True}, "nobody makes an exception"
+
+    async def test_nor_does_whoever_came_first(
+        self, client: Caller, team: Team, other_team: Team, db: Database, repo: Repo
+    ) -> None:
+        first = client(other_team.operator)
+        before = await filed(first, repo)
+        assert await rules(db, other_team, before) == {"env": "dev", "protected": False}
+        async with db.system() as session:
+            root = client(await make_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN))
+        new = {"url": str(repo.path), "protected": True, "env": "prod"}
+        assert (await root.post(PLACE, json=new)).status_code == 201
+        assert await rules(db, other_team, await filed(first, repo)) == {"env": "prod", "protected": True}
 
     @pytest.mark.usefixtures("theirs")
     async def test_an_agent_learns_nothing_of_it(self, client: Caller, team: Team, repo: Repo) -> None:
