@@ -8,7 +8,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from models.domain.budgets import Cap
 from models.domain.states import DecisionStatus
-from tests.fixtures.blocks import capped, held
+from tests.fixtures.blocks import capped, crossed, held
 from tests.fixtures.budgets import MONTH
 from tests.fixtures.instant_ports import Script
 from tests.fixtures.time_skipping import time_skipping
@@ -70,6 +70,16 @@ async def test_a_block_whose_end_nobody_tells_is_over(clock: WorkflowEnvironment
     await capped(world, MONTH, Cap())
     await clock.sleep(timedelta(minutes=1, seconds=1))
     await run.becomes("resolved")
+
+
+async def test_a_block_that_nobody_tells_while_it_waits_holds_it(clock: WorkflowEnvironment, world: World) -> None:
+    run = await world.start(requires_governance_approval=True)
+    question = await run.question()
+    await crossed(world, run)
+    await run.answer(question, DecisionStatus.APPROVED, tell=False)
+    await clock.sleep(timedelta(minutes=1, seconds=1))
+    assert await eventually(lambda: held(run))
+    assert run.script.tokens == [], "nothing is merged"
 
 
 async def test_a_mission_observes_for_its_whole_window(clock: WorkflowEnvironment, world: World) -> None:

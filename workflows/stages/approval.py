@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.looking import looks
 from workflows.mission import MissionEnds
+from workflows.patches import Patch
 from workflows.pipeline import Pipeline
 
 _ENDINGS = {
@@ -85,7 +86,10 @@ async def _final(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) 
 
 
 async def _answered(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) -> GovernanceAnswer:
-    """Wait until it is; whoever answers tells us, and where that is lost we find it when we look."""
+    """Wait until it is; whoever answers tells us, and where that is lost we find it when we look.
+
+    Whether a limit blocks a run of ours we look for, too: that is told ever more rarely, and what follows is a merge.
+    """
     at_least, patience = _SOON, looks()
     while answer.status is DecisionStatus.PENDING:
         await _hear(mission, answer, at_least, next(patience))
@@ -95,6 +99,8 @@ async def _answered(mission: Pipeline, answer: GovernanceAnswer, stage: StageNam
         mission.answered.discard(answer.decision_id)
         asked = DecisionRef(ref=mission.ref(stage), decision_id=answer.decision_id)
         answer = await workflow.execute_local_activity_method(GovernanceActivities.settle, asked, **RECORD)
+        if workflow.patched(Patch.LOOKS_FOR_NEWS):
+            await mission.heed_runs()
     return answer
 
 
