@@ -72,7 +72,8 @@ def _check_path(path: PurePath, allowed_roots: Iterable[Path]) -> RepositoryUrl:
         owner = _inside(common / "refs" / "heads", roots).parents[1]
         if owner not in (here, here / ".git") or (here == common and _has_files(common)):
             raise InvalidInput("repository_not_git", _ELSEWHERE)
-    except (OSError, RuntimeError):
+        str(here).encode()  # what is kept of it is text
+    except (OSError, RuntimeError, UnicodeError):
         raise InvalidInput("repository_url_invalid", "The repository's path cannot be followed.") from None
     return RepositoryUrl(str(here), here)
 

@@ -1,6 +1,7 @@
 """Which repository URLs and ref names are accepted, and which folders of this machine."""
 
 import asyncio
+import os
 import threading
 from pathlib import Path, PurePosixPath
 
@@ -200,6 +201,12 @@ class TestOnePlace:
         self.check(root, repo.path, other.parent, other)
         for borrows in (third.parent, third, fourth):
             assert code_of(str(borrows), root) == "repository_not_git"
+
+    def test_a_folder_whose_name_is_no_text(self, root: Path) -> None:
+        odd = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+        make_repo(odd)
+        (root / "link").symlink_to(odd)
+        assert code_of(str(root / "link"), root) == "repository_url_invalid"
 
     def test_one_that_somebody_committed_is_none(self, root: Path) -> None:
         """Its hooks and links would be those of whoever wrote the patch."""
