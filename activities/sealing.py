@@ -21,6 +21,8 @@ AGAIN_SECONDS = 5.0
 MEMORY = "signed-checkpoint"
 """Of a worker's data folder: the newest checkpoint of its key that was signed or seen there."""
 SEALER = Actor("worker", "sealer")
+_GIVEN = "\n---\n"
+"""Between the checkpoint that is in the database, and one that was given to it."""
 _UNREADABLE = "unreadable"
 """No checkpoint: an empty file, or none that can be read, is not the same as one that was never there."""
 log = structlog.get_logger()
@@ -64,9 +66,13 @@ class Sealer:
         await self._look()
         total = 0
         while True:
+            known, given = self._remembered()
             async with self._db.system() as session:
-                sealed = await audit_tree.seal(session, self._signer, self._batch, self._remembered())
-            self._remember(sealed.note)
+                sealed = await audit_tree.seal(session, self._signer, self._batch, known, given)
+                if sealed.note:
+                    self._remember(known, sealed.note)
+            if sealed.note:
+                self._remember(sealed.note)
             total += sealed.rows
             if sealed.rows < self._batch:
                 return total
@@ -74,21 +80,26 @@ class Sealer:
     async def _look(self) -> None:
         """Remember also what others sign, and what we did and did not hear of; find out that it was taken back."""
         if self._memory:
+            known, given = self._remembered()
             async with self._db.system() as session:
-                self._remember(await audit_tree.seen(session, self._signer.public_key, self._remembered()))
+                newest = await audit_tree.seen(session, self._signer.public_key, known)
+            if newest != known:
+                self._remember(newest, given if given != newest else "")
 
-    def _remembered(self) -> str:
+    def _remembered(self) -> tuple[str, str]:
+        """Read what is known to be in the database, and what was given to it and may be in."""
         try:
             known = self._memory.read_text(errors="replace") if self._memory and self._memory.exists() else None
         except OSError:
             known = ""
-        return "" if known is None else known or _UNREADABLE
+        in_there, _, given = ("" if known is None else known or _UNREADABLE).partition(_GIVEN)
+        return in_there, given
 
-    def _remember(self, note: str) -> None:
-        """Keep what was signed once it is in the database: who dies between the two remembers the one before."""
-        if self._memory and note not in ("", self._remembered()):
+    def _remember(self, known: str, given: str = "") -> None:
+        """Keep what was signed before it can be in the database, and again once it is: no answer to a commit is one."""
+        if self._memory and self._remembered() != (known, given):
             try:
-                write_whole(self._memory, note.encode())
+                write_whole(self._memory, (known + (given and _GIVEN + given)).encode())
             except OSError as error:
                 message = f"what was signed cannot be kept in {self._memory.name}: {error.strerror}; mend its folder"
                 raise Conflict("audit_memory_unwritable", message) from None

@@ -52,10 +52,14 @@ class Standing:
     """The age of the oldest row that is not sealed yet."""
 
 
-async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, signed: str = "") -> Sealed:
+async def seal(
+    session: AsyncSession, signer: Signer, limit: int = AT_ONCE, signed: str = "", given: str = ""
+) -> Sealed:
     """Seal the next settled rows under a new checkpoint. Several sealers at once seal each row once.
 
-    `signed`: the newest checkpoint that the caller remembers; a log is never signed in two versions.
+    `signed`: the newest checkpoint that the caller remembers; a log is never signed in two versions. `given`: one
+    behind it that was given to a transaction of which nobody heard whether it is in. Rows that have settled stay as
+    they are, so that the next tree begins with that one, too, whatever became of it.
 
     Raises:
         Conflict: `audit_tree_broken`, the log is not as its last checkpoint left it, or `audit_taken_back`, it never
@@ -68,12 +72,15 @@ async def seal(session: AsyncSession, signer: Signer, limit: int = AT_ONCE, sign
     known = await _require_passed(session, name, signed)
     last = await latest(session)
     size = last.size if last else 0
-    frontier, (begin, root) = await audit_hashes.growing(session, (known.size, size))
+    sent = _sent(given, known)
+    frontier, (begin, middle, root) = await audit_hashes.growing(session, (known.size, min(sent.size, size), size))
     if fault := await _fault(session, last, Checkpoint(name, size, root)):
         raise _broken(size, fault)
     _require_begins(known, begin)
+    if sent.size <= size:
+        _require_begins(sent, middle)
     try:
-        return await _seal_behind(session, last, name, frontier, signer, limit)
+        return await _seal_behind(session, last, name, frontier, signer, limit, sent)
     except IntegrityError:  # one seals at a time, so that what is in the way was put there
         raise _broken(size, "leaves or hashes stand where the next ones belong") from None
 
@@ -101,7 +108,13 @@ async def seen(session: AsyncSession, public_key: bytes, signed: str) -> str:
 
 
 async def _seal_behind(
-    session: AsyncSession, last: AuditCheckpoint | None, name: str, frontier: Frontier, signer: Signer, limit: int
+    session: AsyncSession,
+    last: AuditCheckpoint | None,
+    name: str,
+    frontier: Frontier,
+    signer: Signer,
+    limit: int,
+    sent: Checkpoint,
 ) -> Sealed:
     """Seal what follows the last checkpoint; `frontier` is the tree that it signs, and grows."""
     size = frontier.size
@@ -112,6 +125,10 @@ async def _seal_behind(
     kept: list[Kept] = []
     for leaf in audit_hashes.cut(row.leaves):
         frontier.add(leaf, kept=kept)
+        if frontier.size == sent.size:
+            _require_begins(sent, frontier.root)
+    if frontier.size < sent.size:
+        _require_begins(sent, frontier.root)
     await _keep(session, kept)
     lines = await audit_counts.lines(session, frontier.size)
     note = checkpoints.sign(Checkpoint(name, frontier.size, frontier.root, lines), signer.public_key, signer.sign)
@@ -205,8 +222,7 @@ async def _require_passed(session: AsyncSession, name: str, signed: str) -> Chec
     try:
         known = checkpoints.read(signed)
     except InvalidInput:
-        message = "what was kept here of the checkpoint that was signed last cannot be read: somebody changed the file"
-        raise Conflict("audit_memory_unreadable", message) from None
+        raise _unreadable() from None
     if known.origin != name:
         message = (
             f"this data folder's worker has signed the log {known.origin} so far, and the database has the log {name}:"
@@ -217,6 +233,22 @@ async def _require_passed(session: AsyncSession, name: str, signed: str) -> Chec
         told = f"the log has not the checkpoint {known.size} that was signed: somebody took it back, or restored it"
         raise Conflict("audit_taken_back", told, size=known.size)
     return known
+
+
+def _sent(given: str, known: Checkpoint) -> Checkpoint:
+    """Read what was given to a transaction, where it goes beyond what is known."""
+    if not given:
+        return known
+    try:
+        sent = checkpoints.read(given)
+    except InvalidInput:
+        raise _unreadable() from None
+    return sent if (sent.origin, sent.size > known.size) == (known.origin, True) else known
+
+
+def _unreadable() -> Conflict:
+    message = "what was kept here of the checkpoint that was signed last cannot be read: somebody changed the file"
+    return Conflict("audit_memory_unreadable", message)
 
 
 def _require_begins(known: Checkpoint, begin: bytes) -> None:

@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.sealing import Sealer
@@ -178,6 +179,76 @@ async def test_it_is_taken_back_while_somebody_looks(
     assert (tmp_path / "signed").read_text() == signed
     with pytest.raises(Conflict, match="checkpoint 20"):
         await sealer.seal()
+
+
+@pytest.fixture
+async def unheard(sealer: Sealer, db: Database, tmp_path: Path) -> Sealer:
+    """One who gave checkpoint 20 to a transaction, knows 10, and died before it heard whether 20 is in."""
+    async with db.system() as session:
+        _, known, _, given = await audit_tree.checkpoints_after(session, 0, 4)
+        (tmp_path / "signed").write_text(f"{known.note}\n---\n{given.note}")
+    return sealer
+
+
+async def test_what_nobody_heard_of_is_not_forgotten(
+    unheard: Sealer, db: Database, team: Team, database_url: str
+) -> None:
+    as_superuser(database_url, f"{NO_TAIL}; {FORGED}")
+    await act(db, team.workspace_id, 5)
+    with pytest.raises(Conflict, match="begin with the checkpoint 20 that was signed: somebody wrote it anew"):
+        await unheard.seal()
+
+
+@pytest.mark.parametrize(("done", "sealed"), [("SELECT 1", 3), (NO_TAIL, 13)], ids=["in", "lost"])
+async def test_whatever_became_of_it_sealing_goes_on(
+    unheard: Sealer,
+    db: Database,
+    team: Team,
+    key: ServiceKey,
+    tmp_path: Path,
+    database_url: str,
+    done: str,
+    sealed: int,
+) -> None:
+    """A transaction that was lost leaves the rows behind checkpoint 10 as they were, and not sealed."""
+    as_superuser(database_url, done)
+    await act(db, team.workspace_id, 3)
+    assert await unheard.seal() == sealed
+    kept = (tmp_path / "signed").read_text()
+    assert "---" not in kept
+    assert judged(await exported(db, team.workspace_id), key, kept=kept).rows == 23
+
+
+async def test_rows_that_go_while_nobody_heard_are_missed(
+    unheard: Sealer, db: Database, team: Team, database_url: str
+) -> None:
+    as_superuser(database_url, "; ".join((NO_ROWS, NO_TAIL)))
+    await act(db, team.workspace_id)
+    with pytest.raises(Conflict, match="checkpoint 20"):
+        await unheard.seal()
+
+
+async def test_it_is_remembered_before_it_can_be_in(
+    sealer: Sealer, db: Database, team: Team, tmp_path: Path, database_url: str
+) -> None:
+    """The commit fails, as by a constraint that is looked at last: what was to be signed stands in the memory."""
+    before = (tmp_path / "signed").read_text()
+    as_superuser(database_url, AT_LAST)
+    await act(db, team.workspace_id, 3)
+    with pytest.raises(DBAPIError, match="no commit today"):
+        await sealer.seal()
+    known, _, given = (tmp_path / "signed").read_text().partition("\n---\n")
+    assert (known, given.splitlines()[1]) == (before, "23")
+    as_superuser(database_url, "DROP TRIGGER at_last ON audit_checkpoint")
+    assert await sealer.seal() == 3
+
+
+AT_LAST = """
+    CREATE OR REPLACE FUNCTION at_last() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'no commit today'; END $$;
+    CREATE CONSTRAINT TRIGGER at_last AFTER INSERT ON audit_checkpoint DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION at_last()
+"""
 
 
 async def test_what_cannot_be_remembered_is_told_of(db: Database, team: Team, key: ServiceKey, tmp_path: Path) -> None:
