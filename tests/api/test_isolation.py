@@ -19,7 +19,8 @@ from tests.fixtures.stages import service_key
 __all__ = ["repo", "service_key"]
 
 HELD_BY_ALL = {
-    f"/api/v1/{noun}" for noun in ("keys", "principals", "agents", "trust-scores", "policy/versions", "audit")
+    f"/api/v1/{noun}"
+    for noun in ("keys", "principals", "agents", "trust-scores", "policy/versions", "audit", "workspaces")
 }
 NOT_FOR_ADMINS = {"PUT /workspaces/{workspace_id}/default", "POST /agents/{agent}/heartbeat"}
 
