@@ -84,4 +84,5 @@ async def test_a_mission_filed_again_gets_them_too(db: Database, database_url: s
         await missions.cancel_open(session, team.workspace_id, mission.mission_id, "", OLGA)
     async with db.workspace(team.workspace_id) as session:
         again = await missions.retry(session, team.workspace_id, mission.mission_id, OLGA)
-    assert (mission.protected, again.repository_id, again.protected, again.env) == (False, "strict", True, "prod")
+    assert (mission.repository_id, mission.protected, mission.env) == ("weak", True, "prod")
+    assert (again.repository_id, again.protected, again.env) == ("strict", True, "prod")
