@@ -87,7 +87,7 @@ class Terms(BaseModel):
 
     def asked_by(self, acted: Collection[str], named: Collection[str] = ()) -> "Terms":
         """The same terms, of what these have asked for, too."""
-        did = {*self.requesters, *acted} - {*self.named} | {*acted}
+        did = self.acted | {*acted}
         requesters, only = {*self.requesters, *acted, *named} - {""}, {*self.named, *named} - did - {""}
         return self.model_copy(update={"requesters": tuple(sorted(requesters)), "named": tuple(sorted(only))})
 
@@ -96,12 +96,17 @@ class Terms(BaseModel):
         """The people who asked."""
         return people(self.requesters)
 
+    @property
+    def acted(self) -> frozenset[str]:
+        """The requesters who did something for it."""
+        return frozenset(self.requesters) - frozenset(self.named)
+
     def besides(self, who: Principal) -> frozenset[str]:
         """Tell who does not count when it is asked whether somebody else could answer, so that `who` is not alone.
 
         To one who acted, whoever is only named does: else a requester would be alone by writing down the others.
         """
-        acted = people({*self.requesters} - {*self.named})
+        acted = people(self.acted)
         return acted if who.name in acted else self.asking
 
     def may_be_own(self, others: bool) -> bool:

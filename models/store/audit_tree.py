@@ -219,10 +219,7 @@ async def _require_passed(session: AsyncSession, name: str, signed: str) -> Chec
     """Read what is remembered, of which the log still has the checkpoint; without any, it begins with nothing."""
     if not signed:
         return Checkpoint(name, 0, EMPTY_ROOT)
-    try:
-        known = checkpoints.read(signed)
-    except InvalidInput:
-        raise _unreadable() from None
+    known = _kept(signed)
     if known.origin != name:
         message = (
             f"this data folder's worker has signed the log {known.origin} so far, and the database has the log {name}:"
@@ -239,16 +236,16 @@ def _sent(given: str, known: Checkpoint) -> Checkpoint:
     """Read what was given to a transaction, where it goes beyond what is known."""
     if not given:
         return known
-    try:
-        sent = checkpoints.read(given)
-    except InvalidInput:
-        raise _unreadable() from None
+    sent = _kept(given)
     return sent if (sent.origin, sent.size > known.size) == (known.origin, True) else known
 
 
-def _unreadable() -> Conflict:
-    message = "what was kept here of the checkpoint that was signed last cannot be read: somebody changed the file"
-    return Conflict("audit_memory_unreadable", message)
+def _kept(note: str) -> Checkpoint:
+    try:
+        return checkpoints.read(note)
+    except InvalidInput:
+        message = "what was kept here of the checkpoint that was signed last cannot be read: somebody changed the file"
+        raise Conflict("audit_memory_unreadable", message) from None
 
 
 def _require_begins(known: Checkpoint, begin: bytes) -> None:

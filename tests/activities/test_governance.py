@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import text, update
 from sqlmodel import col
 
-from activities.code import MAX_FILES_SHOWN, MAX_PATHS
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer
 from models.domain.policy_names import FACTS
 from models.domain.principals import Role
@@ -44,16 +43,8 @@ THREE = """rules:
     when: {action: mission.merge}
     ask: {people: 3}
 """
-OF_OLD = """
-    UPDATE stage SET result = result #- '{details,paths}' #- '{details,more_paths}'
-    WHERE stage = 'branch_and_patch' RETURNING 1
-"""
 PASS = Actor("reconciler", "pass-1")
 GOVERNANCE, RESOLVE = StageName.GOVERNANCE, StageName.RESOLVE
-
-
-def files_named(count: int) -> dict[str, str]:
-    return {f"a{number}.txt": "x\n" for number in range(count)}
 
 
 async def asked(case: Case, approved: GovernanceAnswer | None = None, round_: int = 0, **info: Any) -> GovernanceAnswer:
@@ -224,30 +215,6 @@ class TestAsk:
         await asked(await case.patched())
         [decision] = await case.rows(Decision)
         assert (decision.terms["requesters"], decision.terms["named"]) == (["ghost", "olga", "otto"], ["ghost"])
-
-    @pytest.mark.parametrize(
-        ("files", "patch"),
-        [
-            ({"prod.pem": "secret\n" * 9}, {"prod.pem": None, "prod.txt": "secret\n" * 9}),
-            ({"zz/prod.pem": "secret\n"}, {"zz/prod.pem": None, **files_named(MAX_FILES_SHOWN)}),
-            ({}, files_named(MAX_PATHS + 1)),
-        ],
-        ids=["renamed", "behind many", "more than are kept"],
-    )
-    async def test_a_path_that_holds_secrets_is_seen_wherever_it_stands(
-        self, shop: Shop, files: dict[str, str], patch: dict[str, str | None]
-    ) -> None:
-        case = await (await shop.mission(files, patch)).patched()
-        assert (await asked(case)).status is DecisionStatus.PENDING
-        [decision] = await case.rows(Decision)
-        assert decision.reasons == ["it touches a path that holds secrets"]
-
-    async def test_what_an_older_version_recorded_of_a_patch_is_judged_too(self, shop: Shop) -> None:
-        case = await (await shop.mission({"a.pem": "x\n" * 9}, {"a.pem": None, "a.txt": "x\n" * 9})).patched()
-        assert await case.db.alone(case.workspace_id, OF_OLD, {})
-        await asked(case)
-        [decision] = await case.rows(Decision)
-        assert decision.reasons == ["it touches a path that holds secrets"]
 
     async def test_an_approval_stands_for_the_same_binding(self, shop: Shop) -> None:
         case = await (await shop.mission(registered={"protected": True})).patched()
