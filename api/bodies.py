@@ -1,13 +1,16 @@
 """Bodies of requests on their way in: how long they may take, and how many bytes of them are held at once.
 
-A body is held until its request is answered, for by then we have read it into values of the same size and more.
+A body comes into a file, where slow ones are nobody's burden; it takes memory once all of it is there. That is held
+until its request is answered, for by then we have read it into values of the same size and more.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -18,8 +21,10 @@ from models.schemas.envelope import Bounds
 MIB = 1024 * 1024
 UNCOUNTED = 64 * 1024
 """A body of so many bytes takes no room: the server holds as much of each before we ask for it."""
+COMING = (128 * MIB, 2048 * MIB)
+"""Of a key, and altogether, on disk: the longest body twice, for each of sixteen keys."""
 SHORT, LONG = (16 * MIB, 64 * MIB), (64 * MIB, 128 * MIB)
-"""Of a key, and altogether: sixteen batches of samples, or the longest body, for each of several keys."""
+"""Of a key, and altogether, in memory: sixteen batches of samples, or the longest body, for each of several keys."""
 ROOM_SECONDS = 20.0
 """How long a body waits for room: less than our own client waits for an answer, so that it hears of it."""
 
@@ -56,7 +61,7 @@ class Room:
                 await place.is_held.wait()
         except TimeoutError:
             if self._has_room(place):
-                raise Unavailable("no_room", "long bodies of other requests fill our memory; try again") from None
+                raise Unavailable("no_room", "bodies of other requests fill the room for them; try again") from None
             told = f"bodies of this key hold {self._held[place.key]} of {self._per_key} bytes: wait for their answers"
             raise RateLimited("too_many_bytes", told, limit_bytes=self._per_key, wait_seconds=1) from None
 
@@ -96,16 +101,35 @@ class _Place:
 
 
 class Rooms:
-    """The process's memory for bodies. Long ones, which are patches, have a room of their own: all else passes by."""
+    """The process's room for bodies. Long ones, which are patches, have memory of their own: all else passes by."""
 
     def __init__(self) -> None:
-        self._short, self._long = Room(*SHORT), Room(*LONG)
+        self._coming, self._short, self._long = Room(*COMING), Room(*SHORT), Room(*LONG)
 
-    def hold(self, key: str, size: int) -> AbstractAsyncContextManager[None]:
-        """Hold the bytes of a key's body, if there are enough to count. Strangers may not send so many."""
-        if size <= UNCOUNTED:
-            return nullcontext()
-        return (self._short if size <= Bounds.bytes else self._long).hold(key, size)
+    @asynccontextmanager
+    async def take(self, request: Request, key: str, announced: int, limit: int) -> AsyncIterator[bytes]:
+        """Give the body of a key's request, and hold its memory until the request is answered.
+
+        Raises:
+            TooLarge, TooSlow: as `receive` does.
+            RateLimited, Unavailable: as `Room.hold` does, before it comes, or once it is there.
+        """
+        async with AsyncExitStack() as held:
+            with SpooledTemporaryFile(UNCOUNTED) as file:
+                async with _counted(self._coming, key, announced):
+                    size = await receive(request, announced, limit, file)
+                    await held.enter_async_context(_counted(self._memory(size), key, size))
+                    file.seek(0)
+                    body = file.read()
+            yield body
+
+    def _memory(self, size: int) -> Room:
+        return self._short if size <= Bounds.bytes else self._long
+
+
+def _counted(room: Room, key: str, size: int) -> AbstractAsyncContextManager[None]:
+    """Hold the bytes of a key's body, if there are enough to count. Strangers may not send so many."""
+    return nullcontext() if size <= UNCOUNTED else room.hold(key, size)
 
 
 def announced(request: Request, limit: int) -> int:
@@ -122,27 +146,28 @@ def announced(request: Request, limit: int) -> int:
     return int(said)
 
 
-async def read(request: Request, announced: int, limit: int) -> bytes:
-    """Read a request's body.
+async def receive(request: Request, announced: int, limit: int, file: IO[bytes]) -> int:
+    """Write a request's body into a file, and tell how many bytes came.
 
     Raises:
         TooLarge: more came than it may have.
         TooSlow: its client stopped sending it, hardly does, or went away.
     """
-    body, began = bytearray(), (clock := asyncio.get_running_loop().time)()
+    received, began = 0, (clock := asyncio.get_running_loop().time)()
     try:
         async with asyncio.timeout(uploads.SILENCE_SECONDS) as patience:
             async for chunk in request.stream():
-                body += chunk  # a list of many small pieces would take several times as much
-                if len(body) > limit:
+                received += len(chunk)
+                if received > limit:
                     raise _too_large(limit)
-                if chunk and len(body) < announced:
-                    patience.reschedule(uploads.give_up_at(began, clock(), len(body)))
+                file.write(chunk)
+                if chunk and received < announced:
+                    patience.reschedule(uploads.give_up_at(began, clock(), received))
     except TimeoutError:
-        raise _too_slow(len(body)) from None
+        raise _too_slow(received) from None
     except ClientDisconnect:
-        raise TooSlow("body_incomplete", f"its client went away after {len(body)} bytes of the body") from None
-    return bytes(body)
+        raise TooSlow("body_incomplete", f"its client went away after {received} bytes of the body") from None
+    return received
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars
 
 from api.auth import Call, Caller
-from api.bodies import UNCOUNTED, announced, read
+from api.bodies import UNCOUNTED, announced
 from api.services import services
 from api.strangers import Public
 from api.wire import parse_json, require_few_values, require_text, snake_query
@@ -78,8 +78,8 @@ class Route(APIRoute):
                 return await handle(request)
             most = replace(bounds, bytes=_longest(request, bounds))
             size = announced(request, most.bytes)
-            async with services(request).rooms.hold(_key(request), size):
-                await request.load(size, most, body)
+            async with services(request).rooms.take(request, _key(request), size, most.bytes) as sent:
+                request.load(sent, most, body)
                 return await handle(request)
 
         return guarded
@@ -88,18 +88,16 @@ class Route(APIRoute):
 class WireRequest(Request):
     """A request whose body was checked before anything looks at it."""
 
-    async def load(self, size: int, most: Bounds, body: TypeAdapter[Any]) -> None:
-        """Read, parse and validate the body; FastAPI then finds the model made, and `sent` is the plain JSON.
+    def load(self, sent: bytes, most: Bounds, body: TypeAdapter[Any]) -> None:
+        """Parse and validate the body; FastAPI then finds the model made, and `sent` is the plain JSON.
 
         FastAPI's own validation is for Python's values, and takes "5" for a number and "yes" for a bool.
 
         Raises:
-            TooLarge: more bytes came than it may have `most`.
-            TooSlow: they did not all come in time.
-            InvalidInput: it holds too many values, or is not JSON that we can keep.
+            InvalidInput: it holds more values than `most`, or is not JSON that we can keep.
             RequestValidationError: it is not what the route takes.
         """
-        self._body = await read(self, size, most.bytes)
+        self._body = sent
         if self._body:
             self._require_json()
             require_few_values(self._body, most.values)

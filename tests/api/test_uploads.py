@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import json
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 import structlog
 
@@ -17,10 +19,11 @@ from api.routing import WireRequest
 from models.domain import uploads
 from models.schemas.envelope import Bounds
 from models.settings import Settings
+from models.store.connections import plain
 from tests.fixtures.api import Team, served
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import DIFF, body, refusal, repo
-from tests.fixtures.waiting import until
+from tests.fixtures.waiting import eventually, somebody_waits, until
 
 __all__ = ["repo"]
 
@@ -121,25 +124,24 @@ class TestSlowBodies:
             assert refusal(await answer) == (408, "body_timeout")
 
 
-class TestRoom:
-    """Long bodies wait for those before them."""
+class TestRoomOnDisk:
+    """Bodies that come wait for those before them."""
 
     @pytest.fixture(autouse=True)
-    def _small_rooms(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bodies, "SHORT", (SHORT, 2 * SHORT))
-        monkeypatch.setattr(bodies, "LONG", (LONG, 2 * LONG))
+    def _small_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bodies, "COMING", (LONG, 2 * LONG))
 
     @pytest.mark.parametrize("size", [SHORT, LONG, None], ids=["short", "long", "unsaid"])
-    async def test_a_key_s_next_one_waits_until_the_one_before_is_gone(
+    async def test_a_key_s_next_one_waits_until_the_one_before_has_come(
         self, address: str, team: Team, size: int | None
     ) -> None:
-        async with upload(address, team.agent, size or LONG) as first:
+        async with upload(address, team.agent, LONG) as first:
             await first.is_read()
             async with upload(address, team.agent, size) as second:
                 asked = asyncio.create_task(second.is_read())
                 await self.passes(address, team.operator, size)
                 assert not asked.done()
-                await first.send(b"]" * (size or LONG))
+                await first.send(b"]" * LONG)
                 assert refusal(await first.answer()) == (422, "malformed_json")
                 await asked
 
@@ -149,17 +151,16 @@ class TestRoom:
             await other.is_read()
 
     @pytest.mark.usefixtures("hurry")
-    @pytest.mark.parametrize("size", [SHORT, LONG])
     async def test_a_key_that_holds_too_much_is_refused(
-        self, address: str, team: Team, monkeypatch: pytest.MonkeyPatch, size: int
+        self, address: str, team: Team, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(uploads, "SILENCE_SECONDS", 30)
-        async with upload(address, team.agent, size) as first:
+        async with upload(address, team.agent, LONG) as first:
             await first.is_read()
-            async with upload(address, team.agent, size) as second:
+            async with upload(address, team.agent, SHORT) as second:
                 refused = await second.answer()
             assert refusal(refused) == (429, "too_many_bytes")
-            assert (refused.json()["error"]["details"]["limit_bytes"], refused.headers["retry-after"]) == (size, "1")
+            assert (refused.json()["error"]["details"]["limit_bytes"], refused.headers["retry-after"]) == (LONG, "1")
             async with upload(address, team.agent, UNCOUNTED) as small:
                 await small.is_read()
 
@@ -174,7 +175,7 @@ class TestRoom:
             async with upload(address, team.service, LONG) as third:
                 refused = await third.answer()
             assert (*refusal(refused), refused.headers["retry-after"]) == (503, "no_room", "1")
-            await self.passes(address, team.service, SHORT)
+            await self.passes(address, team.service, UNCOUNTED)
 
     async def test_who_leaves_gives_the_room_back_and_who_waited_longest_gets_it(
         self, address: str, team: Team
@@ -202,6 +203,75 @@ class TestRoom:
                 assert refusal(await longer.answer()) == (413, "body_too_large")
 
 
+class TestRoomInMemory:
+    """Only what is all there, and not yet answered, takes memory."""
+
+    @pytest.fixture(autouse=True)
+    def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bodies, "SHORT", (SHORT, SHORT))
+        monkeypatch.setattr(bodies, "LONG", (LONG, LONG))
+
+    @pytest.mark.parametrize("size", [SHORT, LONG])
+    async def test_who_hardly_sends_keeps_nobody_out(self, address: str, team: Team, size: int) -> None:
+        async with upload(address, team.agent, size) as first, upload(address, team.operator, size) as second:
+            await first.is_read()
+            await second.is_read()
+            await first.send(b"]" * (size - 1))
+            async with upload(address, team.service, size) as third:
+                await third.send(b"]" * size)
+                await third.is_read()
+                assert refusal(await third.answer()) == (422, "malformed_json")
+
+    @pytest.mark.parametrize("size", [SHORT, LONG])
+    async def test_who_waits_for_an_answer_keeps_others_waiting(
+        self, address: str, team: Team, database_url: str, repo: Repo, size: int
+    ) -> None:
+        async with (
+            busy(address, team.operator, database_url, repo, size) as holding,
+            upload(address, team.agent, size) as second,
+            upload(address, team.agent, UNCOUNTED) as small,
+        ):
+            await second.send(b"]" * size)
+            await second.is_read()
+            answer = asyncio.create_task(second.answer())
+            await small.send(b"]" * UNCOUNTED)
+            await small.is_read()
+            assert refusal(await small.answer()) == (422, "malformed_json")
+            assert not answer.done()
+            await holding.rollback()
+            assert refusal(await answer) == (422, "malformed_json")
+
+    @pytest.mark.usefixtures("hurry")
+    async def test_who_waits_too_long_is_told(
+        self, address: str, team: Team, database_url: str, repo: Repo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(uploads, "SILENCE_SECONDS", 30)
+        async with busy(address, team.operator, database_url, repo, LONG):
+            for key, told in ((team.operator, (429, "too_many_bytes")), (team.agent, (503, "no_room"))):
+                async with upload(address, key, LONG) as second:
+                    await second.send(b"]" * LONG)
+                    await second.is_read()
+                    assert refusal(await second.answer()) == told
+
+
+@asynccontextmanager
+async def busy(
+    address: str, key: str, database_url: str, repo: Repo, size: int
+) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """Have a mission of that size filed, which waits for the connection given."""
+    async with (
+        await psycopg.AsyncConnection.connect(plain(database_url)) as holding,
+        upload(address, key, size) as sent,
+    ):
+        await holding.execute("LOCK TABLE mission")
+        await sent.send(json.dumps(body(repo)).encode().ljust(size))
+        await sent.is_read()
+        await eventually(lambda: somebody_waits(holding))
+        yield holding
+        await holding.rollback()
+        assert (await sent.answer()).status_code == 201
+
+
 @pytest.mark.parametrize(("diff", "status"), [(DIFF, 201), ("no diff", 422)])
 async def test_what_was_sent_goes_with_its_answer(
     api: httpx2.AsyncClient, repo: Repo, monkeypatch: pytest.MonkeyPatch, diff: str, status: int
@@ -209,9 +279,9 @@ async def test_what_was_sent_goes_with_its_answer(
     """And not when the collector of cycles comes, which does so rarely where a body is one text."""
     requests = []
 
-    async def noting(self: WireRequest, *given: Any) -> None:
+    def noting(self: WireRequest, *given: Any) -> None:
         requests.append(weakref.ref(self))
-        await load(self, *given)
+        load(self, *given)
 
     load = WireRequest.load
     monkeypatch.setattr(WireRequest, "load", noting)
