@@ -248,6 +248,7 @@ def _binding(question: GovernanceInput, judged: Judged, law: InForce) -> Binding
         config_hash=question.config_hash,
         policy_version=str(law.version),
         reasons=judged.reasons,
+        rules=judged.rules,
     )
 
 

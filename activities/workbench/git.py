@@ -74,6 +74,7 @@ _CONFIG = {
     "diff.algorithm": "myers",
     "diff.renames": "true",
     "gc.autoDetach": "false",
+    "http.followRedirects": "false",  # a repository's rules are those of its place
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
 }

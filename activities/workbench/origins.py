@@ -18,6 +18,7 @@ _NOT_FOUND = (
     "could not be found",
     "The requested URL returned error: 404",
 )
+_ELSEWHERE = ("The requested URL returned error: 30",)
 _UNKNOWN_HOST = ("Could not resolve host", "Name or service not known")
 _AWAY = "Temporary failure in name resolution"
 
@@ -36,6 +37,11 @@ _REFUSALS = (
         "repository_not_found",
         _NOT_FOUND,
         "There is no repository at its URL, or it is hidden from us: correct the URL, or give this service access",
+    ),
+    (
+        "repository_moved_away",
+        _ELSEWHERE,
+        "The repository's URL redirects to another place, where other rules may hold: register that one",
     ),
     (
         "repository_host_unknown",

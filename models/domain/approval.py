@@ -10,7 +10,10 @@ BEFORE_VERSIONS = "builtin-1"
 
 
 class Binding(BaseModel):
-    """What an approval stands for: patch, configuration and policy, and the doubts that its giver was shown."""
+    """What an approval stands for: patch, configuration and policy, and the doubts that its giver was shown.
+
+    `rules` are the names of those that asked: two may say the same, and ask for different people.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -18,10 +21,12 @@ class Binding(BaseModel):
     config_hash: str
     policy_version: str = BEFORE_VERSIONS
     reasons: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
 
     def covers(self, later: "Binding") -> bool:
         """Whether the approval still stands on a moved branch: nothing differs (design section 7), no doubt is new."""
-        return self.model_copy(update={"reasons": later.reasons}) == later and set(later.reasons) <= set(self.reasons)
+        same = self.model_copy(update={"reasons": later.reasons, "rules": later.rules}) == later
+        return same and {*later.reasons} <= {*self.reasons} and {*later.rules} <= {*self.rules}
 
 
 def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool, branch: str = "") -> Verdict:

@@ -3,14 +3,14 @@
 import posixpath
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import PurePath, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from models.domain.errors import InvalidInput
 from models.domain.names import alike
 
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCP_LIKE = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9_][\w.-]*:(?![-/]{2}|-)\S+")
 _HOME = re.compile("^/~(?=/)")
 _USUAL_PORTS = {"https": 443, "ssh": 22}
@@ -48,7 +48,7 @@ def local_path(url: str) -> PurePosixPath | None:
     Raises:
         InvalidInput: `repository_url_invalid`, `repository_scheme_not_allowed` or `repository_credentials_in_url`.
     """
-    if not url or url.startswith("-") or re.search(r"[\x00-\x1f\x7f]", url):
+    if not url or url.startswith("-") or _CONTROL.search(url):
         raise InvalidInput("repository_url_invalid", "Give an absolute path or a URL, without control characters.")
     if url.startswith("/"):
         return PurePosixPath(url)
@@ -99,7 +99,10 @@ def _address(url: str) -> tuple[str, str]:
 
 
 def _host(name: str) -> str:
-    """Spell a host as the resolver of names does."""
+    """Spell a host as the resolver of names does, and an address in one way."""
+    if ":" in name:
+        address = IPv6Address(name)
+        return str(address.ipv4_mapped or address)
     try:
         return name.rstrip(".").encode("idna").decode().lower()
     except UnicodeError:
@@ -120,8 +123,8 @@ def _path_of(url: str) -> PurePosixPath | None:
             "repository_scheme_not_allowed",
             "Give an absolute path, or a URL that begins with https:// or ssh://, or git@host:path.",
         )
-    if not host or host.startswith("-") or "%" in parts.netloc or _CONTROL.search(url) or parts.query or parts.fragment:
-        told = "The URL needs a host and a path, no query or spaces, and no % before its path."
+    if not host or host.startswith("-") or "%" in parts.netloc or _is_odd(url) or parts.query or parts.fragment:
+        told = "The URL needs a host and a path, no query, spaces or control characters, and no % before its path."
         raise InvalidInput("repository_url_invalid", told)
     if parts.password is not None or (parts.scheme == "https" and parts.username is not None):
         raise InvalidInput(
@@ -132,6 +135,11 @@ def _path_of(url: str) -> PurePosixPath | None:
     if (parts.username or "").startswith("-") or not parts.path.strip("/"):
         raise InvalidInput("repository_url_invalid", "The URL needs a host and a path.")
     return None
+
+
+def _is_odd(url: str) -> bool:
+    """Whether a URL has a space, or a control character, be it spelt with %."""
+    return bool(" " in url or _CONTROL.search(unquote(url)))
 
 
 def _require_host(name: str) -> None:

@@ -53,6 +53,7 @@ def read_cursor(cursor: str, sort: Sort) -> tuple[str | int | float, ...]:
     """
     try:
         order, *values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        json.dumps(values, ensure_ascii=False).encode()  # half a character is no text
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise invalid_cursor() from error
     if not all(isinstance(value, str | int | float) for value in (order, *values)):

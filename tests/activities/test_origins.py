@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from cryptography import x509
@@ -17,14 +18,20 @@ from activities.workbench.git import Git, GitError
 from activities.workbench.mirrors import Mirror
 from activities.workbench.origins import refusal
 from models.domain.repositories import RepositoryUrl
+from tests.fixtures.git_repos import make_repo
 
 
 class Hosting(BaseHTTPRequestHandler):
     """Answers with the status that the path begins with."""
 
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         status = int(self.path.split("/")[1])
         self.send_response(status)
+        if 301 <= status <= 308:
+            self.send_header("Location", f"/404/{self.path.split('/', 2)[2]}")
         if status == 401:
             self.send_header("WWW-Authenticate", 'Basic realm="hosting"')
         self.send_header("Content-Length", "0")
@@ -82,6 +89,10 @@ def code_of(error: GitError) -> str | None:
 @pytest.mark.parametrize(
     ("status", "code"),
     [
+        (301, "repository_moved_away"),
+        (302, "repository_moved_away"),
+        (307, "repository_moved_away"),
+        (308, "repository_moved_away"),
         (401, "repository_unauthorized"),
         (403, "repository_unauthorized"),
         (404, "repository_not_found"),
@@ -92,6 +103,17 @@ def code_of(error: GitError) -> str | None:
 )
 async def test_a_hosting_service_says_no(tmp_path: Path, hosting: str, status: int, code: str | None) -> None:
     assert code_of(await failure(tmp_path, f"{hosting}/{status}/app.git")) == code
+
+
+async def test_nobody_is_sent_from_a_place_to_another(tmp_path: Path, hosting: str) -> None:
+    """Else whoever has a host of their own would come to any repository, with its rules out of force."""
+    Hosting.asked.clear()
+    error = await failure(tmp_path, f"{hosting}/302/app.git")
+    assert "302" in error.stderr
+    git = Git(tmp_path / "home")
+    with pytest.raises(GitError):
+        await git.run("push", f"{hosting}/302/app.git", "main", git_dir=make_repo(tmp_path / "app").path / ".git")
+    assert {path.split("/")[1] for path in Hosting.asked} == {"302"}
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ DAY = "2026-01-01T00:00:00Z"
         (forged("-created_at", DAY, 1), "invalid_cursor"),
         (forged("-created_at", DAY, "\0"), "invalid_input"),
         (forged("created_at", DAY, "c"), "invalid_cursor"),
+        (forged("-created_at", DAY, "\ud800"), "invalid_cursor"),
         ("offset=1&" + forged("-created_at", DAY, "c"), "cursor_and_offset"),
     ],
 )

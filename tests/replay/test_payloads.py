@@ -59,8 +59,8 @@ from models.domain.states import DecisionStatus, MissionOutcome, Severity
 NOON = datetime(2025, 1, 10, 12, tzinfo=UTC)
 REF = StageRef(workspace_id="w", mission_id="m", stage=StageName.RUN_TESTS, round=1, candidate=2)
 REF_JSON = '{"workspace_id":"w","mission_id":"m","stage":"run_tests","round":1,"candidate":2}'
-BINDING = Binding(patch_id="p", config_hash="c", policy_version="v", reasons=("r",))
-BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"]}'
+BINDING = Binding(patch_id="p", config_hash="c", policy_version="v", reasons=("r",), rules=("a",))
+BINDING_JSON = '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"],"rules":["a"]}'
 REQUEST = SlotRequest(workflow_id="i", run_id="r", number=3, rank=1, created_at=NOON)
 REQUEST_JSON = '{"workflow_id":"i","run_id":"r","number":3,"rank":1,"created_at":"2025-01-10T12:00:00Z"}'
 CONTEXT = PipelineContext(
@@ -214,6 +214,10 @@ OLDER: list[tuple[Payload | Binding, str]] = [
     (
         Binding(patch_id="p", config_hash="c", policy_version="v"),
         '{"patch_id":"p","config_hash":"c","policy_version":"v"}',
+    ),
+    (
+        Binding(patch_id="p", config_hash="c", policy_version="v", reasons=("r",)),
+        '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"]}',
     ),
     (StageInput(ref=REF, base_sha="b"), f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"","merge_sha":""}}'),
     (SlotGrant(number=3, token=7), '{"queue_id":"q","number":3,"token":7}'),

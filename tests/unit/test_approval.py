@@ -23,6 +23,12 @@ def test_an_approval_stands_when_doubts_went_away_and_not_when_one_is_new() -> N
     assert not bound.covers(bound.model_copy(update={"reasons": ("the scan found 1 new medium finding(s)",)}))
 
 
+def test_an_approval_does_not_stand_where_another_rule_says_the_same() -> None:
+    bound = Binding(patch_id="p", config_hash="c", reasons=("it is dear",), rules=("dear", "protected"))
+    assert bound.covers(bound.model_copy(update={"rules": ("dear",)}))
+    assert not bound.covers(bound.model_copy(update={"rules": ("very-dear",)}))
+
+
 @given(VERDICTS, st.sampled_from(WriteScope), st.booleans())
 def test_what_the_filer_wants_decided_is_asked_whatever_the_policy_allows(
     verdict: Verdict, scope: WriteScope, requires: bool
