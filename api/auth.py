@@ -15,6 +15,8 @@ from models.store.events import Actor
 COOKIE = "mission_control_session"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of requests that change nothing."""
+OWN_SESSION = "auth"
+"""The noun of what a key may always do, whatever it is narrowed to: end its session."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Caller:
 
 
 def _require_scope(principal: Principal, noun: str, *, reads: bool) -> None:
-    if not within(principal.scopes, noun, reads=reads):
+    if noun != OWN_SESSION and not within(principal.scopes, noun, reads=reads):
         raise NotPermitted("out_of_scope", f"this key is only for: {', '.join(principal.scopes)}")
 
 
@@ -133,6 +135,28 @@ def secret_of(request: Request) -> str:
 
 def _require_same_origin(request: Request) -> None:
     """Browsers send cookies to every port of a host: a page of another port must not act with ours."""
-    origin = request.headers.get("origin")
-    if request.method not in SAFE and origin and urlsplit(origin).netloc != request.headers.get("host"):
-        raise NotPermitted("cross_origin", "a session cookie acts only from our own pages; other programs send a key")
+    if request.method not in SAFE and request.headers.get("origin") and not _is_from_own_page(request):
+        raise _cross_origin()
+
+
+def require_own_page(request: Request) -> None:
+    """Hold a GET that changes something to our own pages where a cookie opens it.
+
+    Of a picture's address, say, browsers tell no origin, but to whom it belongs.
+
+    Raises:
+        NotPermitted: `cross_origin`.
+    """
+    is_own = request.headers.get("sec-fetch-site") == "same-origin" or _is_from_own_page(request)
+    if not (bearer_of(request) or is_own):
+        raise _cross_origin()
+
+
+def _is_from_own_page(request: Request) -> bool:
+    origin = request.headers.get("origin", "")
+    return bool(origin) and urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _cross_origin() -> NotPermitted:
+    told = "a session cookie acts only from our own pages; other programs send a key"
+    return NotPermitted("cross_origin", told)

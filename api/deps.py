@@ -44,6 +44,8 @@ INSIDE = Depends(Public(is_inside=True))
 """No key, and no limit: for what only our own machines can reach."""
 Anybody = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True, services=True)))]
 """Whoever has a key: for what one may do to one's own."""
+Leaver = Annotated[Call, Depends(Caller(Callers(Role.OBSERVER, agents=True, services=True), Latitude.NOTHING))]
+"""The same, whatever holds an agent."""
 AgentOrOperator = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True)))]
 """A, O, D."""
 Assignee = Annotated[Call, Depends(Caller(Callers(Role.OPERATOR, agents=True), Latitude.FINISH))]

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.batches import Batches
-from models.domain.agents import Latitude, require_latitude
-from models.domain.errors import Conflict, Unauthenticated
+from models.domain.errors import Unauthenticated
 from models.domain.principals import Principal
 from models.store import keys
 from models.store.database import Database
@@ -95,17 +94,6 @@ class KeyRing:
         find = keys.find_sessions if kind == _SESSIONS else keys.find_all
         found = await find(self._db, digests)
         return [found.get(digest) for digest in digests]
-
-    async def may_look(self, secret: str, workspace_id: str) -> bool:
-        """Whether a key may still look into a workspace; while Postgres is away, nobody can tell that it may not."""
-        try:
-            found = await self.open(secret)
-            require_latitude(found.name, found.status, Latitude.LOOK)
-        except (Unauthenticated, Conflict):
-            return False
-        except (SQLAlchemyError, OSError):
-            return True
-        return found.opens(workspace_id)
 
     async def note_uses(self) -> None:
         """Write down, for as long as the process serves, when keys were last used."""

@@ -4,16 +4,26 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
-from api.auth import Call, secret_of
 from api.services import services
+from models.domain.errors import Conflict, NotFound, NotPermitted, Unauthenticated
 
 
-def guard(request: Request, call: Call) -> Callable[[], Awaitable[bool]]:
-    """Give the question whether this caller may still look into the workspace: a stream outlives its request."""
-    secret, ring = secret_of(request), services(request).keys
-    return lambda: ring.may_look(secret, call.workspace_id)
+def guard(request: Request) -> Callable[[], Awaitable[bool]]:
+    """Give the question whether this caller may still have what the route gives: a stream outlives its request."""
+
+    async def may_look() -> bool:
+        try:
+            await request.state.look_again(request)
+        except (Unauthenticated, NotPermitted, NotFound, Conflict):
+            return False
+        except (SQLAlchemyError, OSError):
+            return True  # while Postgres is away, nobody can tell that they may not
+        return True
+
+    return may_look
 
 
 class HeldStream(StreamingResponse):
@@ -23,7 +33,11 @@ class HeldStream(StreamingResponse):
     """
 
     def __init__(
-        self, request: Request, pieces: AsyncIterable[bytes], media_type: str, headers: Mapping[str, str] | None = None
+        self,
+        request: Request,
+        pieces: AsyncIterable[bytes] | AsyncIterable[str],
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(pieces, media_type=media_type, headers={"Cache-Control": "no-store", **(headers or {})})
         self._place = services(request).limiter.stream(request.state.call.principal)

@@ -3,13 +3,13 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi import Depends, Path, Query, Request, Response
 from pydantic import AwareDatetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Admin, Db, Human, Newest, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
+from api.streams import HeldStream, guard
 from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
@@ -58,10 +58,13 @@ async def list_audit(
 
 
 @routes.get("/audit/export", response_class=Response, responses=unwrapped("application/x-ndjson"))
-async def export_audit(call: Admin, db: Db) -> StreamingResponse:
-    """Export the workspace's log as JSON lines that `mission-control audit verify` checks without any server."""
-    lines = audit_export.pieces(db, call.workspace_id)
-    return StreamingResponse(lines, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
+async def export_audit(request: Request, call: Admin, db: Db) -> HeldStream:
+    """Export the workspace's log as JSON lines that `mission-control audit verify` checks without any server.
+
+    Where its caller loses the key or the role meanwhile, it breaks off, and lacks its last line.
+    """
+    lines = audit_export.pieces(db, call.workspace_id, guard(request))
+    return HeldStream(request, lines, "application/x-ndjson")
 
 
 @routes.get("/audit/verify")

@@ -60,7 +60,7 @@ async def watch_events(
     wanted = Wanted(_types(type) if type else None, subject)
     await feed.ready()
     show = discretion(services(request).db, call.principal)
-    stream = Stream(feed, call.workspace_id, wanted, place, guard(request, call), show)
+    stream = Stream(feed, call.workspace_id, wanted, place, guard(request), show)
     return HeldStream(request, stream.chunks(), "text/event-stream", {"X-Accel-Buffering": "no"})
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from api.auth import Call
+from api.auth import Call, require_own_page
 from api.deps import AppSettings, Asker, Db
 from api.idempotency import envelope
 from api.routing import router
@@ -44,6 +44,7 @@ async def next_mission(
         found = await queue.peek(db, call.workspace_id, name, roles)
     else:
         call.require_change("queue")
+        require_own_page(request)
         found = await services(request).claims.ask(call.workspace_id, queue.Claim(name, roles, call.actor))
     if not found:
         await queue.require_fit(db, call.workspace_id, name, roles)

@@ -79,7 +79,7 @@ async def get_log(
         stage = await records.require(session, mission, name, round, candidate)
         printed = b"" if follow else await records.log(session, stage)
     if follow:
-        pieces = records.follow(db, mission, stage, offset, guard(request, call))
+        pieces = records.follow(db, mission, stage, offset, guard(request))
         return HeldStream(request, pieces, "text/plain", _UNSNIFFED)
     return PlainTextResponse(printed[offset:], headers=_UNSNIFFED)
 

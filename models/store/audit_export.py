@@ -1,7 +1,7 @@
 """The export of a workspace's audit log: lines that prove themselves, in pieces that fit into memory (system door)."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,15 @@ from models.store.database import Database
 
 AT_ONCE = 4_000
 """Rows, or checkpoints, that one piece has at most: each is a transaction of its own, for none may last long."""
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""Of content, after which a piece takes no further row: an act may tell of a hundred thousand."""
 _UNSEALED_AT_ONCE = 20_000
+MayLook = Callable[[], Awaitable[bool]]
+
+
+async def always() -> bool:
+    """Let a reader whom nobody guards go on."""
+    return True
 
 
 @dataclass
@@ -34,11 +42,19 @@ class _Piece:
         return "".join(part if isinstance(part, str) else _hidden(part, next(found)) for part in self.parts)
 
 
-async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
+async def pieces(db: Database, workspace_id: str, may_look: MayLook = always) -> AsyncIterator[str]:
     """Give the lines of the export up to the checkpoint that is the newest now, many at a time.
 
-    Whatever was done to the rows, it is given as it stands: to judge it is the verifier's part.
+    Whatever was done to the rows, it is given as it stands: to judge it is the verifier's part. To a reader who
+    `may_look` no longer no further piece is given, nor the end.
     """
+    async for piece in _pieces(db, workspace_id):
+        if not await may_look():
+            return
+        yield piece
+
+
+async def _pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
     async with db.system() as session:
         head = (await session.execute(_HEAD)).one()
     size = head.size or 0
@@ -66,10 +82,12 @@ async def _counted(db: Database, workspace_id: str, note: str) -> str:
 
 async def _piece(session: AsyncSession, workspace_id: str, at: int, size: int) -> tuple[_Piece, int]:
     """Read what follows leaf `at`; the piece, and where the next one begins."""
-    values = {"workspace_id": workspace_id, "at": at, "size": size, "limit": AT_ONCE}
-    rows = [(row.tree_index, row.line) for row in await session.execute(_ROWS, values)]
+    values = {"workspace_id": workspace_id, "at": at, "size": size, "limit": AT_ONCE, "most": BYTES_AT_ONCE}
+    found = (await session.execute(_ROWS, values)).all()
+    rows = [(row.tree_index, row.line) for row in found]
     notes = [(row.size, row.line) for row in await session.execute(_CHECKPOINTS, values)]
-    upto = min(_end(rows, size), notes[-1][0] if len(notes) == AT_ONCE else size)
+    is_cut = len(found) == AT_ONCE or bool(found and found[-1].weight >= BYTES_AT_ONCE)
+    upto = min(rows[-1][0] + 1 if is_cut else size, notes[-1][0] if len(notes) == AT_ONCE else size)
     piece = _Piece()
     for start, end, line in _in_order(rows, notes, upto):
         piece.parts += subtrees((at, start))
@@ -77,10 +95,6 @@ async def _piece(session: AsyncSession, workspace_id: str, at: int, size: int) -
         at = end
     piece.parts += subtrees((at, upto))
     return piece, upto
-
-
-def _end(rows: Sequence[tuple[int, str]], size: int) -> int:
-    return rows[-1][0] + 1 if len(rows) == AT_ONCE else size
 
 
 def _in_order(
@@ -96,7 +110,8 @@ async def _unsealed(db: Database, workspace_id: str, size: int) -> AsyncIterator
     """Give the rows without a leaf in the tree of that size: those that wait, and those that nobody sealed."""
     after: int | None = -(2**63)
     while after is not None:
-        values = {"workspace_id": workspace_id, "after": after, "size": size, "limit": _UNSEALED_AT_ONCE}
+        limits = {"limit": _UNSEALED_AT_ONCE, "most": BYTES_AT_ONCE}
+        values = {"workspace_id": workspace_id, "after": after, "size": size, **limits}
         async with db.system() as session:
             row = (await session.execute(_UNSEALED, values)).one()
         if row.lines:
@@ -118,20 +133,27 @@ _HEAD = text("""
     FROM installation i LEFT JOIN (SELECT size, note FROM audit_checkpoint ORDER BY size DESC LIMIT 1) c ON true
 """)
 _COMMITTED = """
-    'workspace_id', a.workspace_id, 'seq', l.seq, 'id', a.id, 'epoch', a.epoch, 'xid', CAST(a.xid AS text),
-    'at', to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'),
-    'actor', a.actor, 'actor_kind', a.actor_kind, 'action', a.action, 'subject_kind', a.subject_kind,
-    'subject_id', a.subject_id, 'correlation_id', a.correlation_id, 'git_sha', a.git_sha, 'config_hash', a.config_hash,
-    'digest', encode(a.digest, 'hex'), 'salt', encode(a.salt, 'hex'), 'content', a.content
+    'workspace_id', workspace_id, 'seq', seq, 'id', id, 'epoch', epoch, 'xid', CAST(xid AS text),
+    'at', to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'),
+    'actor', actor, 'actor_kind', actor_kind, 'action', action, 'subject_kind', subject_kind,
+    'subject_id', subject_id, 'correlation_id', correlation_id, 'git_sha', git_sha, 'config_hash', config_hash,
+    'digest', encode(digest, 'hex'), 'salt', encode(salt, 'hex'), 'content', content
 """
+# How long a text is Postgres knows without reading it; `weight` is that of all rows up to this one.
+_BYTES = "coalesce(octet_length(a.content), 0)"
 _ROWS = text(f"""
-    SELECT l.tree_index, CASE WHEN a.id IS NULL
-        THEN json_build_object('kind', 'missing', 'index', l.tree_index, 'id', l.id)
-        ELSE json_build_object('kind', 'row', 'index', l.tree_index, 'leaf', encode(l.leaf, 'hex'), {_COMMITTED})
+    SELECT tree_index, weight, CASE WHEN id IS NULL
+        THEN json_build_object('kind', 'missing', 'index', tree_index, 'id', sealed_id)
+        ELSE json_build_object('kind', 'row', 'index', tree_index, 'leaf', encode(leaf, 'hex'), {_COMMITTED})
         END || E'\\n' AS line
-    FROM audit_leaf l LEFT JOIN audit a ON a.workspace_id = l.workspace_id AND a.id = l.id
-    WHERE l.workspace_id = :workspace_id AND l.tree_index >= :at AND l.tree_index < :size
-    ORDER BY l.tree_index LIMIT :limit
+    FROM (
+        SELECT a.*, l.tree_index, l.seq, l.leaf, l.id AS sealed_id, {_BYTES} AS own,
+            sum({_BYTES}) OVER (ORDER BY l.tree_index ROWS UNBOUNDED PRECEDING) AS weight
+        FROM audit_leaf l LEFT JOIN audit a ON a.workspace_id = l.workspace_id AND a.id = l.id
+        WHERE l.workspace_id = :workspace_id AND l.tree_index >= :at AND l.tree_index < :size
+        ORDER BY l.tree_index LIMIT :limit
+    ) weighed
+    WHERE weight - own < :most ORDER BY tree_index
 """)  # noqa: S608  # constants of this module, no input
 _CHECKPOINTS = text("""
     SELECT size, json_build_object('kind', 'checkpoint', 'note', note, 'epoch', epoch, 'xid', CAST(xid AS text),
@@ -141,8 +163,14 @@ _CHECKPOINTS = text("""
 _UNSEALED = text(f"""
     WITH chunk AS MATERIALIZED (
         SELECT * FROM audit WHERE workspace_id = :workspace_id AND id > :after ORDER BY id LIMIT :limit
+    ), told AS (
+        SELECT a.*, l.seq, CASE WHEN l.id IS NULL OR l.tree_index >= :size THEN {_BYTES} END AS own
+        FROM chunk a LEFT JOIN audit_leaf l ON l.workspace_id = a.workspace_id AND l.id = a.id
+    ), weighed AS (
+        SELECT *, sum(own) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS weight FROM told
     )
-    SELECT max(a.id) AS last, array_agg(json_build_object('kind', 'unsealed', {_COMMITTED}) || E'\\n' ORDER BY a.id)
-        FILTER (WHERE l.id IS NULL OR l.tree_index >= :size) AS lines
-    FROM chunk a LEFT JOIN audit_leaf l ON l.workspace_id = a.workspace_id AND l.id = a.id
+    SELECT max(id) AS last,
+        array_agg(json_build_object('kind', 'unsealed', {_COMMITTED}) || E'\\n' ORDER BY id)
+            FILTER (WHERE own IS NOT NULL) AS lines
+    FROM weighed WHERE coalesce(weight - own, weight, 0) < :most
 """)  # noqa: S608  # as above

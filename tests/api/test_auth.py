@@ -115,6 +115,29 @@ class TestCookie:
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_origin")
         assert (await browser.post("/api/v1/events", json=EVENT, headers={"Origin": "http://test"})).status_code == 202
 
+    async def test_nor_take_work_by_a_get(self, client: Caller, team: Team) -> None:
+        browser, taking = client(None), "/api/v1/queue/next?agent_id=agent&agent_role=coding"
+        await browser.post("/api/v1/auth/session", json={"key": team.operator})
+        for headers in ({}, {"Origin": "http://test:3000"}, {"Sec-Fetch-Site": "same-site"}):
+            answer = await browser.get(taking, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_origin")
+            assert (await browser.get(f"{taking}&peek=true", headers=headers)).status_code == 200
+        for headers in ({"Origin": "http://test"}, {"Sec-Fetch-Site": "same-origin"}):
+            assert (await browser.get(taking, headers=headers)).status_code == 200
+        assert (await client(team.operator).get(taking)).status_code == 200
+
+    async def test_who_may_not_look_opens_none_and_ends_their_own(self, client: Caller, team: Team) -> None:
+        root, browser, other = client(team.admin), client(None), client(None)
+        narrow = await root.post("/api/v1/keys", json={"principal": "ivo", "role": "observer", "scopes": ["missions"]})
+        await other.post("/api/v1/auth/session", json={"key": narrow.json()["data"]["secret"]})
+        assert (await browser.post("/api/v1/auth/session", json={"key": team.agent})).status_code == 200
+        agents = (await root.get("/api/v1/agents")).json()["data"]["items"]
+        held = await root.post(f"/api/v1/agents/{agents[0]['agent_id']}/quarantine")
+        assert held.status_code == 200, held.text
+        refused = await client(None).post("/api/v1/auth/session", json={"key": team.agent})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "agent_not_active")
+        assert [(await one.delete("/api/v1/auth/session")).status_code for one in (browser, other)] == [204, 204]
+
     async def test_it_ends_with_its_key(self, client: Caller, team: Team, db: Database) -> None:
         browser = client(None)
         await browser.post("/api/v1/auth/session", json={"key": team.operator})

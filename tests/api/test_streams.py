@@ -8,7 +8,9 @@ import httpx2
 import pytest
 
 from models.settings import Settings
-from tests.fixtures.api import Team, served
+from models.store.database import Database
+from tests.fixtures.api import Caller, Team, served
+from tests.fixtures.audit import act
 from tests.fixtures.missions import refusal
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watching import watching
@@ -85,3 +87,43 @@ async def test_a_revoked_key_s_stream_counts_no_more(address: str, team: Team) -
             assert refusal(await asked(address, successor)) == (429, "too_many_streams"), "they count together"
             assert (await admin.delete(f"/api/v1/keys/{made['key_id']}")).status_code == 200
             await eventually(lambda: opens(address, successor))
+
+
+@pytest.mark.parametrize("ended", ["key", "role"])
+async def test_an_export_of_the_log_breaks_off_with_its_key(
+    client: Caller, db: Database, address: str, team: Team, ended: str
+) -> None:
+    """However slowly it is read: what is sent by then is what lay ready."""
+    admin = client(team.admin)
+    for _ in range(40):
+        await act(db, team.workspace_id, 10, text="x" * 100_000)
+    await admin.post("/api/v1/principals", json={"name": "eve", "role": "admin"})
+    key = (await admin.post("/api/v1/keys", json={"principal": "eve"})).json()["data"]
+    async with (
+        httpx2.AsyncClient(base_url=address, headers={"X-API-Key": key["secret"]}, timeout=10) as reader,
+        reader.stream("GET", "/api/v1/audit/export") as export,
+    ):
+        lines = export.aiter_lines()
+        assert '"kind": "log"' in await anext(lines)
+        if ended == "key":
+            await admin.delete(f"/api/v1/keys/{key['key_id']}")
+        else:
+            await admin.put(f"/api/v1/workspaces/{team.workspace_id}/members/eve", json={"role": "operator"})
+        await eventually(lambda: is_refused(reader))
+        rest = [line async for line in lines]
+    assert 0 < len(rest) < 400
+    assert '"kind": "end"' not in rest[-1]
+
+
+async def is_refused(reader: httpx2.AsyncClient) -> bool:
+    """Whether a key exports no log."""
+    async with reader.stream("GET", "/api/v1/audit/export") as answer:
+        return answer.is_client_error
+
+
+async def test_an_export_is_one_of_the_streams(address: str, team: Team) -> None:
+    async with AsyncExitStack() as open_ones:
+        for _ in range(MOST):
+            await open_ones.enter_async_context(watching(address, team.admin))
+        async with httpx2.AsyncClient(headers={"X-API-Key": team.admin}) as api:
+            assert refusal(await api.get(f"{address}/api/v1/audit/export")) == (429, "too_many_streams")

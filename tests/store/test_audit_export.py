@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from activities.sealing import Sealer
@@ -25,6 +26,22 @@ async def test_a_slow_reader_holds_no_connection(db: Database, team: Team, datab
             given += (await session.execute(text("SELECT 1"))).scalar_one()
     await narrow.close()
     assert given >= 4  # the head, sealed rows, one that is not, the end
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+async def test_a_piece_holds_few_acts_that_tell_much(
+    db: Database, team: Team, key: ServiceKey, monkeypatch: pytest.MonkeyPatch, is_sealed: bool
+) -> None:
+    monkeypatch.setattr(audit_export, "BYTES_AT_ONCE", 10_000)
+    await filled(db, key, [team.workspace_id], 5)
+    for size in (4_000, 1, 30_000, 1, 1, 4_000):
+        await act(db, team.workspace_id, 3, text="x" * size)
+    if is_sealed:
+        await Sealer(db, key).seal()
+    pieces = [piece async for piece in audit_export.pieces(db, team.workspace_id)]
+    verdict = judged("".join(pieces).rstrip("\n").split("\n"), key)
+    assert (verdict.problem, verdict.rows, verdict.unsealed) == (None, *((23, 0) if is_sealed else (5, 18)))
+    assert max(len(piece) for piece in pieces) < 10_000 + 30_000 + 23 * 1_000
 
 
 async def test_what_is_sealed_meanwhile_is_given_as_not_sealed(db: Database, team: Team, key: ServiceKey) -> None:

@@ -18,6 +18,7 @@ from models.domain.audit_verifying import Problem, Verifier
 from models.domain.checkpoints import raw_key
 from models.settings import Settings
 from models.store import audit_export
+from models.store.audit_export import BYTES_AT_ONCE
 from models.store.connections import plain
 from models.store.database import Database
 from tests.fixtures.audit import judged
@@ -199,7 +200,8 @@ class Tampered:
 
     async def unsealed(self) -> list[str]:
         """Give the export's lines of rows that have no leaf."""
-        values = {"workspace_id": self.log.workspace_id, "after": -(2**63), "size": SIZE, "limit": 2 * ROWS}
+        limits = {"limit": 2 * ROWS, "most": BYTES_AT_ONCE}
+        values = {"workspace_id": self.log.workspace_id, "after": -(2**63), "size": SIZE, **limits}
         found = (await self.session.execute(audit_export._UNSEALED, values)).one().lines
         return [line.rstrip() for line in found or []]
 
