@@ -14,6 +14,7 @@ from activities.alarm import Alarm
 from activities.sealing import said
 from activities.workbench.git import TRANSFER_SECONDS, Git, GitError
 from activities.workbench.locks import exclusive
+from activities.workbench.origins import login_apart
 from models.domain import checkpoints
 from models.domain.checkpoints import Checkpoint
 from models.domain.errors import Conflict, InvalidInput
@@ -39,7 +40,8 @@ class AuditMirror:
     """
 
     def __init__(self, db: Database, git: Git, url: str, place: Path) -> None:
-        self._db, self._git, self._url, self._place = db, git, url, place
+        self._db, self._git, self._place = db, git, place
+        self._url, self._login = login_apart(url)
         self._alarm = Alarm(db, "mirror")
         self._brought = 0
 
@@ -110,7 +112,8 @@ class AuditMirror:
 
     async def _list(self) -> str:
         """Ask the mirror for its branch; "" where there is none yet."""
-        return (await self._git.run("ls-remote", "--", self._url, BRANCH, timeout=TRANSFER_SECONDS)).text
+        args = ("ls-remote", "--", self._url, BRANCH)
+        return (await self._git.run(*args, env=self._login, timeout=TRANSFER_SECONDS)).text
 
     def _unlock(self) -> None:
         """Take away what a killed git left in our copy: we hold the folder, so no lock in it has a living owner."""
@@ -150,7 +153,7 @@ class AuditMirror:
 
     async def _transfer(self, *verb: str, what: str, lock: int) -> None:
         args = (*verb, "--quiet", "--", self._url, what)
-        await self._git.run(*args, git_dir=self._place, timeout=TRANSFER_SECONDS, hold=lock)
+        await self._git.run(*args, git_dir=self._place, env=self._login, timeout=TRANSFER_SECONDS, hold=lock)
 
 
 def _disagrees(size: int) -> Conflict:

@@ -89,7 +89,7 @@ class Sealer:
     def _remembered(self) -> tuple[str, str]:
         """Read what is known to be in the database, and what was given to it and may be in."""
         try:
-            known = self._memory.read_text(errors="replace") if self._memory and self._memory.exists() else None
+            known = self._memory.read_text("utf-8", "replace") if self._memory and self._memory.exists() else None
         except OSError:
             known = ""
         in_there, _, given = ("" if known is None else known or _UNREADABLE).partition(_GIVEN)

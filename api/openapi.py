@@ -28,7 +28,7 @@ def _written(document: dict[str, Any]) -> str:
 def main() -> None:
     """Write them."""
     for path, text in documents().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

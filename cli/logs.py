@@ -51,7 +51,7 @@ def show_log(api: Api, mission_id: str, place: Place, *, follow: bool, as_json: 
     elif follow:
         _follow_all(api, mission_id, place, as_json=as_json)
     else:
-        _print(api, mission_id, _latest(api, mission_id, place), follow=False, as_json=as_json)
+        _show_latest(api, mission_id, place, as_json=as_json)
 
 
 def _tell_commands(api: Api, mission_id: str) -> None:
@@ -65,12 +65,12 @@ def _tell_commands(api: Api, mission_id: str) -> None:
             known = told
 
 
-def _latest(api: Api, mission_id: str, place: Place) -> Json:
-    stages = filter(place.has, api.rows(f"/missions/{mission_id}/stages", None))
-    with_log = [stage for stage in stages if stage["status"] == "running" or stage["log_digest"]]
-    if not with_log:
+def _show_latest(api: Api, mission_id: str, place: Place, *, as_json: bool) -> None:
+    """Print the latest log; a stage that runs may have none, and whether it has, only its log tells."""
+    stages = list(filter(place.has, api.rows(f"/missions/{mission_id}/stages", None)))
+    with_log = (stage for stage in reversed(stages) if stage["status"] == "running" or stage["log_digest"])
+    if not any(_print(api, mission_id, stage, follow=False, as_json=as_json) for stage in with_log):
         raise Refused("no_log", f"no command of {mission_id} has printed anything there yet")
-    return with_log[-1]
 
 
 def _follow_all(api: Api, mission_id: str, place: Place, *, as_json: bool) -> None:

@@ -35,7 +35,7 @@ def from_file(path: Path) -> Json:
         typer.BadParameter: it is not YAML, not one mapping, or says what no request can, such as `.nan` or a date.
     """
     try:
-        body = yaml.safe_load(path.read_text())
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise typer.BadParameter(f"{path} cannot be read as YAML: {error}", param_hint="--file") from None
     if not isinstance(body, dict):

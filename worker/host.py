@@ -13,11 +13,11 @@ def host_id(settings: Settings) -> str:
     path = settings.data_dir / "host_id"
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = path.with_suffix(f".{os.getpid()}")
-    mine.write_text(uuid4().hex[:12])
+    mine.write_text(uuid4().hex[:12], encoding="utf-8")
     try:
         os.link(mine, path)  # atomic: of two processes that start at once, one names the host
     except FileExistsError:
         pass
     finally:
         mine.unlink()
-    return path.read_text()
+    return path.read_text(encoding="utf-8")

@@ -182,7 +182,7 @@ class Environments:
         size, _ = await usage([home / "env"], BYTES)
         built = _Built(seconds=result.seconds, bytes=size)
         draft = home / "ready.new"
-        draft.write_text(built.model_dump_json())
+        draft.write_text(built.model_dump_json(), encoding="utf-8")
         draft.replace(_ready(home))
         return built
 
@@ -194,7 +194,7 @@ def _ready(home: Path) -> Path:
 
 def _built(home: Path) -> _Built | None:
     try:
-        return _Built.model_validate_json(_ready(home).read_text())
+        return _Built.model_validate_json(_ready(home).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

@@ -57,12 +57,12 @@ class Cage:
     def limit(self, limits: Limits) -> None:
         """Set the ceilings; the groups must be empty of processes."""
         if self.memory:
-            (self.memory / self.version.memory).write_text(str(limits.memory))
+            (self.memory / self.version.memory).write_text(str(limits.memory), encoding="utf-8")
             swap = self.memory / self.version.swap
             if swap.exists():
-                swap.write_text(str(limits.memory if self.version.swap_with_memory else 0))
+                swap.write_text(str(limits.memory if self.version.swap_with_memory else 0), encoding="utf-8")
         if self.pids:
-            (self.pids / "pids.max").write_text(str(limits.processes + LAUNCHER_TASKS))
+            (self.pids / "pids.max").write_text(str(limits.processes + LAUNCHER_TASKS), encoding="utf-8")
 
     def hit(self) -> Stopped | None:
         """Which ceiling the command has run into, as the kernel counted it."""
@@ -75,7 +75,7 @@ class Cage:
     def peak(self) -> int:
         """The most memory it held at one time, page cache included; 0 where the kernel does not say."""
         file = self.memory / self.version.peak if self.memory else None
-        return int(file.read_text()) if file and file.exists() else 0
+        return int(file.read_text(encoding="utf-8")) if file and file.exists() else 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def release(group: Path) -> None:
     """Kill whatever lives in a control group and remove it; gone already is fine."""
     deadline = time.monotonic() + _RELEASE_SECONDS
     while group.exists():
-        for pid in (group / "cgroup.procs").read_text().split():
+        for pid in (group / "cgroup.procs").read_text(encoding="utf-8").split():
             _kill(int(pid))
         try:
             group.rmdir()
@@ -139,14 +139,14 @@ def _kill(pid: int) -> None:
 
 
 def _counter(file: Path, name: str) -> int:
-    words = file.read_text().split()
+    words = file.read_text(encoding="utf-8").split()
     return int(words[words.index(name) + 1]) if name in words else 0
 
 
 def _mounts(mountinfo: Path) -> dict[str, tuple[str, Path]]:
     """Controller (or `cgroup2`) to the part of its hierarchy that is mounted, and where."""
     found: dict[str, tuple[str, Path]] = {}
-    for line in mountinfo.read_text().splitlines():
+    for line in mountinfo.read_text(encoding="utf-8").splitlines():
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(" ", 2)
         root, point = left.split(" ")[3:5]
@@ -158,7 +158,7 @@ def _mounts(mountinfo: Path) -> dict[str, tuple[str, Path]]:
 def _own_groups(cgroup: Path) -> dict[str, str]:
     """Controller (or `cgroup2`) to the group this process is in."""
     own: dict[str, str] = {}
-    for line in cgroup.read_text().splitlines():
+    for line in cgroup.read_text(encoding="utf-8").splitlines():
         number, controllers, path = line.split(":", 2)
         own.update({name: path for name in (controllers.split(",") if number != "0" else ["cgroup2"])})
     return own
@@ -177,6 +177,6 @@ def _unified(mounts: Mapping[str, tuple[str, Path]], own: Mapping[str, str]) -> 
         return None
     here = _below(mounts["cgroup2"], own["cgroup2"])
     place = here if here == mounts["cgroup2"][1] else here.parent
-    handed_on = (place / "cgroup.subtree_control").read_text().split()
+    handed_on = (place / "cgroup.subtree_control").read_text(encoding="utf-8").split()
     usable = {"memory", "pids"} <= set(handed_on) and os.access(place / "cgroup.procs", os.W_OK)
     return place if usable else None

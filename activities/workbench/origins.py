@@ -1,5 +1,8 @@
 """What git says of an origin that cannot be read: one that refuses us stays so, one that is only away comes back."""
 
+from base64 import b64encode
+from urllib.parse import unquote, urlsplit
+
 from activities.workbench.git import GitError
 from models.domain.errors import StageFailed
 
@@ -59,3 +62,21 @@ def refusal(error: GitError) -> StageFailed | None:
         if any(word in error.stderr for word in words):
             return StageFailed(code, f"{advice}; then retry the mission.", said=error.stderr)
     return None
+
+
+def login_apart(url: str) -> tuple[str, dict[str, str]]:
+    """Take a login out of a URL of https: all users of a machine see what commands are given, not their environment.
+
+    The URL, and the variables by which git logs in there and nowhere else. A login for ssh is a key: a password there
+    is left out.
+    """
+    parts = urlsplit(url) if "://" in url else None
+    if parts is None or parts.password is None:
+        return url, {}
+    user, host = parts.username or "", parts.netloc.rpartition("@")[2]
+    if parts.scheme != "https":
+        return parts._replace(netloc=f"{user}@{host}").geturl(), {}
+    bare = parts._replace(netloc=host).geturl()
+    login = b64encode(f"{unquote(user)}:{unquote(parts.password)}".encode()).decode()
+    header = {"GIT_CONFIG_KEY_0": f"http.{bare}.extraHeader", "GIT_CONFIG_VALUE_0": f"Authorization: Basic {login}"}
+    return bare, {"GIT_CONFIG_COUNT": "1", **header}

@@ -57,7 +57,10 @@ class PackageIndexes:
     def ports(self) -> frozenset[int]:
         """The ports that the variables, and the configuration files they name, give for indexes and proxies."""
         named = (Path(value) for name, value in self.variables.items() if name.upper().endswith("_CONFIG_FILE"))
-        texts = (*self.variables.values(), *(path.read_text(errors="replace") for path in named if path.is_file()))
+        texts = (
+            *self.variables.values(),
+            *(path.read_text(errors="replace", encoding="utf-8") for path in named if path.is_file()),
+        )
         return frozenset(port for text in texts for port in map(int, _PORT.findall(text)) if 0 < port < _PORTS)
 
     def hidden(self, on_output: OnOutput) -> "SecretsHidden":

@@ -193,7 +193,7 @@ def build(project: Project, environment: Environment, tools: Sequence[str], comm
     if project.installable:
         _install_backend(project, environment)
     _take_out(project, environment)
-    (environment.packages / "project_site.pth").write_text(_HOOK)
+    (environment.packages / "project_site.pth").write_text(_HOOK, encoding="utf-8")
     shutil.rmtree(environment.workshop)
 
 
@@ -235,9 +235,9 @@ def _install_backend(project: Project, environment: Environment) -> None:
     if requires:
         environment.install(requires)
     answer, ask = environment.workshop / "needs.json", environment.workshop / "ask_backend.py"
-    ask.write_text(_ASK_BACKEND)
+    ask.write_text(_ASK_BACKEND, encoding="utf-8")
     run([str(environment.python), str(ask), str(answer), name, json.dumps(path)], {})
-    if more := json.loads(answer.read_text()):
+    if more := json.loads(answer.read_text(encoding="utf-8")):
         environment.install(more)
 
 
@@ -245,7 +245,7 @@ def _take_out(project: Project, environment: Environment) -> None:
     """Remove the project, however it came in: by a requirements file, a set-up command, or what tests it needs."""
     names = {project.name} if project.name else set()
     for origin in environment.packages.glob("*.dist-info/direct_url.json"):
-        if json.loads(origin.read_text()).get("url", "").startswith(project.root.as_uri()):
+        if json.loads(origin.read_text(encoding="utf-8")).get("url", "").startswith(project.root.as_uri()):
             names.add(_normal(origin.parent.name.split("-")[0]))
     present = {_normal(info.name.split("-")[0]) for info in environment.packages.glob("*.dist-info")}
     if found := sorted(names & present):

@@ -35,13 +35,13 @@ def main(folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
-    task = json.loads((folder / TASK).read_text())
+    task = json.loads((folder / TASK).read_text(encoding="utf-8"))
     found = Scan(folder, sys.stdin.buffer.read())
     if task["python"]:
         found.bandit(task["python"])
     found.secrets(task["added"])
     answer = {"head": found.head, "base": found.base, "scanners": found.scanners}
-    (folder / ANSWER).write_text(json.dumps(answer))
+    (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8")
 
 
 class Scan:

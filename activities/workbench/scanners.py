@@ -106,7 +106,7 @@ async def scan_change(mirror: Mirror, change: Change, salt: bytes, folder: Path)
             "python": [_lay_out(place, number, file, blobs) for number, file in enumerate(python)],
             "added": {file.path: list(file.added.items()) for file in change.files},
         }
-        (place / TASK).write_text(json.dumps(task))
+        (place / TASK).write_text(json.dumps(task), encoding="utf-8")
         answer = await _work(place, salt, lock)
     found = await asyncio.to_thread(_blamed_in, answer, change)
     no_python = () if python else (Skipped(name="bandit", reason="the patch changes no Python file"),)
@@ -237,7 +237,7 @@ async def _work(folder: Path, salt: bytes, lock: int) -> dict[str, Any]:
             await process.wait()
     if process.returncode != 0:
         raise StageFailed("scan_failed", f"The scanners crashed with code {process.returncode}{_error_in(said)}.")
-    answer: dict[str, Any] = json.loads((folder / ANSWER).read_text())
+    answer: dict[str, Any] = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
     return answer
 
 

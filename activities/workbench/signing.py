@@ -76,7 +76,7 @@ class ServiceKey:
         return base64.b64encode(self._private.sign(payload)).decode()
 
     def _allow(self) -> None:
-        lines = self.allowed_signers.read_text().splitlines() if self.allowed_signers.exists() else []
+        lines = self.allowed_signers.read_text(encoding="utf-8").splitlines() if self.allowed_signers.exists() else []
         if self.allowed_signers_line() not in lines:
             content = "\n".join([*lines, self.allowed_signers_line(), ""])
             write_whole(self.allowed_signers, content.encode())

@@ -158,9 +158,9 @@ class Slot:
 
     def _remember(self, **facts: Sequence[object]) -> None:
         """Write down what is about to be lent, before it is."""
-        known = json.loads(self._record.read_text()) if self._record.exists() else {}
+        known = json.loads(self._record.read_text(encoding="utf-8")) if self._record.exists() else {}
         draft = self._record.with_suffix(".new")
-        draft.write_text(json.dumps(known | facts, default=str))
+        draft.write_text(json.dumps(known | facts, default=str), encoding="utf-8")
         draft.replace(self._record)
 
 
@@ -226,7 +226,7 @@ class Slots:
 def _recorded(record: Path, name: str) -> list[Any]:
     """What a slot's record says; nothing when it has none, or has it no longer."""
     try:
-        facts: dict[str, list[Any]] = json.loads(record.read_text())
+        facts: dict[str, list[Any]] = json.loads(record.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     return facts.get(name, [])

@@ -100,7 +100,7 @@ def write_script(command: Command, slot: Slot) -> Path:
     file = slot.scratch / "command"
     file.touch(mode=0o400)
     file.chmod(0o600)
-    file.write_text(script_of(command))
+    file.write_text(script_of(command), encoding="utf-8")
     if slot.drops_uid:
         os.chown(file, slot.uid, slot.uid)
     return file
@@ -125,7 +125,7 @@ def _etc(slot: Slot, network: bool) -> Iterator[Mount]:
             yield Mount(Path("/etc", name), f"/etc/{name}")
     for name, text in _made_up(slot.uid, network).items():
         file = slot.scratch / f"etc-{name}"
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         yield Mount(file, f"/etc/{name}")
 
 

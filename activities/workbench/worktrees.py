@@ -62,7 +62,7 @@ class Workbench:
 
     def _finished(self, tree: Tree) -> bool:
         marker = self._marker(tree.path.name)
-        return tree.path.is_dir() and marker.exists() and marker.read_text() == tree.sha
+        return tree.path.is_dir() and marker.exists() and marker.read_text(encoding="utf-8") == tree.sha
 
     async def _remove(self, name: str, lock: int) -> None:
         self._marker(name).unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class Workbench:
         if head.text != tree.sha:
             raise WorkbenchLost("checkout_differs", "The checkout is not at the commit that was asked for.")
         draft.rename(tree.path)
-        self._marker(tree.path.name).write_text(tree.sha)
+        self._marker(tree.path.name).write_text(tree.sha, encoding="utf-8")
 
 
 async def clear(root: Path) -> None:

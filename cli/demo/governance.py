@@ -59,7 +59,7 @@ def _team(house: House, open_: ExitStack) -> Team:
     key_file = house.settings.data_dir / "governance.key"
     key_file.unlink(missing_ok=True)
     key_file.touch(mode=0o600)
-    key_file.write_text(made["secret"])
+    key_file.write_text(made["secret"], encoding="utf-8")
     people = {"admin": api(made["secret"])}
     for name in OPERATORS:
         key = people["admin"].post("/keys", {"principal": name, "role": "operator", "expires_in_days": 1})

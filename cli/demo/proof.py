@@ -27,7 +27,7 @@ class Proof:
 def prove(api: Api, repository: Path, allowed_signers: Path, workspace_id: str, mission_id: str) -> Proof:
     """Check the merge commit, every stage record, and everything that is stored for a mission."""
     evidence = api.get(f"/missions/{mission_id}/evidence")
-    key = allowed_signers.read_text().split('namespaces="git" ')[-1].strip()
+    key = allowed_signers.read_text(encoding="utf-8").split('namespaces="git" ')[-1].strip()
     stages = evidence["stages"]
     identity = {"workspace_id": workspace_id, "mission_id": mission_id}
     verdict = git(repository, "-c", f"gpg.ssh.allowedSignersFile={allowed_signers}", "verify-commit", BRANCH)

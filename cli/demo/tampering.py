@@ -32,7 +32,7 @@ def show(house: House, admin: Api, key_file: Path, subject: str) -> bool:
     folder.mkdir(mode=0o700, exist_ok=True)
     _until_sealed(admin)
     keys = [key["public_key"] for key in admin.get("/status")["signing_keys"]]
-    (folder / "keys.pub").write_text("\n".join(keys) + "\n")
+    (folder / "keys.pub").write_text("\n".join(keys) + "\n", encoding="utf-8")
     [row] = admin.rows("/audit", 1, subject=subject)
     was_good = _verified(house, folder, key_file)
     _rewrite(house, row)

@@ -32,8 +32,8 @@ def make_repository(parent: Path) -> Path:
 
 def mission(repository: str, patches: Sequence[str] = ("1-hasty", "2-thorough")) -> dict[str, Any]:
     """The mission as it is filed: what is wrong, what must pass, and the patches to try in order."""
-    body: dict[str, Any] = yaml.safe_load((FILES / "mission.yaml").read_text())
-    diffs = [(FILES / "patches" / f"{patch}.diff").read_text() for patch in patches]
+    body: dict[str, Any] = yaml.safe_load((FILES / "mission.yaml").read_text(encoding="utf-8"))
+    diffs = [(FILES / "patches" / f"{patch}.diff").read_text(encoding="utf-8") for patch in patches]
     return body | {"repository": repository, "patch_candidates": [{"diff": diff} for diff in diffs]}
 
 

@@ -114,7 +114,7 @@ def decoded(value: str) -> bytes:
 def _parse(note: str) -> tuple[Checkpoint, list[bytes]]:
     found = _NOTE.fullmatch(note)
     try:
-        if found is None:
+        if found is None or int(found["size"]) >= 2**63:
             raise ValueError("no note")
         root = decoded(found["root"])
         signed = [one for one in _SIGNATURE.findall(found["signatures"]) if one[0] == found["origin"]]

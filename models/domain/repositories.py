@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCP_LIKE = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9_][\w.-]*:(?![-/]{2}|-)\S+")
 _HOME = re.compile("^/~(?=/)")
 _USUAL_PORTS = {"https": 443, "ssh": 22}
-_NO_HOST = re.compile(r"[^\w.-]")
+_NO_HOST = re.compile(r"[^\w.-]", re.ASCII)
 _NUMERIC = re.compile(r"(^|\.)(0[xX][0-9a-fA-F]*|[0-9]+)\.?$")
 """Of a name that ends so, resolvers make an address."""
 _BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[-/.]|[/.]$|^@$")
@@ -103,10 +103,7 @@ def _host(name: str) -> str:
     if ":" in name:
         address = IPv6Address(name)
         return str(address.ipv4_mapped or address)
-    try:
-        return name.rstrip(".").encode("idna").decode().lower()
-    except UnicodeError:
-        return name.rstrip(".").lower()
+    return name.rstrip(".").lower()
 
 
 def _path_of(url: str) -> PurePosixPath | None:
@@ -144,12 +141,17 @@ def _is_odd(url: str) -> bool:
 
 def _require_host(name: str) -> None:
     if not _is_host(name):
-        told = "The URL's host must be a name, or an address in its usual form, and nothing of it spelt with %."
+        told = (
+            "The URL's host must be a name (beyond ASCII, its xn-- form), or an address in its usual form, without %."
+        )
         raise InvalidInput("repository_url_invalid", told)
 
 
 def _is_host(name: str) -> bool:
-    """Whether all who read a host read the same: some decode %, and some take `127.1` for an address."""
+    """Whether all who read a host read the same.
+
+    Some decode %, some take `127.1` for an address, and what they make of ß or ς is not the same host.
+    """
     if ":" in name or _NUMERIC.search(name):
         try:
             return bool(ip_address(name))

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import MAX_RESERVATIONS, Cap
-from models.domain.errors import Conflict, MissionControlError, NotFound
+from models.domain.errors import Conflict, MissionControlError, NotFound, Unavailable
 from models.domain.limits import Hit, described, exceeded, named
 from models.domain.money import written
 from models.domain.prices import Charge
@@ -257,6 +257,8 @@ def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
         return mission_ended()
     if verdict == "blocked":
         return run_blocked(found["run_reason"], found["blocked_by"])
+    if verdict == "unprepared":
+        return Unavailable("budget_unprepared", "a new window began while this was asked; try again")
     if verdict == "full":
         wait = "what is left is promised to calls that have begun: settle or release them, or ask for less"
         return Conflict("budget_reserved", f"{described(found)}; {wait}", **named(found))

@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from activities.workbench.git import Git, GitError
 from activities.workbench.mirrors import Mirror
-from activities.workbench.origins import refusal
+from activities.workbench.origins import login_apart, refusal
 from models.domain.repositories import RepositoryUrl
 from tests.fixtures.git_repos import make_repo
 
@@ -25,9 +27,14 @@ class Hosting(BaseHTTPRequestHandler):
     """Answers with the status that the path begins with."""
 
     asked: ClassVar[list[str]] = []
+    logins: ClassVar[list[str | None]] = []
+    commands: ClassVar[list[str]] = []
+    """Of the processes that we have while they ask."""
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
+        self.logins.append(self.headers.get("Authorization"))
+        self.commands.extend(" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True))
         status = int(self.path.split("/")[1])
         self.send_response(status)
         if 301 <= status <= 308:
@@ -114,6 +121,32 @@ async def test_nobody_is_sent_from_a_place_to_another(tmp_path: Path, hosting: s
     with pytest.raises(GitError):
         await git.run("push", f"{hosting}/302/app.git", "main", git_dir=make_repo(tmp_path / "app").path / ".git")
     assert {path.split("/")[1] for path in Hosting.asked} == {"302"}
+
+
+async def test_no_command_shows_the_login_of_a_url(tmp_path: Path, hosting: str) -> None:
+    Hosting.logins.clear()
+    Hosting.commands.clear()
+    url, login = login_apart(f"{hosting}/404/mirror.git".replace("https://", "https://bob:s%40cret@"))
+    with pytest.raises(GitError):
+        await Git(tmp_path / "home").run("ls-remote", "--", url, env=login)
+    assert set(Hosting.logins) == {"Basic " + b64encode(b"bob:s@cret").decode()}
+    assert "ls-remote" in " ".join(Hosting.commands)
+    assert not any("cret" in command or "Ym9iOn" in command for command in Hosting.commands)
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("https://h/a", "https://h/a"),
+        ("https://bob@h/a", "https://bob@h/a"),
+        ("https://:pw@h:8443/a", "https://h:8443/a"),
+        ("ssh://bob:pw@h/a", "ssh://bob@h/a"),
+        ("git@h:a", "git@h:a"),
+        ("/srv/mirror.git", "/srv/mirror.git"),
+    ],
+)
+def test_nothing_else_of_it_is_changed(url: str, bare: str) -> None:
+    assert login_apart(url)[0] == bare
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:

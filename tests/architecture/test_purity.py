@@ -49,7 +49,7 @@ ALLOWED = {
         "pathlib.PurePath": _PATHS,
         "pathlib.PurePosixPath": _PATHS,
         "posixpath": _PATHS,
-        "ipaddress.ip_address": "reads the text of an address",
+        "ipaddress.IPv6Address", "ipaddress.ip_address": "reads the text of an address",
     },
     "workflows/stages/approval.py": {"workflow.now": "the time of the history"},
     "workflows/stages/observation.py": {"workflow.now": "the time of the history"},

@@ -118,15 +118,25 @@ INSERT INTO decision_answer (workspace_id, decision_id, principal, answer, expla
 VALUES ('default', 'd1', 'olga', 'denied', 'never type swordfish', now());
 INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data) VALUES
 ('default', 'decision.denied', 'decision', 'd1', 'olga', 'r', '{"explanation": "never type swordfish", "own": false}');
+INSERT INTO workspace SELECT * FROM jsonb_populate_record(
+    (SELECT w FROM workspace w WHERE workspace_id = 'default'), '{"workspace_id": "other", "slug": "other"}');
+INSERT INTO decision (workspace_id, decision_id, kind, round, candidate, status, risk, requested_by, explanation)
+VALUES ('other', 'd1', 'tool', 0, 0, 'denied', 'RED', 'agent', 'not now');
 SELECT set_config('app.workspace', 'default', false);
-SELECT mc_redact_audit((SELECT id FROM audit WHERE subject_id = 'd1'), 'olga', 'r', 'a password');
+SELECT mc_redact_audit((SELECT id FROM audit WHERE (workspace_id, subject_id) = ('default', 'd1')),
+    'olga', 'r', 'a password');
 """
 
 
 async def test_what_must_go_is_found_and_written_over(server: EmbeddedPostgres, open_dir: Path) -> None:
     with psycopg.connect(plain(server.url), autocommit=True) as connection:
         connection.execute(SAID)
-    section = commands("Something was said that must go").replace("WORDS", "swordfish").replace("DECISION", "d1")
+    section = (
+        commands("Something was said that must go")
+        .replace("WORDS", "swordfish")
+        .replace("DECISION", "d1")
+        .replace("WORKSPACE", "default")
+    )
     script = reaching(server.port) + section + section
     told = await asyncio.to_thread(shell, script, open_dir, MC_DATA_DIR=str(open_dir))
     first, _, then = told.partition("UPDATE 1\nUPDATE 1\nUPDATE 1\n")
@@ -135,7 +145,8 @@ async def test_what_must_go_is_found_and_written_over(server: EmbeddedPostgres, 
     assert "public." not in then, "it stands nowhere any more"
     with psycopg.connect(plain(server.url)) as connection:
         kept = connection.execute("SELECT data FROM event WHERE subject_id = 'd1'").fetchall()
-    assert kept == [({"own": False},)]
+        others = connection.execute("SELECT explanation FROM decision WHERE workspace_id = 'other'").fetchall()
+    assert (kept, others) == ([({"own": False},)], [("not now",)])
 
 
 def holding(folder: Path, words: str) -> list[str]:
@@ -161,9 +172,11 @@ async def test_a_backup_is_restored_into_another_server(server: EmbeddedPostgres
 def test_a_merge_is_found_and_taken_back(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "app")
     repo.branch("work", {"fix.txt": "x"})
-    repo.git("merge", "-q", "--no-ff", "-m", "Fix it\n\nMission-Id: mission_20260101_001", "work")
+    repo.git(
+        "merge", "-q", "--no-ff", "-m", "Fix it\n\nMission-Id: mission_20260101_001\nMission-Workspace: acme", "work"
+    )
     finds, takes_back, *_ = commands("Taking a merge back").splitlines()
-    found = shell(finds.replace("MISSION", "mission_20260101_001"), repo.path).split()
+    found = shell(finds.replace("MISSION", "mission_20260101_001").replace("WORKSPACE", "acme"), repo.path).split()
     assert found == [repo.sha()]
     shell(takes_back.replace("COMMIT", found[0]), repo.path, **SOMEBODY)
     assert not (repo.path / "fix.txt").exists()

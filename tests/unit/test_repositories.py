@@ -105,7 +105,11 @@ class TestRemote:
         assert code_of(url) == "repository_credentials_in_url"
 
     @pytest.mark.parametrize(
-        "host", ["git%68ub.example", "example.com%2Fteam", "127.1", "127.0.0%2e1", "0x7f000001", "2130706433", "a.1"]
+        "host",
+        [
+            *("git%68ub.example", "example.com%2Fteam", "127.1", "127.0.0%2e1", "0x7f000001", "2130706433", "a.1"),
+            *("faß.example", "münchen.de", "\uff41.example"),
+        ],
     )
     def test_hosts_that_some_read_otherwise(self, host: str) -> None:
         for url in (f"https://{host}/app", f"ssh://git@{host}/app", f"git@{host}:app"):
@@ -129,7 +133,7 @@ SPELLINGS = {
     "example.com:8443/app": ["https://example.com:8443/app", "ssh://git@example.com:8443/app.git"],
     "example.com:443/app": ["ssh://git@example.com:443/app"],
     "example.com/team/app.git2": ["https://example.com/team/app.git2"],
-    "xn--mnchen-3ya.de/app": ["https://münchen.de/app", "https://xn--mnchen-3ya.de/app"],
+    "xn--mnchen-3ya.de/app": ["https://xn--mnchen-3ya.de/app", "git@XN--mnchen-3ya.de:app"],
     "::1:2222/app": ["ssh://git@[::1]:2222/app"],
     "2001:db8::1/app": ["https://[2001:db8::1]/app", "https://[2001:0DB8:0:0::1]/app", "ssh://git@[2001:db8:0::1]/app"],
     "10.0.0.1/app": ["https://10.0.0.1/app", "https://[::ffff:10.0.0.1]/app", "https://[::ffff:a00:1]/app"],

@@ -77,7 +77,7 @@ class EmbeddedPostgres(Server):
         return await self._run(binaries, user)
 
     def _address(self, driver: str, database: str) -> URL:
-        password = self._password_file.read_text().strip()
+        password = self._password_file.read_text(encoding="utf-8").strip()
         return URL.create(driver, OWNER, password, "127.0.0.1", self.port, database)
 
     def _user(self) -> RunAs | None:
@@ -127,7 +127,7 @@ class EmbeddedPostgres(Server):
             raise Unavailable("initdb_failed", f"initdb in {target} failed: {made.stderr.strip()}{advice}")
 
     def _require_same_major(self) -> None:
-        found = (self.cluster / "PG_VERSION").read_text().strip()
+        found = (self.cluster / "PG_VERSION").read_text(encoding="utf-8").strip()
         if found != str(MAJOR):
             raise Conflict(
                 "postgres_version",

@@ -102,7 +102,7 @@ class Child:
 
     def last_words(self, lines: int = 12) -> str:
         """The end of its log, for the error that says why it did not start."""
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        text = self.log.read_text(errors="replace", encoding="utf-8") if self.log.exists() else ""
         return "\n".join(line[:300] for line in text.splitlines()[-lines:])
 
 

@@ -75,7 +75,7 @@ class UpState(BaseModel, frozen=True):
 def read_state(data_dir: Path) -> UpState | None:
     """What the last `up` on this folder wrote; None if there is nothing readable."""
     try:
-        return UpState.model_validate_json((data_dir / "up.json").read_text())
+        return UpState.model_validate_json((data_dir / "up.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
 

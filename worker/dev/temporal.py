@@ -99,14 +99,16 @@ class DevTemporal(Server):
         if written_by not in (None, self.cli.server):
             self._require_nothing_running(written_by)
             self._set_aside(written_by)
-        self._version_file.write_text(json.dumps({"cli": self.cli.version, "server": self.cli.server}))
+        self._version_file.write_text(
+            json.dumps({"cli": self.cli.version, "server": self.cli.server}), encoding="utf-8"
+        )
 
     def _written_by(self) -> str | None:
         if not self.database.exists():
             return None
         if not self._version_file.exists():
             return "unknown"
-        return str(json.loads(self._version_file.read_text())["server"])
+        return str(json.loads(self._version_file.read_text(encoding="utf-8"))["server"])
 
     def _require_nothing_running(self, written_by: str) -> None:
         running = running_workflows(self.database)

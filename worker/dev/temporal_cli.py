@@ -99,7 +99,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 async def _one_at_a_time(lock: Path, progress: Progress) -> AsyncIterator[None]:
     """Let one process fill the cache; the others wait and find it filled."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
+    with lock.open("a", encoding="utf-8") as file:
         waiting = False
         while not _try_lock(file.fileno()):
             if not waiting:

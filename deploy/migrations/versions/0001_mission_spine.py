@@ -10,7 +10,7 @@ down_revision = None
 
 def upgrade() -> None:
     """Make everything."""
-    _run(Path(__file__).with_suffix(".sql").read_text())
+    _run(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
 
 
 def downgrade() -> None:

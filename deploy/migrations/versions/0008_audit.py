@@ -10,7 +10,7 @@ down_revision = "0007"
 
 def upgrade() -> None:
     """Make it. What happened before has events, and no audit rows."""
-    script = Path(__file__).with_suffix(".sql").read_text()
+    script = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
     op.get_bind().connection.cursor().execute(script)  # SQLAlchemy would read % as a placeholder
 
 
