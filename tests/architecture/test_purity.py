@@ -46,10 +46,11 @@ ALLOWED = {
     "models/domain/principals.py": {"self.home": "the workspace that a principal belongs to"},
     "models/domain/repo_config.py": {"pathlib.PurePosixPath": _PATHS},
     "models/domain/repositories.py": {
+        "ipaddress.IPv6Address": "reads the text of an address",
+        "ipaddress.ip_address": "reads the text of an address",
         "pathlib.PurePath": _PATHS,
         "pathlib.PurePosixPath": _PATHS,
         "posixpath": _PATHS,
-        "ipaddress.IPv6Address", "ipaddress.ip_address": "reads the text of an address",
     },
     "workflows/stages/approval.py": {"workflow.now": "the time of the history"},
     "workflows/stages/observation.py": {"workflow.now": "the time of the history"},
