@@ -62,7 +62,7 @@ async def log(
 ) -> dict[str, Any]:
     """Judge a call of a run that goes on, and keep it with what was said of it, whatever that is.
 
-    The fourth retry with the same error blocks the run (LOOP-04).
+    One that was made is kept of a blocked run, too. The fourth retry with the same error blocks the run (LOOP-04).
 
     Raises:
         NotFound: `cost_not_found`.
@@ -70,7 +70,7 @@ async def log(
     """
     if call.usd is not None:  # before the run is locked: whoever sets a cap locks them the other way round
         await budgets.prepare(session, asking.caller.workspace_id, run_id)
-    run = await runs.lock_open(session, asking.caller.workspace_id, run_id, asking.actor)
+    run = await runs.lock_open(session, asking.caller.workspace_id, run_id, asking.actor, also_blocked=call.was_made)
     number = await _next_number(session, run, call.cost_id)
     doer = await agents.doer(session, asking.caller, run.agent_id)
     if is_listed(call.tool, doer.tools):

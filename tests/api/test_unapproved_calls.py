@@ -73,6 +73,15 @@ async def test_people_are_told_once_for_a_run(
     assert sorted(one["status"] for one in await alerts(api)) == ["open", "resolved"]
 
 
+async def test_so_they_are_of_a_blocked_run(agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str) -> None:
+    for _ in range(5):
+        await call(agent, run, "read_db", error="E1")
+    assert refusal(await agent.post(f"{run}/tool-calls", json={"tool": "email"})) == (409, "run_blocked")
+    made = await call(agent, run, "email", duration_ms=3)
+    assert (made["number"], made["status"]) == (6, "pending")
+    assert [alert["summary"] for alert in await alerts(api)] == ["agent made call 6, email, without an approval"]
+
+
 async def test_so_they_are_of_what_is_on_no_list(
     agent: httpx2.AsyncClient, api: httpx2.AsyncClient, db: Database, team: Team, run: str
 ) -> None:

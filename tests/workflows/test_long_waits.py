@@ -82,6 +82,16 @@ async def test_a_block_that_nobody_tells_while_it_waits_holds_it(clock: Workflow
     assert run.script.tokens == [], "nothing is merged"
 
 
+async def test_a_block_holds_nothing_that_ends(clock: WorkflowEnvironment, world: World) -> None:
+    run = await world.start(Script(anomaly="errors rise", conflicts=1))
+    question = await run.question("rollback")
+    await crossed(world, run)
+    await clock.sleep(timedelta(minutes=5))
+    assert not await held(run)
+    await run.answer(question, DecisionStatus.APPROVED)
+    await run.becomes("escalated")
+
+
 async def test_a_mission_observes_for_its_whole_window(clock: WorkflowEnvironment, world: World) -> None:
     run = await world.start(Script(observation_seconds=1800))
     await run.becomes("observing")
