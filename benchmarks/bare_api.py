@@ -1,4 +1,7 @@
-"""The same stack without us: FastAPI, SQLAlchemy and psycopg under uvicorn, and handlers that do the one thing."""
+"""The same stack without us: FastAPI, SQLAlchemy and psycopg under uvicorn, and handlers that do the one thing.
+
+A claim can be had without SQLAlchemy, too: we pass it by ourselves where each request counts (ADR 15).
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
+from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import make_url, text
@@ -14,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from models.schemas.missions import MissionSummary
 from models.settings import Settings
+from models.store.connections import plain
 
 TABLES = (
     "CREATE TABLE bare_event (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, type text, subject text, data jsonb)",
@@ -28,10 +33,11 @@ _PAGE = text(
     f"SELECT {', '.join(MissionSummary.model_fields)} FROM mission WHERE workspace_id = :workspace"  # noqa: S608  # constants
     " AND (created_at, seq) < (:created_at, :seq) ORDER BY created_at DESC, seq DESC LIMIT :limit"
 )
-_CLAIM = text(
-    "UPDATE bare_mission SET assigned_to = :agent, claimed_at = now() WHERE id = (SELECT id FROM bare_mission"
+_CLAIM = (
+    "UPDATE bare_mission SET assigned_to = {agent}, claimed_at = now() WHERE id = (SELECT id FROM bare_mission"
     " WHERE claimed_at IS NULL ORDER BY severity_rank, created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id"
 )
+_CLAIM_BY_SQLALCHEMY, _CLAIM_BY_PSYCOPG = text(_CLAIM.format(agent=":agent")), _CLAIM.format(agent="%(agent)s")
 
 
 class Fact(BaseModel):
@@ -44,14 +50,15 @@ class Fact(BaseModel):
 
 def create_app(settings: Settings) -> FastAPI:
     """Make the application."""
-    engine = _engine(settings)
+    engine, pool = _engine(settings), pool_of(_url(settings))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with engine.begin() as connection:
             for statement in TABLES:
                 await connection.execute(text(statement))
-        yield
+        async with pool:
+            yield
         await engine.dispose()
 
     app = FastAPI(lifespan=lifespan)
@@ -77,16 +84,31 @@ def create_app(settings: Settings) -> FastAPI:
     @app.get("/claim")
     async def claim(agent: str) -> Response:
         async with engine.begin() as connection:
-            number = (await connection.execute(_CLAIM, {"agent": agent})).scalar_one_or_none()
+            number = (await connection.execute(_CLAIM_BY_SQLALCHEMY, {"agent": agent})).scalar_one_or_none()
         return Response(to_json({"id": number}), media_type="application/json")
+
+    @app.get("/claim/plain")
+    async def claim_by_psycopg(agent: str) -> Response:
+        async with pool.connection() as connection:
+            found = await (await connection.execute(_CLAIM_BY_PSYCOPG, {"agent": agent})).fetchone()
+        return Response(to_json({"id": found[0] if found else None}), media_type="application/json")
 
     return app
 
 
+def pool_of(url: str) -> AsyncConnectionPool:
+    """Make a pool of psycopg's own, as large as the others; each loan is a transaction."""
+    return AsyncConnectionPool(plain(url), min_size=20, max_size=20, open=False)
+
+
 def _engine(settings: Settings) -> AsyncEngine:
-    assert settings.database_url is not None
-    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+psycopg")
+    url = make_url(_url(settings)).set(drivername="postgresql+psycopg")
     return create_async_engine(url, pool_size=20, max_overflow=0, pool_pre_ping=False)
+
+
+def _url(settings: Settings) -> str:
+    assert settings.database_url is not None
+    return settings.database_url.get_secret_value()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Reserving and settling a call, over 50 workspaces and on one hot cap, against two bare INSERT transactions.
 
-Both sides are this process, with as many connections and as many callers at once.
+Both sides are this process, with as many connections and as many callers at once. The bare transactions are
+SQLAlchemy's; over 50 workspaces those of psycopg alone are measured, too.
 """
 
 import asyncio
@@ -9,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from itertools import count
 
+from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from benchmarks.measure import Comparison, Goal, Meter, Numbers, alternate, percentile
+from benchmarks.bare_api import pool_of
+from benchmarks.measure import Comparison, Goal, Meter, Numbers, Side, alternate, percentile
 from benchmarks.servers import serving
 from models.domain.budgets import Cap, Key, Owner, Scope
 from models.domain.prices import Charge, Usage
@@ -26,7 +29,7 @@ from models.store.migrate import migrate
 from tests.fixtures.access import make_workspace
 
 GOAL = Goal("calls_per_second", "higher", 0.5)
-HOT = Goal("calls_per_second", "higher", None)
+UNJUDGED = Goal("calls_per_second", "higher", None)
 CALLERS = 50
 ACTOR = Actor("bench", "bench")
 CALL = Charge(Usage(model="m", tokens_in=900, tokens_out=100), Decimal("0.0042"))
@@ -36,10 +39,15 @@ _TABLE = """
 CREATE TABLE bare_entry (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, workspace_id text, run_id text, model text,
     tokens_in bigint, tokens_out bigint, usd numeric, at timestamptz DEFAULT now())
 """
-_INSERT = text(
-    "INSERT INTO bare_entry (workspace_id, run_id, model, tokens_in, tokens_out, usd)"
-    " VALUES (:workspace_id, :run_id, :model, :tokens_in, :tokens_out, :usd) RETURNING id"
-)
+_COLUMNS = ("workspace_id", "run_id", "model", "tokens_in", "tokens_out", "usd")
+
+
+def _insert(value: str) -> str:
+    values = ", ".join(value.format(name) for name in _COLUMNS)
+    return f"INSERT INTO bare_entry ({', '.join(_COLUMNS)}) VALUES ({values}) RETURNING id"  # noqa: S608  # constants
+
+
+_BY_SQLALCHEMY, _BY_PSYCOPG = text(_insert(":{}")), _insert("%({})s")
 _MONTH = Key(Scope.WORKSPACE_MONTH, Owner.WORKSPACE)
 
 Spend = Callable[[int], Awaitable[None]]
@@ -57,19 +65,21 @@ async def run(quick: bool) -> list[Comparison]:
         async with engine.begin() as connection:
             await connection.execute(text(_TABLE))
 
-        async def bare() -> Numbers:
-            return await _measure(_bare(engine), seconds, postgres)
+        def side(spend: Spend) -> Side:
+            return lambda: _measure(spend, seconds, postgres)
 
-        found = []
-        for name, goal, workspaces in (("ledger, 50 workspaces", GOAL, CALLERS), ("ledger, one hot cap", HOT, 1)):
+        pool, found = pool_of(url), list[Comparison]()
+        await pool.open()
+        for name, goal, workspaces, bare in (
+            ("ledger, 50 workspaces", GOAL, CALLERS, _bare(engine)),
+            ("the same, bare psycopg", UNJUDGED, CALLERS, _plain(pool)),
+            ("ledger, one hot cap", UNJUDGED, 1, _bare(engine)),
+        ):
             places = [await _place(db, f"w{workspaces}-{number % workspaces}", number) for number in range(CALLERS)]
-
-            async def ours(places: list[Place] = places) -> Numbers:
-                return await _measure(_ours(db, places), seconds, postgres)
-
             async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
                 await connection.execute(text("ANALYZE"))  # as autovacuum does within a minute
-            found.append(await alternate(name, goal, ours, bare, rounds))
+            found.append(await alternate(name, goal, side(_ours(db, places)), side(bare), rounds))
+        await pool.close()
         await db.close()
         await engine.dispose()
         return found
@@ -103,13 +113,25 @@ def _ours(db: Database, places: list[Place]) -> Spend:
 
 def _bare(engine: AsyncEngine) -> Spend:
     async def spend(number: int) -> None:
-        row = {"workspace_id": f"w-{number}", "run_id": f"run-{number}", "model": "m"}
         for charge in (CALL, PAID):
-            values = {"tokens_in": charge.usage.tokens_in, "tokens_out": charge.usage.tokens_out, "usd": charge.usd}
             async with engine.begin() as connection:
-                (await connection.execute(_INSERT, row | values)).scalar_one()
+                (await connection.execute(_BY_SQLALCHEMY, _row(number, charge))).scalar_one()
 
     return spend
+
+
+def _plain(pool: AsyncConnectionPool) -> Spend:
+    async def spend(number: int) -> None:
+        for charge in (CALL, PAID):
+            async with pool.connection() as connection:
+                await (await connection.execute(_BY_PSYCOPG, _row(number, charge))).fetchone()
+
+    return spend
+
+
+def _row(number: int, charge: Charge) -> dict[str, object]:
+    tokens = {"tokens_in": charge.usage.tokens_in, "tokens_out": charge.usage.tokens_out}
+    return {"workspace_id": f"w-{number}", "run_id": f"run-{number}", "model": "m", "usd": charge.usd, **tokens}
 
 
 async def _place(db: Database, workspace_id: str, number: int) -> Place:

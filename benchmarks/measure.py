@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -120,6 +121,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
     ended = process.cpu_times()
     total = float(ended.children_user + ended.children_system)
     for one in [process, *process.children(recursive=True)]:
-        times = one.cpu_times()
-        total += times.user + times.system
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, and counts as its parent's
+            times = one.cpu_times()
+            total += times.user + times.system
     return total

@@ -28,7 +28,7 @@ from models.store.keys import DEFAULT_WORKSPACE
 from models.tables.agents import AgentRow
 from tests.fixtures.access import make_key
 
-GOAL = Goal("claims_per_second", "higher", 0.6)
+GOAL, PLAIN = Goal("claims_per_second", "higher", 0.6), Goal("claims_per_second", "higher", None)
 _TEAM = (("coding", Decimal("0.90")),) * 3 + (("healing", Decimal("0.50")),)
 """Roles and scores, in turn. Coders may take all missions, healers a quarter: all have work until the end."""
 
@@ -89,7 +89,7 @@ async def run(quick: bool) -> list[Comparison]:
         fill(url, rows)
         team = await _team(stack.settings)
         bare_team = [Agent(agent.name, request("GET", f"/claim?agent={agent.name}")) for agent in team]
-        per_round, postgres = rows // (rounds + 1), stack.pid("postgres")
+        per_round, postgres = rows // (2 * (rounds + 1)), stack.pid("postgres")
 
         def side(agents: Sequence[Agent], port: int, pid: int | None, given: Given) -> Side:
             async def claim() -> Numbers:
@@ -104,10 +104,13 @@ async def run(quick: bool) -> list[Comparison]:
 
         ours = side(team, stack.settings.api_port, stack.pid("api"), _ours)
         bare = side(bare_team, bare_api.settings.api_port, pid_of(bare_api), _bare)
-        found = await alternate(f"GET /queue/next of {rows:,}", GOAL, ours, bare, rounds)
+        found = [await alternate(f"GET /queue/next of {rows:,}", GOAL, ours, bare, rounds)]
+        for agent in bare_team:
+            agent.asks = request("GET", f"/claim/plain?agent={agent.name}")
+        found.append(await alternate("the same, bare psycopg", PLAIN, ours, bare, rounds))
         require_each_once(url, rows, team, _KEPT, _TOLD)
         require_each_once(url, rows, bare_team, _BARE_KEPT)
-        return [found]
+        return found
 
 
 def fill(url: str, rows: int) -> None:
