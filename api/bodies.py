@@ -152,6 +152,7 @@ async def receive(request: Request, announced: int, limit: int, file: IO[bytes])
     Raises:
         TooLarge: more came than it may have.
         TooSlow: its client stopped sending it, hardly does, or went away.
+        Unavailable: `no_room`. The disk is full, or the folder is not there.
     """
     received, began = 0, (clock := asyncio.get_running_loop().time)()
     try:
@@ -167,6 +168,9 @@ async def receive(request: Request, announced: int, limit: int, file: IO[bytes])
         raise _too_slow(received) from None
     except ClientDisconnect:
         raise TooSlow("body_incomplete", f"its client went away after {received} bytes of the body") from None
+    except OSError as error:
+        told = f"our temporary folder takes no long bodies ({error.strerror}); an operator must make room there"
+        raise Unavailable("no_room", told) from error
     return received
 
 

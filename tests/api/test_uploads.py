@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import json
+import tempfile
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -195,6 +197,16 @@ class TestRoomOnDisk:
                     assert not waits.done()
                     await next_one.send(b"]" * LONG)
                     await waits
+
+    async def test_a_disk_that_takes_no_more_is_told_of(
+        self, address: str, team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        for size, told in ((UNCOUNTED, (422, "malformed_json")), (UNCOUNTED + 1, (503, "no_room"))):
+            async with upload(address, team.agent, size) as body:
+                await body.send(b"]" * size)
+                await body.is_read()
+                assert refusal(await body.answer()) == told
 
     async def test_what_is_too_long_waits_for_nothing(self, address: str, team: Team) -> None:
         async with upload(address, team.agent, LONG) as first:
