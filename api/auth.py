@@ -74,6 +74,10 @@ class Caller:
         shared.limiter.count(request, principal)
         return Call(await self._admit(request, principal, noun), request.state.request_id)
 
+    async def admits(self, request: Request, noun: str) -> Principal:
+        """Find the caller as it is now; raises as `identify` does where the route would refuse it now."""
+        return await self._admit(request, await services(request).keys.open(secret_of(request)), noun)
+
     async def look_again(self, request: Request, noun: str) -> None:
         """Ask once more, as a change begins and before it is kept: the caller may have waited.
 
@@ -81,7 +85,7 @@ class Caller:
             Conflict: `role_changed`, so that it would be done in a role that the caller has lost; and as `identify`.
         """
         asked: Principal = request.state.call.principal
-        found = await self._admit(request, await services(request).keys.open(secret_of(request)), noun)
+        found = await self.admits(request, noun)
         if (found.role, found.scopes) != (asked.role, asked.scopes):
             told = f"{asked.name!r} was given another role while this waited; nothing was changed: ask again"
             raise Conflict("role_changed", told)

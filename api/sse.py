@@ -13,8 +13,10 @@ from models.store.database import Database
 from models.store.events import Place
 from models.store.tail import Tail
 
-MAX_WAITING = 2000
-"""Events a watcher may be behind before it goes back to replay from the table."""
+MAX_WAITING, MAX_WAITING_BYTES = 2000, 4 * 1024 * 1024
+"""Events a watcher may be behind, and their bytes, before it goes back to replay from the table."""
+PIECE_BYTES = 256 * 1024
+"""What is joined to be sent at once: whoever reads slowly holds no more of it, and shares the rest with all others."""
 ASK_SECONDS = 1.0
 """How often a stream asks whether its key still opens the door; a revoked one ends it about this soon."""
 MayWatch = Callable[[], Awaitable[bool]]
@@ -74,6 +76,7 @@ class Watcher:
         self.behind = False
         self._wanted = wanted
         self._frames: list[Frame] = []
+        self._bytes = 0
         self._woken = asyncio.Event()
 
     def offer(self, frames: list[Frame]) -> None:
@@ -82,7 +85,8 @@ class Watcher:
             frames = [frame for frame in frames if self._wanted.includes(frame.event)]
         if not frames or self.behind:
             return
-        self.behind = len(self._frames) + len(frames) > MAX_WAITING
+        self._bytes += sum(len(frame.data) for frame in frames)
+        self.behind = len(self._frames) + len(frames) > MAX_WAITING or self._bytes > MAX_WAITING_BYTES
         self._frames = [] if self.behind else self._frames + frames
         self._woken.set()
 
@@ -94,7 +98,7 @@ class Watcher:
         """Wait, and hand out all that came; nothing is a heartbeat."""
         await self._woken.wait()
         self._woken.clear()
-        frames, self._frames = self._frames, []
+        frames, self._frames, self._bytes = self._frames, [], 0
         return frames
 
 
@@ -226,8 +230,8 @@ class Stream:
                 found = await events.between(
                     session, self._workspace_id, self._place, upto, self._wanted.types, self._wanted.subject_id
                 )
-            if shown := await self._show([Frame.of(place, event) for place, event in found]):
-                yield b"".join(frame.data for frame in shown)
+            for piece in _pieces(await self._show([Frame.of(place, event) for place, event in found])):
+                yield piece
             self._place = found[-1][0] if len(found) == events.REPLAY_CHUNK else upto
 
     async def _skip_what_is_too_old(self, after: Place, upto: Place) -> bytes | None:
@@ -253,4 +257,22 @@ class Stream:
                 frames = [frame for frame in frames if frame.place > self._place]
             if frames:
                 self._place = frames[-1].place
-            yield b"".join(frame.data for frame in await self._show(frames)) or _HEARTBEAT
+            shown = await self._show(frames)
+            for piece in _pieces(shown):
+                yield piece
+            if not shown:
+                yield _HEARTBEAT
+
+
+def _pieces(frames: Sequence[Frame]) -> Iterator[bytes]:
+    """Join frames to pieces that are sent at once."""
+    piece: list[bytes] = []
+    size = 0
+    for frame in frames:
+        piece.append(frame.data)
+        size += len(frame.data)
+        if size >= PIECE_BYTES:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)

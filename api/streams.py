@@ -1,6 +1,7 @@
 """Answers that go on for as long as their client listens."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -11,12 +12,16 @@ from api.services import services
 from models.domain.errors import Conflict, NotFound, NotPermitted, Unauthenticated
 
 
+class ShutOut(Exception):
+    """A stream's caller may no longer have it."""
+
+
 def guard(request: Request) -> Callable[[], Awaitable[bool]]:
     """Give the question whether this caller may still have what the route gives: a stream outlives its request."""
 
     async def may_look() -> bool:
         try:
-            await request.state.look_again(request)
+            await request.state.admits()
         except (Unauthenticated, NotPermitted, NotFound, Conflict):
             return False
         except (SQLAlchemyError, OSError):
@@ -24,6 +29,18 @@ def guard(request: Request) -> Callable[[], Awaitable[bool]]:
         return True
 
     return may_look
+
+
+def barrier(request: Request) -> Callable[[], Awaitable[bool]]:
+    """Give the same question for what has an end: it is broken off, so that nobody takes what came for all of it."""
+    may_look = guard(request)
+
+    async def require() -> bool:
+        if not await may_look():
+            raise ShutOut
+        return True
+
+    return require
 
 
 class HeldStream(StreamingResponse):
@@ -43,6 +60,9 @@ class HeldStream(StreamingResponse):
         self._place = services(request).limiter.stream(request.state.call.principal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it: the place is taken only now, so that what is never sent holds none."""
-        with self._place:
+        """Send it: the place is taken only now, so that what is never sent holds none.
+
+        What is broken off ends with the connection, and without the last chunk.
+        """
+        with self._place, suppress(ShutOut):
             await super().__call__(scope, receive, send)

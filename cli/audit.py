@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cli.command import All, Client, From, Limit, To, Yes, client_command
-from cli.errors import REFUSED, told
+from cli.errors import REFUSED, Refused, told
 from models.domain.errors import InvalidInput, Misconfigured
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Read = TypeVar("Read")
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="[default: standard output]", show_default=False)]
+_MAX_END = 64
+"""Bytes that the last line of an export has at most."""
 app = typer.Typer(no_args_is_help=True, help="List, export and verify the log of all acts.")
 
 
@@ -110,7 +112,7 @@ def export(client: Client, output: Output = None) -> None:
       mission-control audit export -o export.jsonl
     """
     with client.api.stream("/audit/export") as pieces:
-        _deliver(pieces, output)
+        _deliver(_whole(pieces), output)
 
 
 @app.command("verify")
@@ -151,6 +153,17 @@ def verify(
         typer.secho(safe(f"{verdict.problem.code}: {verdict.problem.message}"), fg="red", err=True)
     if not verdict.is_good:
         raise typer.Exit(REFUSED)
+
+
+def _whole(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Pass an export on, and refuse one that lacks its end."""
+    last = b""
+    for piece in pieces:
+        last = (last + piece)[-_MAX_END:]
+        yield piece
+    if not last.rpartition(b"\n{")[2].startswith(b'"kind": "end"'):
+        why = "its last line is missing, as where the key or its owner's role ended meanwhile: export it again"
+        raise Refused("cut_off", f"the export broke off: {why}")
 
 
 def _deliver(pieces: Iterable[bytes], output: Path | None) -> None:

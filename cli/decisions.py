@@ -39,6 +39,7 @@ def list_decisions(
     mission: Annotated[str | None, typer.Option(help="Of this mission only.", show_default=False)] = None,
     kind: Annotated[str | None, typer.Option(help="As governance or rollback.", show_default=False)] = None,
     risk: Annotated[str | None, typer.Option(help="GREEN, YELLOW or RED.", show_default=False)] = None,
+    by: Annotated[str | None, typer.Option(help="Only what this one asked.", show_default=False)] = None,
     sort: Annotated[str | None, option("FIELD", _SORTS)] = None,
     limit: Limit = 50,
     everything: All = False,
@@ -51,7 +52,8 @@ def list_decisions(
     """
     from cli.text import moment, table, word
 
-    filters = {"status": None if status == "any" else status, "mission_id": mission, "kind": kind, "risk": risk}
+    shown = None if status == "any" else status
+    filters = {"status": shown, "mission_id": mission, "kind": kind, "risk": risk, "requested_by": by}
     sort = sort or ("expires_at" if status == "pending" else "-requested_at")
     rows = client.api.rows("/decisions", None if everything else limit, sort=sort, **filters)
     columns = ("decision", "mission", "kind", "status", "risk", "by", "expires", "reasons")

@@ -73,13 +73,14 @@ def list_missions(
     client: Client,
     status: Annotated[Status | None, typer.Option(help="Only those that stand there.", show_default=False)] = None,
     severity: Annotated[Severity | None, typer.Option(help="Only these.", show_default=False)] = None,
+    by: Annotated[str | None, typer.Option(help="Only those that this one filed.", show_default=False)] = None,
     limit: Limit = 50,
     everything: All = False,
 ) -> None:
     """List missions, the newest first."""
     from cli.text import moment, table, word
 
-    filters = {"status": status, "severity": severity, "sort": "-created_at"}
+    filters = {"status": status, "severity": severity, "created_by": by, "sort": "-created_at"}
     rows = client.api.rows("/missions", None if everything else limit, **filters)
     columns = ("mission", "severity", "status", "outcome", "stage", "filed", "subsystem")
     cells = [

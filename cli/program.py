@@ -50,7 +50,8 @@ def _watch_output() -> None:
     if sys.stdout is sys.__stdout__:
         raw = _Output(out.fileno(), "wb", closefd=False)
         buffer = io.BufferedWriter(raw)
-        sys.stdout = io.TextIOWrapper(buffer, out.encoding, out.errors, line_buffering=bool(out.line_buffering))
+        # A terminal may lack characters that a name has: it shows their numbers.
+        sys.stdout = io.TextIOWrapper(buffer, out.encoding, "backslashreplace", line_buffering=bool(out.line_buffering))
 
 
 class _Output(io.FileIO):

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Admin, Db, Human, Newest, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
-from api.streams import HeldStream, guard
+from api.streams import HeldStream, barrier
 from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
@@ -61,9 +61,9 @@ async def list_audit(
 async def export_audit(request: Request, call: Admin, db: Db) -> HeldStream:
     """Export the workspace's log as JSON lines that `mission-control audit verify` checks without any server.
 
-    Where its caller loses the key or the role meanwhile, it breaks off, and lacks its last line.
+    Where its caller loses the key or the role meanwhile, it breaks off: the connection ends, and the last line lacks.
     """
-    lines = audit_export.pieces(db, call.workspace_id, guard(request))
+    lines = audit_export.pieces(db, call.workspace_id, barrier(request))
     return HeldStream(request, lines, "application/x-ndjson")
 
 

@@ -12,6 +12,7 @@ from api.blocks import ToMissions, told
 from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader, Workflows
 from api.gateway import Gateway
 from api.routing import router
+from models.contracts.missions import Named
 from models.domain.canonical import digest_of
 from models.domain.decisions import Terms, cost_so_far
 from models.domain.errors import MissionControlError
@@ -37,12 +38,19 @@ async def list_decisions(
     kind: DecisionKind | None = None,
     risk: Risk | None = None,
     mission_id: str | None = None,
+    requested_by: Named | None = None,
 ) -> Success[Page[DecisionView]]:
     """List questions, the newest first, or by risk or expiry, what never expires last; `status=pending` is the inbox.
 
     An agent sees those about its missions, and those that it may answer.
     """
-    filters = {"status": status, "kind": kind, "risk": risk, "mission_id": mission_id}
+    filters = {
+        "status": status,
+        "kind": kind,
+        "risk": risk,
+        "mission_id": mission_id,
+        "requested_by": requested_by,
+    }
     async with db.workspace(call.workspace_id) as session:
         found = await decisions.list_page(session, call.workspace_id, filters, page, call.principal.own_agent)
         views = await _views(session, call.workspace_id, found.rows)

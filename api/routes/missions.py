@@ -38,6 +38,8 @@ async def create_mission(new: MissionCreate, call: AnyActor, once: OnlyOnce, set
 
     async def create(session: AsyncSession) -> MissionView:
         chooses = _is_operator(call)
+        if agent := call.principal.own_agent:
+            await missions.require_room(session, call.workspace_id, agent)
         repository = await repositories.resolve(
             session, call.workspace_id, new.place, place, settings.env, call.actor, may_register=chooses
         )
@@ -62,6 +64,7 @@ async def list_missions(
     assigned_to: Annotated[Named | None, Query(description="By name or id.")] = None,
     repository_id: str | None = None,
     retry_of: str | None = None,
+    created_by: Named | None = None,
 ) -> Success[Page[MissionSummary]]:
     """List missions, the newest first. `sort=severity` puts the most urgent first, and of those the oldest."""
     filters = {
@@ -72,6 +75,7 @@ async def list_missions(
         "assigned_to": assigned_to,
         "repository_id": repository_id,
         "retry_of": retry_of,
+        "created_by": created_by,
     }
     return page_of(MissionSummary, await missions.list_page(db, call.workspace_id, filters, page))
 

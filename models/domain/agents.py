@@ -43,6 +43,10 @@ class Silence(StrEnum):
     LOST = "lost"
 
 
+MAX_OPEN_MISSIONS = 100
+"""Missions of an agent's filing that have not ended: they stand before the less severe ones of others."""
+
+
 class Latitude(IntEnum):
     """How far a request of an agent goes; whoever may go so far may also do what is less."""
 

@@ -11,8 +11,10 @@ from models.domain.principals import Kind, Principal, Role
 
 MAX_BODY = 20_000
 """Characters of a note."""
-MAX_PROPOSED = 200
-"""Notes that wait in a workspace: agents write them, and people must read them."""
+MAX_PROPOSED = 50
+"""Notes of one writer that wait: agents write them, people must read them, and nobody takes the room of others."""
+MAX_WORDS = 10
+"""Of a search."""
 PROPOSAL_LASTS = timedelta(days=7)
 
 

@@ -185,7 +185,7 @@ _LAST = text(
 )
 
 
-REPLAY_CHUNK = 200
+REPLAY_CHUNK = 100
 MAX_REPLAY = 10_000
 REPLAY_HOURS = 24
 """How much of the past a stream sends again (requirements 5.2); lists show the rest."""

@@ -11,10 +11,11 @@ from sqlmodel import col, select
 from models.domain.actions import WRITE_MEMORY, WRITE_MISSION_MEMORY
 from models.domain.canonical import digest_of
 from models.domain.decisions import Terms
-from models.domain.errors import Conflict
+from models.domain.errors import Conflict, InvalidInput
 from models.domain.events import EventType, Subject
 from models.domain.memory import (
     MAX_PROPOSED,
+    MAX_WORDS,
     NOTE_TRANSITIONS,
     PROPOSAL_LASTS,
     NoteState,
@@ -92,7 +93,7 @@ async def list_page(
     """Read one page of the notes in a state that somebody may see, without their text; each word of `text` occurs."""
     body: Any = MemoryNote.body
     statement = lists.matching(MemoryNote, who.workspace_id, filters).options(defer(body))
-    for word in text.split():
+    for word in _words(text):
         found = (column.icontains(word, autoescape=True) for column in (col(MemoryNote.title), body))
         statement = statement.where(or_(*found))
     if tag is not None:
@@ -101,6 +102,13 @@ async def list_page(
         is_kept = col(MemoryNote.state) == NoteState.KEPT.value
         statement = statement.where(or_(is_kept, col(MemoryNote.written_by) == who.known_as))
     return await pagination.fetch(session, statement, (col(MemoryNote.created_at), col(MemoryNote.memory_id)), page)
+
+
+def _words(text: str) -> list[str]:
+    words = text.split()
+    if len(words) > MAX_WORDS:
+        raise InvalidInput("too_many_words", f"search for at most {MAX_WORDS} words: each is looked for in every note")
+    return words
 
 
 async def require(session: AsyncSession, who: Principal, memory_id: str) -> MemoryNote:
@@ -167,7 +175,7 @@ async def _ask(
     session: AsyncSession, note: dict[str, Any], verdict: Verdict, resolvers: Resolvers, actor: Actor
 ) -> str:
     """Put the question into the inbox. No mission waits for it: it names the mission without being one's."""
-    await _require_room(session, note["workspace_id"])
+    await _require_room(session, note["workspace_id"], note["written_by"])
     asked = Question(
         note["workspace_id"],
         f"{note['memory_id']}.{KIND}",
@@ -184,12 +192,14 @@ async def _ask(
     return (await questions.put(session, asked, actor)).decision_id
 
 
-async def _require_room(session: AsyncSession, workspace_id: str) -> None:
+async def _require_room(session: AsyncSession, workspace_id: str, writer: str) -> None:
     waiting = select(func.count()).where(
-        MemoryNote.workspace_id == workspace_id, MemoryNote.state == NoteState.PROPOSED.value
+        MemoryNote.workspace_id == workspace_id,
+        MemoryNote.state == NoteState.PROPOSED.value,
+        MemoryNote.written_by == writer,
     )
     if (await session.scalars(waiting)).one() >= MAX_PROPOSED:
-        told = f"{MAX_PROPOSED} notes wait for an answer already; once an operator has read some, write it anew"
+        told = f"{MAX_PROPOSED} notes of {writer!r} wait for an answer; once an operator has read some, write it anew"
         raise Conflict("too_many_proposed", told)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, insert, select
 
 from models.domain import ids
+from models.domain.agents import MAX_OPEN_MISSIONS
 from models.domain.errors import Conflict, IllegalTransition, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.names import is_agent_id
@@ -100,6 +101,20 @@ async def create(
         "assigned_to": new.assigned_to and await _whom(session, workspace_id, new.assigned_to),
     }
     return await _insert(session, workspace_id, values, repository, actor)
+
+
+async def require_room(session: AsyncSession, workspace_id: str, agent: str) -> None:
+    """Bound what an agent has filed and is still open: people's missions wait behind the more severe ones.
+
+    Raises:
+        Conflict: `too_many_missions`.
+    """
+    open_ones = select(Mission.mission_id).where(
+        Mission.workspace_id == workspace_id, Mission.created_by == agent, col(Mission.ended_at).is_(None)
+    )
+    if len((await session.scalars(open_ones.limit(MAX_OPEN_MISSIONS))).all()) >= MAX_OPEN_MISSIONS:
+        told = f"{agent!r} has filed {MAX_OPEN_MISSIONS} missions that have not ended: wait, or have some canceled"
+        raise Conflict("too_many_missions", told)
 
 
 async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor: Actor) -> Mission:

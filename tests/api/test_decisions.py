@@ -123,8 +123,12 @@ class TestShow:
                 cursor = f"&cursor={page['next_cursor']}"
             assert (found, page["next_cursor"]) == (order, None)
 
-    async def test_an_agent_sees_what_concerns_it(self, client: Caller, team: Team, ask: Ask) -> None:
+    async def test_an_agent_sees_what_concerns_it(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, ask: Ask
+    ) -> None:
         mine, assigned, others = await ask(requested_by="agent"), await ask(assigned_to="agent"), await ask()
+        asked = (await api.get("/api/v1/decisions?requested_by=agent")).json()["data"]["items"]
+        assert [each["decision_id"] for each in asked] == [mine]
         agent = client(team.agent)
         listed = (await agent.get("/api/v1/decisions")).json()["data"]["items"]
         assert [decision["decision_id"] for decision in listed] == [assigned, mine]

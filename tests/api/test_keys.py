@@ -184,6 +184,12 @@ class TestRotate:
         assert key["expires_at"]
         assert (await client(key["secret"]).get("/api/v1/missions")).status_code == 401
 
+    async def test_the_successor_lives_no_longer_and_nor_does_the_old_one(self, admin: httpx2.AsyncClient) -> None:
+        key = await made(admin, expires_in_days=0.5)
+        rotated = await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={"grace_hours": 24})
+        old = (await admin.get(f"/api/v1/keys/{key['key_id']}")).json()["data"]
+        assert {rotated.json()["data"]["expires_at"], old["expires_at"]} == {key["expires_at"]}
+
     async def test_who_lost_the_successor_is_sent_to_an_admin(self, admin: httpx2.AsyncClient, client: Caller) -> None:
         key = await made(admin)
         holder, rotate = client(key["secret"]), "/api/v1/keys/{}/rotate"

@@ -220,8 +220,8 @@ class TestAnswer:
         assert (await agent.get(f"/api/v1/memory/{note['memory_id']}")).json()["data"]["state"] == "proposed"
         assert (await resolved(other, note, "approve")).json()["data"]["resolved_by"] == "other"
 
-    async def test_so_many_wait_and_no_more(
-        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, db: Database, team: Team
+    async def test_so_many_of_a_writer_wait_and_no_more(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team
     ) -> None:
         note = await written(agent)
         copies = text(
@@ -239,6 +239,10 @@ class TestAnswer:
         verdicts = (await api.get("/api/v1/policy/verdicts?action=write_memory")).json()["data"]["items"]
         assert len(verdicts) == 2, "that of the note, and that of the refused one, once"
         assert await told(db, team, "memory") == ["memory.proposed"]
+        async with db.system() as session:
+            other = await make_key(session, team.workspace_id, "other", kind=Kind.AGENT)
+            await add_agents(session, team.workspace_id, "other")
+        assert (await written(client(other)))["state"] == "proposed", "others have room of their own"
         await resolved(api, note, "deny")
         assert (await written(agent))["state"] == "proposed"
 
@@ -291,6 +295,7 @@ class TestFind:
             "?tag=t": [],
             f"?mission_id={mission}": both[1:],
             "?text=HALF": both,
+            f"?text={'half ' * 10}": both,
             "?text=half rounded": both[1:],
             "?text=money.py see": both[1:],
             "?text=100_%25": both[:1],

@@ -241,6 +241,31 @@ async def judged_so(db: Database, team: Team, mission: dict[str, Any]) -> tuple[
     return row.chosen_branch, row.protected
 
 
+class TestRoom:
+    """What agents have filed stands before what is less severe."""
+
+    async def test_so_many_of_an_agent_s_are_open_and_no_more(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(missions, "MAX_OPEN_MISSIONS", 2)
+        await filed(api, repo)
+        agent = client(team.agent)
+        first, _ = [await filed(agent, repo) for _ in range(2)]
+        refused = await agent.post("/api/v1/missions", json=body(repo))
+        assert refusal(refused) == (409, "too_many_missions")
+        assert [(await filed(one, repo))["created_by"] for one in (api, client(team.service))]
+        assert (await api.post(f"/api/v1/missions/{first['mission_id']}/cancel", json={})).is_success
+        await filed(agent, repo)
+
+    async def test_they_are_found_by_who_filed_them(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo
+    ) -> None:
+        await filed(api, repo)
+        wanted = await filed(client(team.agent), repo)
+        found = (await api.get("/api/v1/missions?created_by=agent")).json()["data"]["items"]
+        assert [mission["mission_id"] for mission in found] == [wanted["mission_id"]]
+
+
 class TestList:
     async def test_filters(self, api: httpx2.AsyncClient, repo: Repo) -> None:
         await filed(api, repo, severity="low")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from activities.workbench.signing import ServiceKey
-from api.sse import MAX_WAITING, Feed, Stream, Wanted
+from api.sse import MAX_WAITING, PIECE_BYTES, Feed, Stream, Wanted
 from models.domain.events import EventType
 from models.domain.stages import StageName, StageStatus
 from models.settings import Settings
@@ -18,6 +18,7 @@ from models.store import events
 from models.store.database import Database
 from models.store.events import Place
 from tests.fixtures.api import Caller, Team, served
+from tests.fixtures.audit import act
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, repo
 from tests.fixtures.stages import Recorder, service_key
@@ -280,6 +281,22 @@ class TestSlowWatchers:
             while len(found) < total:
                 found += subjects(await anext(slow))
         assert found == names
+
+    async def test_so_it_does_where_a_few_events_weigh_as_much(self, feed: Feed, team: Team, db: Database) -> None:
+        slow = Stream(feed, team.workspace_id, Wanted(), None).chunks()
+        assert [await anext(slow) for _ in range(2)] == [b": open\n\n", b": heartbeat\n\n"]
+        for _ in range(30):
+            await act(db, team.workspace_id, 5, text="x" * 50_000)
+        [watcher] = feed._watchers[team.workspace_id]
+        await until(lambda: watcher.behind)
+        assert watcher._frames == []
+        found, longest = list[str](), 0
+        async with asyncio.timeout(PATIENCE):
+            while len(found) < 150:
+                found += subjects(piece := await anext(slow))
+                longest = max(longest, len(piece))
+        assert found == ["m0", "m1", "m2", "m3", "m4"] * 30
+        assert longest < PIECE_BYTES + 60_000
 
     async def test_who_leaves_is_forgotten(self, feed: Feed, team: Team, db: Database) -> None:
         stream = Stream(feed, team.workspace_id, Wanted(), None).chunks()

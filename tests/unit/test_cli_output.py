@@ -15,11 +15,26 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from models.domain.checkpoints import Checkpoint, sign
-from tests.fixtures.answers import Api
+from tests.fixtures.answers import Api, Json
 
 PROGRAM = str(Path(sys.executable).with_name("mission-control"))
-EXPORTED = b'{"data": {"rows": 1}}'
-SHORT, LONG = Api({"rows": 1}), Api({"rows": "x" * 2_000_000})
+END = b'{"kind": "end"}\n'
+EXPORTED = b'{"kind": "log"}\n' + END
+
+
+class Export(Api):
+    """Answers with an export."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__({})
+        self._content = content
+
+    def answer(self, path: str, body: Json) -> tuple[int, bytes]:
+        """Take a request."""
+        return 200, self._content
+
+
+SHORT, LONG = Export(EXPORTED), Export(b'{"kind": "' + b"x" * 2_000_000 + b'"}\n' + END)
 
 
 def exported(to: Path) -> None:
@@ -53,6 +68,13 @@ class TestExport:
         reader.join(10)
         assert (heard, link.is_symlink(), len(list(tmp_path.iterdir()))) == ([EXPORTED], True, 2)
 
+    @pytest.mark.parametrize("content", [b"", EXPORTED[:20], EXPORTED[:-16], b'{"kind": "row", "x": "end"}\n'])
+    def test_one_that_broke_off_takes_no_place(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(EXPORTED)
+        ended = Export(content).run("audit", "export", "-o", str(tmp_path / "a"))
+        assert (ended.exit_code, ended.stderr.startswith("cut_off: the export broke off")) == (1, True), ended.output
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": EXPORTED}
+
     def test_links_in_a_ring_are_told(self, tmp_path: Path) -> None:
         (tmp_path / "a").symlink_to("b")
         (tmp_path / "b").symlink_to("a")
@@ -71,7 +93,8 @@ class TestStandardOutput:
     @pytest.mark.parametrize("words", [("audit", "export"), ("decision", "list"), ("mission", "--help"), ("--help",)])
     def test_that_takes_nothing(self, words: tuple[str, ...], tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with self.serving(Api({"items": []})) as where, (tmp_path / "file").open("rb") as only_read:
+        api = SHORT if "export" in words else Api({"items": []})
+        with self.serving(api) as where, (tmp_path / "file").open("rb") as only_read:
             ended = subprocess.run(
                 [PROGRAM, *words, *(() if "--help" in words else where)],
                 stdout=only_read,
@@ -169,3 +192,16 @@ def test_an_agent_without_a_cap_may_spend_any_sum(run: str | None, daily: str | 
     printed = Api(agent | held).run("agent", "show", "probe").stdout
     assert f"may spend     {shown}" in printed
     assert "None" not in printed
+
+
+def test_an_output_that_lacks_characters_shows_their_numbers() -> None:
+    workspace = {"workspace_id": "w", "name": "M\u00fcnchen \u2603", "created_at": None, "mission_statement": None}
+    with Api({"items": [workspace], "next_cursor": None}).serving() as url:
+        ended = subprocess.run(
+            [PROGRAM, "workspace", "list", "--url", url, "--api-key", "k"],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"M\\xfcnchen \\u2603" in ended.stdout
