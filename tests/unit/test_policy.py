@@ -107,6 +107,28 @@ class TestTheFirstPolicy:
         assert (verdict.outcome, verdict.ask) == (Outcome.ASK, Ask(role=Role.ADMIN))
         assert judged("shell", usd="0.25", usd_left="0.25").outcome is Outcome.ALLOW
 
+    @pytest.mark.parametrize(
+        ("condition", "met", "missed"),
+        [
+            ("kind: human", {"who": ANNA}, [{"who": WORKER}, {"who": LEAD}]),
+            ("role: operator", {"who": ANNA}, [{"who": WORKER}, {"who": LEAD}]),
+            ("level: [lead]", {"who": LEAD}, [{"who": INTERN}, {"who": ANNA}]),
+            ("env: [prod, staging]", {"env": "staging"}, [{"env": "dev"}, {}]),
+            ("protected: true", {"protected": True}, [{"protected": False}, {}]),
+            ("protected: false", {"protected": False}, [{"protected": True}]),
+            ("secret: true", {"paths": (".env",)}, [{"paths": ("a.py",)}, {}]),
+            ("over_budget: true", {"usd": "2", "usd_left": "1"}, [{"usd": "1", "usd_left": "1"}, {"usd": "9"}, {}]),
+            ("usd_above: 0.10", {"usd": "0.11"}, [{"usd": "0.10"}, {"usd": "0.09"}, {}]),
+            ("usd_above: 0", {"usd": "0.000000001"}, [{"usd": "0"}, {}]),
+            ("fact: [a, b]", {"facts": {"a": 1, "b": True}}, [{"facts": {"a": 1}}, {"facts": {"a": 1, "b": 0}}, {}]),
+        ],
+    )
+    def test_a_condition_is_met_or_not(self, condition: str, met: dict[str, Any], missed: list[dict[str, Any]]) -> None:
+        secrets = "secret_paths: ['*.env']"
+        policy = parse_policy(f"{secrets}\nrules: [{{rule: r, because: b, when: {{{condition}}}, deny: true}}]")
+        assert judged("x", policy=policy, **met).rules == ("r",)
+        assert [judged("x", policy=policy, **each).rules for each in missed] == [()] * len(missed)
+
     def test_a_harmless_merge_needs_nobody(self) -> None:
         verdict = merge_verdict()
         assert (verdict.outcome, verdict.reasons) == (Outcome.ALLOW, ())
