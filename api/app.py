@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from api import errors, unrouted
+from api.answers import Unsent
 from api.auth import COOKIE
 from api.bodies import Rooms
 from api.claims import claims_of
@@ -100,7 +101,8 @@ def _lifespan(settings: Settings) -> Any:
                 feed.open()
                 stack.push_async_callback(feed.close)
             ring = KeyRing(db)
-            shared = (settings, db, ring, Limiter(settings), Rooms(), gateway, feed, Ingest(db), claims_of(db))
+            held = (Rooms(), Unsent())
+            shared = (settings, db, ring, Limiter(settings), *held, gateway, feed, Ingest(db), claims_of(db))
             _beside(stack, ring.note_uses())
             app.state.services = Services(*shared, Heartbeats(db), PolicyBook(settings.config_dir), first_start)
             log.info("api.ready")

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars
 
+from api.answers import bounded
 from api.auth import Call, Caller
 from api.bodies import UNCOUNTED, announced
 from api.services import services
@@ -76,12 +77,12 @@ class Route(APIRoute):
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
             if body is None:
-                return await handle(request)
+                return bounded(await handle(request), _key(request), services(request).unsent)
             most = replace(bounds, bytes=_longest(request, bounds))
             size = announced(request, most.bytes)
             async with services(request).rooms.take(request, _key(request), size, most.bytes) as sent:
                 request.load(sent, most, body)
-                return await handle(request)
+                return bounded(await handle(request), _key(request), services(request).unsent)
 
         return guarded
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
+from api.answers import Unsent
 from api.bodies import Rooms
 from api.claims import Claims
 from api.gateway import Gateway
@@ -27,6 +28,7 @@ class Services:
     keys: KeyRing
     limiter: Limiter
     rooms: Rooms
+    unsent: Unsent
     gateway: Gateway
     feed: Feed
     ingest: Ingest

@@ -64,8 +64,16 @@ def where(declared: str | None, known: str) -> str:
 
 def secrets_among(arguments: dict[str, Any], patterns: re.Pattern[str]) -> tuple[str, ...]:
     """Find the words of the arguments that name secrets. Nothing else of the arguments is kept with a verdict."""
-    words = {word for text in _texts(arguments) for form in _WORDS for word in form.findall(text)}
-    return tuple(sorted(word for word in words if _is_secret(alike(word), patterns)))
+    words = {word for text in _texts(arguments) for word in _WORDS[0].findall(text)}
+    return tuple(sorted({name for word in words for name in _barest(word, patterns)}))
+
+
+def _barest(word: str, patterns: re.Pattern[str]) -> list[str]:
+    """Of what in a word names secrets, give what has the fewest signs: a password may stand before them in a URL."""
+    for form in reversed(_WORDS):
+        if found := [part for part in form.findall(word) if _is_secret(alike(part), patterns)]:
+            return found
+    return []
 
 
 def _is_secret(word: str, patterns: re.Pattern[str]) -> bool:

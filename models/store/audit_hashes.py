@@ -6,6 +6,7 @@ from itertools import pairwise
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.domain.errors import Conflict
 from models.domain.merkle import Frontier, Span, Subtree, joined, kept_below, root_of, subtrees
 
 _HASH = 32
@@ -26,10 +27,19 @@ async def hashes(session: AsyncSession, wanted: Sequence[Subtree]) -> list[bytes
 
 
 async def roots(session: AsyncSession, spans: Sequence[Span]) -> list[bytes]:
-    """Find the roots of spans of leaves, as proofs need them."""
+    """Find the roots of spans of leaves, as proofs need them.
+
+    Raises:
+        Conflict: `audit_tree_broken`. Hashes that they follow from are gone.
+    """
     parts = [subtrees(span) for span in spans]
-    found = iter(await hashes(session, [part for of_span in parts for part in of_span]))
-    return [root_of([next(found) for _ in of_span]) for of_span in parts]
+    found = await hashes(session, [part for of_span in parts for part in of_span])
+    if not all(found):
+        raise Conflict(
+            "audit_tree_broken", "hashes of the audit tree are gone: no proof can be built; verify an export"
+        )
+    rest = iter(found)
+    return [root_of([next(rest) for _ in of_span]) for of_span in parts]
 
 
 async def growing(session: AsyncSession, sizes: Sequence[int]) -> tuple[Frontier, list[bytes]]:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from models.domain.errors import Conflict
 from models.settings import Settings
 from models.store import audit_tree
 from models.store.database import Database
+from tests.activities.test_origins import Hosting, hosting
 from tests.fixtures.api import Team, db, settings, team
 from tests.fixtures.audit import act, as_superuser, exported, fresh_log, judged, key, new_key
 from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.waiting import eventually
 
-__all__ = ["db", "fresh_log", "key", "settings", "team"]
+__all__ = ["db", "fresh_log", "hosting", "key", "settings", "team"]
 
 
 @pytest.fixture
@@ -324,3 +326,16 @@ async def test_it_follows_by_itself(
 
 async def _reached(db: Database, size: int) -> bool:
     return await mirrored(db) == size
+
+
+async def test_no_command_shows_its_login(
+    db: Database, settings: Settings, key: ServiceKey, team: Team, hosting: str
+) -> None:
+    Hosting.logins.clear()
+    Hosting.commands.clear()
+    url = f"{hosting}/404/mirror.git".replace("https://", "https://bob:s%40cret@")
+    with pytest.raises(GitError):
+        await mirror_to(db, settings, url).push()
+    assert set(Hosting.logins) == {"Basic " + b64encode(b"bob:s@cret").decode()}
+    assert "git-remote-https" in " ".join(Hosting.commands)
+    assert not any("cret" in command for command in Hosting.commands)

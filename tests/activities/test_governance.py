@@ -220,6 +220,8 @@ class TestAsk:
         case = await (await shop.mission(registered={"protected": True})).patched()
         await resolved(case, await asked(case), DecisionStatus.APPROVED)
         approved = await settled(case, await asked(case))
+        assert approved.binding is not None
+        assert approved.binding.rules == ("protected-branch",)
         again = await asked(case, approved, round_=1)
         assert again.status is DecisionStatus.APPROVED
         assert again.reason == (

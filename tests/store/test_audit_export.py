@@ -7,11 +7,12 @@ from sqlalchemy import text
 
 from activities.sealing import Sealer
 from activities.workbench.signing import ServiceKey
+from models.domain.errors import Conflict
 from models.settings import Settings
-from models.store import audit_export
+from models.store import audit_export, audit_tree
 from models.store.database import Database
 from tests.fixtures.api import Team
-from tests.fixtures.audit import act, filled, fresh_log, judged, key, new_key
+from tests.fixtures.audit import act, as_superuser, filled, fresh_log, judged, key, new_key
 
 __all__ = ["fresh_log", "key"]
 
@@ -53,3 +54,15 @@ async def test_what_is_sealed_meanwhile_is_given_as_not_sealed(db: Database, tea
     told += "".join([piece async for piece in pieces])
     verdict = judged(told.rstrip("\n").split("\n"), key)
     assert (verdict.problem, verdict.rows, verdict.unsealed) == (None, 5, 3)
+
+
+async def test_nothing_is_proven_of_a_tree_with_a_hole(
+    db: Database, team: Team, key: ServiceKey, database_url: str
+) -> None:
+    await filled(db, key, [team.workspace_id], 10)
+    async with db.system() as session:
+        assert await audit_tree.consistency_proof(session, 7, 10)
+    as_superuser(database_url, "DELETE FROM audit_leaf WHERE tree_index = 3")
+    async with db.system() as session:
+        with pytest.raises(Conflict, match="hashes of the audit tree are gone"):
+            await audit_tree.consistency_proof(session, 7, 10)

@@ -1,0 +1,76 @@
+"""Answers on their way out: how many bytes of them the readers of one key may leave with us."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from models.domain.errors import RateLimited
+
+UNCOUNTED = 64 * 1024
+"""An answer of so many bytes takes no room: the system holds as much of each connection anyway."""
+PIECE = 256 * 1024
+"""What is sent at once: the server takes the next piece only when its reader has taken most of this one."""
+OF_A_KEY = 64 * 1024 * 1024
+"""Bytes of long answers that one key's readers have not taken: a few of the longest diffs."""
+
+
+class Unsent:
+    """The long answers of this process that are being sent."""
+
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, key: str, size: int) -> Iterator[None]:
+        """Count an answer as long as it is sent.
+
+        Raises:
+            RateLimited: `too_many_bytes`. The key's others are not taken.
+        """
+        if self._held[key] and self._held[key] + size > OF_A_KEY:
+            told = f"answers of {self._held[key]} bytes to this key are not taken yet, of {OF_A_KEY}: read them first"
+            raise RateLimited("too_many_bytes", told, limit_bytes=OF_A_KEY, wait_seconds=1)
+        self._held[key] += size
+        try:
+            yield
+        finally:
+            self._held[key] -= size
+            if not self._held[key]:
+                del self._held[key]
+
+
+class LongAnswer(Response):
+    """Sends an answer piece by piece, and counts it meanwhile."""
+
+    def __init__(self, answer: Response, key: str, unsent: Unsent) -> None:
+        super().__init__()
+        self._answer, self._key, self._unsent = answer, key, unsent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; raises as `Unsent.hold` does before it begins."""
+
+        async def send_pieces(message: Message) -> None:
+            for piece in _pieces(message):
+                await send(piece)
+
+        with self._unsent.hold(self._key, len(self._answer.body)):
+            await self._answer(scope, receive, send_pieces)
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    body = message.get("body", b"")
+    if len(body) <= PIECE:
+        yield message
+        return
+    for start in range(0, len(body), PIECE):
+        goes_on = message.get("more_body", False) or start + PIECE < len(body)
+        yield {**message, "body": body[start : start + PIECE], "more_body": goes_on}
+
+
+def bounded(answer: Response, key: str, unsent: Unsent) -> Response:
+    """Count an answer that is long; a stream, which has no body of its own, bounds itself."""
+    is_long = len(getattr(answer, "body", b"")) > UNCOUNTED
+    return LongAnswer(answer, key, unsent) if is_long else answer
