@@ -185,10 +185,11 @@ class TestRotate:
         assert (await client(key["secret"]).get("/api/v1/missions")).status_code == 401
 
     async def test_the_successor_lives_no_longer_and_nor_does_the_old_one(self, admin: httpx2.AsyncClient) -> None:
-        key = await made(admin, expires_in_days=0.5)
-        rotated = await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={"grace_hours": 24})
-        old = (await admin.get(f"/api/v1/keys/{key['key_id']}")).json()["data"]
-        assert {rotated.json()["data"]["expires_at"], old["expires_at"]} == {key["expires_at"]}
+        key = await made(admin, expires_in_days=0.5, rate_per_minute=70)
+        rotated = await admin.post(f"/api/v1/keys/{key['key_id']}/rotate", json={"grace_hours": 168})
+        successor, old = rotated.json()["data"], (await admin.get(f"/api/v1/keys/{key['key_id']}")).json()["data"]
+        assert {successor["expires_at"], old["expires_at"]} == {key["expires_at"]}
+        assert successor["rate_per_minute"] == 70
 
     async def test_who_lost_the_successor_is_sent_to_an_admin(self, admin: httpx2.AsyncClient, client: Caller) -> None:
         key = await made(admin)
