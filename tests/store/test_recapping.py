@@ -252,6 +252,20 @@ async def test_a_correction_of_another_day_opens_nothing_today(db: Database, tea
     assert (await run_of(db, where))["usd"] == Decimal("1.5")
 
 
+async def test_of_two_days_that_paid_so_much_the_last_one_is_corrected(
+    db: Database, team: Team, database_url: str
+) -> None:
+    where = await place(db, team.workspace_id, agent_id="bot", level="lead")
+    await ledger.spend(db, where, usd("0.7"), BOT)
+    async with clock_moved(database_url, "1 day"):
+        await ledger.spend(db, Place(team.workspace_id, where.run_id, "today"), usd("0.7"), BOT)
+        async with db.workspace(team.workspace_id) as session:
+            less = Place(team.workspace_id, where.run_id, "less")
+            await corrections.adjust(session, less, -usd("0.5").usd, "twice", OLGA)
+    days = [each["settled_usd"] for each in await counters(db, team.workspace_id) if each["scope"] == "agent_day"]
+    assert days == [Decimal("0.7"), Decimal("0.2")]
+
+
 async def test_a_correction_opens_what_it_leaves_something_of(db: Database, team: Team) -> None:
     await cap(db, team.workspace_id, Key(Scope.AGENT_DAY, Owner.AGENT, "bot"), "2")
     dear, next_one = [await place(db, team.workspace_id, agent_id="bot") for _ in range(2)]
