@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from fastapi import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -24,13 +24,13 @@ class Unsent:
         self._held: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self, key: str, size: int) -> Iterator[None]:
-        """Count an answer as long as it is sent.
+    def hold(self, key: str, size: int, *, may_refuse: bool) -> Iterator[None]:
+        """Count an answer as long as it is sent; what was done is told whatever its reader left.
 
         Raises:
             RateLimited: `too_many_bytes`. The key's others are not taken.
         """
-        if self._held[key] and self._held[key] + size > OF_A_KEY:
+        if may_refuse and self._held[key] and self._held[key] + size > OF_A_KEY:
             told = f"answers of {self._held[key]} bytes to this key are not taken yet, of {OF_A_KEY}: read them first"
             raise RateLimited("too_many_bytes", told, limit_bytes=OF_A_KEY, wait_seconds=1)
         self._held[key] += size
@@ -45,9 +45,9 @@ class Unsent:
 class LongAnswer(Response):
     """Sends an answer piece by piece, and counts it meanwhile."""
 
-    def __init__(self, answer: Response, key: str, unsent: Unsent) -> None:
+    def __init__(self, answer: Response, held: AbstractContextManager[None]) -> None:
         super().__init__()
-        self._answer, self._key, self._unsent = answer, key, unsent
+        self._answer, self._held = answer, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; raises as `Unsent.hold` does before it begins."""
@@ -56,7 +56,7 @@ class LongAnswer(Response):
             for piece in _pieces(message):
                 await send(piece)
 
-        with self._unsent.hold(self._key, len(self._answer.body)):
+        with self._held:
             await self._answer(scope, receive, send_pieces)
 
 
@@ -70,7 +70,9 @@ def _pieces(message: Message) -> Iterator[Message]:
         yield {**message, "body": body[start : start + PIECE], "more_body": goes_on}
 
 
-def bounded(answer: Response, key: str, unsent: Unsent) -> Response:
+def bounded(answer: Response, key: str, unsent: Unsent, *, may_refuse: bool) -> Response:
     """Count an answer that is long; a stream, which has no body of its own, bounds itself."""
-    is_long = len(getattr(answer, "body", b"")) > UNCOUNTED
-    return LongAnswer(answer, key, unsent) if is_long else answer
+    size = len(getattr(answer, "body", b""))
+    if size <= UNCOUNTED:
+        return answer
+    return LongAnswer(answer, unsent.hold(key, size, may_refuse=may_refuse))

@@ -144,16 +144,22 @@ def _require_same_origin(request: Request) -> None:
 
 
 def require_own_page(request: Request) -> None:
-    """Hold a GET that changes something to our own pages where a cookie opens it.
+    """Hold a GET that changes something to our own pages where a cookie opens it, and note that it changes something.
 
     Of a picture's address, say, browsers tell no origin, but to whom it belongs.
 
     Raises:
         NotPermitted: `cross_origin`.
     """
+    request.state.is_change = True
     is_own = request.headers.get("sec-fetch-site") == "same-origin" or _is_from_own_page(request)
     if not (bearer_of(request) or is_own):
         raise _cross_origin()
+
+
+def changes(request: Request) -> bool:
+    """Whether a request may have changed something."""
+    return request.method not in SAFE or getattr(request.state, "is_change", False)
 
 
 def _is_from_own_page(request: Request) -> bool:

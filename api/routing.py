@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars
 
 from api.answers import bounded
-from api.auth import Call, Caller
+from api.auth import Call, Caller, changes
 from api.bodies import UNCOUNTED, announced
 from api.services import services
 from api.strangers import Public
@@ -77,12 +77,12 @@ class Route(APIRoute):
             require_known_query(request, known)
             bind_contextvars(**request.path_params)
             if body is None:
-                return bounded(await handle(request), _key(request), services(request).unsent)
+                return _bounded(await handle(request), request)
             most = replace(bounds, bytes=_longest(request, bounds))
             size = announced(request, most.bytes)
             async with services(request).rooms.take(request, _key(request), size, most.bytes) as sent:
                 request.load(sent, most, body)
-                return bounded(await handle(request), _key(request), services(request).unsent)
+                return _bounded(await handle(request), request)
 
         return guarded
 
@@ -156,6 +156,10 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Failure, "description": "Refused; the message says what to do next"},
     "5XX": {"model": Failure, "description": "Our fault, or a part we need is away; try again"},
 }
+
+
+def _bounded(answer: Response, request: Request) -> Response:
+    return bounded(answer, _key(request), services(request).unsent, may_refuse=not changes(request))
 
 
 def _key(request: Request) -> str:

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(default_factory=_default_cache_dir)
     signing_key_file: Path | None = None
     audit_mirror: SecretStr | None = None
-    """A git repository that gets each checkpoint of the audit log; a URL of https may hold a login, or a token."""
+    """A git repository that gets each checkpoint of the audit log; a URL may hold a password, or a token as one."""
     config_dir: Path = Path(__file__).resolve().parent.parent / "config"
     repository_roots: Annotated[tuple[Path, ...], NoDecode] = ()
 

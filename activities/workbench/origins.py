@@ -67,16 +67,16 @@ def refusal(error: GitError) -> StageFailed | None:
 def login_apart(url: str) -> tuple[str, dict[str, str]]:
     """Take a login out of a URL of https: all users of a machine see what commands are given, not their environment.
 
-    The URL, and the variables by which git logs in there and nowhere else. A user name may be a token, whose password
-    is empty. A login for ssh is a key: a password there is left out.
+    The URL, and the variables by which git logs in there and nowhere else. To a user name alone a `.netrc` may have the
+    password. A login for ssh is a key: a password there is left out.
     """
     parts = urlsplit(url) if "://" in url else None
-    if parts is None or (parts.username is None and parts.password is None):
+    if parts is None or parts.password is None:
         return url, {}
     user, host = parts.username or "", parts.netloc.rpartition("@")[2]
     if parts.scheme != "https":
         return parts._replace(netloc=f"{user}@{host}").geturl(), {}
     bare = parts._replace(netloc=host).geturl()
-    login = b64encode(f"{unquote(user)}:{unquote(parts.password or '')}".encode()).decode()
+    login = b64encode(f"{unquote(user)}:{unquote(parts.password)}".encode()).decode()
     header = {"GIT_CONFIG_KEY_0": f"http.{bare}.extraHeader", "GIT_CONFIG_VALUE_0": f"Authorization: Basic {login}"}
     return bare, {"GIT_CONFIG_COUNT": "1", **header}

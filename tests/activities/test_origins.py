@@ -138,7 +138,8 @@ async def test_no_command_shows_the_login_of_a_url(tmp_path: Path, hosting: str)
     ("url", "bare"),
     [
         ("https://h/a", "https://h/a"),
-        ("https://token@h/a", "https://h/a"),
+        ("https://bob@h/a", "https://bob@h/a"),
+        ("https://token:@h/a", "https://h/a"),
         ("ssh://bob@h/a", "ssh://bob@h/a"),
         ("https://:pw@h:8443/a", "https://h:8443/a"),
         ("ssh://bob:pw@h/a", "ssh://bob@h/a"),

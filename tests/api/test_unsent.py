@@ -66,6 +66,21 @@ async def test_a_key_that_reads_nothing_is_given_no_more(address: str, team: Tea
         assert (await api.get(diff, headers=held)).text == DIFF
 
 
+async def test_what_was_done_is_told_all_the_same(address: str, team: Team, repo: Repo, diff: str) -> None:
+    symptoms = [{"description": "x" * 2_000}] * 50
+    headers = {"X-API-Key": team.agent}
+    async with (
+        httpx2.AsyncClient(base_url=address, headers=headers, timeout=30) as api,
+        AsyncExitStack() as unread_ones,
+    ):
+        for _ in range(2):
+            await unread_ones.enter_async_context(unread(address, team.agent, diff))
+        mission = await filed(api, repo, symptoms=symptoms, severity="critical", assigned_to="agent")
+        assert refusal(await api.get(f"/api/v1/missions/{mission['mission_id']}")) == (429, "too_many_bytes")
+        given = await api.get("/api/v1/queue/next?agent_id=agent&agent_role=coding")
+        assert given.json()["data"]["mission_id"] == mission["mission_id"]
+
+
 async def test_who_goes_away_holds_nothing(address: str, team: Team, diff: str) -> None:
     headers = {"X-API-Key": team.agent}
     async with httpx2.AsyncClient(base_url=address, headers=headers, timeout=30) as api:
