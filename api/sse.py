@@ -208,12 +208,18 @@ class Stream:
             while not (self._feed.closed or self._is_over):
                 self._watcher = Watcher(self._wanted)
                 with self._feed.joined(self._workspace_id, self._watcher) as standing:
-                    async for chunk in self._replay(standing):
+                    async for chunk in self._following(standing):
                         yield chunk
-                    async for chunk in self._live(self._watcher):
-                        yield chunk
+                        if self._feed.closed or self._is_over:  # its reader may have taken it very slowly
+                            return
         finally:
             guard.cancel()
+
+    async def _following(self, standing: Place) -> AsyncIterator[bytes]:
+        async for chunk in self._replay(standing):
+            yield chunk
+        async for chunk in self._live(self._watcher):
+            yield chunk
 
     async def _end_when_shut_out(self) -> None:
         while await self._may_watch():  # noqa: ASYNC110  # a key is revoked in Postgres, which wakes nobody

@@ -53,7 +53,7 @@ def list_decisions(
     from cli.text import moment, table, word
 
     shown = None if status == "any" else status
-    filters = {"status": shown, "mission_id": mission, "kind": kind, "risk": risk, "requested_by": by}
+    filters = {"status": shown, "mission_id": mission, "kind": kind, "risk": risk, "requester": by}
     sort = sort or ("expires_at" if status == "pending" else "-requested_at")
     rows = client.api.rows("/decisions", None if everything else limit, sort=sort, **filters)
     columns = ("decision", "mission", "kind", "status", "risk", "by", "expires", "reasons")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import Depends, Response
+from fastapi import Depends, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
 
@@ -38,21 +38,16 @@ async def list_decisions(
     kind: DecisionKind | None = None,
     risk: Risk | None = None,
     mission_id: str | None = None,
-    requested_by: Named | None = None,
+    requester: Annotated[Named | None, Query(description="One of those who asked for what is to be decided.")] = None,
 ) -> Success[Page[DecisionView]]:
     """List questions, the newest first, or by risk or expiry, what never expires last; `status=pending` is the inbox.
 
     An agent sees those about its missions, and those that it may answer.
     """
-    filters = {
-        "status": status,
-        "kind": kind,
-        "risk": risk,
-        "mission_id": mission_id,
-        "requested_by": requested_by,
-    }
+    filters = {"status": status, "kind": kind, "risk": risk, "mission_id": mission_id}
     async with db.workspace(call.workspace_id) as session:
-        found = await decisions.list_page(session, call.workspace_id, filters, page, call.principal.own_agent)
+        own = call.principal.own_agent
+        found = await decisions.list_page(session, call.workspace_id, filters, page, own, requester)
         views = await _views(session, call.workspace_id, found.rows)
     return Success(data=Page(items=views, next_cursor=found.next_cursor))
 

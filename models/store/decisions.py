@@ -32,10 +32,17 @@ SORTS: Mapping[str, tuple[Any, ...]] = {
 
 
 async def list_page(
-    session: AsyncSession, workspace_id: str, filters: Mapping[str, object], page: PageRequest, agent: str | None = None
+    session: AsyncSession,
+    workspace_id: str,
+    filters: Mapping[str, object],
+    page: PageRequest,
+    agent: str | None = None,
+    requester: str | None = None,
 ) -> Rows[Decision]:
-    """Read one page of questions; only what concerns `agent`, where one is given."""
+    """Read one page of questions; only what concerns `agent`, and what `requester` asks for, where one is given."""
     statement = lists.matching(Decision, workspace_id, filters).where(*_concerning(workspace_id, agent))
+    if requester is not None:
+        statement = statement.where(col(Decision.terms).contains({"requesters": [requester]}))
     return await pagination.fetch(session, statement, SORTS[page.sort.field], page)
 
 

@@ -113,6 +113,11 @@ class TestShow:
         narrowed = (await api.get("/api/v1/decisions?risk=YELLOW")).json()["data"]["items"]
         assert [decision["decision_id"] for decision in narrowed] == [yellow]
 
+    async def test_of_one_who_asks(self, api: httpx2.AsyncClient, ask: Ask) -> None:
+        mine, _ = [await ask(terms={"requesters": who}) for who in (("anna", "olga"), ("annabel",))]
+        found = (await api.get("/api/v1/decisions?requester=anna")).json()["data"]["items"]
+        assert [decision["decision_id"] for decision in found] == [mine]
+
     async def test_sorted_by_when_they_expire(self, api: httpx2.AsyncClient, ask: Ask) -> None:
         ever, late, soon = [await ask(expires_in=hours and timedelta(hours=hours)) for hours in (None, 5, 1)]
         for sort, order in (("expires_at", [soon, late, ever]), ("-expires_at", [ever, late, soon])):
@@ -127,8 +132,6 @@ class TestShow:
         self, api: httpx2.AsyncClient, client: Caller, team: Team, ask: Ask
     ) -> None:
         mine, assigned, others = await ask(requested_by="agent"), await ask(assigned_to="agent"), await ask()
-        asked = (await api.get("/api/v1/decisions?requested_by=agent")).json()["data"]["items"]
-        assert [each["decision_id"] for each in asked] == [mine]
         agent = client(team.agent)
         listed = (await agent.get("/api/v1/decisions")).json()["data"]["items"]
         assert [decision["decision_id"] for decision in listed] == [assigned, mine]

@@ -16,7 +16,7 @@ from models.domain.stages import StageName, StageStatus
 from models.settings import Settings
 from models.store import events
 from models.store.database import Database
-from models.store.events import Place
+from models.store.events import BEGINNING, Place
 from tests.fixtures.api import Caller, Team, served
 from tests.fixtures.audit import act
 from tests.fixtures.git_repos import Repo
@@ -297,6 +297,23 @@ class TestSlowWatchers:
                 longest = max(longest, len(piece))
         assert found == ["m0", "m1", "m2", "m3", "m4"] * 30
         assert longest < PIECE_BYTES + 60_000
+
+    async def test_who_is_shut_out_meanwhile_gets_no_more(self, feed: Feed, team: Team, db: Database) -> None:
+        for _ in range(10):
+            await act(db, team.workspace_id, 5, text="x" * 50_000)
+        answers = [True]
+
+        async def may_watch() -> bool:
+            answers.append(answers[0])
+            return answers[0]
+
+        await until(lambda: feed.standing > BEGINNING)
+        slow = Stream(feed, team.workspace_id, Wanted(), BEGINNING, may_watch).chunks()
+        assert await anext(slow) == b": open\n\n"
+        assert subjects(await anext(slow))
+        answers[0] = False
+        await until(lambda: answers[-1] is False)
+        assert [piece async for piece in slow] == []
 
     async def test_who_leaves_is_forgotten(self, feed: Feed, team: Team, db: Database) -> None:
         stream = Stream(feed, team.workspace_id, Wanted(), None).chunks()
