@@ -159,6 +159,9 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 
 
 def _bounded(answer: Response, request: Request) -> Response:
+    """Bound what a key's readers leave; strangers and our own machines get what is the same for all."""
+    if getattr(request.state, "call", None) is None:
+        return answer
     return bounded(answer, _key(request), services(request).unsent, may_refuse=not changes(request))
 
 

@@ -290,13 +290,12 @@ class TestSlowWatchers:
         [watcher] = feed._watchers[team.workspace_id]
         await until(lambda: watcher.behind)
         assert watcher._frames == []
-        found, longest = list[str](), 0
+        pieces = list[bytes]()
         async with asyncio.timeout(PATIENCE):
-            while len(found) < 150:
-                found += subjects(piece := await anext(slow))
-                longest = max(longest, len(piece))
-        assert found == ["m0", "m1", "m2", "m3", "m4"] * 30
-        assert longest < PIECE_BYTES + 60_000
+            while sum(len(subjects(piece)) for piece in pieces) < 150:
+                pieces.append(await anext(slow))
+        assert [name for piece in pieces for name in subjects(piece)] == ["m0", "m1", "m2", "m3", "m4"] * 30
+        assert max(map(len, pieces)) < PIECE_BYTES + 60_000
 
     async def test_who_is_shut_out_meanwhile_gets_no_more(self, feed: Feed, team: Team, db: Database) -> None:
         for _ in range(10):
@@ -309,8 +308,7 @@ class TestSlowWatchers:
 
         await until(lambda: feed.standing > BEGINNING)
         slow = Stream(feed, team.workspace_id, Wanted(), BEGINNING, may_watch).chunks()
-        assert await anext(slow) == b": open\n\n"
-        assert subjects(await anext(slow))
+        assert [bool(subjects(await anext(slow))) for _ in range(2)] == [False, True]
         answers[0] = False
         await until(lambda: answers[-1] is False)
         assert [piece async for piece in slow] == []
