@@ -70,7 +70,7 @@ class Route(APIRoute):
             if isinstance(declared, Caller):
                 noun = str(self.tags[0])
                 request.state.call = await declared.identify(request, noun)
-                request.state.admits = partial(declared.admits, request, noun)
+                request.state.admits = partial(declared.admits, noun=noun)
                 request.state.look_again = partial(declared.look_again, noun=noun)
             else:
                 declared.count(request)

@@ -21,7 +21,7 @@ def guard(request: Request) -> Callable[[], Awaitable[bool]]:
 
     async def may_look() -> bool:
         try:
-            await request.state.admits()
+            await request.state.admits(request)
         except (Unauthenticated, NotPermitted, NotFound, Conflict):
             return False
         except (SQLAlchemyError, OSError):

@@ -161,7 +161,7 @@ def _whole(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         last = (last + piece)[-_MAX_END:]
         yield piece
-    if not last.rpartition(b"\n{")[2].startswith(b'"kind": "end"'):
+    if not last.endswith(b'\n{"kind": "end"}\n'):
         why = "its last line is missing, as where the key or its owner's role ended meanwhile: export it again"
         raise Refused("cut_off", f"the export broke off: {why}")
 

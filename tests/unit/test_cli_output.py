@@ -68,7 +68,9 @@ class TestExport:
         reader.join(10)
         assert (heard, link.is_symlink(), len(list(tmp_path.iterdir()))) == ([EXPORTED], True, 2)
 
-    @pytest.mark.parametrize("content", [b"", EXPORTED[:20], EXPORTED[:-16], b'{"kind": "row", "x": "end"}\n'])
+    @pytest.mark.parametrize(
+        "content", [b"", EXPORTED[:20], EXPORTED[:-16], EXPORTED[:-1], b'{"kind": "row", "x": "end"}\n']
+    )
     def test_one_that_broke_off_takes_no_place(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(EXPORTED)
         ended = Export(content).run("audit", "export", "-o", str(tmp_path / "a"))
