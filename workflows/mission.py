@@ -230,12 +230,11 @@ class Mission:
     @workflow.signal
     async def runs_changed(self) -> None:
         """Hear that one of the mission's runs was blocked, or goes on; which of the two stands in Postgres."""
-        await self.heed_runs()
+        if not self.closing:
+            await self.heed_runs()
 
     async def heed_runs(self) -> None:
-        """Hold while a limit blocks one of the mission's runs, and say that we know; what ends, nothing holds."""
-        if self.closing:
-            return
+        """Hold while a limit blocks one of the mission's runs, and say that we know."""
         key = {"workspace_id": self.start.workspace_id, "mission_id": self.start.mission_id}
         async with self._records:
             asked = RunsCheck(**key, is_paused=self.is_paused)

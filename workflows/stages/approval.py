@@ -99,7 +99,7 @@ async def _answered(mission: Pipeline, answer: GovernanceAnswer, stage: StageNam
         mission.answered.discard(answer.decision_id)
         asked = DecisionRef(ref=mission.ref(stage), decision_id=answer.decision_id)
         answer = await workflow.execute_local_activity_method(GovernanceActivities.settle, asked, **RECORD)
-        if workflow.patched(Patch.LOOKS_FOR_NEWS):
+        if workflow.patched(Patch.LOOKS_FOR_NEWS) and not mission.closing:  # what ends, no limit holds
             await mission.heed_runs()
     return answer
 
