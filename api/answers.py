@@ -23,6 +23,15 @@ class Unsent:
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
 
+    def require_room(self, key: str) -> None:
+        """Refuse a request before anything is done for it, where no answer to it could be held.
+
+        Raises:
+            RateLimited: `too_many_bytes`.
+        """
+        if self._held[key] >= OF_A_KEY:
+            raise self._full(key)
+
     @contextmanager
     def hold(self, key: str, size: int, *, may_refuse: bool) -> Iterator[None]:
         """Count an answer as long as it is sent; what was done is told whatever its reader left.
@@ -31,8 +40,7 @@ class Unsent:
             RateLimited: `too_many_bytes`. The key's others are not taken.
         """
         if may_refuse and self._held[key] and self._held[key] + size > OF_A_KEY:
-            told = f"answers of {self._held[key]} bytes to this key are not taken yet, of {OF_A_KEY}: read them first"
-            raise RateLimited("too_many_bytes", told, limit_bytes=OF_A_KEY, wait_seconds=1)
+            raise self._full(key)
         self._held[key] += size
         try:
             yield
@@ -40,6 +48,10 @@ class Unsent:
             self._held[key] -= size
             if not self._held[key]:
                 del self._held[key]
+
+    def _full(self, key: str) -> RateLimited:
+        told = f"answers of {self._held[key]} bytes to this key are not taken yet, of {OF_A_KEY}: read them first"
+        return RateLimited("too_many_bytes", told, limit_bytes=OF_A_KEY, wait_seconds=1)
 
 
 class LongAnswer(Response):

@@ -70,6 +70,7 @@ class Route(APIRoute):
             if isinstance(declared, Caller):
                 noun = str(self.tags[0])
                 request.state.call = await declared.identify(request, noun)
+                services(request).unsent.require_room(_key(request))
                 request.state.admits = partial(declared.admits, noun=noun)
                 request.state.look_again = partial(declared.look_again, noun=noun)
             else:

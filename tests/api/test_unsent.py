@@ -8,11 +8,12 @@ import httpx2
 import pytest
 
 from api import answers
-from api.answers import UNCOUNTED
+from api.answers import UNCOUNTED, Unsent
+from models.domain.errors import RateLimited
 from models.settings import Settings
 from tests.fixtures.api import Caller, Team, served
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.missions import filed, refusal, repo
+from tests.fixtures.missions import body, filed, refusal, repo
 from tests.fixtures.waiting import eventually
 
 __all__ = ["repo"]
@@ -25,7 +26,7 @@ DIFF = "--- a/a.txt\n+++ b/a.txt\n@@ -0,0 +1 @@\n+" + "x" * SIZE + "\n"
 @pytest.fixture
 async def address(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """Where an API listens that keeps two such diffs for a key's readers."""
-    monkeypatch.setattr(answers, "OF_A_KEY", 2 * len(DIFF))
+    monkeypatch.setattr(answers, "OF_A_KEY", 2 * len(DIFF) + 50_000)
     async with served(settings.model_copy(update={"max_body_bytes": 2 * SIZE})) as url:
         yield url
 
@@ -79,6 +80,26 @@ async def test_what_was_done_is_told_all_the_same(address: str, team: Team, repo
         assert refusal(await api.get(f"/api/v1/missions/{mission['mission_id']}")) == (429, "too_many_bytes")
         given = await api.get("/api/v1/queue/next?agent_id=agent&agent_role=coding")
         assert given.json()["data"]["mission_id"] == mission["mission_id"]
+
+
+def test_where_nothing_more_can_be_told_nothing_more_is_done() -> None:
+    unsent = Unsent()
+    with unsent.hold("k", answers.OF_A_KEY - 1, may_refuse=False):
+        unsent.require_room("k")
+        with unsent.hold("k", 1, may_refuse=False), pytest.raises(RateLimited):
+            unsent.require_room("k")
+        unsent.require_room("k")
+        unsent.require_room("other")
+
+
+async def test_an_act_is_refused_before_it_is_done(
+    address: str, client: Caller, team: Team, repo: Repo, diff: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"X-API-Key": team.agent}
+    async with httpx2.AsyncClient(base_url=address, headers=headers) as api, unread(address, team.agent, diff):
+        monkeypatch.setattr(answers, "OF_A_KEY", len(DIFF))
+        assert refusal(await api.post("/api/v1/missions", json=body(repo))) == (429, "too_many_bytes")
+    assert len((await client(team.operator).get("/api/v1/missions")).json()["data"]["items"]) == 1
 
 
 async def test_who_goes_away_holds_nothing(address: str, team: Team, diff: str) -> None:
