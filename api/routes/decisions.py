@@ -38,7 +38,7 @@ async def list_decisions(
     kind: DecisionKind | None = None,
     risk: Risk | None = None,
     mission_id: str | None = None,
-    requester: Annotated[Named | None, Query(description="One of those who asked for what is to be decided.")] = None,
+    requester: Annotated[Named | None, Query(description="One of those who asked for it when it was put.")] = None,
 ) -> Success[Page[DecisionView]]:
     """List questions, the newest first, or by risk or expiry, what never expires last; `status=pending` is the inbox.
 
