@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Unpack
 from uuid import uuid4
@@ -236,12 +237,12 @@ class Mirror:
         return await self._diff(base, head, "-M")
 
     async def patch_id(self, base: str, head: str) -> str:
-        """Name a change by what it does, wherever it is applied; what an approval binds.
+        """Name a change by the files before and after it; what an approval binds.
 
-        It is the stable patch id with white space kept: in Python, indentation is meaning.
+        git's own patch id says nothing of the place: on a moved branch the same lines may fit elsewhere in a file.
         """
-        diff = await self._diff(base, head, "--no-renames", "--binary")
-        return (await self.git("patch-id", "--verbatim", stdin=diff)).text.split(" ")[0]
+        flags = ("-r", "-z", "--raw", "--no-abbrev", "--no-renames")
+        return sha256((await self.git("diff-tree", *flags, base, head, max_output=MAX_DIFF_BYTES)).out).hexdigest()
 
     def scratch_index(self) -> Path:
         """A path for an index file of one's own; what a killed process leaves behind is cleared by a later fetch."""

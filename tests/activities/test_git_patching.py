@@ -153,15 +153,12 @@ class TestApplyDiff:
         diff = "--- a/fatal: x\n+++ b/fatal: x\n@@ -1 +1 @@\n-a\n+b\n"
         assert (await refusal(bench, diff)).code == "patch_does_not_apply"
 
-    async def test_a_binary_too_large_to_be_named_by_its_content(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A patch of four lines can move it; trying again would never end."""
+    async def test_a_long_binary_is_named_by_its_content(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mirrors, "MAX_DIFF_BYTES", 10_000)
         bench.work.commit({"logo.png": random.Random(1).randbytes(20_000)})
         await bench.mirror.fetch()
         diff = "diff --git a/logo.png b/art.png\nsimilarity index 100%\nrename from logo.png\nrename to art.png\n"
-        assert (await refusal(bench, diff)).code == "change_too_large"
+        assert len((await apply(bench, diff)).patch_id) == 64
 
     async def test_base_that_is_not_here(self, bench: Bench) -> None:
         with pytest.raises(WorkbenchLost):
@@ -175,7 +172,23 @@ class TestApplyDiff:
         indented = await apply(bench, bench.work.diff_of({"lib/util.py": "  LINE_0 = 0\n"}))
         assert before.base != after.base
         assert before.patch_id == after.patch_id != indented.patch_id
-        assert len(before.patch_id) == 40
+        assert len(before.patch_id) == 64
+
+    async def test_it_is_another_where_the_same_lines_fit_elsewhere_in_a_file(self, bench: Bench) -> None:
+        """What was approved of one block must not be merged into another one that reads the same."""
+        block = (
+            "".join(f"  key{n}: {n}\n" for n in range(8))
+            + "  verify: true\n"
+            + "".join(f"  z{n}: 1\n" for n in range(9))
+        )
+        config = f"production:\n{block}staging:\n{block}"
+        bench.work.commit({"config.yaml": config})
+        await bench.mirror.fetch()
+        diff = bench.work.diff_of({"config.yaml": f"production:\n{block}staging:\n{block.replace('true', 'false')}"})
+        before = await apply(bench, diff)
+        bench.work.commit({"config.yaml": "".join(f"# {n}\n" for n in range(19)) + config})
+        await bench.mirror.fetch()
+        assert (await apply(bench, diff)).patch_id != before.patch_id
 
 
 class TestBesideAFetch:
