@@ -1,7 +1,8 @@
 """Answers that go on for as long as their client listens."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -10,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from api.services import services
 from models.domain.errors import Conflict, NotFound, NotPermitted, Unauthenticated
+
+Piece = TypeVar("Piece", bytes, str)
 
 
 class ShutOut(Exception):
@@ -31,16 +34,17 @@ def guard(request: Request) -> Callable[[], Awaitable[bool]]:
     return may_look
 
 
-def barrier(request: Request) -> Callable[[], Awaitable[bool]]:
-    """Give the same question for what has an end: it is broken off, so that nobody takes what came for all of it."""
-    may_look = guard(request)
+async def guarded(request: Request, pieces: AsyncIterable[Piece]) -> AsyncIterator[Piece]:
+    """Ask the same before each piece of what has an end.
 
-    async def require() -> bool:
+    Raises:
+        ShutOut: no further piece may be given: it is broken off, so that nobody takes what came for all of it.
+    """
+    may_look = guard(request)
+    async for piece in pieces:
         if not await may_look():
             raise ShutOut
-        return True
-
-    return require
+        yield piece
 
 
 class HeldStream(StreamingResponse):

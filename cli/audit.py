@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Read = TypeVar("Read")
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="[default: standard output]", show_default=False)]
-_MAX_END = 64
-"""Bytes that the last line of an export has at most."""
+_END = b'\n{"kind": "end"}\n'
+"""The last line of an export, behind another one."""
 app = typer.Typer(no_args_is_help=True, help="List, export and verify the log of all acts.")
 
 
@@ -159,9 +159,9 @@ def _whole(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Pass an export on, and refuse one that lacks its end."""
     last = b""
     for piece in pieces:
-        last = (last + piece)[-_MAX_END:]
+        last = (last + piece)[-len(_END) :]
         yield piece
-    if not last.endswith(b'\n{"kind": "end"}\n'):
+    if last != _END:
         why = "its last line is missing, as where the key or its owner's role ended meanwhile: export it again"
         raise Refused("cut_off", f"the export broke off: {why}")
 

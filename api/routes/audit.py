@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Admin, Db, Human, Newest, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
-from api.streams import HeldStream, barrier
+from api.streams import HeldStream, guarded
 from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
 from models.domain.checkpoints import raw_key
@@ -63,7 +63,7 @@ async def export_audit(request: Request, call: Admin, db: Db) -> HeldStream:
 
     Where its caller loses the key or the role meanwhile, it breaks off: the connection ends, and the last line lacks.
     """
-    lines = audit_export.pieces(db, call.workspace_id, barrier(request))
+    lines = guarded(request, audit_export.pieces(db, call.workspace_id))
     return HeldStream(request, lines, "application/x-ndjson")
 
 

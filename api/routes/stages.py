@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from api.deps import Db, Pagination, Reader
 from api.missions import ThisMission
 from api.routing import router, unwrapped
-from api.streams import HeldStream, barrier
+from api.streams import HeldStream, guarded
 from models.domain import spellings
 from models.domain.errors import NotFound
 from models.domain.stages import StageName, stage_by_number
@@ -79,7 +79,7 @@ async def get_log(
         stage = await records.require(session, mission, name, round, candidate)
         printed = b"" if follow else await records.log(session, stage)
     if follow:
-        pieces = records.follow(db, mission, stage, offset, barrier(request))
+        pieces = guarded(request, records.follow(db, mission, stage, offset))
         return HeldStream(request, pieces, "text/plain", _UNSNIFFED)
     return PlainTextResponse(printed[offset:], headers=_UNSNIFFED)
 

@@ -1,7 +1,7 @@
 """The export of a workspace's audit log: lines that prove themselves, in pieces that fit into memory (system door)."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +21,6 @@ AT_ONCE = 4_000
 BYTES_AT_ONCE = 4 * 1024 * 1024
 """Of content, after which a piece takes no further row: an act may tell of a hundred thousand."""
 _UNSEALED_AT_ONCE = 20_000
-MayLook = Callable[[], Awaitable[bool]]
-
-
-async def always() -> bool:
-    """Let a reader whom nobody guards go on."""
-    return True
 
 
 @dataclass
@@ -42,19 +36,11 @@ class _Piece:
         return "".join(part if isinstance(part, str) else _hidden(part, next(found)) for part in self.parts)
 
 
-async def pieces(db: Database, workspace_id: str, may_look: MayLook = always) -> AsyncIterator[str]:
+async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
     """Give the lines of the export up to the checkpoint that is the newest now, many at a time.
 
-    Whatever was done to the rows, it is given as it stands: to judge it is the verifier's part. To a reader who
-    `may_look` no longer no further piece is given, nor the end.
+    Whatever was done to the rows, it is given as it stands: to judge it is the verifier's part.
     """
-    async for piece in _pieces(db, workspace_id):
-        if not await may_look():
-            return
-        yield piece
-
-
-async def _pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
     async with db.system() as session:
         head = (await session.execute(_HEAD)).one()
     size = head.size or 0

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +247,7 @@ async def test_a_reader_who_takes_its_time_holds_no_transaction(
         async def none_is_held() -> bool:
             return not superuser.execute(OPEN_TRANSACTIONS).fetchall()
 
-        async for piece in records.follow(db, followed, stage, 0, always):
+        async for piece in records.follow(db, followed, stage, 0):
             await eventually(none_is_held)  # while we take our time
             if not read:
                 await recorder.end(record, log=b"begun\nended\n")
@@ -255,8 +255,18 @@ async def test_a_reader_who_takes_its_time_holds_no_transaction(
     assert read == [b"begun\n", b"ended\n"]
 
 
-async def always() -> bool:
-    return True
+@asynccontextmanager
+async def following(
+    address: str, secret: str, mission: dict[str, Any]
+) -> AsyncIterator[tuple[httpx2.AsyncClient, AsyncIterator[bytes]]]:
+    """Follow the log of a stage that has printed its first line; the reader, and what comes next."""
+    async with (
+        httpx2.AsyncClient(base_url=address, headers={"X-API-Key": secret}, timeout=10) as reader,
+        reader.stream("GET", of(mission, "stages/4/log?follow=true")) as answer,
+    ):
+        pieces = answer.aiter_bytes()
+        assert await anext(pieces) == b"begun\n"
+        yield reader, pieces
 
 
 async def test_a_revoked_key_reads_on_in_no_log(
@@ -266,12 +276,7 @@ async def test_a_revoked_key_reads_on_in_no_log(
     made = (await admin.post("/api/v1/keys", json={"principal": "olga", "role": "observer"})).json()["data"]
     record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
     await recorder.print(record, 0, b"begun\n")
-    async with (
-        httpx2.AsyncClient(base_url=address, headers={"X-API-Key": made["secret"]}, timeout=10) as reader,
-        reader.stream("GET", of(mission, "stages/4/log?follow=true")) as answer,
-    ):
-        pieces = answer.aiter_bytes()
-        assert await anext(pieces) == b"begun\n"
+    async with following(address, made["secret"], mission) as (_, pieces):
         await admin.delete(f"/api/v1/keys/{made['key_id']}")
         async with asyncio.timeout(5):
             with pytest.raises(httpx2.RemoteProtocolError):  # nobody takes it for the stage's end
@@ -285,14 +290,8 @@ async def test_who_may_read_it_still_reads_on(
     made = (await admin.post("/api/v1/keys", json={"principal": "olga", "role": "operator"})).json()["data"]
     record = await recorder.begin(mission["mission_id"], StageName.RUN_TESTS)
     await recorder.print(record, 0, b"begun\n")
-    async with (
-        httpx2.AsyncClient(base_url=address, headers={"X-API-Key": made["secret"]}, timeout=10) as reader,
-        reader.stream("GET", of(mission, "stages/4/log?follow=true")) as answer,
-    ):
-        pieces = answer.aiter_bytes()
-        assert await anext(pieces) == b"begun\n"
-        lowered = {"role": "observer"}
-        await admin.put(f"/api/v1/workspaces/{team.workspace_id}/members/olga", json=lowered)
+    async with following(address, made["secret"], mission) as (reader, pieces):
+        await admin.put(f"/api/v1/workspaces/{team.workspace_id}/members/olga", json={"role": "observer"})
         await eventually(lambda: is_refused(reader))
         await recorder.print(record, 1, b"more\n")
         assert await anext(pieces) == b"more\n"
