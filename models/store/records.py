@@ -55,7 +55,7 @@ async def log(session: AsyncSession, stage: Stage) -> bytes:
 
 
 async def follow(db: Database, mission: Mission, stage: Stage, offset: int) -> AsyncIterator[bytes]:
-    """Read a log while it grows, from byte `offset` on, until its stage has ended: a piece each second, if an empty one.
+    """Read a log while it grows, from byte `offset` on, until its stage ends: each second a piece, or an empty one.
 
     It holds nothing while it waits, be it for the log or for its reader.
     """
