@@ -205,14 +205,17 @@ async def _take_slot(session: AsyncSession, mission: Mission) -> int | None:
 async def _rest(
     session: AsyncSession, question: GovernanceInput, judged: Judged, binding: Binding, shown: dict[str, Any]
 ) -> Judged:
-    """Let an equal binding keep an earlier approval; `shown` then says which."""
-    if not (judged.asks and question.approved and question.approved.covers(binding)):
+    """Let an equal binding keep an earlier approval; `shown` says which, or why it does not stand."""
+    ref, approved = question.ref, question.approved
+    if not (judged.asks and approved):
         return judged
-    ref = question.ref
-    earlier = await governance.approval(session, ref.workspace_id, ref.mission_id, question.approved)
+    earlier = await governance.approval(session, ref.workspace_id, ref.mission_id, approved)
     if earlier is None:
         return judged
     given = await decisions.given(session, earlier)
+    if differences := approved.differences(binding):
+        shown["asked_again"] = _asked_again(earlier.decision_id, given, differences)
+        return judged
     shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by, "answers": given}
     reasons = (*judged.reasons, _stands(shown["rests_on"]))
     return judged.model_copy(update={"outcome": Outcome.ALLOW, "reasons": reasons})
@@ -324,8 +327,17 @@ def _counts(one: Mapping[str, Any]) -> bool:
 
 
 def _stands(earlier: dict[str, Any]) -> str:
-    who, where = " and ".join(one["by"] for one in _counting(earlier["answers"])), earlier["decision_id"]
-    return f"approved by {who} in {where}, which stands: same patch, configuration and policy"
+    who = _approvers(earlier["answers"])
+    return f"approved by {who} in {earlier['decision_id']}, which stands: same files, configuration and policy"
+
+
+def _asked_again(decision_id: str, given: Given, differences: tuple[str, ...]) -> str:
+    other = ", ".join(differences)
+    return f"approved by {_approvers(given)} in {decision_id}; then the branch moved, and what differs is: {other}"
+
+
+def _approvers(given: Given) -> str:
+    return " and ".join(one["by"] for one in _counting(given))
 
 
 def _verdict(decision: Decision, answer: GovernanceAnswer, given: Given) -> Verdict:

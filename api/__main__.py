@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.services import Services
 from models.domain.errors import MissionControlError
+from models.leaving import leave_after
 from models.observability import configure_logging
 from models.settings import Settings
 
@@ -75,8 +76,12 @@ def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-if __name__ == "__main__":
+def _serve() -> None:
     try:
         main(Settings())
     except MissionControlError as error:
         sys.exit(f"{error.code}: {error.message}")
+
+
+if __name__ == "__main__":
+    leave_after(_serve)

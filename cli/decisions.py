@@ -148,7 +148,7 @@ def _answered(decision: dict[str, Any]) -> str | None:
         return f"{decision['resolved_by']}: {decision['explanation']}{_alone(decision)}"
     if earlier := decision["question"].get("rests_on"):
         who = " and ".join(answer["by"] for answer in earlier["answers"] if answer.get("counts", True))
-        return f"{who}, in {earlier['decision_id']}, which stands: same patch, configuration and policy"
+        return f"{who}, in {earlier['decision_id']}, which stands: same files, configuration and policy"
     match decision["status"]:
         case "pending":
             return None

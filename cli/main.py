@@ -22,6 +22,7 @@ from cli import (
     workspaces,
 )
 from cli.program import Program
+from models.leaving import leave_after
 
 app = typer.Typer(
     cls=Program,
@@ -66,3 +67,8 @@ app.add_typer(activity.app, name="activity")
 app.add_typer(runs.app, name="run")
 app.add_typer(budgets.app, name="budget")
 budgets.add_cost_to(app)
+
+
+def run() -> None:
+    """Run a command line: what the program's script does."""
+    leave_after(app)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from models.leaving import leave_after
 from models.observability import configure_logging
 from models.settings import Settings
 from worker.main import run
@@ -14,4 +15,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(Settings())
+    leave_after(lambda: main(Settings()))

@@ -12,6 +12,7 @@ BEFORE_VERSIONS = "builtin-1"
 class Binding(BaseModel):
     """What an approval stands for: patch, configuration and policy, and the doubts that its giver was shown.
 
+    `patch_id` is a digest of the touched files before and after: the same lines elsewhere in a file are another change.
     `rules` are the names of those that asked: two may say the same, and ask for different people.
     """
 
@@ -25,8 +26,17 @@ class Binding(BaseModel):
 
     def covers(self, later: "Binding") -> bool:
         """Whether the approval still stands on a moved branch: nothing differs (design section 7), no doubt is new."""
-        same = self.model_copy(update={"reasons": later.reasons, "rules": later.rules}) == later
-        return same and {*later.reasons} <= {*self.reasons} and {*later.rules} <= {*self.rules}
+        return not self.differences(later)
+
+    def differences(self, later: "Binding") -> tuple[str, ...]:
+        """Name, for people, what a moved branch has made other than what was approved."""
+        is_other = {
+            "the files that it touches": later.patch_id != self.patch_id,
+            "the configuration": later.config_hash != self.config_hash,
+            "the policy": later.policy_version != self.policy_version,
+            "the reasons to ask": not {*later.reasons} <= {*self.reasons} or not {*later.rules} <= {*self.rules},
+        }
+        return tuple(name for name, other in is_other.items() if other)
 
 
 def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool, branch: str = "") -> Verdict:

@@ -225,7 +225,7 @@ class TestAsk:
         again = await asked(case, approved, round_=1)
         assert again.status is DecisionStatus.APPROVED
         assert again.reason == (
-            f"approved by anna in {approved.decision_id}, which stands: same patch, configuration and policy"
+            f"approved by anna in {approved.decision_id}, which stands: same files, configuration and policy"
         )
         later = next(row for row in await case.rows(Decision) if row.round == 1)
         assert later.question["rests_on"] == {
@@ -234,6 +234,19 @@ class TestAsk:
             "answers": [{"by": "anna", "decision": "approved", "explanation": "read it"}],
         }
         assert (later.resolved_by, later.reasons) == ("policy", ["the branch is protected", again.reason])
+
+    async def test_where_it_does_not_stand_people_are_told_what_differs(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        await resolved(case, await asked(case), DecisionStatus.APPROVED)
+        approved = await settled(case, await asked(case))
+        assert approved.binding is not None
+        again = await asked(case, approved, round_=1, patch_id="other")
+        assert again.status is DecisionStatus.PENDING
+        later = next(row for row in await case.rows(Decision) if row.round == 1)
+        assert later.question["asked_again"] == (
+            f"approved by anna in {approved.decision_id}; "
+            "then the branch moved, and what differs is: the files that it touches"
+        )
 
     @pytest.mark.parametrize("given", [{"created_by": "bot"}, {"assigned_to": "bot"}])
     async def test_a_mission_of_an_agent_is_judged_by_its_level(self, shop: Shop, given: dict[str, str]) -> None:

@@ -1,5 +1,7 @@
 """When a mission has its merge approved, and what an approval stands for."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,11 +12,21 @@ from models.domain.policy import Ask, Outcome, Risk, Verdict
 from tests.fixtures.policies import VERDICTS
 
 
-@pytest.mark.parametrize("change", [{"patch_id": "p2"}, {"config_hash": "c2"}, {"policy_version": "v2"}])
-def test_an_approval_stands_only_for_what_it_bound(change: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"patch_id": "p2"}, "the files that it touches"),
+        ({"config_hash": "c2"}, "the configuration"),
+        ({"policy_version": "v2"}, "the policy"),
+        ({"reasons": ("it is dear",)}, "the reasons to ask"),
+        ({"rules": ("dear",)}, "the reasons to ask"),
+    ],
+)
+def test_an_approval_stands_only_for_what_it_bound(change: dict[str, Any], name: str) -> None:
     bound = Binding(patch_id="p", config_hash="c", reasons=("the branch is protected",))
-    assert bound.covers(bound)
-    assert not bound.covers(bound.model_copy(update=change))
+    assert (bound.covers(bound), bound.differences(bound)) == (True, ())
+    later = bound.model_copy(update=change)
+    assert (bound.covers(later), bound.differences(later)) == (False, (name,))
 
 
 def test_an_approval_stands_when_doubts_went_away_and_not_when_one_is_new() -> None:

@@ -151,7 +151,7 @@ STANDS = {"decision_id": "earlier", "answers": [{"by": "maria"}, {"by": "olga", 
         ("canceled", {}, "nobody; taken back, as nothing waits for it"),
         ("denied", {}, "by the policy, which denies it"),
         ("approved", {}, "by the policy, which asks nobody"),
-        ("approved", {"question": {"rests_on": STANDS}}, "maria and paul, in earlier, which stands: same patch, "),
+        ("approved", {"question": {"rests_on": STANDS}}, "maria and paul, in earlier, which stands: same files, "),
     ],
 )
 def test_what_nobody_answered_says_how_it_ended(status: str, changed: dict[str, Any], said: str) -> None:

@@ -212,7 +212,7 @@ async def test_two_people_approve_a_merge_into_production(world: World, moves: i
     records = [await run.stage(StageName.GOVERNANCE, number) for number in range(moves + 1)]
     both = [{"by": by, "decision": "approved", "explanation": "looked at it"} for by in ("anna", "bert")]
     assert [record.result["answers"] for record in records] == (moves + 1) * [both], "signed, with both names"
-    stands = f"approved by anna and bert in {decision.decision_id}, which stands: same patch, configuration and policy"
+    stands = f"approved by anna and bert in {decision.decision_id}, which stands: same files, configuration and policy"
     said = ["approved by bert: looked at it (after anna: looked at it)"] + moves * [stands]
     assert [record.reason for record in records] == said
     rests_on = {"decision_id": decision.decision_id, "resolved_by": "bert", "answers": both}
