@@ -88,6 +88,11 @@ class Mirror:
         path = Path(self.url.path)
         return path / ".git" if (path / ".git").is_dir() else path
 
+    @property
+    def home(self) -> Path:
+        """What git takes for the user's home folder, also where it receives a push."""
+        return self._git.home
+
     async def origin_git(self, *args: str, **options: Unpack[GitOptions]) -> GitResult:
         """Run git on a local origin itself; its own configuration holds there, but for its hooks."""
         return await self._git.run(*args, git_dir=self.origin_dir, **options)

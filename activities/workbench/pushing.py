@@ -1,7 +1,8 @@
 """Moves one branch of the origin from a known commit to another, or says who was in the way.
 
 A local origin may have the branch checked out: its files then follow, unless somebody is at work there. Hooks of the
-origin run, wherever it is, since they are its owner's law; with a local origin they run as our user.
+origin run, wherever it is, since they are its owner's law; with a local origin they run as our user, and so none may
+lie among the files that a merge writes.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
 from activities.workbench.locks import exclusive
 from activities.workbench.mirrors import Mirror
 from activities.workbench.origins import UNAUTHORIZED, UNKNOWN_KEY
+from activities.workbench.planted import planted
 from models.domain.errors import Conflict, NotFound, NotPermitted
 from models.domain.repositories import check_ref_name
 
@@ -21,6 +23,10 @@ _CANCEL_SECONDS = 30.0
 _WAIT_SECONDS = 120.0
 _RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead receive-pack"
 _DIRTY = ("has unstaged changes", "has staged changes", "Could not update working tree")
+_PLANTED = (
+    "The origin takes {what} from the files of a checkout, where a merge may write: git would run what a patch brings, "
+    "with all that Mission Control may do. Move that out of there, or register a bare repository or a URL."
+)
 _NAMED = 3
 """Of the files in the way, a message names so many."""
 _LOCKED = ("File exists", "Up-to-date check failed")
@@ -50,7 +56,7 @@ class TargetDirty(Conflict):
 
 
 class PushRefused(NotPermitted):
-    """The origin does not let us push: `push_refused` by a hook or a protected branch, or `push_unauthorized`."""
+    """We may not push: `push_refused` by a hook or a protected branch, `push_unauthorized`, `origin_runs_its_files`."""
 
 
 async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
@@ -83,6 +89,8 @@ async def _head(mirror: Mirror, branch: str) -> str:
 async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
     ref = f"refs/heads/{branch}"
     async with _alone(mirror) as lock:
+        if what := await planted(mirror):
+            raise PushRefused("origin_runs_its_files", _PLANTED.format(what=what))
         await _put_back(mirror, ref, new, lock)
         pushed = await mirror.git(
             "push",

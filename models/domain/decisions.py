@@ -79,10 +79,11 @@ class Terms(BaseModel):
     ) -> "Terms":
         """Join what the rules that fired demand with who may answer the kind.
 
-        No agent answers what is RED, or counts as one of several people.
+        No agent answers what is RED, what a rule wants a higher role for than its kind takes, or as one of several.
         """
         asked = resolvers.joined(ask)
-        agents = () if risk is Risk.RED or asked.people > 1 else resolvers.agents
+        people_only = risk is Risk.RED or asked.people > 1 or asked.role is not resolvers.role
+        agents = () if people_only else resolvers.agents
         return cls(**dict(asked), agents=agents).asked_by(acted, named)
 
     def asked_by(self, acted: Collection[str], named: Collection[str] = ()) -> "Terms":

@@ -103,7 +103,9 @@ def test_terms_join_what_rules_and_kind_demand() -> None:
     assert Terms.of(Ask(people=2), Resolvers(), Risk.YELLOW, []).people == 2
 
 
-@pytest.mark.parametrize(("ask", "risk"), [(None, Risk.RED), (Ask(people=2), Risk.YELLOW)])
+@pytest.mark.parametrize(
+    ("ask", "risk"), [(None, Risk.RED), (Ask(people=2), Risk.YELLOW), (Ask(role=Role.ADMIN), Risk.YELLOW)]
+)
 def test_no_agent_answers_what_is_red_or_takes_several_people(ask: Ask | None, risk: Risk) -> None:
     assert Terms.of(ask, Resolvers(agents=("robot",)), risk, []).agents == ()
 
