@@ -135,9 +135,11 @@ async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping
 
 
 async def change(session: AsyncSession, agent: AgentRow, values: Mapping[str, Any], actor: Actor) -> AgentRow:
-    """Change what is known of an agent."""
+    """Change what is known of an agent, and tell what it was and is."""
+    before = {name: getattr(agent, name) for name in values}
     changed = await rows.set_columns(session, agent, **values)
-    await tell(session, changed, EventType.AGENT_CHANGED, actor, {"changed": sorted(values)})
+    told = {"changed": sorted(values), "before": before, "after": dict(values)}
+    await tell(session, changed, EventType.AGENT_CHANGED, actor, told)
     return changed
 
 

@@ -210,6 +210,19 @@ class TestSelf:
         assert (await api.get(f"/api/v1/agents/{rejected}")).json()["data"]["level"] == "intern"
         assert (await api.put("/api/v1/budgets", json=cap | {"name": "probe"})).status_code == 200
 
+    async def test_what_it_was_and_is_stands_in_the_log(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        agent_id, _ = await admitted(api, client, team)
+        changed = await api.patch(f"/api/v1/agents/{agent_id}", json={"level": "lead", "tools": ["git_*"]})
+        assert changed.status_code == 200
+        [row] = (await api.get("/api/v1/audit?action=agent.changed")).json()["data"]["items"]
+        assert row["content"]["data"] == {
+            "changed": ["level", "tools"],
+            "before": {"level": "intern", "tools": ["*"]},
+            "after": {"level": "lead", "tools": ["git_*"]},
+        }
+
     async def test_one_that_waits_is_given_its_caps(self, api: httpx2.AsyncClient, client: Caller, team: Team) -> None:
         made = await registered(client(None), team)
         changed = await api.patch(f"/api/v1/agents/{made['agent_id']}", json={"daily_cap_usd": "1", "level": "lead"})
