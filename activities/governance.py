@@ -104,6 +104,7 @@ class GovernanceActivities:
             verdict = judged.model_copy(update={"outcome": Outcome.ASK, "reasons": (*judged.reasons, asked.detail)})
             shown = {"approve": "try the rollback again", "deny": "leave the merge", "merge_sha": mission.merge_sha}
             terms = await _terms(session, ROLLBACK, asked, mission, verdict, law)
+            terms = terms.asked_by([asked.canceled_by])  # whoever cancels a merged mission wants its merge taken back
             matter = Matter(ref, ROLLBACK, verdict, shown, terms, repeat=asked.repeat)
             decision = await governance.ask(session, matter, actor)
             answer, _ = await _read(session, decision)

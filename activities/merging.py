@@ -9,11 +9,13 @@ from activities.logs import StageLog
 from activities.recording import StageRecorder, Verdict
 from activities.workbench.merging import MergeConflict, Merged, RevertConflict, find_earlier, merge, revert
 from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
-from models.contracts.pipeline import MergeInput, MergeResult, StageInput
+from models.contracts.pipeline import MergeInput, MergeResult, StageInput, StageRef
 from models.domain.canonical import digest_of
 from models.domain.errors import MissionControlError, NotFound, StageFailed, Unavailable
 from models.domain.stages import StageStatus
-from models.store import merge_slots, running, stages
+from models.domain.states import DecisionKind
+from models.store import governance, merge_slots, running, stages
+from models.store.policies import PolicyBook
 from models.tables.missions import Stage
 
 MAX_REASON = 200
@@ -23,11 +25,15 @@ class SlotLost(MissionControlError):
     """The fence refuses our token: it let a younger one pass."""
 
 
+class LawChanged(Exception):
+    """The policy in force makes something else of the merge than the version that let it pass."""
+
+
 class MergeActivities:
     """Writes to the registered repository; nothing else does."""
 
-    def __init__(self, recorder: StageRecorder, benches: Benches) -> None:
-        self._recorder, self._benches = recorder, benches
+    def __init__(self, recorder: StageRecorder, benches: Benches, book: PolicyBook) -> None:
+        self._recorder, self._benches, self._book = recorder, benches, book
 
     @activity.defn
     async def merge(self, task: MergeInput) -> MergeResult:
@@ -72,7 +78,9 @@ class MergeActivities:
         try:
             merged = await self._merge_or_find(job, task, record)
         except TargetMoved as moved:
-            return _moved(job, moved.head)
+            return _anew(f"{job.mission.branch} has moved to {moved.head[:12]}", moved.head)
+        except LawChanged:
+            return _anew("the policy in force judges it otherwise than the one that let it pass", task.base_sha)
         answer = MergeResult(status=StageStatus.PASSED, merge_sha=merged.sha)
         found = " (found: an earlier try made it)" if merged.already_there else ""
 
@@ -89,10 +97,11 @@ class MergeActivities:
         )
 
     async def _merge_or_find(self, job: Job, task: MergeInput, record: Stage) -> Merged:
-        """Merge under the fence; where it refuses, an earlier try of ours may have passed it, merged, and died."""
+        """Merge under the fence; where we may not now, an earlier try of ours may have been let, merged, and died."""
         try:
             await self._pass_fence(job, task.token)
-        except SlotLost:
+            await self._require_same_law(task.ref)
+        except (SlotLost, LawChanged):
             found = await find_earlier(job.mirror, job.mission.branch, task.base_sha, job.author, self._benches.key)
             if found is None:
                 raise
@@ -121,6 +130,11 @@ class MergeActivities:
             done = await stages.of_round(session, ref.workspace_id, ref.mission_id, ref.round)
         return digest_of([stage["digest"] for stage in done if stage["digest"] is not None])
 
+    async def _require_same_law(self, ref: StageRef) -> None:
+        verdict_id = governance.decision_id(ref, DecisionKind.GOVERNANCE)
+        if await self._book.judges_otherwise(self._benches.db, ref.workspace_id, verdict_id, DecisionKind.GOVERNANCE):
+            raise LawChanged
+
     async def _pass_fence(self, job: Job, token: int) -> None:
         mission = job.mission
         fence = await merge_slots.pass_fence(self._benches.db, mission.workspace_id, mission.mission_id, token)
@@ -130,9 +144,8 @@ class MergeActivities:
             raise SlotLost("slot_lost", "another mission has been given the merge slot since")
 
 
-def _moved(job: Job, head: str) -> Verdict:
-    """Nothing was merged: the mission proves itself on the new head first, as its next round."""
-    reason = f"{job.mission.branch} has moved to {head[:12]}"
+def _anew(reason: str, head: str) -> Verdict:
+    """Nothing was merged: the mission proves itself on the head first, as its next round."""
     answer = MergeResult(status=StageStatus.SKIPPED, reason=reason, moved_to=head)
     return Verdict(answer, StageStatus.SKIPPED, reason, git_sha=head)
 

@@ -1,13 +1,14 @@
-"""Answers on their way out: how many bytes of them the readers of one key may leave with us."""
+"""Answers on their way out: how many bytes of them the readers of one key, and of all, may leave with us."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from fastapi import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from models.domain.errors import RateLimited
+from models.domain.errors import RateLimited, Unavailable
 
 UNCOUNTED = 64 * 1024
 """An answer of so many bytes takes no room: the system holds as much of each connection anyway."""
@@ -15,6 +16,10 @@ PIECE = 256 * 1024
 """What is sent at once: the server takes the next piece only when its reader has taken most of this one."""
 OF_A_KEY = 64 * 1024 * 1024
 """Bytes of long answers that one key's readers have not taken: a few of the longest diffs."""
+OF_ALL = 1024 * 1024 * 1024
+"""Of all keys together, of which an admin makes as many as they like."""
+STILL_SECONDS = 30.0
+"""Whoever takes nothing of an answer for so long is given no more of it."""
 
 
 class Unsent:
@@ -38,9 +43,12 @@ class Unsent:
 
         Raises:
             RateLimited: `too_many_bytes`. The key's others are not taken.
+            Unavailable: `no_room`. Those of all keys are not.
         """
         if may_refuse and self._held[key] and self._held[key] + size > OF_A_KEY:
             raise self._full(key)
+        if may_refuse and self._held and self._held.total() + size > OF_ALL:
+            raise Unavailable("no_room", "long answers to other keys are not taken yet, and fill the room; try again")
         self._held[key] += size
         try:
             yield
@@ -66,9 +74,10 @@ class LongAnswer(Response):
 
         async def send_pieces(message: Message) -> None:
             for piece in _pieces(message):
-                await send(piece)
+                async with asyncio.timeout(STILL_SECONDS):
+                    await send(piece)
 
-        with self._held:
+        with self._held, suppress(TimeoutError):  # the server then ends the connection, before the answer's end
             await self._answer(scope, receive, send_pieces)
 
 

@@ -22,6 +22,7 @@ from api.ingest import Ingest
 from api.keyring import KeyRing
 from api.limiter import Limiter
 from api.logs import RequestScope
+from api.long_work import LongWork
 from api.registry import VERSIONS
 from api.routes import documents, system
 from api.services import Services
@@ -101,7 +102,7 @@ def _lifespan(settings: Settings) -> Any:
                 feed.open()
                 stack.push_async_callback(feed.close)
             ring = KeyRing(db)
-            held = (Rooms(), Unsent())
+            held = (Rooms(), Unsent(), LongWork())
             shared = (settings, db, ring, Limiter(settings), *held, gateway, feed, Ingest(db), claims_of(db))
             _beside(stack, ring.note_uses())
             app.state.services = Services(*shared, Heartbeats(db), PolicyBook(settings.config_dir), first_start)

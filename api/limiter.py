@@ -32,13 +32,17 @@ class Limiter:
         self._streams, self._noticed = settings.streams_per_key, math.ceil(settings.sse_heartbeat_seconds)
         self._open: Counter[str] = Counter()
 
+    def usual(self, kind: Kind) -> int:
+        """How many requests a minute a key has that no number was given to."""
+        return self._of_kind[kind]
+
     def count(self, connection: HTTPConnection, principal: Principal) -> None:
         """Count a request of a key, with those of the keys that it was rotated from.
 
         Raises:
             RateLimited: it has none left for now.
         """
-        limit = principal.rate or self._of_kind[principal.kind]
+        limit = principal.rate or self.usual(principal.kind)
         self._spend(connection, principal.lineage, limit, MINUTE)
 
     def count_address(self, connection: HTTPConnection) -> None:

@@ -13,6 +13,7 @@ from api.heartbeats import Heartbeats
 from api.ingest import Ingest
 from api.keyring import KeyRing
 from api.limiter import Limiter
+from api.long_work import LongWork
 from api.sse import Feed
 from models.settings import Settings
 from models.store.database import Database
@@ -29,6 +30,7 @@ class Services:
     limiter: Limiter
     rooms: Rooms
     unsent: Unsent
+    long_work: LongWork
     gateway: Gateway
     feed: Feed
     ingest: Ingest

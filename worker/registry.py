@@ -111,7 +111,7 @@ def host_activities(tools: Tools) -> Activities:
     """Work on this host's worktrees."""
     proof = _proof(tools)
     code = CodeActivities(tools.recorder, tools.benches)
-    merging = MergeActivities(tools.recorder, tools.benches)
+    merging = MergeActivities(tools.recorder, tools.benches, PolicyBook(tools.settings.config_dir))
     observation = ObservationActivities(tools.recorder, tools.benches, tools.trials)
     return (
         proof.open_round,

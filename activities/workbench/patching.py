@@ -4,13 +4,13 @@ No file is written into a worktree before the outcome was checked, and nothing t
 its way into a commit. The worktree is checked out from the finished commit.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from activities.workbench.commits import Draft, Mission, commit
-from activities.workbench.git import GitError, GitResult
+from activities.workbench.git import LOCAL_SECONDS, GitError, GitResult
 from activities.workbench.mirrors import Mirror
 from activities.workbench.plumbing import links_of, merge_trees, own_index
 from activities.workbench.signing import ServiceKey
@@ -46,7 +46,8 @@ async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
     """Apply a unified diff to the commit `base`; a missing newline at its end is forgiven, nothing else.
 
     Raises:
-        StageFailed: `patch_does_not_apply` with git's reason, `patch_empty`, or a code of `inspect_patch`.
+        StageFailed: `patch_does_not_apply` with git's reason, `patch_too_slow`, `patch_empty`, or a code of
+            `inspect_patch`.
     """
     with _verdicts():
         inspect_patch(diff)
@@ -55,12 +56,20 @@ async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
     whole = data if data.endswith(b"\n") else data + b"\n"
     with own_index(mirror) as env:
         await mirror.git("read-tree", base, env=env)
-        applied = await mirror.make(
-            "apply", "--cached", "--whitespace=nowarn", "-", stdin=whole, env=env, ok=(0, *_NOT_APPLIED)
-        )
-        _refuse_unapplied(applied)
+        _refuse_unapplied(await _apply(mirror, whole, env))
         tree = (await mirror.make("write-tree", env=env)).text
     return await _checked(mirror, base, tree)
+
+
+async def _apply(mirror: Mirror, diff: bytes, env: Mapping[str, str]) -> GitResult:
+    options = ("--cached", "--whitespace=nowarn", "-")
+    try:
+        return await mirror.make("apply", *options, stdin=diff, env=env, ok=(0, *_NOT_APPLIED))
+    except GitError as error:
+        if error.code != "git_timeout":
+            raise
+        told = f"git could not apply the diff within {LOCAL_SECONDS:g} s: send what it changes as a ref, or in parts"
+        raise StageFailed("patch_too_slow", told) from None
 
 
 async def apply_ref(mirror: Mirror, base: str, ref: str, known: str = "") -> Applied:

@@ -1,23 +1,31 @@
-"""Finds what git would run in an origin of this machine that a merge could have written there.
+"""Keeps git from running, in an origin of this machine, what a merge could have written there.
 
-Hooks of an origin are its owner's law, and run as our user. Where git takes them, or programs that its settings name,
-from the files of a checkout, whoever writes a patch writes that law, too.
+Hooks of an origin are its owner's law, and run as our user. Where git takes them, or settings, from the files of a
+checkout, whoever writes a patch writes that law, too: then nothing is pushed. Programs that its settings name for
+filters and the like may be files of the checkout in ways that nobody can see from here, and are not run at all.
 """
 
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from activities.workbench.mirrors import Mirror
 
 _FILE = "file:"
-_RUN = re.compile(r"\.(alternaterefscommand|clean|command|driver|fsmonitor|process|program|smudge|textconv)$")
-"""How the names of settings end whose values git runs, or may run in time, where it receives a push."""
 _INCLUDED = re.compile(r"include(if\..*)?\.path$", re.DOTALL)
+_FILTER = re.compile(r"(filter\..*)\.[a-z]+$", re.DOTALL)
 _HOOKS = "core.hookspath"
-_WORD = re.compile(r"[^\s'\"`;|&()<>$]+")
+_NO_PROGRAMS = {
+    "core.fsmonitor": "false",
+    "core.alternateRefsCommand": "true",
+    "receive.autogc": "false",
+    "maintenance.auto": "false",
+}
+"""Settings under which git, where it receives a push, runs hooks and no other programs but filters."""
+_NO_FILTER = {"clean": "", "smudge": "", "process": "", "required": "false"}
 
 
 class Setting(NamedTuple):
@@ -28,37 +36,23 @@ class Setting(NamedTuple):
     value: str
 
 
-async def planted(mirror: Mirror) -> str:
-    """Say, for people, what a local origin would run that a patch may have written; "" where that is nothing.
+@dataclass(frozen=True)
+class OriginLaw:
+    """What a local origin would run that a patch may have written, for people ("" is nothing), and the environment in
+    which its git runs hooks and no other programs.
 
     What a hook itself starts nobody can see here.
     """
-    if mirror.url.path is None:
-        return ""
+
+    planted: str
+    environment: dict[str, str]
+
+
+async def read_law(mirror: Mirror) -> OriginLaw:
+    """Read what a local origin's settings and hooks are."""
     listed = await mirror.origin_git("config", "--list", "--show-origin", "--includes", "--null")
-    return next(found(read_settings(listed.out), mirror.origin_dir, Path(mirror.url.path), mirror.home), "")
-
-
-def found(settings: Iterable[Setting], git_dir: Path, tree: Path, home: Path) -> Iterator[str]:
-    """Look at the files that say something, at the programs that settings name, and at the hooks.
-
-    `home` is what git takes for the user's.
-    """
-    hooks = git_dir / "hooks"
-    for file in (git_dir / "config", git_dir / "config.worktree"):  # git lists none that is not there yet
-        if _is_from_checkout(file, git_dir):
-            yield f"its settings in {file.name!r}"
-    for file, name, value in settings:
-        if name == _HOOKS:
-            hooks = git_dir / _expanded(value, home)
-        elif _INCLUDED.match(name) and _is_from_checkout(file.parent / _expanded(value, home), git_dir):
-            yield f"its settings in {value!r}"
-        elif _RUN.search(name) and _names_file(value, git_dir, tree):
-            yield f"the program of its setting {name!r}"
-    if _is_from_checkout(hooks, git_dir):
-        yield "its folder of hooks"
-    elif hooks.is_dir():
-        yield from (f"its hook {hook.name!r}" for hook in sorted(hooks.iterdir()) if _is_from_checkout(hook, git_dir))
+    settings = list(read_settings(listed.out))
+    return OriginLaw(next(_planted(settings, mirror.origin_dir, mirror.home), ""), _without_programs(settings))
 
 
 def read_settings(listed: bytes) -> Iterator[Setting]:
@@ -70,26 +64,39 @@ def read_settings(listed: bytes) -> Iterator[Setting]:
             yield Setting(Path(origin.removeprefix(_FILE)), name, value)
 
 
+def _without_programs(settings: Iterable[Setting]) -> dict[str, str]:
+    """Say it as environment: a filter's name may hold what an option cannot."""
+    filters = {found[1] for setting in settings if (found := _FILTER.match(setting.name))}
+    none = {f"{name}.{part}": value for name in sorted(filters) for part, value in _NO_FILTER.items()}
+    said = list((_NO_PROGRAMS | none).items())
+    numbered = {f"GIT_CONFIG_KEY_{number}": name for number, (name, _) in enumerate(said)}
+    numbered |= {f"GIT_CONFIG_VALUE_{number}": value for number, (_, value) in enumerate(said)}
+    return {"GIT_CONFIG_COUNT": str(len(said)), **numbered}
+
+
+def _planted(settings: Iterable[Setting], git_dir: Path, home: Path) -> Iterator[str]:
+    """Look at the files that say something, and at the hooks. `home` is what git takes for the user's."""
+    hooks = git_dir / "hooks"
+    for file in (git_dir / "config", git_dir / "config.worktree"):  # git lists none that is not there yet
+        if _is_from_checkout(file, git_dir):
+            yield f"its settings in {file.name!r}"
+    for file, name, value in settings:
+        if name == _HOOKS:
+            hooks = git_dir / _expanded(value, home)
+        elif _INCLUDED.match(name) and _is_from_checkout(file.parent / _expanded(value, home), git_dir):
+            yield f"its settings in {value!r}"
+    if _is_from_checkout(hooks, git_dir):
+        yield "its folder of hooks"
+    elif hooks.is_dir():
+        yield from (f"its hook {hook.name!r}" for hook in sorted(hooks.iterdir()) if _is_from_checkout(hook, git_dir))
+
+
 def _is_from_checkout(path: Path, git_dir: Path) -> bool:
     """Whether a path leads among the files of any checkout. No commit holds a `.git`: what is in one is no patch's."""
     real, own = path.resolve(), git_dir.resolve()
     top = own if real.is_relative_to(own) else Path(real.anchor)
     folders = (folder for folder in (real, *real.parents) if folder.is_relative_to(top))
     return ".git" not in real.relative_to(top).parts and any((folder / ".git").exists() for folder in folders)
-
-
-def _names_file(command: str, git_dir: Path, tree: Path) -> bool:
-    """Whether a command runs, or reads, a file of a checkout; the program itself may come with the patch."""
-    words = _WORD.findall(command)
-    files = [tree / word for number, word in enumerate(words) if (number == 0 and "/" in word) or _is_file(tree / word)]
-    return any(_is_from_checkout(file, git_dir) for file in files)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a word that is too long for a name
-        return False
 
 
 def _expanded(value: str, home: Path) -> Path:

@@ -2,20 +2,21 @@
 
 A local origin may have the branch checked out: its files then follow, unless somebody is at work there. Hooks of the
 origin run, wherever it is, since they are its owner's law; with a local origin they run as our user, and so none may
-lie among the files that a merge writes.
+lie among the files that a merge writes. Its filters do not run.
 """
 
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Sequence
+import shlex
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
 from activities.workbench.locks import exclusive
 from activities.workbench.mirrors import Mirror
 from activities.workbench.origins import UNAUTHORIZED, UNKNOWN_KEY
-from activities.workbench.planted import planted
+from activities.workbench.planted import read_law
 from models.domain.errors import Conflict, NotFound, NotPermitted
 from models.domain.repositories import check_ref_name
 
@@ -89,13 +90,12 @@ async def _head(mirror: Mirror, branch: str) -> str:
 async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
     ref = f"refs/heads/{branch}"
     async with _alone(mirror) as lock:
-        if what := await planted(mirror):
-            raise PushRefused("origin_runs_its_files", _PLANTED.format(what=what))
-        await _put_back(mirror, ref, new, lock)
+        place = await _place(mirror)
+        await _put_back(mirror, ref, new, lock, place)
         pushed = await mirror.git(
             "push",
             "--porcelain",
-            *(("--receive-pack", _RECEIVE_PACK) if mirror.url.path else ()),
+            *_receiver(place),
             f"--force-with-lease={ref}:{old}",
             *("--", mirror.url.url, f"{new}:{ref}"),
             ok=(0, 1, 128),
@@ -103,8 +103,24 @@ async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
             hold=lock,
         )
         if pushed.code:
-            await _put_back(mirror, ref, new, lock)
+            await _put_back(mirror, ref, new, lock, place)
     return pushed
+
+
+async def _place(mirror: Mirror) -> dict[str, str]:
+    """Give the environment in which a local origin's git runs nothing that a patch may have written; {} elsewhere."""
+    if mirror.url.path is None:
+        return {}
+    law = await read_law(mirror)
+    if law.planted:
+        raise PushRefused("origin_runs_its_files", _PLANTED.format(what=law.planted))
+    return law.environment
+
+
+def _receiver(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Say by which command a local origin receives: git hands none of its own environment to another repository."""
+    said = (f"{name}={shlex.quote(value)}" for name, value in environment.items())
+    return ("--receive-pack", " ".join([*said, _RECEIVE_PACK])) if environment else ()
 
 
 @asynccontextmanager
@@ -130,13 +146,13 @@ async def _alone(mirror: Mirror) -> AsyncIterator[int | None]:
         fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-async def _put_back(mirror: Mirror, ref: str, new: str, lock: int | None) -> None:
+async def _put_back(mirror: Mirror, ref: str, new: str, lock: int | None, law: Mapping[str, str]) -> None:
     """Bring a local checkout back to its branch if it holds exactly the files of `new`, but the branch does not.
 
     Git updates the files before the branch. A push that failed or was killed between the two leaves them so, and every
     later one would take them for somebody's uncommitted work.
     """
-    path, place = mirror.url.path, {"GIT_WORK_TREE": str(mirror.url.path)}
+    path, place = mirror.url.path, {"GIT_WORK_TREE": str(mirror.url.path), **law}
     if path is None or path == mirror.origin_dir:
         return
     branch = await mirror.origin_git("symbolic-ref", "--quiet", "HEAD", ok=(0, 1))

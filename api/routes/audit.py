@@ -1,6 +1,7 @@
 """The audit log: reading, exporting, proving and verifying it (AUD-01..12). No route changes what was done."""
 
 import asyncio
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Admin, Db, Human, Newest, OnlyOnce, Operator, Pagination
 from api.routing import router, unwrapped
+from api.services import services
 from api.streams import HeldStream, guarded
 from models.contracts.missions import Named
 from models.domain.audit_verifying import Verifier
@@ -63,19 +65,22 @@ async def export_audit(request: Request, call: Admin, db: Db) -> HeldStream:
 
     Where its caller loses the key or the role meanwhile, it breaks off: the connection ends, and the last line lacks.
     """
-    lines = guarded(request, audit_export.pieces(db, call.workspace_id))
-    return HeldStream(request, lines, "application/x-ndjson")
+    pieces = services(request).long_work.paced(audit_export.pieces(db, call.workspace_id))
+    return HeldStream(request, guarded(request, pieces), "application/x-ndjson")
 
 
 @routes.get("/audit/verify")
-async def verify_audit(call: Operator, db: Db) -> Success[AuditVerdictView]:
-    """Verify the workspace's log here. Whoever does not trust this server verifies an export elsewhere."""
+async def verify_audit(request: Request, call: Operator, db: Db) -> Success[AuditVerdictView]:
+    """Verify the workspace's log here, once at a time for a key. Whoever does not trust us verifies an export."""
+    work = services(request).long_work
     async with db.system() as session:
         keys = [raw_key(key.public_key) for key in await signing_keys.all_of_them(session)]
     verifier = Verifier(keys)
-    async for piece in audit_export.pieces(db, call.workspace_id):
-        if not await asyncio.to_thread(_take_all, verifier, piece):
-            break
+    paced = aclosing(work.paced(audit_export.pieces(db, call.workspace_id)))
+    async with work.turn(call.principal.lineage), paced as pieces:
+        async for piece in pieces:
+            if not await asyncio.to_thread(_take_all, verifier, piece):
+                break
     verdict = verifier.verdict()
     verdict.problem = verdict.problem or verdict.shortfall(strict=False)
     return Success(data=AuditVerdictView.model_validate(verdict))

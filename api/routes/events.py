@@ -33,6 +33,7 @@ async def post_event(request: Request, body: EventPost, call: Reporter, key: Key
     key = _one_key(key, body.idempotency_key)
     event = NewEvent(body.type, body.subject, call.actor, body.data)
     identified = identified_by(request, call.workspace_id, key) if key else None
+    await request.state.look_again(request)  # the body may have come slowly, and the caller's key ended meanwhile
     stored = await services(request).ingest.write(call.workspace_id, event, identified)
     if isinstance(stored, Answer):
         return replay(stored)

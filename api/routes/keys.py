@@ -9,6 +9,7 @@ from api.auth import Call
 from api.deps import Admin, Anybody, Db, Newest, OnAccess
 from api.routing import router
 from api.scopes import require_use
+from api.services import services
 from api.views import key_made, key_view, key_views
 from models.contracts.missions import Named
 from models.domain.errors import NotFound
@@ -30,6 +31,7 @@ async def create_key(new: KeyCreate, call: Admin, once: OnAccess, request: Reque
         owner = (new.principal, new.kind, new.role)
         found = await principals.find_or_create(session, call.workspace_id, *owner, call.principal, call.actor)
         call.principal.require_power_over(found.role)
+        call.principal.require_rate_over(new.rate_per_minute, services(request).limiter.usual(Kind(found.kind)))
         require_use(request, principals.as_caller(found), new.scopes)
         key, secret = await api_keys.create(session, call.workspace_id, new, call.actor)
         return await key_made(session, key, secret)

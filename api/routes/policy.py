@@ -3,11 +3,13 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import Depends, Response
+from fastapi import Depends, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from api.auth import Call
 from api.deps import Admin, Db, OnlyOnce, Operator, Pagination, Policies, Reader
 from api.routing import router
+from api.services import services
 from api.views import page_of
 from models.domain.errors import InvalidInput
 from models.domain.policy import Outcome, Policy, Risk, assess, parse_policy
@@ -28,6 +30,7 @@ from models.schemas.policy import (
     VerdictView,
 )
 from models.store import policies
+from models.store.database import Database
 from models.tables.policies import PolicyVersion
 
 routes = router("policy")
@@ -112,8 +115,13 @@ async def list_verdicts(
 
 
 @routes.post("/policy/try")
-async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[PolicyTried]:
+async def try_policy(request: Request, wanted: PolicyTry, call: Operator, db: Db) -> Success[PolicyTried]:
     """Judge past acts again by another policy: how many verdicts would have been others, and which. Nothing changes."""
+    async with services(request).long_work.turn(call.principal.lineage):
+        return Success(data=await _tried(wanted, call, db))
+
+
+async def _tried(wanted: PolicyTry, call: Call, db: Database) -> PolicyTried:
     async with db.workspace(call.workspace_id) as session:
         source, read = wanted.source, parse_new_policy
         if wanted.version is not None:
@@ -132,7 +140,7 @@ async def try_policy(wanted: PolicyTry, call: Operator, db: Db) -> Success[Polic
     laws = await asyncio.to_thread(lambda: {version: parse_policy(text) for version, text in sources.items()})
     for version, law in laws.items():
         _hold_to_bounds(law, len(past), f" in version {version}, by which some of them were judged,")
-    return Success(data=PolicyTried.of(await asyncio.to_thread(replay, past, laws, policy)))
+    return PolicyTried.of(await asyncio.to_thread(replay, past, laws, policy))
 
 
 def _view(row: PolicyVersion, policy: Policy) -> PolicyVersionView:

@@ -172,12 +172,13 @@ class RoundAnswer(Payload):
 
 
 class DecisionRef(StageTask):
-    """Signal and activity argument: which decision was resolved."""
+    """Signal and activity argument: which decision was resolved, or what is asked about whose rollback."""
 
     decision_id: str
     detail: str = ""
     repeat: int = 0
     started_by: str = ""
+    canceled_by: str = ""
 
 
 class MergeInput(StageTask):

@@ -3,7 +3,8 @@
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.memory import WriteScope
-from models.domain.policy import Verdict
+from models.domain.policy import Act, Outcome, Policy, Verdict, assess
+from models.domain.states import DecisionKind
 
 BEFORE_VERSIONS = "builtin-1"
 """What an approval bound that was given before policies had versions."""
@@ -51,3 +52,9 @@ def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool, branc
     if requires_approval:
         return verdict.asking("the mission requires governance approval")
     return verdict
+
+
+def judges_alike(act: Act, kind: DecisionKind, before: Policy, now: Policy) -> bool:
+    """Whether two versions say the same of an act, and where it is asked about, let the same people answer."""
+    one, other = (assess(act.action, act.principal, act.context, policy) for policy in (before, now))
+    return one == other and (one.outcome is Outcome.ALLOW or before.resolvers(kind) == now.resolvers(kind))

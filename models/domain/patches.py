@@ -150,6 +150,8 @@ def leaves_tree(path: str, target: str, links: Mapping[str, str] | None = None) 
         if step == "..":
             outside = not here
             here = here[:-1]
+        elif step.casefold() == ".git":
+            outside = True  # what lies there is the repository's, and no commit's
         elif step not in ("", "."):
             here = [*here, step]
             onward = known.get("/".join(here))

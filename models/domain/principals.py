@@ -158,6 +158,17 @@ class Principal:
         if role == Role.PLATFORM_ADMIN and self.role is not Role.PLATFORM_ADMIN:
             raise NotPermitted("platform_admins_only", "this concerns a platform admin: only another one may do it")
 
+    def require_rate_over(self, rate: int | None, usual: int) -> None:
+        """Refuse to let the admin of one workspace take more of what all share than its kind has.
+
+        Raises:
+            NotPermitted: a key with more than the usual requests a minute.
+        """
+        if rate is not None and rate > usual and self.role is not Role.PLATFORM_ADMIN:
+            raise NotPermitted(
+                "platform_admins_only", f"more than {usual} requests a minute gives a platform admin only"
+            )
+
     def require_scopes_over(self, scopes: Collection[str]) -> None:
         """Refuse to let a narrowed key give what it has not.
 

@@ -23,7 +23,8 @@ MAX_GRACE_HOURS = 168
 class KeyCreate(Body):
     """Gives a principal a key, and makes the principal where there is none: a human of that role, an agent, a service.
 
-    `rate_per_minute` is how many requests it may make; left out, as many as its owner's kind.
+    `rate_per_minute` is how many requests it may make; left out, as many as its owner's kind. A platform admin may give
+    more.
     """
 
     principal: NewName

@@ -33,6 +33,7 @@ from models.domain.refusals import missing
 from models.schemas.pagination import PageRequest
 from models.store import alerts, api_keys, claims, events, lists, rows
 from models.store.alerts import NewAlert
+from models.store.database import within
 from models.store.events import Actor, NewEvent, Place
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
@@ -96,6 +97,23 @@ async def levels(session: AsyncSession, workspace_id: str, names: Collection[str
     going = col(AgentRow.registration) != Registration.REJECTED
     named = lists.matching(AgentRow, workspace_id, {}).where(col(AgentRow.name).in_(names), going)
     return {row.name: row.level for row in await session.scalars(named)}
+
+
+async def brought_in(session: AsyncSession, workspace_id: str, name: str) -> frozenset[str]:
+    """Name the agents that an agent registered, and those that they did: it may hold their keys."""
+    found = await within(session)(_BROUGHT_IN, {"workspace_id": workspace_id, "name": name})
+    return frozenset(row["name"] for row in found)
+
+
+_BROUGHT_IN = """
+    WITH RECURSIVE brought (name) AS (
+        SELECT name FROM agent WHERE workspace_id = %(workspace_id)s AND requested_by = %(name)s
+        UNION
+        SELECT agent.name FROM agent JOIN brought ON agent.requested_by = brought.name
+        WHERE agent.workspace_id = %(workspace_id)s
+    )
+    SELECT name FROM brought
+"""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from sqlmodel import col, select
 
 from models.domain.errors import Conflict, MissionControlError, NotPermitted
 from models.domain.events import EventType
-from models.domain.principals import Principal, Role
+from models.domain.principals import Kind, Principal, Role
 from models.domain.refusals import missing
 from models.domain.states import DecisionKind, DecisionStatus
-from models.store import api_keys, budgets, decisions, keys, memory, questions, registrations
+from models.store import agents, api_keys, budgets, decisions, keys, memory, questions, registrations
 from models.store.events import Actor
 from models.tables.budgets import Run
 from models.tables.missions import Decision, Mission
@@ -67,6 +67,8 @@ async def _resolve(
         by.require_scopes_over(())
     terms = await budgets.terms_of_answer(session, decision)
     by = await _hold(session, decision, by)
+    if by.kind is Kind.AGENT and terms.asking & await agents.brought_in(session, by.workspace_id, by.known_as):
+        terms = terms.asked_by((), [by.known_as])
     given = await decisions.answers(session, decision) if terms.people > 1 else []
     standing = {each.principal for each in given if each.counts}
     again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED

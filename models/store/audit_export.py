@@ -1,7 +1,7 @@
 """The export of a workspace's audit log: lines that prove themselves, in pieces that fit into memory (system door)."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +36,7 @@ class _Piece:
         return "".join(part if isinstance(part, str) else _hidden(part, next(found)) for part in self.parts)
 
 
-async def pieces(db: Database, workspace_id: str) -> AsyncIterator[str]:
+async def pieces(db: Database, workspace_id: str) -> AsyncGenerator[str]:
     """Give the lines of the export up to the checkpoint that is the newest now, many at a time.
 
     Whatever was done to the rows, it is given as it stands: to judge it is the verifier's part.

@@ -3,12 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_
+from sqlalchemy import ColumnElement, CompoundSelect, func, literal, or_, union
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models.contracts.pipeline import DecisionRef, StageRef
+from models.domain.budgets import Scope
 from models.domain.refusals import missing
 from models.domain.stages import StageName
 from models.domain.states import DecisionStatus
@@ -17,6 +20,7 @@ from models.store import lists, pagination
 from models.store.database import within
 from models.store.pagination import Rows
 from models.store.questions import FALLEN
+from models.tables.budgets import Run
 from models.tables.missions import Decision, Mission
 from models.tables.policies import DecisionAnswer
 
@@ -39,11 +43,28 @@ async def list_page(
     agent: str | None = None,
     requester: str | None = None,
 ) -> Rows[Decision]:
-    """Read one page of questions; only what concerns `agent`, and what `requester` asks for, where one is given."""
-    statement = lists.matching(Decision, workspace_id, filters).where(*_concerning(workspace_id, agent))
+    """Read one page of questions; only what concerns `agent`, and what `requester` asks for, where one is given.
+
+    A `mission_id` finds those about the mission's runs, too: what holds a run holds its mission.
+    """
+    mission_id = filters.get("mission_id")
+    columns = {name: value for name, value in filters.items() if name != "mission_id"}
+    statement = lists.matching(Decision, workspace_id, columns).where(*_concerning(workspace_id, agent))
+    if mission_id is not None:
+        statement = statement.where(col(Decision.decision_id).in_(_of_mission(workspace_id, mission_id)))
     if requester is not None:
         statement = statement.where(col(Decision.terms).contains({"requesters": [requester]}))
     return await pagination.fetch(session, statement, SORTS[page.sort.field], page)
+
+
+def _of_mission(workspace_id: str, mission_id: object) -> CompoundSelect[tuple[str]]:
+    """Name what a mission asks, and what is asked about calls and limits of its runs; each part has an index."""
+    one, other = aliased(Decision), aliased(Decision)
+    own = select(one.decision_id).where(one.workspace_id == workspace_id, one.mission_id == mission_id)
+    names = func.unnest(array([col(Run.run_id), literal(f"{Scope.RUN.value}/") + col(Run.run_id)]))
+    runs = select(names).where(Run.workspace_id == workspace_id, Run.mission_id == mission_id)
+    theirs = select(other.decision_id).where(other.workspace_id == workspace_id, col(other.about).in_(runs))
+    return union(own, theirs)
 
 
 async def require(session: AsyncSession, workspace_id: str, decision_id: str, agent: str | None = None) -> Decision:

@@ -15,7 +15,7 @@ from models.domain.approval import Binding
 from models.domain.decisions import Terms
 from models.domain.events import EventType
 from models.domain.names import POLICY
-from models.domain.policy import Verdict, Who, least_trusted
+from models.domain.policy import Level, Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
 from models.domain.states import DecisionKind, DecisionStatus
@@ -78,9 +78,9 @@ class Grounds:
     """What a verdict about a mission depends on.
 
     `found`: what stages found with a run's candidate in its round, {} for one that was not run. `agent`: who filed the
-    mission, is assigned it, wrote the candidate or brought it in, of several agents the one that is trusted least; None
-    where only people did. `seconds`: what hosts have worked on it by now. `usd_left`: the least that its limits leave
-    for that; None where none is set.
+    mission, is assigned it, wrote the candidate or brought it in, of several agents the one that is trusted least, as
+    one that was set apart or ended is; None where only people did. `seconds`: what hosts have worked on it by now.
+    `usd_left`: the least that its limits leave for that; None where none is set.
     """
 
     found: list[dict[str, Any]]
@@ -99,6 +99,7 @@ async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names
         "stages": [name.value for name in names],
         "whose": [mission.created_by, mission.assigned_to],
         "computing": COMPUTING,
+        "least": Level.INTERN.value,
     }
     rows = await within(session)(_GROUNDS, values)
     found = {row["stage"]: row["found"] for row in rows if row["kind"] == "stage"}
@@ -117,7 +118,8 @@ _GROUNDS = """
     WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND round = %(round)s
     AND candidate = %(candidate)s AND stage = ANY(%(stages)s)
     UNION ALL
-    SELECT 'agent', NULL, jsonb_build_object('name', name, 'level', level), NULL, NULL FROM agent
+    SELECT 'agent', NULL, jsonb_build_object('name', name, 'level',
+        CASE WHEN status IN ('quarantined', 'stopped') THEN %(least)s ELSE level END), NULL, NULL FROM agent
     WHERE workspace_id = %(workspace_id)s AND name = ANY(%(whose)s || ARRAY(
         SELECT unnest(ARRAY[author, added_by]) FROM candidate WHERE workspace_id = %(workspace_id)s
         AND mission_id = %(mission_id)s AND number = %(candidate)s

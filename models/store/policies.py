@@ -13,14 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from models.configuration import load_first_policy
+from models.domain.approval import judges_alike
 from models.domain.canonical import canonical_json, sha256_digest
 from models.domain.events import EventType, Subject
 from models.domain.names import FIRST_START
 from models.domain.policy import Act, Policy, Verdict, assess, parse_policy
 from models.domain.refusals import missing
+from models.domain.states import DecisionKind
 from models.schemas.pagination import PageRequest
 from models.store import events, lists
-from models.store.database import within
+from models.store.database import Database, within
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
@@ -81,6 +83,18 @@ class PolicyBook:
             if await _keep_verdict(session, workspace_id, act, verdict, known.version, verdict_id, mission_id):
                 return verdict, known
             known = await self.in_force(session, workspace_id)
+
+    async def judges_otherwise(self, db: Database, workspace_id: str, verdict_id: str, kind: DecisionKind) -> bool:
+        """Whether the policy in force makes something else of an act than the version by which it was judged."""
+        [found] = await db.alone(workspace_id, _IS_OLDER, {"workspace_id": workspace_id, "verdict_id": verdict_id})
+        if not found["is_older"]:
+            return False
+        async with db.workspace(workspace_id) as session:
+            kept = await session.get_one(VerdictRow, (workspace_id, verdict_id))
+            before = await require(session, workspace_id, kept.policy_version)
+            now = (await self.in_force(session, workspace_id)).policy
+        law = await asyncio.to_thread(parse_policy, before.source)
+        return not judges_alike(Act.model_validate(kept.input), kind, law, now)
 
     async def _keep(self, row: PolicyVersion) -> InForce:
         """Read a version in a thread: a long one takes most of a second."""
@@ -233,4 +247,10 @@ _KEEP = """
         ON CONFLICT DO NOTHING
     )
     SELECT EXISTS (SELECT FROM active) AS in_force
+"""
+_IS_OLDER = """
+    SELECT EXISTS (
+        SELECT FROM verdict JOIN policy_active AS active USING (workspace_id)
+        WHERE workspace_id = %(workspace_id)s AND verdict_id = %(verdict_id)s AND policy_version <> active.version
+    ) AS is_older
 """

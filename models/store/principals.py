@@ -72,9 +72,12 @@ async def create(
 
     Raises:
         Conflict: `principal_exists`, or `agent_exists` with a registration of that name.
-        NotPermitted: only platform admins make platform admins.
+        NotPermitted: only platform admins make platform admins; a role, or an agent let in, is more than a narrowed
+            key has.
     """
     caller.require_power_over(role or "")
+    if kind is not Kind.SERVICE:
+        caller.require_scopes_over(())
     if kind is Kind.AGENT:
         known = {"name": name, "requested_by": actor.name, "decided_by": actor.name, "decided_at": func.mc_now()}
         states = {"registration": Registration.APPROVED.value, "status": AgentStatus.ACTIVE.value}

@@ -280,6 +280,15 @@ class TestAsk:
         [verdict] = await case.rows(VerdictRow)
         assert verdict.input["principal"]["name"] == "bot"
 
+    @pytest.mark.parametrize("status", ["quarantined", "stopped"])
+    async def test_one_that_was_set_apart_is_trusted_least(self, shop: Shop, status: str) -> None:
+        case = await (await shop.mission()).patched()
+        await belongs_to(case, level="lead", created_by="bot")
+        async with case.db.workspace(case.workspace_id) as session:
+            held = update(AgentRow).where(col(AgentRow.workspace_id) == case.workspace_id).values(status=status)
+            await session.execute(held)
+        assert (await asked(case)).status is DecisionStatus.PENDING
+
     async def test_a_trusted_agent_s_merge_needs_nobody(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
         await belongs_to(case, level="lead", created_by="bot")

@@ -8,11 +8,18 @@ from models.contracts.pipeline import Conclusion, MergeResult
 from models.domain.errors import MissionControlError
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome, MissionStatus
-from models.store import running
+from models.store import policies, running
 from models.tables.missions import Mission
-from tests.fixtures.stage_hosts import Case, Shop, do
+from tests.fixtures.policies import SOURCE
+from tests.fixtures.stage_hosts import OPERATOR, Case, Shop, do
 
 MERGE, RESOLVE = StageName.MERGE, StageName.RESOLVE
+
+
+def frozen(action: str = "mission.merge") -> str:
+    """A policy that denies this, too."""
+    rule = f"{{rule: freeze, because: nothing goes on, when: {{action: {action}}}, deny: true}}"
+    return SOURCE.replace("rules:\n", f"rules:\n  - {rule}\n", 1)
 
 
 async def merged(case: Case, token: int = 1, **info: int) -> MergeResult:
@@ -25,6 +32,13 @@ async def reverted(case: Case, token: int = 2, **info: int) -> MergeResult:
 
 def commits(case: Case) -> int:
     return int(case.repo.git("rev-list", "--count", "--first-parent", "main"))
+
+
+async def in_force(case: Case, source: str) -> None:
+    """Put another policy in force."""
+    async with case.db.workspace(case.workspace_id) as session:
+        made = await policies.create(session, case.workspace_id, source, "", OPERATOR)
+        await policies.activate(session, case.workspace_id, made.version, OPERATOR)
 
 
 async def may(case: Case, scope: str) -> None:
@@ -68,6 +82,35 @@ class TestMerge:
             await merged(case, token=1)
         await case.pass_fence(token=2)
         answer = await merged(case, token=1, attempt=2)
+        assert (answer.merge_sha, commits(case)) == (case.repo.sha("main"), 2)
+
+    async def test_a_policy_that_judges_it_otherwise_by_now_has_it_judged_anew(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await case.settle()
+        await in_force(case, frozen())
+        answer = await merged(case)
+        assert (answer.status, answer.moved_to, commits(case)) == (StageStatus.SKIPPED, case.base_sha, 1)
+        assert "the policy in force judges it otherwise" in answer.reason
+
+    async def test_one_that_says_the_same_of_it_lets_it_pass(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        await case.settle()
+        await in_force(case, frozen("prod_deploy"))
+        assert (await merged(case)).status is StageStatus.PASSED
+
+    async def test_one_that_lets_others_answer_does_not(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        await case.settle()
+        await in_force(case, SOURCE.replace('"*": {role: operator}', '"*": {role: admin}'))
+        assert (await merged(case)).moved_to == case.base_sha
+
+    async def test_a_merge_that_an_earlier_try_made_under_the_older_one_is_found(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        await case.settle()
+        async with case.death():
+            await merged(case)
+        await in_force(case, frozen())
+        answer = await merged(case, attempt=2)
         assert (answer.merge_sha, commits(case)) == (case.repo.sha("main"), 2)
 
     async def test_a_lost_slot_without_a_merge_is_lost(self, shop: Shop) -> None:

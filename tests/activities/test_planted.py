@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.workbench.planted import planted
+from activities.workbench.mirrors import Mirror
+from activities.workbench.planted import read_law
 from activities.workbench.pushing import PushRefused
 from tests.fixtures.git_repos import Repo, make_repo
 from tests.fixtures.merging import merge_topic
@@ -56,19 +57,6 @@ def by_linked_settings(work: Repo) -> None:
     (work.path / ".git/config").symlink_to("../config")
 
 
-def by_filter(work: Repo) -> None:
-    work.git("config", "filter.keys.smudge", "ops/smudge %f")
-
-
-def by_script_of_filter(work: Repo) -> None:
-    work.commit({"ops/smudge.py": "print()\n"})
-    work.git("config", "filter.keys.process", "python3 'ops/smudge.py' %f")
-
-
-def by_monitor(work: Repo) -> None:
-    work.git("config", "core.fsmonitor", str(work.path / "ops/monitor"))
-
-
 def by_another_checkout(work: Repo) -> None:
     make_repo(work.path.parent / "tools", {"hooks/post-receive": "#!/bin/sh\n"})
     work.git("config", "core.hooksPath", str(work.path.parent / "tools/hooks"))
@@ -84,9 +72,6 @@ PLANTED = {
     by_included_file_that_is_there: "its settings in '../.gitconfig'",
     by_conditional_include: "its settings in '../ops/release.gitconfig'",
     by_linked_settings: "its settings in 'config'",
-    by_filter: "the program of its setting 'filter.keys.smudge'",
-    by_script_of_filter: "the program of its setting 'filter.keys.process'",
-    by_monitor: "the program of its setting 'core.fsmonitor'",
 }
 
 
@@ -112,19 +97,53 @@ async def test_a_hook_that_a_patch_brings_is_not_run(checked_out: Bench) -> None
     assert not ran.exists()
 
 
+FILTERS = [
+    ("filter.keys.smudge", "sh tools/run"),
+    ("filter.keys.smudge", 'cd tools && ./run "%f"'),
+    ("filter.keys.smudge", '"$(git rev-parse --show-toplevel)"/tools/run'),
+    ("filter.keys.process", "tools/run"),
+    ("filter.a=b 'c'.clean", "tools/run"),
+    ("core.fsmonitor", "tools/run"),
+]
+
+
+@pytest.mark.parametrize(("name", "command"), FILTERS)
+async def test_no_program_of_its_settings_is_run(checked_out: Bench, name: str, command: str) -> None:
+    work, ran = checked_out.work, checked_out.work.path.parent / "ran"
+    work.commit({"tools/run": "#!/bin/sh\ncat\n", ".gitattributes": "*.key filter=keys\n*.py filter=\"a=b 'c'\"\n"})
+    (work.path / "tools/run").chmod(0o755)
+    work.git("commit", "-qam", "It may be run")
+    head = work.sha()
+    work.write({"tools/run": f"#!/bin/sh\ntouch {ran}\ncat\n", "my.key": "k\n", "app.py": "x = 1\n"})
+    work.git("add", "-A")
+    work.git("commit", "-qm", "Ours")
+    topic = work.sha()
+    work.git("reset", "-q", "--hard", head)
+    work.git("update-ref", "refs/heads/topic", topic)
+    work.git("config", name, command)
+    work.git("config", "filter.keys.required", "true")
+    await checked_out.mirror.fetch()
+    await merge_topic(checked_out, head, topic)
+    assert not ran.exists()
+    assert (work.path / "my.key").read_text() == "k\n", "the checkout follows, with what is in the commit"
+
+
 ITS_OWN = {
     "core.hooksPath": ".husky",
     "filter.lfs.smudge": "git-lfs smudge -- %f",
-    "filter.tidy.clean": "sed s/a/b/",
-    "core.fsmonitor": "true",
     "core.excludesFile": "app.py",
+    "include.path": "../../elsewhere.gitconfig",
 }
-"""A path without a root is one of the git folder, for whoever receives; what is no program is not run."""
+"""A path without a root is one of the git folder, for whoever receives."""
+
+
+async def planted(mirror: Mirror) -> str:
+    return (await read_law(mirror)).planted
 
 
 @pytest.mark.parametrize(("name", "value"), ITS_OWN.items())
 async def test_what_no_patch_writes_holds(checked_out: Bench, name: str, value: str) -> None:
-    checked_out.work.write({".husky/pre-commit": "#!/bin/sh\n"})
+    checked_out.work.write({".husky/pre-commit": "#!/bin/sh\n", "smudge": "a file of this name is no program\n"})
     checked_out.work.git("config", name, value)
     assert await planted(checked_out.mirror) == ""
 

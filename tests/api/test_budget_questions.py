@@ -16,10 +16,12 @@ from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
-from tests.fixtures.missions import refusal
+from tests.fixtures.git_repos import Repo
+from tests.fixtures.missions import filed, refusal, repo
 from tests.fixtures.policies import let_answer
 from tests.fixtures.waiting import eventually, somebody_waits
 
+__all__ = ["repo"]
 API = "/api/v1"
 YES, NO = ({"decision": word, "explanation": "so"} for word in ("approve", "deny"))
 
@@ -51,6 +53,24 @@ async def over_its_limit(api: httpx2.AsyncClient) -> tuple[str, dict[str, Any]]:
     await paid(api, run, usd="0.3")
     [asked] = await pending(api)
     return run, asked
+
+
+async def test_a_mission_finds_what_holds_its_runs(
+    api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team
+) -> None:
+    """Also once it was answered; and nothing of others."""
+    missions = [(await filed(api, repo))["mission_id"] for _ in range(2)]
+    for mission in missions:
+        run = await started(api, mission_id=mission)
+        await paid(api, run, usd="0.3")
+    found = [(await api.get(f"{API}/decisions?mission_id={mission}")).json()["data"]["items"] for mission in missions]
+    assert [len(each) for each in found] == [1, 1]
+    assert found[0] != found[1]
+    [asked] = found[0]
+    assert (await api.post(f"{API}/decisions/{asked['decision_id']}/resolve", json=NO)).status_code == 200
+    [answered] = (await api.get(f"{API}/decisions?mission_id={missions[0]}")).json()["data"]["items"]
+    assert (answered["decision_id"], answered["status"]) == (asked["decision_id"], "denied")
+    assert (await api.get(f"{API}/decisions?mission_id=none")).json()["data"]["items"] == []
 
 
 async def pending(api: httpx2.AsyncClient, about: str = "") -> list[dict[str, Any]]:

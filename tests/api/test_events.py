@@ -1,6 +1,7 @@
 """Reporting an event: stored once, in the caller's name, and only of the types that clients may report."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -9,6 +10,7 @@ from sqlalchemy import text
 
 from models.store.database import Database
 from tests.fixtures.api import Caller, Team
+from tests.fixtures.waiting import eventually
 
 EVENT: dict[str, Any] = {
     "type": "subsystem.error",
@@ -114,3 +116,30 @@ async def test_deep_data(api: httpx2.AsyncClient, db: Database, team: Team) -> N
         deep = {"in": deep}
     assert (await api.post("/api/v1/events", json={**EVENT, "data": deep})).status_code == 202
     assert (await stored(db, team))[0].data == deep
+
+
+async def test_whose_key_ends_while_the_body_comes_reports_nothing(
+    address: str, client: Caller, team: Team, db: Database
+) -> None:
+    admin, content = client(team.admin), json.dumps(EVENT).encode()
+    key = (await admin.post("/api/v1/keys", json={"principal": "late", "kind": "agent"})).json()["data"]
+    host, _, port = address.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {key['secret']}\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n".encode())
+    writer.write(b"Expect: 100-continue\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100"), "it knows whose it is, and waits"
+    assert (await admin.delete(f"/api/v1/keys/{key['key_id']}")).status_code == 200
+
+    async with httpx2.AsyncClient(base_url=address, headers={"X-API-Key": key["secret"]}) as late:
+
+        async def is_refused() -> bool:
+            return (await late.get("/api/v1/missions")).status_code == 401
+
+        await eventually(is_refused)
+    writer.write(content)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert "late" not in {row.actor for row in await stored(db, team)}

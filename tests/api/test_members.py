@@ -178,6 +178,18 @@ class TestPower:
         [own] = (await api.get("/api/v1/keys?principal=admin")).json()["data"]["items"]
         assert refusal(await narrow.post(f"/api/v1/keys/{own['key_id']}/rotate", json={})) == (403, "out_of_scope")
 
+    @pytest.mark.parametrize("new", [{"role": "admin"}, {"role": "observer"}, {"kind": "agent"}])
+    async def test_a_narrowed_key_makes_nobody_with_a_role_and_lets_no_agent_in(
+        self, api: httpx2.AsyncClient, client: Caller, new: dict[str, str]
+    ) -> None:
+        scoped = ["keys", "principals"]
+        narrow = await key_for(api, client, "anna", role="admin", scopes=scoped)
+        for noun, name, more in [("principals", "name", {}), ("keys", "principal", {"scopes": scoped})]:
+            body = {"kind": "human", name: "puppet"} | new | more
+            assert refusal(await narrow.post(f"/api/v1/{noun}", json=body)) == (403, "out_of_scope")
+        made = await narrow.post("/api/v1/principals", json={"name": "robot", "kind": "service"})
+        assert made.status_code == 201
+
     async def test_a_narrowed_key_gives_no_role(self, api: httpx2.AsyncClient, client: Caller, members: str) -> None:
         """A role is all its keys', and one of those may be without scopes."""
         narrowed = await key_for(api, client, "admin", scopes=["workspaces"])

@@ -13,6 +13,7 @@ from models.domain.principals import Kind
 from models.store.database import Database
 from models.tables.agents import AgentRow
 from tests.fixtures.access import make_key
+from tests.fixtures.agents import let_in, registered
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -219,6 +220,19 @@ class TestAnswer:
             assert refusal(await resolved(agent, note, word)) == (403, "own_decision")
         assert (await agent.get(f"/api/v1/memory/{note['memory_id']}")).json()["data"]["state"] == "proposed"
         assert (await resolved(other, note, "approve")).json()["data"]["resolved_by"] == "other"
+
+    async def test_nor_that_of_an_agent_which_it_brought_in(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, client: Caller, team: Team
+    ) -> None:
+        """It has the registration's token, and may hold the key."""
+        first = await registered(agent, team, name="hand")
+        _, hand = await let_in(api, client, first)
+        second = await registered(hand, team, name="finger")
+        _, finger = await let_in(api, client, second)
+        await enact(api, ANSWERING)
+        for writer in (hand, finger):
+            note = await written(writer, title=f"note of {id(writer)}")
+            assert refusal(await resolved(agent, note, "approve")) == (403, "own_decision")
 
     async def test_so_many_of_a_writer_wait_and_no_more(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team

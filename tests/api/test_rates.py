@@ -23,6 +23,7 @@ from models.store import keys
 from models.store.database import Database
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Team, running, served
+from tests.fixtures.missions import refusal
 from tests.fixtures.waiting import eventually
 
 LIMITS: dict[str, Any] = {
@@ -134,9 +135,20 @@ async def test_each_answer_tells_what_is_left(
     assert 0 < int(answer.headers["x-ratelimit-reset"]) <= 60
 
 
-async def test_keys_do_not_share_and_one_may_have_its_own_number(settings: Settings, team: Team) -> None:
-    async with hurried(settings) as client, client(team.admin) as admin, client(team.observer) as observer:
-        made = await admin.post("/api/v1/keys", json={"principal": "observer", "rate_per_minute": 7})
+async def test_keys_do_not_share_and_one_may_have_its_own_number(settings: Settings, team: Team, db: Database) -> None:
+    """An admin may make it less than its kind's, and a platform admin more."""
+    async with db.system() as session:
+        secret = await make_key(session, team.workspace_id, "root", role=Role.PLATFORM_ADMIN)
+    async with (
+        hurried(settings) as client,
+        client(team.admin) as admin,
+        client(secret) as root,
+        client(team.observer) as observer,
+    ):
+        more = {"principal": "observer", "rate_per_minute": 7}
+        assert refusal(await admin.post("/api/v1/keys", json=more)) == (403, "platform_admins_only")
+        assert (await admin.post("/api/v1/keys", json=more | {"rate_per_minute": 3})).status_code == 201
+        made = await root.post("/api/v1/keys", json=more)
         assert len(await until_refused(observer)) == 4
         async with client(made.json()["data"]["secret"]) as other:
             assert len(await until_refused(other)) == 8

@@ -220,6 +220,10 @@ class TestLinks:
         assert not leaves_tree("a", links["a"])
         assert leaves_tree("a", links["a"], links)
 
+    @pytest.mark.parametrize("target", [".git/hooks", "d/../.git/config", "./.GIT"])
+    def test_a_link_into_the_folder_of_git(self, target: str) -> None:
+        assert leaves_tree("a", target)
+
     def test_an_old_escape_is_not_blamed_on_the_patch(self) -> None:
         check_links({"old": "/etc"}, {"old": "/etc", "new": "old2"})
 

@@ -179,6 +179,12 @@ class TestByTemporalsTools:
         assert await run.outcome() is MissionOutcome.CANCELED
         assert (await run.row()).revert_sha is None
 
+    async def test_whoever_wants_a_merge_taken_back_asks_for_it(self, world: World) -> None:
+        run = await world.start(Script(observation_seconds=3600, conflicts=1))
+        await run.becomes("observing")
+        await run.cancel("roll_back")
+        assert "olga" in (await run.question("rollback")).terms["requesters"]
+
     async def test_a_mission_that_is_ending_ends_as_it_would(self, world: World) -> None:
         run = await world.start(Script(anomaly="errors rise", conflicts=1))
         question = await run.question("rollback")

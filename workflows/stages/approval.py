@@ -72,6 +72,7 @@ async def ask_about_rollback(mission: Pipeline, conflict: str, tries: int) -> bo
         detail=conflict,
         repeat=tries,
         started_by=mission.start.started_by,
+        canceled_by=mission.canceled.actor if mission.canceled else "",
     )
     answer = await workflow.execute_local_activity_method(GovernanceActivities.ask_about_rollback, question, **RECORD)
     mission.decision_id = answer.decision_id
