@@ -141,7 +141,7 @@ class PolicyTried(BaseModel):
 
 
 class As(Body):
-    """Who would act."""
+    """Who would act; an agent without a level is one of the lowest."""
 
     name: Named = "somebody"
     kind: Kind = Kind.HUMAN
@@ -166,7 +166,10 @@ class PolicyExplain(Body):
         """The act as the policy sees it."""
         said = Context.model_fields.keys() & type(self).model_fields.keys()
         context = Context(**{name: getattr(self, name) for name in said})
-        return Act(action=self.action, principal=Who(**dict(self.principal)), context=context)
+        who = Who(**dict(self.principal))
+        if who.kind is Kind.AGENT and who.level is None:
+            who = who.model_copy(update={"level": Level.INTERN})
+        return Act(action=self.action, principal=who, context=context)
 
 
 class Explained(Judgement):

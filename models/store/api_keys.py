@@ -76,8 +76,8 @@ async def rotate(
     kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at", "lineage")}
     made, secret = await insert_key(session, workspace_id, kept, actor)
     ends = func.least(col(ApiKey.expires_at), func.mc_now() + grace)  # which passes over a NULL
-    await rows.set_columns(session, old, rotated_to=made.key_id, expires_at=ends)
-    await _tell(session, old, EventType.API_KEY_ROTATED, actor, {"successor": made.key_id})
+    ending = await rows.set_columns(session, old, rotated_to=made.key_id, expires_at=ends)
+    await _tell(session, old, EventType.API_KEY_ROTATED, actor, {"successor": made.key_id, **_ending(ending)})
     return made, secret
 
 
@@ -142,7 +142,8 @@ async def insert_key(
     secret = keys.new_secret()
     row = {"workspace_id": workspace_id, "kind": owner.kind, "role": owner.role, **keys.of_secret(secret), **values}
     made = (await session.scalars(insert(ApiKey).values(**row, created_by=actor.name).returning(ApiKey))).one()
-    await _tell(session, made, EventType.API_KEY_CREATED, actor, {})
+    opens = {"role": made.role, "scopes": made.scopes, "rate_per_minute": made.rate_per_minute, **_ending(made)}
+    await _tell(session, made, EventType.API_KEY_CREATED, actor, opens)
     return made, secret
 
 
@@ -185,6 +186,10 @@ async def lock_admins(session: AsyncSession, workspace_id: str) -> Sequence[ApiK
     """Find the keys that may do everything, for good. They are locked: of two that are ended at once, one waits."""
     statement = select(ApiKey).where(*keys.lasting_admin(workspace_id)).order_by(col(ApiKey.key_id)).with_for_update()
     return (await session.scalars(statement, execution_options={"populate_existing": True})).all()
+
+
+def _ending(key: ApiKey) -> dict[str, str | None]:
+    return {"expires_at": key.expires_at.isoformat() if key.expires_at else None}
 
 
 async def _tell(session: AsyncSession, key: ApiKey, kind: EventType, actor: Actor, data: dict[str, Any]) -> None:

@@ -199,7 +199,7 @@ async def _add(session: AsyncSession, workspace_id: str, values: dict[str, Any],
     added = (await session.scalars(statement)).one_or_none()
     if added is not None:
         about = Subject(kind="repository", id=added.repository_id)
-        data = {"name": added.name, "target_branch": added.target_branch, "protected": added.protected}
+        data = {name: getattr(added, name) for name in ("name", "url", "env", "target_branch", "protected")}
         await events.append(session, workspace_id, EventType.REPOSITORY_REGISTERED, about, actor, data)
     return added
 

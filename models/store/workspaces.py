@@ -88,10 +88,13 @@ async def opened_page(session: AsyncSession, caller: Principal, page: PageReques
 
 
 async def change(session: AsyncSession, workspace_id: str, values: Mapping[str, Any], actor: Actor) -> Workspace:
-    """Change how a workspace is shown."""
+    """Change how a workspace is shown, and tell what it was and is."""
+    known = await require(session, workspace_id)
+    before = {name: getattr(known, name) for name in values}
     statement = update(Workspace).where(col(Workspace.workspace_id) == workspace_id).values(**values)
     workspace = (await session.scalars(statement.returning(Workspace))).one()
-    await tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, {"changed": sorted(values)})
+    told = {"changed": sorted(values), "before": before, "after": dict(values)}
+    await tell(session, workspace, EventType.WORKSPACE_CHANGED, actor, told)
     return workspace
 
 
