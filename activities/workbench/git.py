@@ -34,6 +34,7 @@ _MAX_MEMORY = 2 * 1024**3
 """Of git's own, not of the packs it maps: enough for a million files, and a host is shared."""
 _SMALLER = "the change, or what it touches, is too large to be judged. Leave large files out of it."
 _TRANSFERS = ("push", "fetch", "ls-remote")
+_INVALID_PATH = re.compile(r"^error: invalid path '", re.IGNORECASE | re.MULTILINE)
 _CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _GRACE_SECONDS = 2.0
 _PASSED_ON = (
@@ -150,7 +151,7 @@ class Git:
         Raises:
             GitError: another exit code, or too slow.
             StageFailed: another try would end as this one did: `change_too_large`, more than `max_output` bytes of
-                output, or more memory; `path_too_long` for this machine; `git_crashed`.
+                output, or more memory; `path_too_long` for this machine; `path_invalid` for git; `git_crashed`.
         """
         where = (f"--git-dir={git_dir}",) if git_dir else ()
         process = await asyncio.create_subprocess_exec(
@@ -209,6 +210,8 @@ def _beyond_git(command: str, result: GitResult) -> StageFailed | None:
     message = _message(command, result)
     if "File name too long" in result.err:
         return StageFailed("path_too_long", f"{message}. A path is longer than this machine's file system takes.")
+    if _INVALID_PATH.search(result.err):
+        return StageFailed("path_invalid", f"{message}. Git writes no such path: take it out of the commit.")
     if "Out of memory" in result.err:
         return StageFailed("change_too_large", f"git {command} took more than {_MAX_MEMORY} bytes: {_SMALLER}")
     if -result.code in _CRASHES:

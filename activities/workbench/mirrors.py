@@ -8,6 +8,7 @@ origin is not configured: each fetch and push names it, so that nothing stored i
 
 import json
 import math
+import re
 import shlex
 import shutil
 import time
@@ -20,6 +21,7 @@ from uuid import uuid4
 
 from activities.workbench.git import TRANSFER_SECONDS, Git, GitError, GitOptions, GitResult
 from activities.workbench.locks import exclusive
+from activities.workbench.renewal import take_over
 from models.domain.errors import InvalidInput, NotFound, TooLarge, WorkbenchLost
 from models.domain.patches import FileChange, PatchSummary, parse_changes
 from models.domain.repositories import RepositoryUrl, check_ref_name
@@ -33,7 +35,13 @@ _REFSPECS = (f"+refs/heads/*:{_BRANCHES}/*", "+refs/tags/*:refs/tags/*")
 _FETCH = ("--quiet", "--no-tags", "--no-write-fetch-head")
 _NOT_THERE = ("not our ref", "unadvertised object")
 _HEX = frozenset("0123456789abcdef")
+_WHOLE_SHA = re.compile("[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
 _SCRATCH, _SCRATCH_SECONDS = "scratch-", 3600
+_FRESH = "fresh"
+"""The folder in a mirror for the one that takes its place."""
+_FSCK_CODES = range(64)
+_BAD_OBJECT, _BAD_PACK = 1, 4
+"""Bits of the exit code of `git fsck`, of damage and of content alike: only the others are of damage alone."""
 
 
 def last_fetch(path: Path) -> float:
@@ -118,6 +126,9 @@ class Mirror:
         """Look for damage after an unexplained failure; True when the mirror had to be made anew.
 
         Commits of missions that no branch holds are lost then; `require` says so when they are needed.
+
+        Raises:
+            GitError: the origin cannot be read now, or looking took too long.
         """
         async with exclusive(self.path) as lock:
             there = (self.path / "HEAD").exists()
@@ -126,6 +137,11 @@ class Mirror:
                 return False
             await self._remake(lock)
             return True
+
+    def forget_own(self) -> None:
+        """Drop what the mission made itself; `require` says so, and the stage makes it again to the same SHA."""
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
 
     async def head(self, branch: str) -> str:
         """The SHA of a branch as of the last fetch.
@@ -139,7 +155,9 @@ class Mirror:
         return sha
 
     async def resolve(self, ref: str) -> str:
-        """The commit that a branch, a tag or a SHA names, in this order.
+        """The commit that a branch, a tag or the beginning of a SHA names, in this order.
+
+        A whole SHA is never a name: whoever may push a branch could give it that of another's commit.
 
         Raises:
             NotFound: `ref_not_found`.
@@ -149,8 +167,9 @@ class Mirror:
         places = [f"{_BRANCHES}/{short}"] * (not name.startswith("refs/tags/"))
         places += [f"refs/tags/{short}"] * (not name.startswith("refs/heads/"))
         places += [name] * (len(name) >= 7 and set(name) <= _HEX)
-        sha = await self._settled(places)
-        if sha is None:
+        whole = _WHOLE_SHA.fullmatch(name)
+        sha = await self._settled([name] if whole else places)
+        if sha is None or (whole and sha != name.lower()):
             raise NotFound("ref_not_found", f"The repository has no branch, tag or commit {ref!r}.")
         return sha
 
@@ -285,6 +304,8 @@ class Mirror:
         try:
             await self._init(lock)
         except GitError:
+            if (await self._shared("rev-parse", "--git-dir", ok=(0, 128))).code == 0:
+                raise
             self._wipe()
             await self._init(lock)
 
@@ -308,16 +329,33 @@ class Mirror:
             await self._remake(lock)
 
     async def _healthy(self, lock: int) -> bool:
+        """Whether every object is here and is what its id says.
+
+        Content that git dislikes is no damage: it came so from the origin, and would again.
+        """
+        flags = ("--no-dangling", "--no-progress")
         try:
-            await self._shared("fsck", "--no-dangling", "--no-progress", timeout=TRANSFER_SECONDS, hold=lock)
-        except GitError:
+            looked = await self._shared("fsck", *flags, ok=_FSCK_CODES, timeout=TRANSFER_SECONDS, hold=lock)
+            if looked.code & _BAD_PACK:
+                packs = map(str, self.path.glob("objects/pack/*.pack"))
+                await self._shared("verify-pack", *packs, timeout=TRANSFER_SECONDS, hold=lock)
+        except GitError as error:
+            if error.code == "git_timeout":
+                raise
             return False
-        return True
+        return not looked.code & ~(_BAD_OBJECT | _BAD_PACK)
 
     async def _remake(self, lock: int) -> None:
-        self._wipe()
-        await self._init(lock)
-        await self._fetch(lock)
+        """Make the mirror anew; whoever reads it meanwhile finds the old one, then the new one, and never none."""
+        fresh = Mirror(self.path / _FRESH, self.url, self._git)
+        fresh.path.mkdir()
+        try:
+            await fresh._init(lock)
+            await fresh._fetch(lock)
+            await fresh._shared("pack-refs", "--all", hold=lock)
+            take_over(fresh.path, self.path, spare=(_FRESH, _SCRATCH))
+        finally:
+            shutil.rmtree(fresh.path, ignore_errors=True)
 
     def _wipe(self) -> None:
         """Empty the folder but keep it, for the lock is on it; and indexes in use, for no patch fits an empty one."""
@@ -334,8 +372,8 @@ class Mirror:
             for stale in self.path.glob(pattern):
                 if not stale.name.startswith(_SCRATCH):
                     stale.unlink(missing_ok=True)
-        for incoming in self.path.glob("objects/tmp_objdir-*"):
-            shutil.rmtree(incoming, ignore_errors=True)
+        for folder in (*self.path.glob("objects/tmp_objdir-*"), self.path / _FRESH):
+            shutil.rmtree(folder, ignore_errors=True)
         for index in self.path.glob(f"{_SCRATCH}*"):
             with suppress(FileNotFoundError):
                 if time.time() - index.stat().st_mtime > _SCRATCH_SECONDS:

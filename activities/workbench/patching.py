@@ -18,6 +18,8 @@ from models.domain.errors import InvalidInput, StageFailed
 from models.domain.patches import PatchSummary, check_changes, check_links, inspect_patch
 
 _MAX_REASON = 2000
+_NAMED = 5
+_ANY_FILE_SYSTEM = {"core.protectHFS": "true", "core.protectNTFS": "true"}
 _NOT_APPLIED = (1, 128)
 _NOT_THE_PATCH = (
     "fatal: ",
@@ -135,9 +137,23 @@ async def _checked(mirror: Mirror, base: str, tree: str) -> Applied:
         check_changes(summary.files)
         if any(file.is_symlink for file in summary.files):
             check_links(await links_of(mirror, base), await links_of(mirror, tree))
+    if refused := await _not_taken(mirror, base, tree):
+        names = ", ".join(repr(path.decode()) for path in refused[:_NAMED])
+        raise StageFailed("patch_escapes", f"The patch may not write {names}: git checks no such path out.")
     if not summary.files:
         raise StageFailed("patch_empty", "The candidate changes nothing: its change is already on the target branch.")
     return Applied(base, tree, summary, await mirror.patch_id(base, tree))
+
+
+async def _not_taken(mirror: Mirror, base: str, tree: str) -> list[bytes]:
+    """The changed paths that git takes into no index, by its rules for all file systems that a checkout may lie on."""
+    changes = await mirror.git("diff-tree", "-r", "-z", "--no-renames", "--raw", "--diff-filter=d", base, tree)
+    paths = changes.out.split(b"\0")[1::2]
+    with own_index(mirror) as env:
+        entries = _entries(changes.out, set(paths))
+        await mirror.git("update-index", "-z", "--index-info", stdin=entries, env=env, config=_ANY_FILE_SYSTEM)
+        taken = set((await mirror.git("ls-files", "-z", env=env)).out.split(b"\0"))
+    return [path for path in paths if path not in taken]
 
 
 @contextmanager

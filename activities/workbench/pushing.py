@@ -31,6 +31,9 @@ _PLANTED = (
 _NAMED = 3
 """Of the files in the way, a message names so many."""
 _LOCKED = ("File exists", "Up-to-date check failed")
+_UNPACKED = "unpacker error"
+_BROKE_OFF = ("fatal: ", "error: pack-objects died")
+"""Beginnings of what git says where our side could not send; the other side's words begin with `remote:`."""
 _RACED = ("stale info", "failed to update ref", "incorrect old value", "cannot lock ref", "failed to lock")
 
 
@@ -179,6 +182,10 @@ async def _explain(mirror: Mirror, branch: str, old: str, new: str, pushed: GitR
         raise GitError("Another git works on the origin; if none does, remove its stale lock file.", stderr=pushed.err)
     if any(word in said for word in _DIRTY):
         raise TargetDirty(branch, said, await _in_the_way(mirror, old, new))
+    if said == _UNPACKED and any(line.startswith(_BROKE_OFF) for line in pushed.err.splitlines()):
+        if not await mirror.mend():
+            mirror.forget_own()
+        raise GitError("git push failed: the commits to push cannot be read here.", stderr=pushed.err)
     if said and not any(word in said for word in _RACED):
         raise PushRefused("push_refused", f"The origin refused the push to {branch!r}: {said}.", stderr=pushed.err)
     raise GitError(f"git push failed: {said or 'the origin broke off'}", stderr=pushed.err)

@@ -85,7 +85,11 @@ class Workbench:
         await self._git.run("init", "--quiet", "--template=", "-b", "main", str(draft), hold=lock)
         source = ("--upload-pack", self._mirror.upload_pack, "--", str(self._mirror.path), tree.sha)
         flags = ("--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-        await self._git.run("fetch", *flags, *source, git_dir=draft / ".git", hold=lock)
+        try:
+            await self._git.run("fetch", *flags, *source, git_dir=draft / ".git", hold=lock)
+        except GitError as error:
+            # Without git's words: of an origin they would say that it is gone, or shut to us, for good.
+            raise GitError(f"The mirror cannot be read: {error.message}", code=error.code) from None
         place = {"GIT_WORK_TREE": str(draft)}
         await self._git.run("checkout", "--quiet", "--detach", tree.sha, git_dir=draft / ".git", env=place, hold=lock)
         head = await self._git.run("rev-parse", "HEAD", git_dir=draft / ".git")

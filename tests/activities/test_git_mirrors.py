@@ -16,7 +16,7 @@ from activities.workbench.mirrors import Mirror
 from models.domain.errors import InvalidInput, NotFound, TooLarge, WorkbenchLost
 from models.domain.repositories import RepositoryUrl
 from tests.fixtures.git_repos import Repo, make_repo
-from tests.fixtures.workbenches import Bench, make_bench
+from tests.fixtures.workbenches import Bench, damage, make_bench
 
 FETCH = """
 import asyncio, sys
@@ -116,10 +116,12 @@ class TestDamage:
         mirror = bench.mirror.path
         for stale in ("config.lock", "packed-refs.lock", "refs/remotes/origin/main.lock", "objects/pack/tmp_pack_x"):
             (mirror / stale).write_text("")
-        (mirror / "objects" / "tmp_objdir-incoming-x").mkdir()
+        for folder in ("objects/tmp_objdir-incoming-x", "fresh"):
+            (mirror / folder).mkdir()
         await bench.mirror.fetch()
         assert await bench.mirror.head("main") == sha
-        assert not [path for path in mirror.rglob("*") if path.name.startswith("tmp_") or path.suffix == ".lock"]
+        left = [path.name for path in mirror.rglob("*")]
+        assert not [name for name in left if name.startswith(("tmp_", "fresh")) or name.endswith(".lock")]
 
     async def test_lost_objects(self, bench: Bench) -> None:
         await bench.mirror.fetch()
@@ -151,6 +153,53 @@ class TestDamage:
             except GitError:
                 pass  # for a moment there is no mirror at all; a stage asks again then
         assert (await mending, missed) == (True, 0)
+
+    @pytest.mark.parametrize("packed", [False, True])
+    async def test_content_that_git_dislikes_is_no_damage(self, bench: Bench, packed: bool) -> None:
+        bench.work.odd_branch("odd", "120000", ".gitmodules")
+        await bench.mirror.fetch()
+        if packed:
+            await bench.mirror.git("gc", "--quiet")
+        assert not await bench.mirror.mend()
+        damaged = max((bench.mirror.path / "objects").rglob("*.pack" if packed else "??/*"), key=size)
+        damaged.chmod(0o600)
+        damaged.write_bytes(damaged.read_bytes()[:-30] + b"x" * 30)
+        assert await bench.mirror.mend()
+        assert not await bench.mirror.mend()
+
+    async def test_a_full_disk_is_no_damage(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        await bench.mirror.fetch()
+        with monkeypatch.context() as full:
+            full.setattr("activities.workbench.git._MAX_FILE", 0)
+            with pytest.raises(GitError):
+                await bench.mirror.fetch()
+        assert await bench.mirror.contains(bench.work.sha(), bench.work.sha())
+
+    async def test_while_it_is_made_anew_everything_is_read(self, bench: Bench) -> None:
+        bench.work.branch("topic/deep", {f"{n}.txt": f"{n}\n" for n in range(50)})
+        damaged = bench.work.git("rev-parse", "topic/deep:7.txt").decode().strip()
+        await bench.mirror.fetch()
+        sha = bench.work.commit({"x": "1\n"})
+        await bench.mirror.fetch()
+        for _ in range(3):
+            damage(bench, damaged)
+            mending = asyncio.ensure_future(bench.mirror.mend())
+            while not mending.done():
+                assert await bench.mirror.head("main") == sha
+                assert await bench.mirror.contains(sha, f"{sha}~1")
+                assert await bench.mirror.read_file(sha, "app.py", 999)
+            assert await mending
+        assert not await bench.mirror.mend()
+
+    async def test_an_origin_that_is_away_takes_nothing_from_a_damaged_mirror(self, bench: Bench) -> None:
+        await bench.mirror.fetch()
+        sha = bench.work.sha()
+        damage(bench, bench.work.sha("HEAD:app.py"))
+        bench.work.path.rename(bench.work.path.with_name("moved"))
+        with pytest.raises(GitError):
+            await bench.mirror.mend()
+        assert await bench.mirror.read_file(sha, "lib/util.py", 999)
+        assert not (bench.mirror.path / "fresh").exists()
 
     async def test_lost_mission_commit_is_named(self, bench: Bench) -> None:
         _, sha = await bench.topic()
@@ -220,6 +269,10 @@ class TestReading:
         assert await bench.mirror.contains(head, base)
         assert not await bench.mirror.contains(base, head)
         assert not await bench.mirror.contains(head, "1" * 40)
+
+
+def size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def _children(pid: int) -> list[int]:

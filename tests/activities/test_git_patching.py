@@ -3,7 +3,9 @@
 import asyncio
 import os
 import random
+import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -279,6 +281,57 @@ class TestApplyRef:
         with pytest.raises(StageFailed) as refused:
             await apply_ref(bench.mirror, await bench.mirror.head("main"), "evil")
         assert refused.value.code == "patch_symlink_escape"
+
+    @pytest.mark.parametrize(
+        ("mode", "name"),
+        [
+            ("120000", ".gitmodules"),
+            ("120000", ".GitModules"),
+            ("120000", ".git\u200cmodules"),
+            ("120000", "gitmod~1"),
+            ("120000", "GI7EBA~1"),
+            ("100644", ".g\u200cit"),
+            ("100644", "git~1"),
+        ],
+    )
+    async def test_what_git_checks_out_nowhere(self, bench: Bench, mode: str, name: str) -> None:
+        bench.work.odd_branch("odd", mode, name)
+        await bench.mirror.fetch()
+        with pytest.raises(StageFailed, match=re.escape(name.encode("unicode_escape").decode())) as refused:
+            await apply_ref(bench.mirror, await bench.mirror.head("main"), "odd")
+        assert refused.value.code == "patch_escapes"
+
+    async def test_a_file_of_submodules_is_a_file(self, bench: Bench) -> None:
+        bench.work.odd_branch("odd", "100644", ".gitmodules")
+        await bench.mirror.fetch()
+        assert (await apply_ref(bench.mirror, await bench.mirror.head("main"), "odd")).summary.paths == (".gitmodules",)
+
+    async def test_what_was_there_before_is_not_the_candidates_fault_and_may_go(self, bench: Bench) -> None:
+        diff, tree = bench.work.diff_of(FIX), bench.work.sha("main^{tree}")
+        base = bench.work.odd_branch("odd", "120000", ".git\u200cmodules")
+        gone = bench.work.git("commit-tree", tree, "-p", base, "-m", "Gone").decode().strip()
+        bench.work.git("update-ref", "refs/heads/gone", gone)
+        await bench.mirror.fetch()
+        assert (await apply_diff(bench.mirror, base, diff)).summary.files
+        assert (await apply_ref(bench.mirror, base, "gone")).summary.paths == (".git\u200cmodules",)
+
+    @pytest.mark.parametrize("length", [40, 64])
+    @pytest.mark.parametrize("spelled", [str.lower, str.upper])
+    async def test_a_whole_sha_is_no_name(self, bench: Bench, length: int, spelled: Callable[[str], str]) -> None:
+        """Somebody else gives a branch, and a tag, the name of the commit that a mission asks for."""
+        sha = bench.work.branch("fix", FIX)
+        name = spelled(sha.ljust(length, "a"))
+        evil = bench.work.branch("evil", {"app.py": "evil\n"})
+        for kind in ("heads", "tags"):
+            bench.work.git("update-ref", f"refs/{kind}/{name}", evil)
+        await bench.mirror.fetch()
+        base = await bench.mirror.head("main")
+        assert (await apply_ref(bench.mirror, base, f"refs/heads/{name}")).source == evil
+        if length == 64:
+            with pytest.raises(NotFound):
+                await apply_ref(bench.mirror, base, name)
+        else:
+            assert (await apply_ref(bench.mirror, base, name)).source == sha
 
     async def test_unknown(self, bench: Bench) -> None:
         with pytest.raises(NotFound):

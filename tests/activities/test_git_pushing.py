@@ -1,14 +1,19 @@
 """Pushing a merge into a real origin: checked out or bare, with hooks, or over ssh; nobody else's work is harmed."""
 
+import asyncio
 import os
 import signal
+from itertools import pairwise
 
 import psutil
 import pytest
 
+from activities.workbench.commits import Draft, commit
 from activities.workbench.git import GitError
 from activities.workbench.mirrors import Mirror
-from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved
+from activities.workbench.patching import apply_diff
+from activities.workbench.pushing import PushRefused, TargetDirty, TargetMoved, push
+from models.domain.errors import WorkbenchLost
 from models.repositories import check_url
 from tests.fixtures.merging import (
     SOMEBODY_PUSHES,
@@ -19,7 +24,23 @@ from tests.fixtures.merging import (
     people_commit,
     revert_merge,
 )
-from tests.fixtures.workbenches import FIX, Bench
+from tests.fixtures.workbenches import DATE, FILES, FIX, MISSION, Bench, damage
+
+
+def own_folder(bench: Bench) -> None:
+    """Give the mission a folder for its objects, as every real one has."""
+    bench.mirror = Mirror(bench.mirror.path, bench.mirror.url, bench.git, bench.folder / "own")
+
+
+async def commits_in_line(bench: Bench, count: int) -> list[str]:
+    """Make commits on top of main, each with a file more, that are not pushed yet; the head of main comes first."""
+    await bench.mirror.fetch()
+    line = [await bench.mirror.head("main")]
+    for number in range(count):
+        applied = await apply_diff(bench.mirror, line[-1], bench.work.diff_of({f"{number}.txt": f"{number}\n"}))
+        draft = Draft(applied.tree, (line[-1],), "Next", MISSION.trailers(), DATE)
+        line.append(await commit(bench.mirror, draft, bench.key))
+    return line
 
 
 class TestOrigins:
@@ -129,6 +150,56 @@ class TestOrigins:
         hook(bare, "post-receive", f"env > {bare.folder}/seen")
         await merge_topic(bare, base, topic)
         assert "hush" not in (bare.folder / "seen").read_text()
+
+
+class TestReadingTheMirror:
+    """What is pushed is read from the mirror and the mission's own folder, and either may be damaged."""
+
+    async def test_a_push_goes_on_while_the_mirror_is_made_anew(self, bare: Bench) -> None:
+        bare.work.branch("others", {"others.txt": "x\n"})
+        bare.work.git("push", "-q", "origin", "others")
+        own_folder(bare)
+        chain, ended = await commits_in_line(bare, 12), asyncio.Event()
+
+        async def make_anew() -> int:
+            times = 0
+            while not ended.is_set():
+                damage(bare, bare.work.sha("others:others.txt"))
+                times += await bare.second_mirror("repository").mend()
+            return times
+
+        making = asyncio.ensure_future(make_anew())
+        try:
+            for old, new in pairwise(chain):
+                await push(bare.mirror, "main", old, new)
+        finally:
+            ended.set()
+            times = await making
+        assert times > 1
+        assert bare.origin.sha("main") == chain[-1]
+
+    @pytest.mark.parametrize("whose", ["mirror", "mission"])
+    async def test_damage_is_mended_and_refuses_nothing(self, bare: Bench, whose: str) -> None:
+        own_folder(bare)
+        files = {"lib/util.py": FILES["lib/util.py"] + "LAST = 1\n"}
+        base, topic = await bare.topic(files=files)
+        read = f"{base}:lib" if whose == "mirror" else f"{topic}:lib/util.py"
+        sha = (await bare.mirror.git("rev-parse", read)).text
+        damage(bare, sha, bare.folder / "own" if whose == "mission" else None)
+        with pytest.raises(GitError, match="cannot be read here"):
+            await merge_topic(bare, base, topic)
+        if whose == "mission":
+            with pytest.raises(WorkbenchLost):
+                await merge_topic(bare, base, topic)
+            assert await bare.topic(files=files) == (base, topic)
+        assert not (await merge_topic(bare, base, topic)).already_there
+
+    async def test_an_origin_that_takes_no_such_content_refuses(self, bare: Bench) -> None:
+        bare.origin.git("config", "receive.fsckObjects", "true")
+        base, topic = await bare.topic(files={".gitmodules": '[submodule "a"]\n\tpath = a\n\turl = -u\n'})
+        with pytest.raises(PushRefused) as refused:
+            await merge_topic(bare, base, topic)
+        assert refused.value.code == "push_refused"
 
 
 class TestRemote:

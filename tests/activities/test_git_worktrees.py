@@ -11,8 +11,10 @@ import psutil
 import pytest
 
 from activities.workbench.commits import Mission
+from activities.workbench.git import GitError
+from activities.workbench.origins import refusal
 from activities.workbench.worktrees import Workbench
-from models.domain.errors import WorkbenchLost
+from models.domain.errors import StageFailed, WorkbenchLost
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.workbenches import FILES, FIX, Bench, make_bench
 
@@ -89,6 +91,28 @@ class TestOpen:
                 pack.write_bytes(b"")
         tree = await bench.workbench().open("base", sha)
         assert files_of(tree.path) == FILES
+
+    async def test_a_path_that_git_does_not_write_is_no_damage(self, bench: Bench) -> None:
+        sha = bench.work.odd_branch("odd", "120000", ".gitmodules")
+        await bench.mirror.fetch()
+        before = set(bench.mirror.path.rglob("*"))
+        with pytest.raises(StageFailed, match=r"\.gitmodules") as failed:
+            await bench.workbench().open("base", sha)
+        assert failed.value.code == "path_invalid"
+        assert set(bench.mirror.path.rglob("*")) == before
+
+    async def test_a_mirror_that_is_not_read_says_nothing_of_the_origin(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It goes right before it is read, and is whole again when it is looked at."""
+        refs, real = bench.mirror.path / "refs", shutil.which("git")
+        (program := bench.folder / "bin" / "git").parent.mkdir()
+        program.write_text(f'#!/bin/sh\ncase "$*" in *" fetch "*) mv {refs} {refs}.gone;; esac\nexec {real} "$@"\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+        with pytest.raises(GitError, match="The mirror cannot be read") as failed:
+            await bench.workbench().open("base", bench.work.sha())
+        assert refusal(failed.value) is None
 
     async def test_missions_side_by_side(self, bench: Bench) -> None:
         sha = bench.work.sha()

@@ -48,6 +48,17 @@ def rewrite(case: Case) -> None:
     case.repo.branch("fix", {"calc.txt": "b + a\n"})
 
 
+async def test_a_tree_that_git_checks_out_nowhere_fails_its_stage(shop: Shop) -> None:
+    case = await shop.mission()
+    case.repo.odd_branch("odd", "120000", ".gitmodules")
+    async with case.db.workspace(case.workspace_id) as session:
+        await candidates.keep(session, case.workspace_id, case.mission_id, [NewCandidate("olga", ref="odd")], "olga")
+    await case.begun()
+    answer = await do(case.host.code.branch_and_patch, task(case, PATCH))
+    assert answer.status is StageStatus.FAILED
+    assert "may not write '.gitmodules'" in answer.reason
+
+
 @pytest.mark.parametrize("happens", [move, delete, rewrite])
 async def test_another_host_makes_the_same_commit(shop: Shop, happens: Callable[[Case], None]) -> None:
     case = await patched(shop)
