@@ -4,6 +4,7 @@ No file is written into a worktree before the outcome was checked, and nothing t
 its way into a commit. The worktree is checked out from the finished commit.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from models.domain.patches import PatchSummary, check_changes, check_links, insp
 
 _MAX_REASON = 2000
 _NAMED = 5
+_ODD = re.compile(r"[^\x20-\x7e]|[~:\\]|\.git", re.IGNORECASE)
+"""Paths that may stand for one of git's own on some file system; of all others git need not be asked."""
 _ANY_FILE_SYSTEM = {"core.protectHFS": "true", "core.protectNTFS": "true"}
 _NOT_APPLIED = (1, 128)
 _NOT_THE_PATCH = (
@@ -137,7 +140,7 @@ async def _checked(mirror: Mirror, base: str, tree: str) -> Applied:
         check_changes(summary.files)
         if any(file.is_symlink for file in summary.files):
             check_links(await links_of(mirror, base), await links_of(mirror, tree))
-    if refused := await _not_taken(mirror, base, tree):
+    if any(map(_ODD.search, summary.paths)) and (refused := await _not_taken(mirror, base, tree)):
         names = ", ".join(repr(path.decode()) for path in refused[:_NAMED])
         raise StageFailed("patch_escapes", f"The patch may not write {names}: git checks no such path out.")
     if not summary.files:
