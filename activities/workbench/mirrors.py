@@ -105,6 +105,11 @@ class Mirror:
         """Run git on a local origin itself; its own configuration holds there, but for its hooks."""
         return await self._git.run(*args, git_dir=self.origin_dir, **options)
 
+    async def origin_settings(self, git_dir: Path) -> bytes:
+        """All that is set in a local origin, or in a linked worktree of it, with the files that say it."""
+        listed = ("config", "--list", "--show-origin", "--includes", "--null")
+        return (await self._git.run(*listed, git_dir=git_dir)).out
+
     async def fetch(self) -> None:
         """Bring branches and tags up to date; makes the mirror if it is missing, remakes it if it is damaged.
 

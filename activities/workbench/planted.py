@@ -1,8 +1,7 @@
-"""Keeps git from running, in an origin of this machine, what a merge could have written there.
+"""Finds what git would run, in an origin of this machine, that a merge could have written there.
 
-Hooks of an origin are its owner's law, and run as our user. Where git takes them, or settings, from the files of a
-checkout, whoever writes a patch writes that law, too: then nothing is pushed. Programs that its settings name for
-filters and the like may be files of the checkout in ways that nobody can see from here, and are not run at all.
+Hooks of an origin are its owner's law, and run as our user. Where git takes them, settings, or programs that settings
+name, from the files of a checkout, whoever writes a patch writes that law, too: then nothing is pushed.
 """
 
 import os
@@ -16,16 +15,18 @@ from activities.workbench.mirrors import Mirror
 
 _FILE = "file:"
 _INCLUDED = re.compile(r"include(if\..*)?\.path$", re.DOTALL)
-_FILTER = re.compile(r"(filter\..*)\.[a-z]+$", re.DOTALL)
-_HOOKS = "core.hookspath"
-_NO_PROGRAMS = {
-    "core.fsmonitor": "false",
-    "core.alternateRefsCommand": "true",
-    "receive.autogc": "false",
-    "maintenance.auto": "false",
-}
-"""Settings under which git, where it receives a push, runs hooks and no other programs but filters."""
-_NO_FILTER = {"clean": "", "smudge": "", "process": "", "required": "false"}
+_RUN = re.compile(
+    r"(filter\..*\.(clean|smudge|process)|hook\..*\.command|core\.(fsmonitor|alternaterefscommand)|gc\.recentobjectshook)$",
+    re.DOTALL,
+)
+"""Settings whose values git runs where it receives a push and brings a checkout up to date."""
+_KNOWN = re.compile(
+    r"""(?P<q>["']?)git([- ]lfs|-crypt)(?P=q) (clean|smudge|filter-process)"""
+    r"""( --skip| --key-name=[\w-]+)?( (-- )?["']?%f["']?)?"""
+)
+"""Filters that take nothing from the files of a checkout but the one that they are for."""
+_SWITCH = re.compile(r"|true|false|yes|no|on|off|[01]", re.IGNORECASE)
+_HOOKS, _ELSEWHERE = "core.hookspath", "core.worktree"
 
 
 class Setting(NamedTuple):
@@ -37,22 +38,46 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OriginLaw:
-    """What a local origin would run that a patch may have written, for people ("" is nothing), and the environment in
-    which its git runs hooks and no other programs.
+class Place:
+    """A local origin: the folder that git receives in, and those of its linked worktrees in there."""
 
-    What a hook itself starts nobody can see here.
+    git_dir: Path
+    linked: tuple[Path, ...]
+    has_checkout: bool
+    home: Path
+    """What git takes for the user's."""
+
+    def expand(self, value: str) -> Path:
+        """Read a setting that is a path."""
+        return self.home / value[2:] if value.startswith("~/") else Path(value).expanduser()
+
+
+@dataclass(frozen=True)
+class OriginLaw:
+    """What a local origin would run that a patch may have written, for people; "" is nothing.
+
+    `hooks` is where it finds its hooks as it receives, if what it runs inside of a checkout might look elsewhere.
     """
 
     planted: str
-    environment: dict[str, str]
+    hooks: Path | None
 
 
 async def read_law(mirror: Mirror) -> OriginLaw:
-    """Read what a local origin's settings and hooks are."""
-    listed = await mirror.origin_git("config", "--list", "--show-origin", "--includes", "--null")
-    settings = list(read_settings(listed.out))
-    return OriginLaw(next(_planted(settings, mirror.origin_dir, mirror.home), ""), _without_programs(settings))
+    """Read the settings and hooks of a local origin, also those that only a linked worktree has.
+
+    What a hook itself starts nobody can see here.
+    """
+    git_dir = mirror.origin_dir
+    linked = tuple(sorted(path for path in git_dir.glob("worktrees/*") if path.is_dir()))
+    place = Place(git_dir, linked, bool(linked) or str(git_dir) != str(mirror.url.path), mirror.home)
+    own = list(read_settings(await mirror.origin_settings(git_dir)))
+    others = [setting for path in linked for setting in read_settings(await mirror.origin_settings(path))]
+    said = [setting.value for setting in own if setting.name == _HOOKS]
+    hooks = git_dir / (place.expand(said[-1]) if said else "hooks")
+    is_relative = bool(said) and not place.expand(said[-1]).is_absolute()
+    may_look_elsewhere = place.has_checkout and (is_relative or any(one.name == _HOOKS for one in others))
+    return OriginLaw(next(find([*own, *others], hooks, place), ""), hooks if may_look_elsewhere else None)
 
 
 def read_settings(listed: bytes) -> Iterator[Setting]:
@@ -64,40 +89,26 @@ def read_settings(listed: bytes) -> Iterator[Setting]:
             yield Setting(Path(origin.removeprefix(_FILE)), name, value)
 
 
-def _without_programs(settings: Iterable[Setting]) -> dict[str, str]:
-    """Say it as environment: a filter's name may hold what an option cannot."""
-    filters = {found[1] for setting in settings if (found := _FILTER.match(setting.name))}
-    none = {f"{name}.{part}": value for name in sorted(filters) for part, value in _NO_FILTER.items()}
-    said = list((_NO_PROGRAMS | none).items())
-    numbered = {f"GIT_CONFIG_KEY_{number}": name for number, (name, _) in enumerate(said)}
-    numbered |= {f"GIT_CONFIG_VALUE_{number}": value for number, (_, value) in enumerate(said)}
-    return {"GIT_CONFIG_COUNT": str(len(said)), **numbered}
-
-
-def _planted(settings: Iterable[Setting], git_dir: Path, home: Path) -> Iterator[str]:
-    """Look at the files that say something, and at the hooks. `home` is what git takes for the user's."""
-    hooks = git_dir / "hooks"
-    for file in (git_dir / "config", git_dir / "config.worktree"):  # git lists none that is not there yet
-        if _is_from_checkout(file, git_dir):
-            yield f"its settings in {file.name!r}"
+def find(settings: Iterable[Setting], hooks: Path, place: Place) -> Iterator[str]:
+    """Look at the files that say something, at the programs that settings name, and at the hooks."""
+    files = [place.git_dir / "config", *(path / "config.worktree" for path in (place.git_dir, *place.linked))]
+    yield from (f"its settings in {file.name!r}" for file in files if _is_from_checkout(file, place))
     for file, name, value in settings:
-        if name == _HOOKS:
-            hooks = git_dir / _expanded(value, home)
-        elif _INCLUDED.match(name) and _is_from_checkout(file.parent / _expanded(value, home), git_dir):
+        if _INCLUDED.match(name) and _is_from_checkout(file.parent / place.expand(value), place):
             yield f"its settings in {value!r}"
-    if _is_from_checkout(hooks, git_dir):
+        elif place.has_checkout and name == _ELSEWHERE:
+            yield f"its files in {value!r}, and perhaps its hooks,"
+        elif place.has_checkout and _RUN.match(name) and not (_KNOWN.fullmatch(value) or _SWITCH.fullmatch(value)):
+            yield f"the program of its setting {name!r}, perhaps,"
+    if _is_from_checkout(hooks, place):
         yield "its folder of hooks"
     elif hooks.is_dir():
-        yield from (f"its hook {hook.name!r}" for hook in sorted(hooks.iterdir()) if _is_from_checkout(hook, git_dir))
+        yield from (f"its hook {hook.name!r}" for hook in sorted(hooks.iterdir()) if _is_from_checkout(hook, place))
 
 
-def _is_from_checkout(path: Path, git_dir: Path) -> bool:
+def _is_from_checkout(path: Path, place: Place) -> bool:
     """Whether a path leads among the files of any checkout. No commit holds a `.git`: what is in one is no patch's."""
-    real, own = path.resolve(), git_dir.resolve()
+    real, own = path.resolve(), place.git_dir.resolve()
     top = own if real.is_relative_to(own) else Path(real.anchor)
     folders = (folder for folder in (real, *real.parents) if folder.is_relative_to(top))
     return ".git" not in real.relative_to(top).parts and any((folder / ".git").exists() for folder in folders)
-
-
-def _expanded(value: str, home: Path) -> Path:
-    return home / value[2:] if value.startswith("~/") else Path(value).expanduser()

@@ -2,14 +2,14 @@
 
 A local origin may have the branch checked out: its files then follow, unless somebody is at work there. Hooks of the
 origin run, wherever it is, since they are its owner's law; with a local origin they run as our user, and so none may
-lie among the files that a merge writes. Its filters do not run.
+lie among the files that a merge writes.
 """
 
 import asyncio
 import fcntl
 import os
 import shlex
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
@@ -22,7 +22,7 @@ from models.domain.repositories import check_ref_name
 
 _CANCEL_SECONDS = 30.0
 _WAIT_SECONDS = 120.0
-_RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead receive-pack"
+_RECEIVE_PACK = "git -c 'safe.directory=*' -c receive.denyCurrentBranch=updateInstead {hooks}receive-pack"
 _DIRTY = ("has unstaged changes", "has staged changes", "Could not update working tree")
 _PLANTED = (
     "The origin takes {what} from the files of a checkout, where a merge may write: git would run what a patch brings, "
@@ -93,12 +93,12 @@ async def _head(mirror: Mirror, branch: str) -> str:
 async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
     ref = f"refs/heads/{branch}"
     async with _alone(mirror) as lock:
-        place = await _place(mirror)
-        await _put_back(mirror, ref, new, lock, place)
+        receiver = await _receiver(mirror)
+        await _put_back(mirror, ref, new, lock)
         pushed = await mirror.git(
             "push",
             "--porcelain",
-            *_receiver(place),
+            *receiver,
             f"--force-with-lease={ref}:{old}",
             *("--", mirror.url.url, f"{new}:{ref}"),
             ok=(0, 1, 128),
@@ -106,24 +106,19 @@ async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
             hold=lock,
         )
         if pushed.code:
-            await _put_back(mirror, ref, new, lock, place)
+            await _put_back(mirror, ref, new, lock)
     return pushed
 
 
-async def _place(mirror: Mirror) -> dict[str, str]:
-    """Give the environment in which a local origin's git runs nothing that a patch may have written; {} elsewhere."""
+async def _receiver(mirror: Mirror) -> tuple[str, ...]:
+    """Say by which command a local origin receives, where that runs nothing that a patch may have written."""
     if mirror.url.path is None:
-        return {}
+        return ()
     law = await read_law(mirror)
     if law.planted:
         raise PushRefused("origin_runs_its_files", _PLANTED.format(what=law.planted))
-    return law.environment
-
-
-def _receiver(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Say by which command a local origin receives: git hands none of its own environment to another repository."""
-    said = (f"{name}={shlex.quote(value)}" for name, value in environment.items())
-    return ("--receive-pack", " ".join([*said, _RECEIVE_PACK])) if environment else ()
+    hooks = f"-c core.hooksPath={shlex.quote(str(law.hooks))} " if law.hooks else ""
+    return ("--receive-pack", _RECEIVE_PACK.format(hooks=hooks))
 
 
 @asynccontextmanager
@@ -149,13 +144,13 @@ async def _alone(mirror: Mirror) -> AsyncIterator[int | None]:
         fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-async def _put_back(mirror: Mirror, ref: str, new: str, lock: int | None, law: Mapping[str, str]) -> None:
+async def _put_back(mirror: Mirror, ref: str, new: str, lock: int | None) -> None:
     """Bring a local checkout back to its branch if it holds exactly the files of `new`, but the branch does not.
 
     Git updates the files before the branch. A push that failed or was killed between the two leaves them so, and every
     later one would take them for somebody's uncommitted work.
     """
-    path, place = mirror.url.path, {"GIT_WORK_TREE": str(mirror.url.path), **law}
+    path, place = mirror.url.path, {"GIT_WORK_TREE": str(mirror.url.path)}
     if path is None or path == mirror.origin_dir:
         return
     branch = await mirror.origin_git("symbolic-ref", "--quiet", "HEAD", ok=(0, 1))

@@ -97,44 +97,66 @@ async def test_a_hook_that_a_patch_brings_is_not_run(checked_out: Bench) -> None
     assert not ran.exists()
 
 
-FILTERS = [
+PROGRAMS = [
     ("filter.keys.smudge", "sh tools/run"),
-    ("filter.keys.smudge", 'cd tools && ./run "%f"'),
-    ("filter.keys.smudge", '"$(git rev-parse --show-toplevel)"/tools/run'),
-    ("filter.keys.process", "tools/run"),
-    ("filter.a=b 'c'.clean", "tools/run"),
+    ("filter.keys.smudge", '"/usr/bin/python3" -m nbstripout'),
+    ("filter.a=b 'c'.clean", "make -s clean"),
+    ("filter.keys.process", "git-lfs filter-process; tools/run"),
     ("core.fsmonitor", "tools/run"),
+    ("core.alternateRefsCommand", "tools/run"),
 ]
 
 
-@pytest.mark.parametrize(("name", "command"), FILTERS)
-async def test_no_program_of_its_settings_is_run(checked_out: Bench, name: str, command: str) -> None:
+@pytest.mark.parametrize(("name", "command"), PROGRAMS)
+async def test_where_its_settings_name_a_program_nothing_is_pushed(checked_out: Bench, name: str, command: str) -> None:
+    """Whatever it is called, it may take a file of the checkout."""
+    checked_out.work.git("config", name, command)
+    assert (await planted(checked_out.mirror)).startswith("the program of its setting")
+
+
+@pytest.mark.parametrize(("name", "command"), PROGRAMS)
+async def test_a_bare_repository_has_no_files_and_runs_none(bare: Bench, name: str, command: str) -> None:
+    bare.origin.git("config", name, command)
+    assert await planted(bare.mirror) == ""
+
+
+async def test_nor_where_only_a_linked_worktree_does(checked_out: Bench, tmp_path: Path) -> None:
+    work = checked_out.work
+    work.git("config", "extensions.worktreeConfig", "true")
+    work.git("worktree", "add", "-q", str(tmp_path / "linked"), "-b", "other")
+    assert await planted(checked_out.mirror) == ""
+    Repo(tmp_path / "linked").git("config", "--worktree", "filter.keys.smudge", "sh tools/run")
+    assert (await planted(checked_out.mirror)).startswith("the program of its setting 'filter.keys.smudge'")
+
+
+async def test_hooks_beside_the_files_are_found_by_nothing_that_git_runs_there(checked_out: Bench) -> None:
+    """It updates the index from within the checkout, where a path without a root leads among the files."""
     work, ran = checked_out.work, checked_out.work.path.parent / "ran"
-    work.commit({"tools/run": "#!/bin/sh\ncat\n", ".gitattributes": "*.key filter=keys\n*.py filter=\"a=b 'c'\"\n"})
-    (work.path / "tools/run").chmod(0o755)
-    work.git("commit", "-qam", "It may be run")
-    head = work.sha()
-    work.write({"tools/run": f"#!/bin/sh\ntouch {ran}\ncat\n", "my.key": "k\n", "app.py": "x = 1\n"})
-    work.git("add", "-A")
-    work.git("commit", "-qm", "Ours")
-    topic = work.sha()
-    work.git("reset", "-q", "--hard", head)
-    work.git("update-ref", "refs/heads/topic", topic)
-    work.git("config", name, command)
-    work.git("config", "filter.keys.required", "true")
+    work.write({".husky/post-index-change": f"#!/bin/sh\ntouch {ran}\n"})
+    (work.path / ".husky/post-index-change").chmod(0o755)
+    work.commit({}, "What a patch brought")
+    work.git("config", "core.hooksPath", ".husky")
     await checked_out.mirror.fetch()
-    await merge_topic(checked_out, head, topic)
+    base, topic = await checked_out.topic()
+    ran.unlink(missing_ok=True)
+    await merge_topic(checked_out, base, topic)
     assert not ran.exists()
-    assert (work.path / "my.key").read_text() == "k\n", "the checkout follows, with what is in the commit"
+
+
+async def test_files_in_another_folder_than_git_s_own(checked_out: Bench, tmp_path: Path) -> None:
+    checked_out.work.git("config", "core.worktree", str(tmp_path / "site"))
+    assert (await planted(checked_out.mirror)).startswith("its files in ")
 
 
 ITS_OWN = {
     "core.hooksPath": ".husky",
+    "filter.lfs.process": "git-lfs filter-process",
     "filter.lfs.smudge": "git-lfs smudge -- %f",
+    "filter.secrets.clean": '"git-crypt" clean',
+    "core.fsmonitor": "true",
     "core.excludesFile": "app.py",
     "include.path": "../../elsewhere.gitconfig",
 }
-"""A path without a root is one of the git folder, for whoever receives."""
 
 
 async def planted(mirror: Mirror) -> str:
