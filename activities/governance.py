@@ -27,7 +27,7 @@ from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionKind, DecisionStatus
 from models.domain.wording import shortened
-from models.store import decisions, governance, merge_slots, running, stages
+from models.store import decisions, governance, merge_slots, missions, running, stages
 from models.store.database import clock
 from models.store.decisions import Given
 from models.store.events import Actor
@@ -231,7 +231,8 @@ async def _terms(
     law: InForce,
 ) -> Terms:
     """Say who may answer. Who filed, started, is assigned, wrote or brought the change asks for it, whoever puts it."""
-    acted, named = [mission.created_by, question.started_by], [mission.assigned_to or ""]
+    acted = [*await missions.filers(session, mission), question.started_by]
+    named = [mission.assigned_to or ""]
     if verdict.asks and (given := await governance.candidate(session, question.ref)):
         acted, named = [*acted, given.added_by], [*named, given.author]
     return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, acted, named)

@@ -18,8 +18,9 @@ OF_A_KEY = 64 * 1024 * 1024
 """Bytes of long answers that one key's readers have not taken: a few of the longest diffs."""
 OF_ALL = 1024 * 1024 * 1024
 """Of all keys together, of which an admin makes as many as they like."""
-STILL_SECONDS = 30.0
-"""Whoever takes nothing of an answer for so long is given no more of it."""
+STILL_SECONDS = 300.0
+"""Whoever takes nothing of an answer for so long is given no more of it. The system tells of what was taken only when a
+good part of its own buffer is free: a reader on a slow line seems to stand still for minutes."""
 
 
 class Unsent:

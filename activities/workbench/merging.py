@@ -11,7 +11,7 @@ from datetime import datetime
 from activities.workbench.commits import Draft, Mission, commit, find_signed
 from activities.workbench.mirrors import Mirror
 from activities.workbench.plumbing import merge_trees, undo_tree
-from activities.workbench.pushing import TargetMoved, push
+from activities.workbench.pushing import Allow, TargetMoved, always, push, wait_for_pushes
 from activities.workbench.signing import ServiceKey
 from models.domain.errors import Conflict, NotFound
 
@@ -74,12 +74,14 @@ async def merge(
     evidence: str,
     date: datetime,
     key: ServiceKey,
+    allow: Allow = always,
 ) -> Merged:
     """Merge `topic` into `branch`, which must still be at `base`, or find that this was done.
 
     Args:
         evidence: digest of what the approval and the stages rest on; it becomes a trailer.
         date: of the commit; the same for every try, so that each makes the same commit.
+        allow: as of `push`.
 
     Raises:
         TargetMoved, MergeConflict, TargetDirty, PushRefused: nothing was merged, and why.
@@ -98,7 +100,7 @@ async def merge(
     draft = Draft(merged.tree, (base, topic), message, {**mission.trailers(), "Evidence": evidence}, date)
     sha = await commit(mirror, draft, key)
     try:
-        await push(mirror, branch, base, sha)
+        await push(mirror, branch, base, sha, allow)
     except TargetMoved as moved:
         return await _found_or_moved(mirror, branch, base, moved.head, mission, key)
     return Merged(sha, base, already_there=False)
@@ -147,10 +149,13 @@ async def _revert_once(
 async def find_earlier(mirror: Mirror, branch: str, base: str, mission: Mission, key: ServiceKey) -> Merged | None:
     """Find the mission's merge where an earlier try made it on `base`, or None; looks at the branch as it is now.
 
+    What an earlier try sent to a local origin has ended by then, one way or the other.
+
     Raises:
         NotFound: `branch_not_found`.
         GitError: try again.
     """
+    await wait_for_pushes(mirror)
     await mirror.fetch()
     return await _found(mirror, branch, base, await mirror.head(branch), mission, key)
 

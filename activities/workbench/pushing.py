@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import os
 import shlex
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from activities.workbench.git import TRANSFER_SECONDS, GitError, GitResult
@@ -35,6 +35,9 @@ _UNPACKED = "unpacker error"
 _BROKE_OFF = ("fatal: ", "error: pack-objects died")
 """Beginnings of what git says where our side could not send; the other side's words begin with `remote:`."""
 _RACED = ("stale info", "failed to update ref", "incorrect old value", "cannot lock ref", "failed to lock")
+
+
+Allow = Callable[[], Awaitable[None]]
 
 
 class TargetMoved(Conflict):
@@ -63,14 +66,21 @@ class PushRefused(NotPermitted):
     """We may not push: `push_refused` by a hook or a protected branch, `push_unauthorized`, `origin_runs_its_files`."""
 
 
-async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
+async def always() -> None:
+    """Let a push be sent."""
+
+
+async def push(mirror: Mirror, branch: str, old: str, new: str, allow: Allow = always) -> None:
     """Move `branch` of the origin from `old` ("" for a new branch) to `new`, if it is still there.
+
+    Args:
+        allow: asked at the last moment, when our turn at the origin has come; it raises where nothing may be sent.
 
     Raises:
         TargetMoved, TargetDirty, PushRefused: nothing was changed, and why.
         GitError: it is not known whether the push arrived; look before pushing again.
     """
-    pushing = asyncio.ensure_future(_push(mirror, check_ref_name(branch), old, new))
+    pushing = asyncio.ensure_future(_push(mirror, check_ref_name(branch), old, new, allow))
     try:
         pushed = await asyncio.shield(pushing)
     except asyncio.CancelledError:
@@ -82,6 +92,12 @@ async def push(mirror: Mirror, branch: str, old: str, new: str) -> None:
         await _explain(mirror, branch, old, new, pushed)
 
 
+async def wait_for_pushes(mirror: Mirror) -> None:
+    """Wait until no push into a local origin is under way: its receiving side outlives whoever sent it."""
+    async with _alone(mirror):
+        pass
+
+
 async def _head(mirror: Mirror, branch: str) -> str:
     """Where the branch was at the last fetch, "" if there is none."""
     try:
@@ -90,11 +106,12 @@ async def _head(mirror: Mirror, branch: str) -> str:
         return ""
 
 
-async def _push(mirror: Mirror, branch: str, old: str, new: str) -> GitResult:
+async def _push(mirror: Mirror, branch: str, old: str, new: str, allow: Allow) -> GitResult:
     ref = f"refs/heads/{branch}"
     async with _alone(mirror) as lock:
         receiver = await _receiver(mirror)
         await _put_back(mirror, ref, new, lock)
+        await allow()
         pushed = await mirror.git(
             "push",
             "--porcelain",

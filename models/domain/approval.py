@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.memory import WriteScope
-from models.domain.policy import Act, Outcome, Policy, Verdict, assess
+from models.domain.policy import Act, Policy, Verdict, assess
 from models.domain.states import DecisionKind
 
 BEFORE_VERSIONS = "builtin-1"
@@ -55,6 +55,6 @@ def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool, branc
 
 
 def judges_alike(act: Act, kind: DecisionKind, before: Policy, now: Policy) -> bool:
-    """Whether two versions say the same of an act, and where it is asked about, let the same people answer."""
+    """Whether two versions say the same of an act, and let the same people answer: a mission may want it asked."""
     one, other = (assess(act.action, act.principal, act.context, policy) for policy in (before, now))
-    return one == other and (one.outcome is Outcome.ALLOW or before.resolvers(kind) == now.resolvers(kind))
+    return one == other and before.resolvers(kind) == now.resolvers(kind)

@@ -81,10 +81,13 @@ def _is_secret(word: str, patterns: re.Pattern[str]) -> bool:
     return any(patterns.fullmatch(form) for form in (word, word.rstrip("/.")))
 
 
-def standing(said: Said, *, ended: bool, error: str | None, over: str | None = None) -> tuple[CallStatus, str | None]:
+def standing(
+    said: Said, *, ended: bool, error: str | None, over: str | None = None, held: str | None = None
+) -> tuple[CallStatus, str | None]:
     """Tell how a call stands and, where it may not be made, why. `over`: its `run` or `mission`, if that has ended.
 
-    One that had ended before it was allowed was made without asking: what is said of it says so.
+    `held` says what keeps its run from beginning anything: one that waited for an answer then waits on. One that had
+    ended before it was allowed was made without asking: what is said of it says so.
     """
     made = f"{MADE}; " if ended else ""
     if (why := _denial(said, over)) is not None:
@@ -93,6 +96,8 @@ def standing(said: Said, *, ended: bool, error: str | None, over: str | None = N
         return CallStatus.PENDING, f"pending: {made}{'; '.join(said.reasons)}"
     if not ended and over is not None:
         return CallStatus.DENIED, f"denied: its {over} has ended, and nobody had told that it was made"
+    if not ended and held is not None and said.outcome is Outcome.ASK:
+        return CallStatus.PENDING, f"pending: {held}"
     if not ended:
         return CallStatus.ALLOWED, None
     return (CallStatus.FAILED if error else CallStatus.SUCCESS), None

@@ -25,6 +25,7 @@ from models.domain.agents import (
     require_latitude,
 )
 from models.domain.alerts import AlertKind
+from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.names import is_agent_id
 from models.domain.policy import Level, Who
@@ -105,6 +106,16 @@ async def brought_in(session: AsyncSession, workspace_id: str, name: str) -> fro
     return frozenset(row["name"] for row in found)
 
 
+async def among(session: AsyncSession, workspace_id: str, names: Collection[str]) -> frozenset[str]:
+    """Find which of these names are agents'."""
+    found = await within(session)(_AMONG, {"workspace_id": workspace_id, "names": list(names)})
+    return frozenset(row["name"] for row in found)
+
+
+_AMONG = """
+    SELECT name FROM agent WHERE workspace_id = %(workspace_id)s AND name = ANY(%(names)s)
+    AND registration IN ('approved', 'deactivated') AND registration <> 'rejected'
+"""
 _BROUGHT_IN = """
     WITH RECURSIVE brought (name) AS (
         SELECT name FROM agent WHERE workspace_id = %(workspace_id)s AND requested_by = %(name)s
@@ -140,8 +151,11 @@ async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping
     """Add an agent.
 
     Raises:
-        Conflict: `agent_exists`, its name is taken.
+        Conflict: `agent_exists`, its name is taken, or a role's.
     """
+    if values["name"] in claims.ROLES:
+        told = f"{values['name']!r} is a role, by which missions say for whom they are: take another name"
+        raise Conflict("agent_exists", told)
     row = {"workspace_id": workspace_id, "agent_id": f"agent_{token_hex(8)}", **values}
     made = insert(AgentRow).values(**row).on_conflict_do_nothing().returning(AgentRow)
     agent = (await session.scalars(made)).one_or_none()
@@ -181,6 +195,8 @@ async def command(
         changed = await stop(session, agent, actor)
     else:
         changed = await rows.set_columns(session, agent, status=after.value, **_heard_from(before))
+    if after is AgentStatus.QUARANTINED:
+        await claims.give_back(session, actor, workspace_id, agent.name)
     data = {"verb": verb.value, "before": before.value, "after": after.value}
     await tell(session, changed, EventType.AGENT_STATUS_CHANGED, actor, data)
     return changed

@@ -22,7 +22,8 @@ async def is_somebody(session: AsyncSession, workspace_id: str, name: str) -> bo
 
 
 async def give_back(session: AsyncSession, actor: Actor, workspace_id: str | None = None, agent: str = "") -> None:
-    """Let others have the missions that an agent, which ended or was stopped, was given and did not start.
+    """Let others have the missions that an agent was given and did not start: one that ended, was stopped, is set
+    apart, or has not been heard of for five minutes.
 
     Of one agent, or of all in all workspaces (system door): an agent may be given one at the moment in which it ends.
     A mission goes back to the agent that it was filed for, where that one still goes on. What was filed for an agent
@@ -55,12 +56,13 @@ def _is_gone(name: str) -> str:
     return f"(a.registration = 'deactivated' OR a.status = 'stopped' OR ({_REFUSED} AND NOT {somebody}))"
 
 
+_IS_AWAY = "(a.status = 'quarantined' OR a.silence = 'lost')"
 _GIVE_BACK = f"""
     WITH held AS (
         SELECT m.workspace_id, m.mission_id FROM agent a
         JOIN mission m ON m.workspace_id = a.workspace_id AND m.assigned_to = a.name
         AND m.status = 'open' AND m.run_id IS NULL AND (m.claimed_at IS NOT NULL OR a.registration <> 'approved')
-        WHERE {_is_gone("m.assigned_to")}
+        WHERE ({_is_gone("m.assigned_to")} OR (m.claimed_at IS NOT NULL AND {_IS_AWAY}))
         AND (CAST(%(workspace_id)s AS text) IS NULL OR (a.workspace_id = %(workspace_id)s AND a.name = %(agent)s))
         ORDER BY m.created_at LIMIT %(limit)s FOR UPDATE OF m SKIP LOCKED
     ), given AS (

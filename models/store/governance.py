@@ -19,6 +19,7 @@ from models.domain.policy import Level, Verdict, Who, least_trusted
 from models.domain.principals import Kind
 from models.domain.stages import StageName
 from models.domain.states import DecisionKind, DecisionStatus
+from models.store import missions
 from models.store.compute_statements import COMPUTING
 from models.store.database import within
 from models.store.events import Actor
@@ -97,7 +98,7 @@ async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names
         "round": ref.round,
         "candidate": ref.candidate,
         "stages": [name.value for name in names],
-        "whose": [mission.created_by, mission.assigned_to],
+        "whose": [*await missions.filers(session, mission), mission.assigned_to],
         "computing": COMPUTING,
         "least": Level.INTERN.value,
     }

@@ -1,6 +1,6 @@
 """Samples of a metric in a window of time, and the snapshots a mission keeps of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, text
@@ -10,10 +10,11 @@ from sqlmodel import col, select
 
 from models.contracts.missions import MetricTarget
 from models.domain.metrics import Sample
-from models.tables.missions import MetricSample, Mission
+from models.store import agents, missions
+from models.tables.missions import Candidate, MetricSample, Mission
 
 MAX_SAMPLES = 10_000
-"""A window holds at most so many: newest first, and the judge is told what it sees."""
+"""All windows of a mission together hold at most so many: newest first, and the judge is told what it sees."""
 
 
 async def now(session: AsyncSession) -> datetime:
@@ -32,32 +33,52 @@ async def samples(
     """Read the samples by which a mission is judged: those in each target's window that ends `at`, none before `since`.
 
     Newest first by target; snapshots of missions are copies and do not count. Of those that were taken for one mission,
-    such as by its probe, only its own.
+    such as by its probe, only its own. Nor do samples count of the agents whose work is judged.
     """
     found: list[Sample] = []
+    targets = tuple(targets)
+    judged = await _judged(session, mission)
+    most = MAX_SAMPLES // max(len(targets), 1)
     for target in targets:
         begins = at - timedelta(minutes=target.rolling_window_minutes)
         begins = max(begins, since) if since else begins
-        found += await _of_metric(session, mission.workspace_id, target.metric_id, begins, mission.mission_id)
+        found += await _of_metric(session, mission, target.metric_id, (begins, at), judged, most)
     return found
 
 
+async def _judged(session: AsyncSession, mission: Mission) -> frozenset[str]:
+    """Name the agents who filed a mission, are assigned it, or wrote or brought one of its candidates."""
+    theirs = select(Candidate.author, Candidate.added_by).where(
+        Candidate.workspace_id == mission.workspace_id, Candidate.mission_id == mission.mission_id
+    )
+    brought = [name for row in await session.execute(theirs) for name in row]
+    names = {*await missions.filers(session, mission), mission.assigned_to, *brought} - {None}
+    return await agents.among(session, mission.workspace_id, sorted(map(str, names)))
+
+
 async def _of_metric(
-    session: AsyncSession, workspace_id: str, metric_id: str, since: datetime, mission_id: str
+    session: AsyncSession,
+    mission: Mission,
+    metric_id: str,
+    window: tuple[datetime, datetime],
+    judged: Collection[str],
+    most: int,
 ) -> list[Sample]:
     taken_for = col(MetricSample.mission_id)
-    scope = or_(taken_for.is_(None), taken_for == mission_id)
+    scope = or_(taken_for.is_(None), taken_for == mission.mission_id)
     statement = (
         select(MetricSample.metric_id, MetricSample.value, MetricSample.at)
         .where(
-            MetricSample.workspace_id == workspace_id,
+            MetricSample.workspace_id == mission.workspace_id,
             MetricSample.metric_id == metric_id,
-            MetricSample.at > since,
+            MetricSample.at > window[0],
+            MetricSample.at <= window[1],
+            col(MetricSample.source).not_in(judged),
             col(MetricSample.phase).is_(None),
             scope,
         )
         .order_by(col(MetricSample.at).desc())
-        .limit(MAX_SAMPLES)
+        .limit(most)
     )
     return [Sample(metric_id=row.metric_id, value=row.value, at=row.at) for row in await session.execute(statement)]
 

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from sqlalchemy import func, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from models.domain.errors import InvalidInput
 from models.domain.events import EventType, Subject
 from models.schemas.metrics import ObservationCreate
 from models.schemas.pagination import PageRequest
@@ -16,6 +17,9 @@ from models.store import events, lists, missions
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.missions import MetricSample
+
+AHEAD = timedelta(minutes=1)
+"""How far a reporter's clock may be ahead of the database's."""
 
 
 async def observe(
@@ -25,9 +29,13 @@ async def observe(
 
     Raises:
         NotFound: a sample names a mission that the workspace does not have; then none is kept.
+        InvalidInput: `observation_in_future`, so that it would be the newest for long.
     """
     await missions.require_all(session, workspace_id, {sample.mission_id for sample in samples if sample.mission_id})
     now: datetime = (await session.execute(select(func.mc_now()))).scalar_one()
+    if any(sample.at and sample.at > now + AHEAD for sample in samples):
+        told = f"a sample is of a time after now ({now.isoformat()}) by more than {AHEAD.seconds} s: set your clock"
+        raise InvalidInput("observation_in_future", told)
     rows = [
         {
             "workspace_id": workspace_id,

@@ -18,7 +18,7 @@ from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
 from models.store import agents, claims, events, lists, pagination, repositories
-from models.store.database import Database
+from models.store.database import Database, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY
 from models.store.pagination import Rows
@@ -128,6 +128,26 @@ async def retry(session: AsyncSession, workspace_id: str, mission_id: str, actor
     whom = ended.filed_for  # whom the queue gave it to is not whom it was filed for; who is gone leaves it to all
     values["assigned_to"] = whom if whom and await claims.is_somebody(session, workspace_id, whom) else None
     return await _insert(session, workspace_id, values, repository, actor)
+
+
+async def filers(session: AsyncSession, mission: Mission) -> list[str]:
+    """Name who filed a mission, and those that it files again: who retries it asks for what they asked for."""
+    if mission.retry_of is None:
+        return [mission.created_by]
+    key = {"workspace_id": mission.workspace_id, "mission_id": mission.mission_id}
+    return [row["created_by"] for row in await within(session)(_FILERS, key)]
+
+
+_FILERS = """
+    WITH RECURSIVE again (mission_id, retry_of, created_by) AS (
+        SELECT mission_id, retry_of, created_by FROM mission
+        WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
+        UNION
+        SELECT m.mission_id, m.retry_of, m.created_by FROM mission m JOIN again ON m.mission_id = again.retry_of
+        WHERE m.workspace_id = %(workspace_id)s
+    )
+    SELECT DISTINCT created_by FROM again ORDER BY created_by
+"""
 
 
 async def list_page(

@@ -99,7 +99,7 @@ async def end(
     """
     run = await runs.lock_open(session, workspace_id, run_id, actor, also_blocked=True)
     call = await _read(session, workspace_id, run_id, number)
-    if _standing(call | {"over": None})[0] is not CallStatus.ALLOWED:
+    if _standing(call | {"over": None, "held": None})[0] is not CallStatus.ALLOWED:
         raise _not_to_be_ended(_shown(call))
     if not await within(session)(_END, _key(run, number) | told.model_dump()):
         raise _no_cost(run, told.cost_id)
@@ -143,10 +143,13 @@ async def list_page(session: AsyncSession, workspace_id: str, run_id: str, page:
 _FIND = """
     SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd,
     CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer,
-    CASE WHEN r.ended_at IS NOT NULL THEN 'run' WHEN m.ended_at IS NOT NULL THEN 'mission' END AS over
+    CASE WHEN r.ended_at IS NOT NULL THEN 'run' WHEN m.ended_at IS NOT NULL THEN 'mission' END AS over,
+    CASE WHEN r.status = 'blocked' THEN concat('its run is blocked: ', r.reason)
+    WHEN a.status IN ('paused', 'quarantined', 'stopped') THEN concat('its agent is ', a.status) END AS held
     FROM tool_call c
     JOIN run r ON r.workspace_id = c.workspace_id AND r.run_id = c.run_id
     LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
+    LEFT JOIN agent a ON a.workspace_id = r.workspace_id AND a.name = r.agent_id AND a.registration <> 'rejected'
     LEFT JOIN verdict v ON v.workspace_id = c.workspace_id AND v.verdict_id = c.verdict_id
     LEFT JOIN decision d ON d.workspace_id = c.workspace_id AND d.decision_id = c.decision_id
     LEFT JOIN ledger l ON l.workspace_id = c.workspace_id AND l.run_id = c.run_id AND l.cost_id = c.cost_id
@@ -168,7 +171,7 @@ def _standing(row: Mapping[str, Any]) -> tuple[CallStatus, str | None]:
         answer=row["answer"] and DecisionStatus(row["answer"]),
         words=f"{row['resolved_by']}: {row['explanation']}",
     )
-    return standing(said, ended=row["ended_at"] is not None, error=row["error"], over=row["over"])
+    return standing(said, ended=row["ended_at"] is not None, error=row["error"], over=row["over"], held=row["held"])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from models.domain.names import POLICY
 from models.domain.principals import Kind
 from models.domain.states import DecisionKind, DecisionStatus, MissionOutcome
 from models.schemas.pagination import PageRequest
-from models.store import agents, lists
+from models.store import agents, lists, missions
 from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
@@ -37,11 +37,16 @@ async def require_access(session: AsyncSession, mission: Mission, name: str) -> 
 async def learn(session: AsyncSession, mission: Mission, outcome: MissionOutcome, actor: Actor) -> None:
     """Let a mission's end move its agent's score, once; a mission of nobody's, or of a person's, moves none.
 
-    Nobody earns trust by merging what they filed for themselves, unless a person approved the merge.
+    Nobody earns trust by merging what an agent filed, unless a person approved the merge; nor loses it by what another
+    agent filed for them.
     """
     if mission.assigned_to is None or not trust.change_by(outcome):
         return
-    if outcome is MissionOutcome.MERGED and not await _is_earned(session, mission):
+    by_agents = await agents.among(session, mission.workspace_id, await missions.filers(session, mission))
+    if outcome is MissionOutcome.MERGED:
+        if by_agents and not await _is_approved(session, mission):
+            return
+    elif by_agents - {mission.assigned_to}:
         return
     key = {"workspace_id": mission.workspace_id, "name": mission.assigned_to, "mission_id": mission.mission_id}
     found = await within(session)(_LOCK, key)
@@ -55,9 +60,7 @@ async def learn(session: AsyncSession, mission: Mission, outcome: MissionOutcome
         await agents.tell(session, known, EventType.AGENT_TRUST_CHANGED, actor, data)
 
 
-async def _is_earned(session: AsyncSession, mission: Mission) -> bool:
-    if mission.created_by != mission.assigned_to:
-        return True
+async def _is_approved(session: AsyncSession, mission: Mission) -> bool:
     return bool(await within(session)(_APPROVED, {"workspace_id": mission.workspace_id, "id": mission.mission_id}))
 
 

@@ -207,6 +207,23 @@ class TestAsk:
         [decision] = await case.rows(Decision)
         assert decision.terms["requesters"] == ["olga", "sam"]
 
+    async def test_so_may_nobody_who_filed_what_it_files_again(self, shop: Shop) -> None:
+        case = await (await shop.mission(registered={"protected": True})).patched()
+        first, second = await shop.mission(), await shop.mission()
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "bot")
+            for each, values in (
+                (first, {"created_by": "eve"}),
+                (second, {"created_by": "bot", "retry_of": first.mission_id}),
+                (case, {"retry_of": second.mission_id}),
+            ):
+                one = update(Mission).where(col(Mission.mission_id) == each.mission_id)
+                await session.execute(one.values(**values))
+        await asked(case)
+        [decision], [verdict] = await case.rows(Decision), await case.rows(VerdictRow)
+        assert decision.terms["requesters"] == ["bot", "eve", "olga"]
+        assert verdict.input["principal"]["name"] == "bot", "nor is it judged by another one's trust"
+
     async def test_who_brought_the_change_in_another_name_may_not_approve_it(self, shop: Shop) -> None:
         case = await shop.mission(registered={"protected": True})
         async with case.db.workspace(case.workspace_id) as session:

@@ -104,6 +104,12 @@ class TestMerge:
         await in_force(case, SOURCE.replace('"*": {role: operator}', '"*": {role: admin}'))
         assert (await merged(case)).moved_to == case.base_sha
 
+    async def test_so_where_only_its_filer_wanted_it_asked(self, shop: Shop) -> None:
+        case = await (await shop.mission(trust_requirements={"requires_governance_approval": True})).patched()
+        await case.settle()
+        await in_force(case, SOURCE.replace('"*": {role: operator}', '"*": {role: admin}'))
+        assert (await merged(case)).moved_to == case.base_sha
+
     async def test_a_merge_that_an_earlier_try_made_under_the_older_one_is_found(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
         await case.settle()
@@ -112,6 +118,13 @@ class TestMerge:
         await in_force(case, frozen())
         answer = await merged(case, attempt=2)
         assert (answer.merge_sha, commits(case)) == (case.repo.sha("main"), 2)
+
+    async def test_what_an_earlier_try_may_have_sent_is_not_judged_again(self, shop: Shop) -> None:
+        """It may arrive yet, and a mission that had ended by then would not know of it."""
+        case = await (await shop.mission()).patched()
+        await case.settle()
+        await in_force(case, frozen())
+        assert (await merged(case, attempt=2)).status is StageStatus.PASSED
 
     async def test_a_lost_slot_without_a_merge_is_lost(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()

@@ -5,12 +5,16 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import update
+from sqlmodel import col
 
 from models.contracts.pipeline import Conclusion, ControlRecord
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
-from models.store import metric_windows, stages
-from models.tables.missions import Capa, MetricSample, RemediationRow
+from models.schemas.metrics import ObservationCreate
+from models.store import metric_windows, metrics, stages
+from models.store.events import Actor
+from models.tables.missions import Capa, MetricSample, Mission, RemediationRow
 from tests.fixtures.api import add_agents
 from tests.fixtures.stage_hosts import Case, Shop, do
 
@@ -61,6 +65,22 @@ class TestMetrics:
         assert (await case.record(METRICS)).status == status
         assert [row.value for row in await case.rows(MetricSample) if row.phase == "before_merge"] == [value]
         assert [kind for kind, _ in await case.kept(METRICS)] == ["metric"]
+
+    @pytest.mark.parametrize("theirs", [{"created_by": "bot"}, {"assigned_to": "bot"}, {}])
+    async def test_what_an_agent_reports_of_its_own_work_does_not_count(
+        self, shop: Shop, theirs: dict[str, str]
+    ) -> None:
+        """{} is that of another agent, which does."""
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        await measured(case, 20)
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "bot")
+            own = update(Mission).where(col(Mission.mission_id) == case.mission_id)
+            await session.execute(own.values(**{"correlation_id": "c"} | theirs))
+            zeros = (ObservationCreate(metric_id="search.p95", value=0),) * 9
+            await metrics.observe(session, case.workspace_id, zeros, Actor("bot", "request-1"))
+        answer = await case.settle()
+        assert answer.failed_stage is (METRICS if theirs else None)
 
     async def test_no_sample_is_not_met(self, shop: Shop) -> None:
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()

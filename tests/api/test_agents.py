@@ -217,7 +217,7 @@ class TestSelf:
         changed = await api.patch(f"/api/v1/agents/{agent_id}", json={"level": "lead", "tools": ["git_*"]})
         assert changed.status_code == 200
         [row] = (await api.get("/api/v1/audit?action=agent.changed")).json()["data"]["items"]
-        assert row["content"]["data"] == {
+        assert {name: row["content"][name] for name in ("changed", "before", "after")} == {
             "changed": ["level", "tools"],
             "before": {"level": "intern", "tools": ["*"]},
             "after": {"level": "lead", "tools": ["git_*"]},

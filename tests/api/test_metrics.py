@@ -1,5 +1,6 @@
 """The metrics catalog, and reporting samples."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ class TestObserve:
         await api.post(PLACE, json={"metric_id": "p95", "value": 2})
         found = (await api.get(f"{PLACE}?mission_id={mission}")).json()["data"]["items"]
         assert [(sample["value"], sample["phase"]) for sample in found] == [(1.0, None)]
+
+    async def test_none_is_of_the_future(self, api: httpx2.AsyncClient) -> None:
+        """It would be the newest until then, and hide all others."""
+        soon, late = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (30, 90))
+        sample = {"metric_id": "p95", "value": 1}
+        answer = await api.post(PLACE, json=sample | {"at": late.isoformat()})
+        assert refusal(answer) == (422, "observation_in_future")
+        assert (await api.post(PLACE, json=sample | {"at": soon.isoformat()})).status_code == 201
 
     async def test_tells_once_of_each_metric(self, api: httpx2.AsyncClient, db: Database, team: Team) -> None:
         samples = [{"metric_id": name, "value": n} for n, name in enumerate("aabba")]

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from models.domain.principals import Kind
+from models.store import claims
 from models.store.database import Database
+from models.store.events import Actor
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.git_repos import Repo
@@ -148,6 +150,24 @@ class TestGivenBack:
         assert await claim(api, "a2") is None
         assert (await api.delete("/api/v1/agents/a1")).status_code == 200
         assert await claim(api, "a2") == mission
+
+    @pytest.mark.parametrize("how", ["quarantined", "lost", "paused"])
+    async def test_one_that_is_set_apart_or_lost_lets_others_have_what_it_did_not_start(
+        self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team, how: str
+    ) -> None:
+        async with db.system() as session:
+            await make_key(session, team.workspace_id, "a1", kind=Kind.AGENT)
+        mission = (await filed(api, repo))["mission_id"]
+        assert await claim(api, "a1") == mission
+        if how != "lost":
+            verb = {"quarantined": "quarantine", "paused": "pause"}[how]
+            assert (await api.post(f"/api/v1/agents/a1/{verb}", json={})).status_code == 200
+        else:
+            async with db.system() as session:
+                silent = "UPDATE agent SET silence = 'lost' WHERE workspace_id = :w AND name = 'a1'"
+                await session.execute(text(silent), {"w": team.workspace_id})
+                await claims.give_back(session, Actor("reconciler", "pass"))
+        assert await claim(api, "a2") == (mission if how != "paused" else None)
 
     async def test_each_gives_back_its_own(self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team) -> None:
         async with db.system() as session:

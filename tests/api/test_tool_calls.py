@@ -18,9 +18,32 @@ from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import told
 from tests.fixtures.missions import refusal
-from tests.fixtures.tool_calls import NO, RUNS, YES, agent, answer, call, end, run
+from tests.fixtures.tool_calls import NO, RUNS, YES, agent, answer, call, end, now, run
 
 __all__ = ["agent", "run"]
+
+
+class TestHeld:
+    async def test_what_waited_waits_on_while_its_run_is_blocked(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        asked = await call(agent, run, "shell")
+        assert (await agent.post(f"{run}/costs", json={"usd": "0.30"})).status_code == 409
+        assert (await answer(api, asked, YES)).status_code == 200
+        held = await now(agent, run, asked)
+        assert (held["status"], held["reason"].startswith("pending: its run is blocked: ")) == ("pending", True)
+        cap = {"scope": "run", "owner": "level", "name": "intern", "cap_usd": "9", "cap_tokens": None}
+        assert (await api.put("/api/v1/budgets", json=cap)).status_code == 200
+        assert (await now(agent, run, asked))["status"] == "allowed"
+
+    async def test_nor_does_one_of_a_paused_agent(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        asked = await call(agent, run, "shell")
+        assert (await api.post("/api/v1/agents/agent/pause", json={})).status_code == 200
+        assert (await answer(api, asked, YES)).status_code == 200
+        assert (await now(agent, run, asked))["reason"] == "pending: its agent is paused"
+        assert (await end(agent, run, asked)).status_code == 200, "it may have been made just before"
 
 
 class TestTheList:

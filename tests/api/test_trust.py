@@ -92,6 +92,18 @@ class TestScores:
         shown = (await agent.get(f"{API}/trust-scores/a1")).json()["data"]["score"]
         assert shown == pytest.approx(score - 0.1), "and loses as everybody"
 
+    @pytest.mark.parametrize("outcome", [MissionOutcome.MERGED, MissionOutcome.FAILED, MissionOutcome.ROLLED_BACK])
+    async def test_what_another_agent_filed_moves_nothing(
+        self, client: Caller, team: Team, db: Database, repo: Repo, outcome: MissionOutcome
+    ) -> None:
+        async with db.system() as session:
+            other = client(await make_key(session, team.workspace_id, "a2", kind=Kind.AGENT))
+        people = client(team.operator)
+        await filed(people, repo)  # which registers the repository
+        mission = (await filed(other, repo, assigned_to="a1"))["mission_id"]
+        await end(db, team, mission, outcome)
+        assert (await other.get(f"{API}/trust-scores/a1")).json()["data"]["score"] == 0.5
+
     async def test_the_app_cannot_rewrite_history(self, db: Database, team: Team) -> None:
         with pytest.raises(Exception, match="permission denied"):
             async with db.workspace(team.workspace_id) as session:

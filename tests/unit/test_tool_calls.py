@@ -112,6 +112,16 @@ class TestStanding:
     def test_what_is_not_over(self, said: Said, status: str, reason: str | None) -> None:
         assert standing(said, ended=False, error=None) == (status, reason)
 
+    def test_one_that_waited_waits_on_while_its_run_may_begin_nothing(self) -> None:
+        approved, allowed = (
+            Said(None, Outcome.ASK, (), DecisionStatus.APPROVED, "olga: go"),
+            Said(outcome=Outcome.ALLOW),
+        )
+        held = "its run is blocked: a loop"
+        assert standing(approved, ended=False, error=None, held=held) == ("pending", f"pending: {held}")
+        assert standing(approved, ended=True, error=None, held=held) == ("success", None)
+        assert standing(allowed, ended=False, error=None, held=held) == ("allowed", None), "it may have been made"
+
     @pytest.mark.parametrize("over", ["run", "mission"])
     @pytest.mark.parametrize(
         ("said", "reason"),

@@ -182,8 +182,8 @@ class TestByTemporalsTools:
     async def test_whoever_wants_a_merge_taken_back_asks_for_it(self, world: World) -> None:
         run = await world.start(Script(observation_seconds=3600, conflicts=1))
         await run.becomes("observing")
-        await run.cancel("roll_back")
-        assert "olga" in (await run.question("rollback")).terms["requesters"]
+        await run.cancel("roll_back", actor="mia")
+        assert "mia" in (await run.question("rollback")).terms["requesters"]
 
     async def test_a_mission_that_is_ending_ends_as_it_would(self, world: World) -> None:
         run = await world.start(Script(anomaly="errors rise", conflicts=1))
