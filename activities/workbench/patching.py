@@ -69,7 +69,8 @@ async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
 async def _apply(mirror: Mirror, diff: bytes, env: Mapping[str, str]) -> GitResult:
     options = ("--cached", "--whitespace=nowarn", "-")
     try:
-        return await mirror.make("apply", *options, stdin=diff, env=env, ok=(0, *_NOT_APPLIED))
+        found = (0, *_NOT_APPLIED)
+        return await mirror.make("apply", *options, stdin=diff, env=env, ok=found, timeout=LOCAL_SECONDS)
     except GitError as error:
         if error.code != "git_timeout":
             raise

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from sqlalchemy import func, insert
@@ -20,6 +20,8 @@ from models.tables.missions import MetricSample
 
 AHEAD = timedelta(minutes=1)
 """How far a reporter's clock may be ahead of the database's."""
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+"""Of what PostgreSQL keeps, Python cannot read the times before its first year."""
 
 
 async def observe(
@@ -29,13 +31,15 @@ async def observe(
 
     Raises:
         NotFound: a sample names a mission that the workspace does not have; then none is kept.
-        InvalidInput: `observation_in_future`, so that it would be the newest for long.
+        InvalidInput: `observation_in_future`, so that it would be the newest for long, or `observation_too_old`.
     """
     await missions.require_all(session, workspace_id, {sample.mission_id for sample in samples if sample.mission_id})
     now: datetime = (await session.execute(select(func.mc_now()))).scalar_one()
     if any(sample.at and sample.at > now + AHEAD for sample in samples):
         told = f"a sample is of a time after now ({now.isoformat()}) by more than {AHEAD.seconds} s: set your clock"
         raise InvalidInput("observation_in_future", told)
+    if any(sample.at and sample.at < FIRST for sample in samples):
+        raise InvalidInput("observation_too_old", f"a sample is of a time before {FIRST.isoformat()}: set your clock")
     rows = [
         {
             "workspace_id": workspace_id,

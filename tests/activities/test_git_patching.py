@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.workbench import mirrors
+from activities.workbench import mirrors, patching
 from activities.workbench.git import GitError
 from activities.workbench.mirrors import Mirror
 from activities.workbench.patching import Applied, apply_diff, apply_ref, commit_only, commit_patch
@@ -165,6 +165,15 @@ class TestApplyDiff:
     async def test_base_that_is_not_here(self, bench: Bench) -> None:
         with pytest.raises(WorkbenchLost):
             await apply_diff(bench.mirror, "1" * 40, bench.work.diff_of(FIX))
+
+    async def test_one_that_takes_too_long_is_not_tried_for_ever(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        diff = bench.work.diff_of(FIX)
+        monkeypatch.setattr(patching, "LOCAL_SECONDS", 0.0001)
+        with pytest.raises(StageFailed) as refused:
+            await apply(bench, diff)
+        assert refused.value.code == "patch_too_slow"
 
     async def test_patch_id_survives_a_moved_branch_but_not_another_indentation(self, bench: Bench) -> None:
         before = await apply(bench, bench.work.diff_of({"lib/util.py": "LINE_0 = 0\n"}))

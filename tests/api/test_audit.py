@@ -1,5 +1,6 @@
 """The audit log through the API: what operators did, exports that verify, proofs, and who may see what."""
 
+import asyncio
 import json
 import threading
 from datetime import UTC, datetime
@@ -344,6 +345,19 @@ class TestVerify:
         await Sealer(db, service_key).seal()
         found = (await api.get(f"{API}/audit/verify")).json()["data"]
         assert (found["good"], found["problem"]["code"]) == (False, "checkpoint_unsigned")
+
+    async def test_it_is_done_once_at_a_time_for_a_key(self, client: Caller, team: Team, address: str) -> None:
+        asked = ("audit/verify", "policy/try")
+        headers = {"X-API-Key": team.operator}
+        async with httpx2.AsyncClient(base_url=f"{address}{API}/", headers=headers, timeout=60) as api:
+            assert (await api.get("policy")).status_code == 200
+            for path in asked:
+                body = {"version": 1} if path == "policy/try" else None
+                method = "POST" if body else "GET"
+                answers = await asyncio.gather(*(api.request(method, path, json=body) for _ in range(20)))
+                codes = {answer.json().get("error", {}).get("code") for answer in answers}
+                assert codes == {None, "one_at_a_time"}, path
+                assert {answer.headers.get("retry-after") for answer in answers} == {None, "5"}
 
     async def test_what_has_no_sealed_row_is_not_good(self, api: httpx2.AsyncClient, team: Team, db: Database) -> None:
         await act(db, team.workspace_id, 4)

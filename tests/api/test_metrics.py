@@ -56,6 +56,10 @@ class TestObserve:
         answer = await api.post(PLACE, json=sample | {"at": late.isoformat()})
         assert refusal(answer) == (422, "observation_in_future")
         assert (await api.post(PLACE, json=sample | {"at": soon.isoformat()})).status_code == 201
+        for at, code in (("9999-12-31T23:59:59-14:00", "in_future"), ("0001-01-01T00:00:00+14:00", "too_old")):
+            answer = await api.post(PLACE, json=sample | {"at": at})
+            assert refusal(answer) == (422, f"observation_{code}")
+        assert len((await api.get(PLACE)).json()["data"]["items"]) == 1
 
     async def test_tells_once_of_each_metric(self, api: httpx2.AsyncClient, db: Database, team: Team) -> None:
         samples = [{"metric_id": name, "value": n} for n, name in enumerate("aabba")]
