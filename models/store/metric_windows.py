@@ -35,11 +35,11 @@ async def samples(
     Newest first by target; snapshots of missions are copies and do not count. Of those that were taken for one mission,
     such as by its probe, only its own. Nor do samples count of the agents whose work is judged.
     """
+    if not (wanted := tuple(targets)):
+        return []
     found: list[Sample] = []
-    targets = tuple(targets)
-    judged = await _judged(session, mission)
-    most = MAX_SAMPLES // max(len(targets), 1)
-    for target in targets:
+    judged, most = await _judged(session, mission), MAX_SAMPLES // len(wanted)
+    for target in wanted:
         begins = at - timedelta(minutes=target.rolling_window_minutes)
         begins = max(begins, since) if since else begins
         found += await _of_metric(session, mission, target.metric_id, (begins, at), judged, most)
