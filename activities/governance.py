@@ -335,7 +335,7 @@ def _stands(earlier: dict[str, Any]) -> str:
 
 def _asked_again(decision_id: str, given: Given, differences: tuple[str, ...]) -> str:
     other = ", ".join(differences)
-    return f"approved by {_approvers(given)} in {decision_id}; then the branch moved, and what differs is: {other}"
+    return f"approved by {_approvers(given)} in {decision_id}, which stands no more; what differs by now: {other}"
 
 
 def _approvers(given: Given) -> str:

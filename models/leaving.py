@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-FAILED, NOT_WRITTEN = 1, 120
-"""Python's own exit codes: for an error that nobody caught, and for output that could not be written at the end."""
+FAILED, NOT_WRITTEN, INTERRUPTED = 1, 120, 130
+"""Python's exit codes for an error that nobody caught and for output that could not be written at the end, and the
+shell's for an interrupt."""
 
 
 def leave_after(work: Callable[[], object]) -> NoReturn:
@@ -34,6 +35,8 @@ def _code_of(work: Callable[[], object]) -> int:
             return end.code or 0
         print(end.code, file=sys.stderr)  # noqa: T201  # as Python itself does
         return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
         return FAILED

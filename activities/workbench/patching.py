@@ -67,14 +67,20 @@ async def apply_diff(mirror: Mirror, base: str, diff: bytes | str) -> Applied:
 
 
 async def _apply(mirror: Mirror, diff: bytes, env: Mapping[str, str]) -> GitResult:
-    options = ("--cached", "--whitespace=nowarn", "-")
-    try:
-        found = (0, *_NOT_APPLIED)
+    options, found = ("--cached", "--whitespace=nowarn", "-"), (0, *_NOT_APPLIED)
+    with _in_time():
         return await mirror.make("apply", *options, stdin=diff, env=env, ok=found, timeout=LOCAL_SECONDS)
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """What a candidate makes git work on for too long fails its stage: another try would take as long."""
+    try:
+        yield
     except GitError as error:
         if error.code != "git_timeout":
             raise
-        told = f"git could not apply the diff within {LOCAL_SECONDS:g} s: send what it changes as a ref, or in parts"
+        told = f"git could not bring the change onto the branch within {LOCAL_SECONDS:g} s: send it in parts"
         raise StageFailed("patch_too_slow", told) from None
 
 
@@ -86,14 +92,16 @@ async def apply_ref(mirror: Mirror, base: str, ref: str, known: str = "") -> App
 
     Raises:
         NotFound: `ref_not_found`, or `commit_not_found` for one that was known.
-        StageFailed: `patch_does_not_apply` naming the files in conflict, `patch_empty`, or a code of `inspect_patch`.
+        StageFailed: `patch_does_not_apply` naming the files in conflict, `patch_too_slow`, `patch_empty`, or a code of
+            `inspect_patch`.
     """
     await mirror.require(base)
     source = known or await mirror.resolve(ref)
     await mirror.bring(source)
     if (await mirror.git("merge-base", base, source, ok=(0, 1))).code:
         raise StageFailed("patch_does_not_apply", f"{ref!r} has no history in common with the target branch.")
-    merged = await merge_trees(mirror, base, source)
+    with _in_time():
+        merged = await merge_trees(mirror, base, source)
     if merged.conflicts:
         files = ", ".join(merged.conflicts[:10])
         raise StageFailed("patch_does_not_apply", f"{ref!r} conflicts with the target branch in: {files}.")

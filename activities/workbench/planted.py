@@ -69,7 +69,9 @@ async def read_law(mirror: Mirror) -> OriginLaw:
     What a hook itself starts nobody can see here.
     """
     git_dir = mirror.origin_dir
-    linked = tuple(sorted(path for path in git_dir.glob("worktrees/*") if path.is_dir()))
+    linked = tuple(
+        sorted(path.parent for path in git_dir.glob("worktrees/*/commondir") if (path.parent / "HEAD").exists())
+    )
     place = Place(git_dir, linked, bool(linked) or str(git_dir) != str(mirror.url.path), mirror.home)
     own = list(read_settings(await mirror.origin_settings(git_dir)))
     others = [setting for path in linked for setting in read_settings(await mirror.origin_settings(path))]

@@ -100,9 +100,9 @@ async def levels(session: AsyncSession, workspace_id: str, names: Collection[str
     return {row.name: row.level for row in await session.scalars(named)}
 
 
-async def brought_in(session: AsyncSession, workspace_id: str, name: str) -> frozenset[str]:
-    """Name the agents that an agent registered, and those that they did: it may hold their keys."""
-    found = await within(session)(_BROUGHT_IN, {"workspace_id": workspace_id, "name": name})
+async def kin(session: AsyncSession, workspace_id: str, name: str) -> frozenset[str]:
+    """Name the agents that registered an agent, or that it registered, and theirs: one may hold another's key."""
+    found = await within(session)(_KIN, {"workspace_id": workspace_id, "name": name})
     return frozenset(row["name"] for row in found)
 
 
@@ -116,14 +116,17 @@ _AMONG = """
     SELECT name FROM agent WHERE workspace_id = %(workspace_id)s AND name = ANY(%(names)s)
     AND registration IN ('approved', 'deactivated') AND registration <> 'rejected'
 """
-_BROUGHT_IN = """
-    WITH RECURSIVE brought (name) AS (
-        SELECT name FROM agent WHERE workspace_id = %(workspace_id)s AND requested_by = %(name)s
+_KIN = """
+    WITH RECURSIVE known AS (
+        SELECT name, requested_by FROM agent
+        WHERE workspace_id = %(workspace_id)s AND registration <> 'rejected'
+    ), kin (name, requested_by) AS (
+        SELECT name, requested_by FROM known WHERE name = %(name)s
         UNION
-        SELECT agent.name FROM agent JOIN brought ON agent.requested_by = brought.name
-        WHERE agent.workspace_id = %(workspace_id)s
+        SELECT k.name, k.requested_by FROM known k
+        JOIN kin ON k.requested_by = kin.name OR k.name = kin.requested_by
     )
-    SELECT name FROM brought
+    SELECT name FROM kin WHERE name <> %(name)s
 """
 
 
@@ -168,9 +171,9 @@ async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping
 
 async def change(session: AsyncSession, agent: AgentRow, values: Mapping[str, Any], actor: Actor) -> AgentRow:
     """Change what is known of an agent, and tell what it was and is."""
-    before = {name: getattr(agent, name) for name in values}
+    before = {name: getattr(agent, name) for name in values if name != "endpoint"}  # which may hold a token
     changed = await rows.set_columns(session, agent, **values)
-    told = {"changed": sorted(values), "before": before, "after": dict(values)}
+    told = {"changed": sorted(values), "before": before, "after": {name: values[name] for name in before}}
     await tell(session, changed, EventType.AGENT_CHANGED, actor, told)
     return changed
 

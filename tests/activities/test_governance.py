@@ -261,8 +261,8 @@ class TestAsk:
         assert again.status is DecisionStatus.PENDING
         later = next(row for row in await case.rows(Decision) if row.round == 1)
         assert later.question["asked_again"] == (
-            f"approved by anna in {approved.decision_id}; "
-            "then the branch moved, and what differs is: the files that it touches"
+            f"approved by anna in {approved.decision_id}, which stands no more; "
+            "what differs by now: the files that it touches"
         )
 
     @pytest.mark.parametrize("given", [{"created_by": "bot"}, {"assigned_to": "bot"}])

@@ -214,11 +214,14 @@ class TestSelf:
         self, api: httpx2.AsyncClient, client: Caller, team: Team
     ) -> None:
         agent_id, _ = await admitted(api, client, team)
-        changed = await api.patch(f"/api/v1/agents/{agent_id}", json={"level": "lead", "tools": ["git_*"]})
+        changed = await api.patch(
+            f"/api/v1/agents/{agent_id}",
+            json={"level": "lead", "tools": ["git_*"], "endpoint": "https://a.example/?token=x"},
+        )
         assert changed.status_code == 200
         [row] = (await api.get("/api/v1/audit?action=agent.changed")).json()["data"]["items"]
         assert {name: row["content"][name] for name in ("changed", "before", "after")} == {
-            "changed": ["level", "tools"],
+            "changed": ["endpoint", "level", "tools"],
             "before": {"level": "intern", "tools": ["*"]},
             "after": {"level": "lead", "tools": ["git_*"]},
         }

@@ -229,10 +229,10 @@ class TestAnswer:
         _, hand = await let_in(api, client, first)
         second = await registered(hand, team, name="finger")
         _, finger = await let_in(api, client, second)
-        await enact(api, ANSWERING)
-        for writer in (hand, finger):
-            note = await written(writer, title=f"note of {id(writer)}")
-            assert refusal(await resolved(agent, note, "approve")) == (403, "own_decision")
+        await enact(api, ANSWERING.replace("agents: [agent, other]", "agents: [agent, hand, finger]"))
+        for writer, answering in [(hand, agent), (finger, agent), (agent, finger), (hand, finger)]:
+            note = await written(writer, title=f"note of {id(writer)} for {id(answering)}")
+            assert refusal(await resolved(answering, note, "approve")) == (403, "own_decision")
 
     async def test_so_many_of_a_writer_wait_and_no_more(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, client: Caller, db: Database, team: Team

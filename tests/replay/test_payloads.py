@@ -128,7 +128,7 @@ GOLDEN: list[tuple[Payload, str]] = [
     ),
     (
         DecisionRef(ref=REF, decision_id="d", detail="x", repeat=2),
-        f'{{"ref":{REF_JSON},"decision_id":"d","detail":"x","repeat":2,"started_by":""}}',
+        f'{{"ref":{REF_JSON},"decision_id":"d","detail":"x","repeat":2,"started_by":"","canceled_by":""}}',
     ),
     (
         MergeInput(ref=REF, base_sha="b", head_sha="h", token=7, merge_sha="m", reason="r"),
@@ -220,6 +220,10 @@ OLDER: list[tuple[Payload | Binding, str]] = [
         '{"patch_id":"p","config_hash":"c","policy_version":"v","reasons":["r"]}',
     ),
     (StageInput(ref=REF, base_sha="b"), f'{{"ref":{REF_JSON},"base_sha":"b","head_sha":"","merge_sha":""}}'),
+    (
+        DecisionRef(ref=REF, decision_id="d", detail="x", repeat=2),
+        f'{{"ref":{REF_JSON},"decision_id":"d","detail":"x","repeat":2,"started_by":""}}',
+    ),
     (SlotGrant(number=3, token=7), '{"queue_id":"q","number":3,"token":7}'),
     (
         Conclusion(ref=REF, outcome=MissionOutcome.FAILED, reason="r"),

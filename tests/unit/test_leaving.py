@@ -24,6 +24,7 @@ def ended(work: str, out: int | IO[str] = subprocess.PIPE) -> subprocess.Complet
         ("print('done')", 0, "done\n", ""),
         ("sys.exit()", 0, "", ""),
         ("sys.exit(3)", 3, "", ""),
+        ("exec('raise KeyboardInterrupt')", 130, "", ""),
         ("sys.exit('no_database: none')", 1, "", "no_database: none\n"),
         ("(sys.stdout.write('begun'), sys.exit(2))", 2, "begun", ""),
     ],
