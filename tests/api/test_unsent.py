@@ -1,6 +1,7 @@
 """Long answers that nobody reads: what a key's readers may leave with us is bounded, and no other key suffers."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -44,7 +45,11 @@ async def diff(address: str, client: Caller, team: Team, repo: Repo) -> str:
 async def unread(address: str, key: str, path: str) -> AsyncIterator[asyncio.StreamReader]:
     """Ask for an answer, and read no more than its first bytes."""
     host, _, port = address.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port), limit=UNCOUNTED)
+    ours = socket.socket()
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNCOUNTED)  # by itself it may grow to take the whole answer
+    await asyncio.get_running_loop().sock_connect(ours, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=ours, limit=UNCOUNTED)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     try:
