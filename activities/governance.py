@@ -1,6 +1,6 @@
 """Stage 8: puts the question whether to merge, and reads the answer. Local activities: Postgres only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,13 +21,13 @@ from models.domain.errors import MissionControlError
 from models.domain.law import TouchedLaw
 from models.domain.money import SCALE, written
 from models.domain.names import POLICY
-from models.domain.policy import Act, Context, Fact, Outcome, Who
+from models.domain.policy import Act, Context, Fact, Outcome, Resolvers, Who
 from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionKind, DecisionStatus
 from models.domain.wording import shortened
-from models.store import decisions, governance, merge_slots, missions, running, stages
+from models.store import decisions, governance, merge_slots, running, stages
 from models.store.database import clock
 from models.store.decisions import Given
 from models.store.events import Actor
@@ -95,7 +95,8 @@ class GovernanceActivities:
             record = await stages.begin(session, ref, activity.info().attempt)
             mission = await running.load(session, ref.workspace_id, ref.mission_id)
             actor = Actor(stages.WORKER, mission.correlation_id)
-            known = await governance.grounds(session, ref, mission)
+            known = await governance.grounds(session, ref, mission, StageName.OBSERVE)
+            [observed] = known.found
             context = self._place(session, mission, known, {"conflict": asked.detail})
             act = Act(action=FORCE_ROLLBACK, principal=known.agent or _WORKER, context=context)
             name = governance.decision_id(ref, ROLLBACK, asked.repeat)
@@ -103,8 +104,9 @@ class GovernanceActivities:
             # Whatever the policy says, only a human knows what is to become of such a merge.
             verdict = judged.model_copy(update={"outcome": Outcome.ASK, "reasons": (*judged.reasons, asked.detail)})
             shown = {"approve": "try the rollback again", "deny": "leave the merge", "merge_sha": mission.merge_sha}
-            terms = await _terms(session, ROLLBACK, asked, mission, verdict, law)
-            terms = terms.asked_by([asked.canceled_by])  # whoever cancels a merged mission wants its merge taken back
+            # Whoever cancels a merged mission, or told of what went wrong with it, wants its merge taken back.
+            acted = [*known.filers, asked.started_by, asked.canceled_by, *observed.get("told_by", ())]
+            terms = await _terms(session, ref, mission, verdict, law.policy.resolvers(ROLLBACK), acted)
             matter = Matter(ref, ROLLBACK, verdict, shown, terms, repeat=asked.repeat)
             decision = await governance.ask(session, matter, actor)
             answer, _ = await _read(session, decision)
@@ -118,7 +120,8 @@ class GovernanceActivities:
         record = await stages.begin(session, ref, activity.info().attempt)
         if record.ended_at is not None:
             return GovernanceAnswer.model_validate(record.result["answer"])
-        act, shown = await self._act(session, question, mission)
+        known = await governance.grounds(session, ref, mission, *_TELLING)
+        act, shown = self._act(session, question, mission, known)
         name = governance.decision_id(ref, GOVERNANCE)
         found, law = await self._book.judge(session, ref.workspace_id, act, name, ref.mission_id)
         wanted = TrustRequirements.model_validate(mission.trust_requirements)
@@ -127,7 +130,8 @@ class GovernanceActivities:
         binding = _binding(question, judged, law)
         verdict = await _rest(session, question, judged, binding, shown)
         bound = binding.model_copy(update={"reasons": verdict.reasons})
-        terms = await _terms(session, GOVERNANCE, question, mission, verdict, law)
+        acted = [*known.filers, question.started_by]
+        terms = await _terms(session, ref, mission, verdict, law.policy.resolvers(GOVERNANCE), acted)
         matter = Matter(ref, GOVERNANCE, verdict, shown, terms, bound, _expiry(mission))
         decision = await governance.ask(session, matter, Actor(stages.WORKER, mission.correlation_id))
         answer, given = await _read(session, decision)
@@ -145,11 +149,10 @@ class GovernanceActivities:
         if record.ended_at is None and ref.stage is StageName.GOVERNANCE:
             await self._recorder.close_in(session, record, verdict, None)
 
-    async def _act(
-        self, session: AsyncSession, question: GovernanceInput, mission: Mission
+    def _act(
+        self, session: AsyncSession, question: GovernanceInput, mission: Mission, known: Grounds
     ) -> tuple[Act, dict[str, Any]]:
-        """Gather what the verdict depends on, and what a human is shown, from the records of the earlier stages."""
-        known = await governance.grounds(session, question.ref, mission, *_TELLING)
+        """Say what the verdict depends on, and what a human is shown, by the records of the earlier stages."""
         details, tests, scan = known.found
         touched = TouchedLaw.model_validate(details.get("touched", {}))
         wanted, files = TrustRequirements.model_validate(mission.trust_requirements), details.get("files", [])
@@ -224,18 +227,17 @@ async def _rest(
 
 async def _terms(
     session: AsyncSession,
-    kind: DecisionKind,
-    question: GovernanceInput | DecisionRef,
+    ref: StageRef,
     mission: Mission,
     verdict: Judged,
-    law: InForce,
+    resolvers: Resolvers,
+    acted: Sequence[str],
 ) -> Terms:
-    """Say who may answer. Who filed, started, is assigned, wrote or brought the change asks for it, whoever puts it."""
-    acted = [*await missions.filers(session, mission), question.started_by]
+    """Say who may answer. Who acted, is assigned, wrote or brought the change asks for it, whoever puts it."""
     named = [mission.assigned_to or ""]
-    if verdict.asks and (given := await governance.candidate(session, question.ref)):
+    if verdict.asks and (given := await governance.candidate(session, ref)):
         acted, named = [*acted, given.added_by], [*named, given.author]
-    return Terms.of(verdict.ask, law.policy.resolvers(kind), verdict.risk, acted, named)
+    return Terms.of(verdict.ask, resolvers, verdict.risk, acted, named)
 
 
 def _paths(details: Mapping[str, Any]) -> dict[str, Any]:

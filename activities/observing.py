@@ -25,7 +25,7 @@ from models.contracts.pipeline import (
 )
 from models.domain.errors import MissionControlError, StageFailed
 from models.domain.judging import still_failing
-from models.domain.metrics import Sample, Shortfall, breaches, lasting, unmet_targets
+from models.domain.metrics import Sample, Shortfall, breaches, lasting, reporters, unmet_targets
 from models.domain.stages import StageStatus
 from models.domain.testing import TestReport
 from models.store import blobs, metric_windows, running, stages
@@ -172,12 +172,15 @@ class ObservationActivities:
         errors = await metric_windows.error_events(
             session, mission.workspace_id, mission.subsystem_id, mission.merged_at or seen.started_at
         )
-        unmet = await _unmet(session, mission)
+        samples = await _samples(session, mission)
+        unmet = unmet_targets(_targets(mission), samples, await metric_windows.now(session))
         now = (*breaches(unmet), *broken)
-        anomaly = [_lasts(name, unmet) for name in lasting(seen.breaches, now)]
-        anomaly += [f"error in {mission.subsystem_id}: {message[:200]}" for message in errors]
+        outside = lasting(seen.breaches, now)
+        anomaly = [_lasts(name, unmet) for name in outside]
+        anomaly += [f"error in {mission.subsystem_id}: {error.message[:200]}" for error in errors]
         if anomaly:
-            details = {"isolation": log.isolation} if log else {}
+            told_by = reporters(samples, outside) | {error.actor for error in errors}
+            details = {"told_by": sorted(told_by)} | ({"isolation": log.isolation} if log else {})
             verdict = Verdict(failed("; ".join(anomaly)), StageStatus.FAILED, "; ".join(anomaly), details)
             printed = await blobs.printed(session, record.workspace_id, record.log_id)
             await self._recorder.close_in(session, record, verdict, printed)
@@ -191,12 +194,6 @@ async def _keep(session: AsyncSession, record: Stage, number: int, log: LookLog)
     await blobs.forget_chunks(session, record.workspace_id, log_id, before=number - LOOKS_KEPT + 1)
 
 
-async def _unmet(session: AsyncSession, mission: Mission) -> list[Shortfall]:
-    """List the mission's targets that are not met now, by samples taken since the merge."""
-    found = await _samples(session, mission)
-    return list(unmet_targets(_targets(mission), found, await metric_windows.now(session)))
-
-
 def _lasts(name: str, unmet: Sequence[Shortfall]) -> str:
     """Say what was wrong twice, with what was seen the second time."""
     seen = "; ".join(str(found) for found in unmet if found.metric_id == name and found.observed is not None)
@@ -204,6 +201,7 @@ def _lasts(name: str, unmet: Sequence[Shortfall]) -> str:
 
 
 async def _samples(session: AsyncSession, mission: Mission) -> list[Sample]:
+    """Read what was measured since the merge."""
     now = await metric_windows.now(session)
     return await metric_windows.samples(session, mission, _targets(mission), now, since=mission.merged_at or now)
 

@@ -94,6 +94,7 @@ async def run(quick: bool) -> list[Comparison]:
         def side(agents: Sequence[Agent], port: int, pid: int | None, given: Given) -> Side:
             async def claim() -> Numbers:
                 await _beat(agents, port)
+                begin_claimed(url)
                 meter = Meter(api=pid, postgres=postgres)
                 took = await _claim(agents, port, per_round, given)
                 rate = per_round / meter.seconds
@@ -119,6 +120,12 @@ def fill(url: str, rows: int) -> None:
     with psycopg.connect(plain(url), autocommit=True) as connection:
         for statement in (_REPOSITORY, _MISSIONS, _CANDIDATES, _BARE, "VACUUM ANALYZE"):
             connection.execute(sql.SQL(statement).format(**values))
+
+
+def begin_claimed(url: str) -> None:
+    """Let all begin what they were given in the round before: of that, an agent holds no more than it may."""
+    with psycopg.connect(plain(url), autocommit=True) as connection:
+        connection.execute("UPDATE mission SET run_id = 'bench' WHERE claimed_at IS NOT NULL AND run_id IS NULL")
 
 
 def require_each_once(url: str, rows: int, agents: Sequence[Agent], *kept: str) -> None:

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = 64 * 1024 * 1024
     sse_heartbeat_seconds: float = Field(default=15, gt=0)
     streams_per_key: int = Field(default=20, ge=1, le=100_000)
+    claims_per_agent: int = Field(default=20, ge=1, le=100_000)
+    """Missions that an agent may have taken from the queue and not begun."""
     human_requests_per_minute: int = Field(default=600, ge=1, le=MAX_RATE)
     agent_requests_per_minute: int = Field(default=1200, ge=1, le=MAX_RATE)
     service_requests_per_minute: int = Field(default=6000, ge=1, le=MAX_RATE)

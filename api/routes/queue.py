@@ -39,15 +39,15 @@ async def next_mission(
     agent that nothing is offered, the refusal says so: its state, its budget, its score or its roles.
     """
     name = await _name(agent_id, call, db)
-    roles = roles_of(agent_role)
+    wish = queue.Wish(name, roles_of(agent_role), settings.claims_per_agent)
     if peek:
-        found = await queue.peek(db, call.workspace_id, name, roles)
+        found = await queue.peek(db, call.workspace_id, wish)
     else:
         call.require_change("queue")
         require_own_page(request)
-        found = await services(request).claims.ask(call.workspace_id, queue.Claim(name, roles, call.actor))
+        found = await services(request).claims.ask(call.workspace_id, queue.Claim(wish, call.actor))
     if not found:
-        await queue.require_fit(db, call.workspace_id, name, roles)
+        await queue.require_fit(db, call.workspace_id, wish)
     return Response(envelope(view_of(found, settings) if found else None), media_type="application/json")
 
 

@@ -218,6 +218,12 @@ def require_at_work(name: str, agent_id: str, registration: str, status: str | N
         raise Conflict("agent_stale", f"{name!r} was not heard of, and is offered no work: {hint}")
 
 
+def too_many_claims(name: str, most: int) -> Conflict:
+    """Say that an agent is to begin what it has taken before it is given more."""
+    told = f"{name!r} has taken {most} missions that it has not begun (`GET /missions?assigned_to=…&status=open`)"
+    return Conflict("too_many_claims", f"{told}: begin one, or ask an operator to cancel what it cannot do")
+
+
 OWN, OF_ADMINS = ("endpoint", "capabilities"), ("level", "tools", "daily_cap_usd", "run_cap_usd")
 """What an agent may change of itself, and what only admins change of one."""
 

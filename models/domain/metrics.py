@@ -78,11 +78,12 @@ class Bound(_Frozen):
 
 
 class Sample(_Frozen):
-    """One value of a metric at one (aware) time."""
+    """One value of a metric at one (aware) time; `source` reported it, or is the command of a mission's own."""
 
     metric_id: str
     value: Finite
     at: datetime
+    source: str = ""
 
 
 class Shortfall(_Frozen):
@@ -166,6 +167,14 @@ def breaches(shortfalls: Iterable[Shortfall]) -> tuple[str, ...]:
 def lasting(before: Collection[str], now: Iterable[str]) -> tuple[str, ...]:
     """Name the metrics breached in two looks in a row: an anomaly."""
     return tuple(metric_id for metric_id in now if metric_id in before)
+
+
+def reporters(samples: Iterable[Sample], metrics: Collection[str]) -> frozenset[str]:
+    """Name the principals who reported samples of these metrics.
+
+    A mission's own commands have names of three parts and more, `probe/<time>/<look>`; a visitor's has two.
+    """
+    return frozenset(found.source for found in samples if found.metric_id in metrics and found.source.count("/") < 2)
 
 
 def parse_catalog(data: bytes) -> Catalog:

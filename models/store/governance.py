@@ -78,12 +78,14 @@ async def ask(session: AsyncSession, matter: Matter, actor: Actor) -> Decision:
 class Grounds:
     """What a verdict about a mission depends on.
 
-    `found`: what stages found with a run's candidate in its round, {} for one that was not run. `agent`: who filed the
+    `filers`: who filed it, and what it files again. `found`: what stages found with a run's candidate in its round, {}
+    for one that was not run. `agent`: who filed the
     mission, is assigned it, wrote the candidate or brought it in, of several agents the one that is trusted least, as
     one that was set apart or ended is; None where only people did. `seconds`: what hosts have worked on it by now.
     `usd_left`: the least that its limits leave for that; None where none is set.
     """
 
+    filers: list[str]
     found: list[dict[str, Any]]
     agent: Who | None
     seconds: Decimal
@@ -92,13 +94,14 @@ class Grounds:
 
 async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names: StageName) -> Grounds:
     """Read what a verdict about a mission depends on, in one statement."""
+    filers = await missions.filers(session, mission)
     values = {
         "workspace_id": ref.workspace_id,
         "mission_id": ref.mission_id,
         "round": ref.round,
         "candidate": ref.candidate,
         "stages": [name.value for name in names],
-        "whose": [*await missions.filers(session, mission), mission.assigned_to],
+        "whose": [*filers, mission.assigned_to],
         "computing": COMPUTING,
         "least": Level.INTERN.value,
     }
@@ -106,9 +109,8 @@ async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names
     found = {row["stage"]: row["found"] for row in rows if row["kind"] == "stage"}
     agents = [Who(kind=Kind.AGENT, **row["found"]) for row in rows if row["kind"] == "agent"]
     [spent] = [row for row in rows if row["kind"] == "spent"]
-    return Grounds(
-        [found.get(name.value, {}) for name in names], least_trusted(agents), spent["took"], spent["usd_left"]
-    )
+    told = [found.get(name.value, {}) for name in names]
+    return Grounds(filers, told, least_trusted(agents), spent["took"], spent["usd_left"])
 
 
 # That none is rejected is said once more, because the index by name is one of those that are not. What the mission

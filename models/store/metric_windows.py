@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import func, or_, text
 from sqlalchemy.dialects.postgresql import insert
@@ -67,7 +68,7 @@ async def _of_metric(
     taken_for = col(MetricSample.mission_id)
     scope = or_(taken_for.is_(None), taken_for == mission.mission_id)
     statement = (
-        select(MetricSample.metric_id, MetricSample.value, MetricSample.at)
+        select(MetricSample.metric_id, MetricSample.value, MetricSample.at, MetricSample.source)
         .where(
             MetricSample.workspace_id == mission.workspace_id,
             MetricSample.metric_id == metric_id,
@@ -80,7 +81,7 @@ async def _of_metric(
         .order_by(col(MetricSample.at).desc())
         .limit(most)
     )
-    return [Sample(metric_id=row.metric_id, value=row.value, at=row.at) for row in await session.execute(statement)]
+    return [Sample.model_validate(row._asdict()) for row in await session.execute(statement)]
 
 
 async def add(
@@ -97,16 +98,23 @@ async def snapshot(session: AsyncSession, workspace_id: str, mission_id: str, ph
     await _insert(session, workspace_id, mission_id, "snapshot", phase, seen)
 
 
-async def error_events(session: AsyncSession, workspace_id: str, subsystem_id: str, since: datetime) -> list[str]:
+class ErrorSeen(NamedTuple):
+    """What went wrong in a subsystem, and who said so."""
+
+    message: str
+    actor: str
+
+
+async def error_events(session: AsyncSession, workspace_id: str, subsystem_id: str, since: datetime) -> list[ErrorSeen]:
     """List the error events of a subsystem since a time: each is an anomaly."""
     rows = await session.execute(
         text(
-            "SELECT coalesce(data->>'message', type) AS message FROM event WHERE workspace_id = :workspace"
+            "SELECT coalesce(data->>'message', type) AS message, actor FROM event WHERE workspace_id = :workspace"
             " AND type = 'subsystem.error' AND subject_id = :subsystem AND occurred_at > :since ORDER BY id LIMIT 10"
         ),
         {"workspace": workspace_id, "subsystem": subsystem_id, "since": since},
     )
-    return [str(row.message) for row in rows]
+    return [ErrorSeen(str(row.message), row.actor) for row in rows]
 
 
 async def _insert(

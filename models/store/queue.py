@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.contracts.missions import TrustRequirements
-from models.domain.agents import require_at_work
+from models.domain.agents import require_at_work, too_many_claims
 from models.domain.limits import exceeded
 from models.domain.refusals import missing
 from models.domain.roles import shown_by
@@ -19,11 +19,19 @@ Package = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Claim:
-    """An agent asks for its next mission, in one of these roles."""
+class Wish:
+    """An agent asks for a mission, in one of these roles; it holds at most `most` that it has not begun."""
 
     name: str
     roles: Sequence[str]
+    most: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The agent wants to have it, and not only to look."""
+
+    wish: Wish
     actor: Actor
 
 
@@ -33,14 +41,14 @@ async def claim_all(db: Database, workspace_id: str, claims: Sequence[Claim]) ->
     An agent must be alive and active. A mission another caller is claiming at this moment is passed over, so no two
     ever get the same one. A mission that was filed for the agent or for its role is given out once, too.
     """
-    steps = [(CLAIM, _asked(workspace_id, claim.name, claim.roles) | _told(claim.actor)) for claim in claims]
+    steps = [(CLAIM, _asked(workspace_id, claim.wish) | _told(claim.actor)) for claim in claims]
     given = await db.together(workspace_id, *steps, has_events=True)
     return [rows[0] if rows else None for rows in given]
 
 
-async def peek(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> Package | None:
+async def peek(db: Database, workspace_id: str, wish: Wish) -> Package | None:
     """Find what a claim would be given, and leave it there."""
-    found = await db.alone(workspace_id, PEEK, _asked(workspace_id, name, roles))
+    found = await db.alone(workspace_id, PEEK, _asked(workspace_id, wish))
     return found[0] if found else None
 
 
@@ -48,11 +56,12 @@ def _told(actor: Actor) -> dict[str, Any]:
     return {"actor": actor.name, "correlation_id": actor.correlation_id}
 
 
-def _asked(workspace_id: str, name: str, roles: Sequence[str]) -> dict[str, Any]:
+def _asked(workspace_id: str, wish: Wish) -> dict[str, Any]:
     """Give what the statements take: roles that are asked for, each with every word by which an agent has it."""
-    pairs = [(role, word) for role in roles for word in shown_by(role)]
+    pairs = [(role, word) for role in wish.roles for word in shown_by(role)]
     named, words = zip(*pairs, strict=True)
-    return {"workspace_id": workspace_id, "name": name, "roles": list(named), "words": list(words)}
+    who = {"workspace_id": workspace_id, "name": wish.name, "most": wish.most}
+    return who | {"roles": list(named), "words": list(words)}
 
 
 async def require_budget(db: Database, workspace_id: str, name: str) -> None:
@@ -61,21 +70,23 @@ async def require_budget(db: Database, workspace_id: str, name: str) -> None:
         raise exceeded(spent[0])
 
 
-async def require_fit(db: Database, workspace_id: str, name: str, roles: Sequence[str]) -> None:
+async def require_fit(db: Database, workspace_id: str, wish: Wish) -> None:
     """Tell an agent that was offered nothing whether that is because of itself; return where it is not.
 
     Raises:
         NotFound: no such agent.
-        Conflict: `agent_not_approved`, `agent_not_active`, `agent_stale` or `budget_exceeded`.
+        Conflict: `agent_not_approved`, `agent_not_active`, `agent_stale`, `too_many_claims` or `budget_exceeded`.
         NotPermitted: `trust_too_low` or `role_not_allowed`, for what waits.
     """
-    found = await db.alone(workspace_id, WHY, _asked(workspace_id, name, roles))
+    found = await db.alone(workspace_id, WHY, _asked(workspace_id, wish))
     if not found:
-        raise missing("agent", name)
+        raise missing("agent", wish.name)
     [agent] = found
     require_at_work(
         agent["name"], agent["agent_id"], agent["registration"], agent["status"], is_fresh=agent["is_fresh"]
     )
+    if agent["is_full"]:
+        raise too_many_claims(wish.name, wish.most)
     if agent["scope"] is not None:
         raise exceeded(agent)
     if agent["needs"] is not None:

@@ -5,7 +5,7 @@ from models.domain.budgets import OWNERS, Scope
 from models.store.ledger_statements import DAY, MONTH
 from models.store.packages import COLUMNS
 
-_FRESH = f"COALESCE(a.last_heartbeat_at > mc_now() - interval '{STALE_SECONDS} seconds', false)"
+_FRESH = f"a.last_heartbeat_at > mc_now() - interval '{STALE_SECONDS} seconds'"
 _NAMED = "a.workspace_id = %(workspace_id)s AND a.name = %(name)s AND a.registration <> 'rejected'"
 
 
@@ -16,15 +16,14 @@ def nearest(owner: str, *scopes: Scope) -> str:
 
 
 # A counter holds the cap that applies; there is none before a window's first run, and then a cap of nothing counts.
-_SPENT = f"""
-    SELECT k.*, COALESCE(b.cap_usd, l.cap_usd) AS cap_usd, COALESCE(b.cap_tokens, l.cap_tokens) AS cap_tokens
-    FROM (VALUES ('agent_day', a.name, {DAY}), ('workspace_month', '', {MONTH})) AS k (scope, subject, period)
-    LEFT JOIN budget b ON b.workspace_id = a.workspace_id AND b.scope = k.scope AND b.subject = k.subject
-    AND b.period = k.period
+_LIMITS = f"""
+    FROM (VALUES ('agent_day', a.name, {DAY}), ('workspace_month', '', {MONTH})) k (scope, subject, period)
+    LEFT JOIN budget b
+    ON (b.workspace_id, b.scope, b.subject, b.period) = (a.workspace_id, k.scope, k.subject, k.period)
     LEFT JOIN LATERAL (
         SELECT CASE WHEN usd_of_level THEN (
-            SELECT v.cap_usd FROM budget_limit v WHERE v.workspace_id = a.workspace_id AND v.scope = k.scope
-            AND v.owner = 'level' AND v.name = a.level
+            SELECT v.cap_usd FROM budget_limit v
+            WHERE (v.workspace_id, v.scope, v.owner, v.name) = (a.workspace_id, k.scope, 'level', a.level)
         ) ELSE cap_usd END AS cap_usd, cap_tokens
         FROM budget_limit l WHERE l.workspace_id = a.workspace_id AND l.scope = k.scope
         AND (l.owner, l.name) IN (('agent', a.name), ('level', a.level), ('workspace', ''))
@@ -32,15 +31,24 @@ _SPENT = f"""
     ) l ON b.scope IS NULL
     WHERE b.crossed OR COALESCE(b.settled_usd, 0) >= COALESCE(b.cap_usd, l.cap_usd)
     OR COALESCE(b.settled_tokens, 0) >= COALESCE(b.cap_tokens, l.cap_tokens)
-    LIMIT 1
 """  # noqa: S608  # constants of this module, no input
+_SPENT = f"""
+    SELECT k.*, COALESCE(b.cap_usd, l.cap_usd) AS cap_usd, COALESCE(b.cap_tokens, l.cap_tokens) AS cap_tokens
+    {_LIMITS} LIMIT 1
+"""
+
+_FULL = """EXISTS (
+    SELECT FROM mission h WHERE (h.workspace_id, h.assigned_to, h.status) = (a.workspace_id, a.name, 'open')
+    AND h.run_id IS NULL AND h.claimed_at IS NOT NULL OFFSET %(most)s - 1
+)"""
 
 _FIT = f"""
-    SELECT CAST(a.trust AS double precision) AS trust, ARRAY(
-        SELECT role FROM unnest(CAST(%(roles)s AS text[]), CAST(%(words)s AS text[])) AS w (role, word)
+    SELECT CAST(a.trust AS float8) AS trust, ARRAY(
+        SELECT role FROM unnest(CAST(%(roles)s AS text[]), CAST(%(words)s AS text[])) w (role, word)
         WHERE a.capabilities ? word
     ) AS roles FROM agent a
-    WHERE {_NAMED} AND a.registration = 'approved' AND a.status = 'active' AND {_FRESH} AND NOT EXISTS ({_SPENT})
+    WHERE (a.workspace_id, a.name, a.registration, a.status) = (%(workspace_id)s, %(name)s, 'approved', 'active')
+    AND {_FRESH} AND NOT EXISTS (SELECT {_LIMITS}) AND NOT {_FULL}
 """  # noqa: S608  # as above
 
 _IN_ORDER = "ORDER BY m.severity_rank, m.created_at, m.seq LIMIT 1"
@@ -53,28 +61,28 @@ def _waiting(roles: str) -> str:
     AND (m.assigned_to IS NULL OR m.assigned_to = %(name)s OR m.assigned_to = ANY({roles}))
     AND (m.trust_requirements -> 'allowed_roles' = '[]' OR m.trust_requirements -> 'allowed_roles' ?| {roles})
     AND (m.dependencies = '[]' OR NOT EXISTS (
-        SELECT FROM jsonb_array_elements_text(m.dependencies) AS d (id)
-        LEFT JOIN mission needed ON needed.workspace_id = m.workspace_id AND needed.mission_id = d.id
-        WHERE needed.status IS DISTINCT FROM 'resolved'))
+        SELECT FROM jsonb_array_elements_text(m.dependencies) d (id)
+        LEFT JOIN mission n ON (n.workspace_id, n.mission_id) = (m.workspace_id, d.id)
+        WHERE n.status IS DISTINCT FROM 'resolved'))
     """  # noqa: S608  # as above
 
 
 # Each question about the agent is a subquery of its own: it is answered once, and missions are read in their order.
 _NEXT = f"""
-    SELECT m.mission_id FROM mission m WHERE EXISTS (SELECT FROM me) AND m.required_trust <= (SELECT trust FROM me)
+    SELECT m.mission_id FROM mission m WHERE EXISTS (TABLE me) AND m.required_trust <= (SELECT trust FROM me)
     AND {_waiting("CAST((SELECT roles FROM me) AS text[])")} {_IN_ORDER}
 """  # noqa: S608  # as above
 
 PEEK = f"""
     WITH me AS MATERIALIZED ({_FIT}), chosen AS MATERIALIZED ({_NEXT})
     SELECT {COLUMNS} FROM mission m WHERE m.workspace_id = %(workspace_id)s
-    AND m.mission_id = (SELECT mission_id FROM chosen)
+    AND m.mission_id = (TABLE chosen)
 """  # noqa: S608  # as above
 
 _CLAIM = f"""
-    WITH me AS MATERIALIZED ({_FIT}), chosen AS MATERIALIZED ({_NEXT} FOR UPDATE OF m SKIP LOCKED), claimed AS (
+    WITH me AS ({_FIT}), chosen AS ({_NEXT} FOR UPDATE OF m SKIP LOCKED), claimed AS (
         UPDATE mission SET assigned_to = %(name)s, claimed_at = mc_now()
-        WHERE workspace_id = %(workspace_id)s AND mission_id = (SELECT mission_id FROM chosen) RETURNING *
+        WHERE workspace_id = %(workspace_id)s AND mission_id = (TABLE chosen) RETURNING *
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT workspace_id, 'mission.assigned', 'mission', mission_id, %(actor)s, %(correlation_id)s,
@@ -85,7 +93,7 @@ _CLAIM = f"""
 CLAIM = " ".join(_CLAIM.split())  # psycopg remembers how to send a statement of up to 4096 characters
 
 WHY = f"""
-    SELECT a.*, {_FRESH} AS is_fresh, spent.*, (
+    SELECT a.*, COALESCE({_FRESH}, false) AS is_fresh, {_FULL} AS is_full, spent.*, (
         SELECT m.trust_requirements FROM mission m WHERE {_waiting("CAST(%(roles)s AS text[])")} {_IN_ORDER}
     ) AS needs FROM agent a LEFT JOIN LATERAL ({_SPENT}) spent ON true WHERE {_NAMED}
 """  # noqa: S608  # as above

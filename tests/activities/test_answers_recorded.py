@@ -6,8 +6,10 @@ from models.contracts.pipeline import Conclusion
 from models.domain.principals import Role
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome
-from tests.activities.test_governance import THREE, asked, asked_about_rollback, in_force, resolved, settled
+from tests.activities.test_governance import THREE, asked, resolved, settled
+from tests.activities.test_rollback_questions import asked_about_rollback
 from tests.fixtures.access import make_key
+from tests.fixtures.policies import in_force
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 YES, NO = DecisionStatus.APPROVED, DecisionStatus.DENIED
@@ -22,7 +24,7 @@ async def canceled(case: Case) -> None:
 
 async def test_who_approved_and_denied_is_named_with_both(shop: Shop) -> None:
     case = await (await shop.mission()).patched()
-    await in_force(case, THREE)
+    await in_force(case.db, case.workspace_id, THREE)
     question = await asked(case)
     for status in (YES, NO):
         await resolved(case, question, status)
@@ -33,7 +35,7 @@ async def test_who_approved_and_denied_is_named_with_both(shop: Shop) -> None:
 
 async def test_who_left_after_it_closed_counted(shop: Shop) -> None:
     case = await (await shop.mission()).patched()
-    await in_force(case, THREE)
+    await in_force(case.db, case.workspace_id, THREE)
     question = await asked(case)
     async with case.db.system() as session:
         await make_key(session, case.workspace_id, "anna", role=Role.OPERATOR)
@@ -46,7 +48,7 @@ async def test_who_left_after_it_closed_counted(shop: Shop) -> None:
 
 async def test_a_mission_that_ends_meanwhile_names_who_approved(shop: Shop) -> None:
     case = await (await shop.mission()).patched()
-    await in_force(case, THREE)
+    await in_force(case.db, case.workspace_id, THREE)
     question = await asked(case)
     await resolved(case, question, YES)
     await canceled(case)

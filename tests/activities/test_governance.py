@@ -12,7 +12,7 @@ from models.domain.policy_names import FACTS
 from models.domain.principals import Role
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus
-from models.store import answers, candidates, decisions, governance, policies, running
+from models.store import answers, candidates, decisions, governance, running
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.missions import Candidate, Decision, Mission
@@ -20,17 +20,11 @@ from models.tables.policies import VerdictRow
 from tests.fixtures.access import make_key
 from tests.fixtures.api import add_agents
 from tests.fixtures.budgets import MONTH, cap, clock_moved
-from tests.fixtures.policies import SOURCE
+from tests.fixtures.policies import NO_FORCE, SOURCE, in_force
 from tests.fixtures.product import FIX
 from tests.fixtures.runs import human
 from tests.fixtures.stage_hosts import Case, Shop, do
 
-NO_FORCE = """rules:
-  - rule: no-forced-rollbacks
-    because: never here
-    when: {action: mission.force_rollback}
-    deny: true
-"""
 NO_FRIDAYS = """rules:
   - rule: freeze
     because: nobody merges on fridays
@@ -63,12 +57,6 @@ async def resolved(case: Case, answer: GovernanceAnswer, status: DecisionStatus,
         await answers.give(session, human(case.workspace_id, by), answer.decision_id, status, "read it")
 
 
-async def in_force(case: Case, source: str) -> None:
-    async with case.db.workspace(case.workspace_id) as session:
-        made = await policies.create(session, case.workspace_id, source, "", Actor("olga", "request-1"))
-        await policies.activate(session, case.workspace_id, made.version, Actor("olga", "request-1"))
-
-
 async def belongs_to(case: Case, level: str, **given: str) -> None:
     """Let the mission be filed by, or assigned to, an agent of this level."""
     async with case.db.workspace(case.workspace_id) as session:
@@ -76,13 +64,6 @@ async def belongs_to(case: Case, level: str, **given: str) -> None:
         changed = update(AgentRow).where(col(AgentRow.workspace_id) == case.workspace_id).values(level=level)
         await session.execute(changed)
         await session.execute(update(Mission).where(col(Mission.mission_id) == case.mission_id).values(**given))
-
-
-async def asked_about_rollback(case: Case, repeat: int = 1, **info: Any) -> GovernanceAnswer:
-    ref = DecisionRef(
-        ref=case.ref(RESOLVE), decision_id="", detail="a file changed since", repeat=repeat, started_by="sam"
-    )
-    return await do(case.host.governance.ask_about_rollback, ref, **info)
 
 
 class TestAsk:
@@ -95,7 +76,7 @@ class TestAsk:
 
     async def test_where_a_rule_denies_the_reason_says_its_sentence(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
-        await in_force(case, NO_FRIDAYS)
+        await in_force(case.db, case.workspace_id, NO_FRIDAYS)
         answer = await asked(case)
         said = "denied by policy: mission.merge is in no class of the policy, and so YELLOW; nobody merges on fridays"
         assert (answer.status, answer.reason) == (DecisionStatus.DENIED, said)
@@ -105,7 +86,7 @@ class TestAsk:
     async def test_what_very_many_rules_deny_is_shortened(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
         rules = "".join(f"  - {{rule: r{n}, because: {'x' * 300}, deny: true}}\n" for n in range(100))
-        await in_force(case, f"rules:\n{rules}")
+        await in_force(case.db, case.workspace_id, f"rules:\n{rules}")
         assert len((await asked(case)).reason) <= len("denied by policy: ") + 1_000
 
     async def test_what_costs_more_than_its_caps_leave_asks_an_admin(self, shop: Shop) -> None:
@@ -168,7 +149,7 @@ class TestAsk:
         self, shop: Shop, trust: dict[str, Any], source: str, reason: str
     ) -> None:
         case = await (await shop.mission(trust_requirements=trust)).patched()
-        await in_force(case, source)
+        await in_force(case.db, case.workspace_id, source)
         assert ((await asked(case)).status, await case.told("decision.requested")) == (DecisionStatus.PENDING, 1)
         assert (await case.settle(attempt=2)).slot_token is None, "nothing merges meanwhile"
         [decision] = await case.rows(Decision)
@@ -178,7 +159,7 @@ class TestAsk:
     async def test_a_branch_that_no_operator_chose_is_asked_about_as_protected(self, shop: Shop, source: str) -> None:
         case = await (await shop.mission(registered={"target_branch": "develop"}, workspace_branch="main")).patched()
         if source:
-            await in_force(case, source)
+            await in_force(case.db, case.workspace_id, source)
         assert (await asked(case)).status is DecisionStatus.PENDING
         [decision] = await case.rows(Decision)
         assert decision.reasons[-1] == "whoever filed it chose the branch 'main', not the registered one"
@@ -343,7 +324,7 @@ class TestSettle:
         self, shop: Shop, by: tuple[str, ...], said: str
     ) -> None:
         case = await (await shop.mission(approval_timeout_minutes=30)).patched()
-        await in_force(case, THREE)
+        await in_force(case.db, case.workspace_id, THREE)
         question = await asked(case)
         for name in by:
             await resolved(case, question, DecisionStatus.APPROVED, name)
@@ -356,7 +337,7 @@ class TestSettle:
 
     async def test_whose_approval_counts_no_more_is_marked_and_not_counted(self, shop: Shop) -> None:
         case = await (await shop.mission(approval_timeout_minutes=30)).patched()
-        await in_force(case, THREE)
+        await in_force(case.db, case.workspace_id, THREE)
         question = await asked(case)
         async with case.db.system() as session:
             await make_key(session, case.workspace_id, "anna", role=Role.OPERATOR)
@@ -376,7 +357,7 @@ class TestSettle:
         self, shop: Shop, by: tuple[str, ...], said: str
     ) -> None:
         case = await (await shop.mission()).patched()
-        await in_force(case, THREE)
+        await in_force(case.db, case.workspace_id, THREE)
         question = await asked(case)
         for name in by:
             await resolved(case, question, DecisionStatus.APPROVED, name)
@@ -386,7 +367,7 @@ class TestSettle:
 
     async def test_one_of_several_who_denies_ends_it_and_all_are_named(self, shop: Shop) -> None:
         case = await (await shop.mission()).patched()
-        await in_force(case, THREE)
+        await in_force(case.db, case.workspace_id, THREE)
         question = await asked(case)
         await resolved(case, question, DecisionStatus.APPROVED)
         await resolved(case, question, DecisionStatus.DENIED, "bert")
@@ -404,29 +385,3 @@ class TestSettle:
             assert (await settled(case, question)).status is DecisionStatus.PENDING
             await resolved(case, question, DecisionStatus.APPROVED)
         assert (await settled(case, question)).status is DecisionStatus.APPROVED
-
-
-async def test_a_rollback_that_conflicts_asks_once_per_try(shop: Shop) -> None:
-    case = await (await shop.mission()).merged()
-    for repeat, attempt in ((1, 1), (1, 2), (2, 1)):
-        assert (await asked_about_rollback(case, repeat, attempt=attempt)).status is DecisionStatus.PENDING
-    assert len(await case.rows(Decision)) == 2
-    assert (await case.record(RESOLVE)).status == StageStatus.WAITING_DECISION
-
-
-async def test_who_asked_for_it_never_forces_a_rollback_in_production(shop: Shop) -> None:
-    case = await (await shop.mission(registered={"env": "prod"})).merged()
-    await asked_about_rollback(case)
-    [decision] = await case.rows(Decision)
-    assert (decision.terms["people"], decision.terms["four_eyes"]) == (2, "required")
-    assert decision.terms["requesters"] == ["olga", "sam"]
-
-
-async def test_a_rule_that_denies_makes_a_forced_rollback_no_easier(shop: Shop) -> None:
-    case = await (await shop.mission(registered={"env": "prod"})).merged()
-    await asked_about_rollback(case)
-    await in_force(case, SOURCE.replace("rules:\n", NO_FORCE, 1))
-    await asked_about_rollback(case, repeat=2)
-    first, denied = sorted(await case.rows(Decision), key=lambda row: row.decision_id)
-    assert denied.reasons[0] == "never here"
-    assert denied.terms == first.terms

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from models.domain.principals import Kind
+from models.settings import Settings
 from models.store import claims
 from models.store.database import Database
 from models.store.events import Actor
@@ -223,6 +224,26 @@ class TestEligible:
         mission = await filed(api, repo)
         await api.post(f"{mission['links']['self']}/cancel", json={})
         assert await claim(api) is None
+
+
+class TestMany:
+    """One agent holds no more than it may, so that there is something for the others."""
+
+    async def test_who_holds_as_many_as_it_may_is_told_so_until_it_begins_one(
+        self, api: httpx2.AsyncClient, repo: Repo, db: Database, team: Team, settings: Settings
+    ) -> None:
+        most = settings.claims_per_agent
+        made = [(await filed(api, repo))["mission_id"] for _ in range(most + 1)]
+        for_it = (await filed(api, repo, assigned_to="a1"))["mission_id"]
+        assert [await claim(api) for _ in range(most)] == made[:most]
+        for peek in ("true", "false"):
+            asked = await api.get(f"/api/v1/queue/next?agent_id=a1&agent_role=coding&peek={peek}")
+            assert refusal(asked) == (409, "too_many_claims")
+        assert await claim(api, "a2") == made[most]
+        async with db.system() as session:
+            begun = "UPDATE mission SET run_id = 'r' WHERE workspace_id = :w AND mission_id = :m"
+            await session.execute(text(begun), {"w": team.workspace_id, "m": made[0]})
+        assert await claim(api) == for_it
 
 
 class TestWho:

@@ -21,6 +21,7 @@ from models.domain.metrics import (
     observed,
     parse_catalog,
     parse_measurements,
+    reporters,
     unmet_targets,
 )
 
@@ -30,6 +31,13 @@ CATALOG = Path(__file__).parents[2] / "config/metrics_catalog.yaml"
 
 def sample(value: float, minutes_ago: float = 1, metric_id: str = "latency") -> Sample:
     return Sample(metric_id=metric_id, value=value, at=NOW - timedelta(minutes=minutes_ago))
+
+
+def test_a_mission_s_own_commands_report_nothing() -> None:
+    sources = ("nina", "home/olga", "probe/before/0/0", "stress/0/0", "probe/2026-11-28T00:00:00+00:00/1")
+    found = [sample(1).model_copy(update={"source": source}) for source in sources]
+    assert reporters(found, {"latency"}) == {"nina", "home/olga"}
+    assert reporters(found, {"other"}) == frozenset()
 
 
 def target(bound: float = 100.0, comparator: str = "<", metric_id: str = "latency", window: float = 10) -> MetricTarget:
