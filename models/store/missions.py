@@ -207,8 +207,12 @@ async def note_execute(session: AsyncSession, mission: Mission, actor: Actor) ->
 
 
 async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, run_id: str) -> None:
-    """Remember the run that was started, so that a second start is refused before the first stage is recorded."""
-    await session.execute(
+    """Remember the run that was started, so that a second start is refused before the first stage is recorded.
+
+    Raises:
+        Conflict: `mission_ended`, by somebody who canceled it just before: the run will find so, too.
+    """
+    noted = await session.execute(
         update(Mission)
         .where(
             col(Mission.workspace_id) == workspace_id,
@@ -216,7 +220,10 @@ async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, 
             col(Mission.run_id).is_(None),
         )
         .values(run_id=run_id)
+        .returning(col(Mission.started_at).is_(None) & col(Mission.ended_at).is_not(None))
     )
+    if noted.scalar_one_or_none():
+        raise Conflict("mission_ended", "the mission was canceled at this moment: nothing was started")
 
 
 async def cancel_open(session: AsyncSession, workspace_id: str, mission_id: str, reason: str, actor: Actor) -> None:

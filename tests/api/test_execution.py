@@ -3,10 +3,13 @@
 import asyncio
 
 import httpx2
+import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.principals import Role
 from models.domain.stages import StageName
+from models.store import missions
 from models.store.database import Database
 from tests.fixtures.access import make_key
 from tests.fixtures.api import Caller, Team
@@ -67,6 +70,20 @@ class TestExecute:
         assert sorted(answer.status_code for answer in answers) == [202, 409]
         assert [refusal(answer)[1] for answer in answers if answer.status_code == 409] == ["already_running"]
         assert (await when(api, mission, ended))["outcome"] == "merged"
+
+    async def test_what_is_canceled_at_that_moment_is_not_said_to_have_started(
+        self, api: httpx2.AsyncClient, mission: Mission, db: Database, team: Team, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        note = missions.note_start
+
+        async def too_late(session: AsyncSession, *which: str) -> None:
+            assert (await say(api, mission, "cancel")).status_code == 200
+            await note(session, *which)
+
+        monkeypatch.setattr(missions, "note_start", too_late)
+        assert refusal(await say(api, mission, "execute")) == (409, "mission_ended")
+        found = await when(api, mission, ended)
+        assert (found["outcome"], found["started_at"]) == ("canceled", None)
 
     async def test_a_start_whose_answer_was_lost_is_found_by_its_repetition(
         self, api: httpx2.AsyncClient, mission: Mission, db: Database, team: Team
