@@ -1,5 +1,6 @@
 """Stages 2 and 3, and giving the workbench back."""
 
+import asyncio
 from dataclasses import asdict
 
 from temporalio import activity
@@ -63,7 +64,7 @@ class CodeActivities:
         applied = await self._benches.apply(job, task)
         head_sha = await self._benches.commit(job, task.ref, applied)
         diff = await job.mirror.diff(task.base_sha, head_sha)
-        law = touches(applied.summary, job.commands.test_paths, job.commands.lines, diff)
+        law = await asyncio.to_thread(touches, applied.summary, job.commands.test_paths, job.commands.lines, diff)
         details = {
             "touched": law.model_dump(mode="json"),
             "files": [asdict(file) for file in applied.summary.files[:MAX_FILES_SHOWN]],

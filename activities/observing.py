@@ -29,6 +29,7 @@ from models.domain.metrics import Sample, Shortfall, breaches, lasting, reporter
 from models.domain.stages import StageStatus
 from models.domain.testing import TestReport
 from models.store import blobs, metric_windows, running, stages
+from models.store.metric_windows import Seen
 from models.store.stages import NewEvidence
 from models.tables.missions import Mission, Stage
 
@@ -96,7 +97,7 @@ class ObservationActivities:
             names = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria).must_pass_tests
             report, failing = await self._retest(job, log, names)
             async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
-                samples = await _samples(session, job.mission)
+                samples = (await _samples(session, job.mission)).samples
                 await metric_windows.snapshot(
                     session, seen.ref.workspace_id, seen.ref.mission_id, "after_merge", samples
                 )
@@ -172,8 +173,8 @@ class ObservationActivities:
         errors = await metric_windows.error_events(
             session, mission.workspace_id, mission.subsystem_id, mission.merged_at or seen.started_at
         )
-        samples = await _samples(session, mission)
-        unmet = unmet_targets(_targets(mission), samples, await metric_windows.now(session))
+        samples, doubted = await _samples(session, mission)
+        unmet = unmet_targets(_targets(mission), samples, await metric_windows.now(session), doubted)
         now = (*breaches(unmet), *broken)
         outside = lasting(seen.breaches, now)
         anomaly = [_lasts(name, unmet) for name in outside]
@@ -200,7 +201,7 @@ def _lasts(name: str, unmet: Sequence[Shortfall]) -> str:
     return f"{name} was outside its target, or broken, twice in a row" + (f" ({seen})" if seen else "")
 
 
-async def _samples(session: AsyncSession, mission: Mission) -> list[Sample]:
+async def _samples(session: AsyncSession, mission: Mission) -> Seen:
     """Read what was measured since the merge."""
     now = await metric_windows.now(session)
     return await metric_windows.samples(session, mission, _targets(mission), now, since=mission.merged_at or now)

@@ -156,8 +156,8 @@ async def _measured(session: AsyncSession, mission: Mission) -> _Measured:
     if not targets:
         return _Measured((), [], [])
     now = await metric_windows.now(session)
-    samples = await metric_windows.samples(session, mission, targets, now)
-    unmet = unmet_targets(targets, samples, now)
+    samples, doubted = await metric_windows.samples(session, mission, targets, now)
+    unmet = unmet_targets(targets, samples, now, doubted)
     return _Measured(targets, samples, unmet, "" if unmet else met_in_words(targets, samples, now))
 
 

@@ -58,7 +58,7 @@ class TestingActivities:
         bare = await self._trials.base(job, task.base_sha, log)
         before = await self._before(job, task, changes, bare, log)
         after = await self._trials.test(job, "patched", task.head_sha, task.base_sha, log)
-        asked = touches(changes, job.commands.test_paths).existing_tests
+        asked = (await asyncio.to_thread(touches, changes, job.commands.test_paths)).existing_tests
         names = await asyncio.to_thread(suspects, bare, after, asked)
         flaky = await self._repeat(job, task, bare, names, log)
         criteria = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria)
@@ -74,7 +74,7 @@ class TestingActivities:
         self, job: Job, task: StageInput, changes: PatchSummary, bare: TestReport, log: StageLog
     ) -> TestReport:
         """Run the base with the patch's tests; where it brings none, that is the base itself."""
-        tests, _ = split_test_files(changes, job.commands.test_paths)
+        tests, _ = await asyncio.to_thread(split_test_files, changes, job.commands.test_paths)
         if not tests:
             return bare
         sha = await commit_only(job.mirror, task.base_sha, task.head_sha, tests, job.author)

@@ -86,7 +86,8 @@ class Office:
             task_queue=control_queue(PREFIX),
         )
         async with self.db.workspace(self.workspace_id) as session:
-            await missions.note_start(session, self.workspace_id, mission_id, handle.result_run_id or "")
+            started = handle.result_run_id or ""
+            await missions.note_start(session, self.workspace_id, mission_id, started, OPERATOR.name)
         return handle.id
 
     async def see_through(self, mission_id: str) -> None:

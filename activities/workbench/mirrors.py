@@ -6,6 +6,7 @@ goes with its workbench: a secret in a candidate does not stay here, and no miss
 origin is not configured: each fetch and push names it, so that nothing stored in the mirror can send us elsewhere.
 """
 
+import asyncio
 import json
 import math
 import re
@@ -258,7 +259,7 @@ class Mirror:
     async def changed_files(self, base: str, head: str) -> PatchSummary:
         """What differs between two commits or trees, by git's own account."""
         listed = await self.git("diff-tree", "-r", "-z", "-M", "--raw", "--numstat", "--no-ext-diff", base, head)
-        files: tuple[FileChange, ...] = parse_changes(listed.out)
+        files: tuple[FileChange, ...] = await asyncio.to_thread(parse_changes, listed.out)
         return PatchSummary(files)
 
     async def diff(self, base: str, head: str) -> bytes:

@@ -4,6 +4,7 @@ No file is written into a worktree before the outcome was checked, and nothing t
 its way into a commit. The worktree is checked out from the finished commit.
 """
 
+import asyncio
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -146,9 +147,9 @@ async def _checked(mirror: Mirror, base: str, tree: str) -> Applied:
     """Judge what git really changed, whatever the candidate's text seemed to say."""
     with _verdicts():
         summary = await mirror.changed_files(base, tree)
-        check_changes(summary.files)
+        await asyncio.to_thread(check_changes, summary.files)
         if any(file.is_symlink for file in summary.files):
-            check_links(await links_of(mirror, base), await links_of(mirror, tree))
+            await asyncio.to_thread(check_links, await links_of(mirror, base), await links_of(mirror, tree))
     if any(map(_ODD.search, summary.paths)) and (refused := await _not_taken(mirror, base, tree)):
         names = ", ".join(repr(path.decode()) for path in refused[:_NAMED])
         raise StageFailed("patch_escapes", f"The patch may not write {names}: git checks no such path out.")

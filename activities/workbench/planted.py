@@ -22,9 +22,12 @@ _RUN = re.compile(
 """Settings whose values git runs where it receives a push and brings a checkout up to date."""
 _KNOWN = re.compile(
     r"""(?P<q>["']?)git([- ]lfs|-crypt)(?P=q) (clean|smudge|filter-process)"""
-    r"""( --skip| --key-name=[\w-]+)?( (-- )?["']?%f["']?)?"""
+    r"""( --skip| --key-name=[\w-]+)?( (-- )?%f)?"""
 )
-"""Filters that take nothing from the files of a checkout but the one that they are for."""
+"""Filters that take nothing from the files of a checkout but the one that they are for.
+
+Git quotes `%f` for the shell itself: between quotes of a setting's own, the file's name is commands.
+"""
 _SWITCH = re.compile(r"|true|false|yes|no|on|off|[01]", re.IGNORECASE)
 _HOOKS, _ELSEWHERE = "core.hookspath", "core.worktree"
 

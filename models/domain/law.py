@@ -136,12 +136,12 @@ def touches(
         for path in summary.paths
         if _matches(path, _TEST_CONFIGURATION) or (path in changed and _matches(path, tests))
     )
-    judges = (*_judges(summary, tests, tuple(lines)), *_with_hooks(diff))
+    judges, known = (*_judges(summary, tests, tuple(lines)), *_with_hooks(diff)), set(existing_tests)
     return TouchedLaw(
         config=config_file in summary.paths,
         ci=tuple(path for path in summary.paths if _matches(path, _CI_FILES)),
         existing_tests=existing_tests,
-        judges=tuple(path for path in dict.fromkeys(judges) if path not in set(existing_tests)),
+        judges=tuple(path for path in dict.fromkeys(judges) if path not in known),
     )
 
 
@@ -175,12 +175,13 @@ class _Named:
         self._files = {*words, *(_OF_TOOLS[word] for word in words if word in _OF_TOOLS)}
         self._files |= {f"{word}/__main__.py" for word in (*words, *modules)} | {f"{word}.py" for word in modules}
         self._files |= {f"{above}/__init__.py" for word in modules for above in _folders(f"{word}/")}
+        self._steps = {file.count("/") + 1 for file in self._files}
         self.folders = {folder for word in words for folder in (word, dirname(word))}
 
     def exactly(self, path: str) -> bool:
         """Whether a word is the path, or its end."""
         steps = path.split("/")
-        return any("/".join(steps[first:]) in self._files for first in range(len(steps)))
+        return any("/".join(steps[-count:]) in self._files for count in self._steps if count <= len(steps))
 
     def by_glob(self, path: str) -> bool:
         """Whether a pattern of the shell may mean the path."""

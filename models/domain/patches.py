@@ -14,6 +14,8 @@ from models.domain.diffs import RawFile, read_diff
 from models.domain.errors import InvalidInput
 
 MAX_PATCH_BYTES = 16 * 1024 * 1024
+MAX_PATH = 1_000
+"""Characters of a file's path, and of a link's target: each is compared with hundreds of patterns, or walked."""
 
 _SYMLINK, _SUBMODULE = "120000", "160000"
 _GIT_FOLDER = re.compile(r"(\.git|git~\d+)", re.IGNORECASE)
@@ -139,12 +141,13 @@ def parse_changes(data: bytes) -> tuple[FileChange, ...]:
 def leaves_tree(path: str, target: str, links: Mapping[str, str] | None = None) -> bool:
     """Whether the symbolic link at `path` leads out of its tree, followed as the kernel would.
 
-    `links` are the tree's other links by path; a loop leads nowhere and therefore not out.
+    `links` are the tree's other links by path; a loop leads nowhere and therefore not out. Whatever is longer than
+    a path may be is taken to lead out.
     """
     known = links or {}
     here = path.split("/")[:-1]
     ahead = target.split("/")[::-1]
-    outside, hops = target.startswith("/"), 0
+    outside, hops = target.startswith("/") or len(target) > MAX_PATH, 0
     while ahead and not outside and hops <= _MAX_LINK_HOPS:
         step = ahead.pop()
         if step == "..":
@@ -157,7 +160,7 @@ def leaves_tree(path: str, target: str, links: Mapping[str, str] | None = None) 
             onward = known.get("/".join(here))
             if onward is not None:
                 hops += 1
-                outside = onward.startswith("/")
+                outside = onward.startswith("/") or len(here) + len(onward) > MAX_PATH
                 here = here[:-1]
                 ahead.extend(onward.split("/")[::-1])
     return outside
@@ -219,6 +222,9 @@ def _check_path(path: str) -> None:
     parts = path.split("/")
     if "\0" in path or "\\" in path or any(part in ("", ".", "..") or _is_git_folder(part) for part in parts):
         raise InvalidInput("patch_escapes", f"The patch may not touch {path!r}: it leads out of the tree or into .git.")
+    if len(path) > MAX_PATH:
+        told = f"The file name {path[:80]!r}… has {len(path)} characters; {MAX_PATH} are allowed."
+        raise InvalidInput("patch_bad_path", told)
 
 
 def _is_git_folder(part: str) -> bool:

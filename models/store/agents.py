@@ -1,6 +1,6 @@
 """The rows of agents: found, changed, heard of, told of when silent. How they come to be: `registrations`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from secrets import token_hex
@@ -100,9 +100,11 @@ async def levels(session: AsyncSession, workspace_id: str, names: Collection[str
     return {row.name: row.level for row in await session.scalars(named)}
 
 
-async def kin(session: AsyncSession, workspace_id: str, name: str) -> frozenset[str]:
-    """Name the agents that registered an agent, or that it registered, and theirs: one may hold another's key."""
-    found = await within(session)(_KIN, {"workspace_id": workspace_id, "name": name})
+async def kin(session: AsyncSession, workspace_id: str, names: Collection[str]) -> frozenset[str]:
+    """Name the agents that registered one of these, or that one registered, and theirs: one may hold another's key."""
+    if not names:
+        return frozenset()
+    found = await within(session)(_KIN, {"workspace_id": workspace_id, "names": list(names)})
     return frozenset(row["name"] for row in found)
 
 
@@ -121,12 +123,12 @@ _KIN = """
         SELECT name, requested_by FROM agent
         WHERE workspace_id = %(workspace_id)s AND registration <> 'rejected'
     ), kin (name, requested_by) AS (
-        SELECT name, requested_by FROM known WHERE name = %(name)s
+        SELECT name, requested_by FROM known WHERE name = ANY(%(names)s)
         UNION
         SELECT k.name, k.requested_by FROM known k
         JOIN kin ON k.requested_by = kin.name OR k.name = kin.requested_by
     )
-    SELECT name FROM kin WHERE name <> %(name)s
+    SELECT DISTINCT name FROM kin WHERE name <> ALL(%(names)s)
 """
 
 
@@ -150,15 +152,34 @@ async def doer(session: AsyncSession, caller: Principal, agent: str | None) -> D
     return Doer(Who(name=agent, kind=Kind.AGENT, level=level), tuple(row.tools) if row else ("*",))
 
 
+async def require_unlike(session: AsyncSession, workspace_id: str, name: str, capabilities: Iterable[str]) -> None:
+    """Refuse a name that is a capability of another agent, and the other way round: missions are for either.
+
+    Raises:
+        Conflict: `agent_exists`.
+    """
+    values = {"workspace_id": workspace_id, "name": name, "capabilities": list(capabilities)}
+    if found := await within(session)(_ALIKE, values):
+        told = f"{name!r} or one of its capabilities is a capability or the name of {found[0]['name']!r}"
+        raise Conflict("agent_exists", f"{told}: missions for the one would be for the other; take another word")
+
+
+_ALIKE = """
+    SELECT name FROM agent WHERE workspace_id = %(workspace_id)s AND registration = 'approved' AND name <> %(name)s
+    AND (capabilities ? %(name)s OR name = ANY(%(capabilities)s)) ORDER BY name LIMIT 1
+"""
+
+
 async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping[str, Any]) -> AgentRow:
     """Add an agent.
 
     Raises:
-        Conflict: `agent_exists`, its name is taken, or a role's.
+        Conflict: `agent_exists`, its name is taken, or a role's or a capability's.
     """
     if values["name"] in claims.ROLES:
         told = f"{values['name']!r} is a role, by which missions say for whom they are: take another name"
         raise Conflict("agent_exists", told)
+    await require_unlike(session, workspace_id, values["name"], values.get("capabilities", ()))
     row = {"workspace_id": workspace_id, "agent_id": f"agent_{token_hex(8)}", **values}
     made = insert(AgentRow).values(**row).on_conflict_do_nothing().returning(AgentRow)
     agent = (await session.scalars(made)).one_or_none()
@@ -170,7 +191,13 @@ async def insert_agent(session: AsyncSession, workspace_id: str, values: Mapping
 
 
 async def change(session: AsyncSession, agent: AgentRow, values: Mapping[str, Any], actor: Actor) -> AgentRow:
-    """Change what is known of an agent, and tell what it was and is."""
+    """Change what is known of an agent, and tell what it was and is.
+
+    Raises:
+        Conflict: `agent_exists`, a new capability is another's name.
+    """
+    if "capabilities" in values:
+        await require_unlike(session, agent.workspace_id, agent.name, values["capabilities"])
     before = {name: getattr(agent, name) for name in values if name != "endpoint"}  # which may hold a token
     changed = await rows.set_columns(session, agent, **values)
     told = {"changed": sorted(values), "before": before, "after": {name: values[name] for name in before}}

@@ -67,7 +67,7 @@ async def _resolve(
         by.require_scopes_over(())
     terms = await budgets.terms_of_answer(session, decision)
     by = await _hold(session, decision, by)
-    if by.kind is Kind.AGENT and terms.asking & await agents.kin(session, by.workspace_id, by.known_as):
+    if by.kind is Kind.AGENT and terms.asking & await agents.kin(session, by.workspace_id, [by.known_as]):
         terms = terms.asked_by((), [by.known_as])
     given = await decisions.answers(session, decision) if terms.people > 1 else []
     standing = {each.principal for each in given if each.counts}

@@ -24,37 +24,61 @@ async def now(session: AsyncSession) -> datetime:
     return clock
 
 
+class Seen(NamedTuple):
+    """The samples by which a mission is judged, newest first by metric. `doubted` are sources whose work it may be."""
+
+    samples: list[Sample]
+    doubted: frozenset[str]
+
+
 async def samples(
     session: AsyncSession,
     mission: Mission,
     targets: Iterable[MetricTarget],
     at: datetime,
     since: datetime | None = None,
-) -> list[Sample]:
-    """Read the samples by which a mission is judged: those in each target's window that ends `at`, none before `since`.
+) -> Seen:
+    """Read the samples by which a mission is judged: those in a metric's widest window that ends `at`, none before
+    `since`.
 
-    Newest first by target; snapshots of missions are copies and do not count. Of those that were taken for one mission,
-    such as by its probe, only its own. Nor do samples count of the agents whose work is judged.
+    Snapshots of missions are copies and do not count. Of those that were taken for one mission, such as by its probe,
+    only its own. Nor do samples count of the agents whose work is judged.
     """
-    if not (wanted := tuple(targets)):
-        return []
+    wanted = tuple(targets)
+    if not wanted:
+        return Seen([], frozenset())
     found: list[Sample] = []
-    judged, most = await _judged(session, mission), MAX_SAMPLES // len(wanted)
-    for target in wanted:
-        begins = at - timedelta(minutes=target.rolling_window_minutes)
+    (judged, doubted), most = await _judged(session, mission), MAX_SAMPLES // len(wanted)
+    for metric_id, minutes in _widest(wanted).items():
+        begins = at - timedelta(minutes=minutes)
         begins = max(begins, since) if since else begins
-        found += await _of_metric(session, mission, target.metric_id, (begins, at), judged, most)
-    return found
+        found += await _of_metric(session, mission, metric_id, (begins, at), judged, most)
+    return Seen(found, doubted)
 
 
-async def _judged(session: AsyncSession, mission: Mission) -> frozenset[str]:
-    """Name the agents who filed a mission, are assigned it, or wrote or brought one of its candidates."""
+def _widest(targets: Iterable[MetricTarget]) -> dict[str, float]:
+    """Give the widest window, in minutes, of each metric: it is read once, whatever number of targets it has."""
+    windows: dict[str, float] = {}
+    for target in targets:
+        windows[target.metric_id] = max(target.rolling_window_minutes, windows.get(target.metric_id, 0))
+    return windows
+
+
+async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[str], frozenset[str]]:
+    """Name the agents who filed a mission, took it or brought one of its candidates; then those of whom others say so.
+
+    A filer writes down whom a mission is for, and a person whose candidate one is: that takes nobody's word from them.
+    """
     theirs = select(Candidate.author, Candidate.added_by).where(
         Candidate.workspace_id == mission.workspace_id, Candidate.mission_id == mission.mission_id
     )
-    brought = [name for row in await session.execute(theirs) for name in row]
-    names = {*await missions.filers(session, mission), mission.assigned_to, *brought} - {None}
-    return await agents.among(session, mission.workspace_id, sorted(map(str, names)))
+    candidates = (await session.execute(theirs)).all()
+    took = [mission.assigned_to] if mission.claimed_at else []
+    did = {*await missions.filers(session, mission), *took, *(row.added_by for row in candidates)}
+    named = {mission.assigned_to, *(row.author for row in candidates)}
+    known = await agents.among(session, mission.workspace_id, sorted(map(str, (did | named) - {None})))
+    acted = known & did
+    return acted | await agents.kin(session, mission.workspace_id, acted), known - acted
 
 
 async def _of_metric(

@@ -119,11 +119,12 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> N
     """Do what an answered decision of this kind says, in its transaction, in turn.
 
     Raises:
-        Conflict: `principal_exists`, somebody has the name by now.
+        Conflict: `principal_exists`, somebody has the name by now; `agent_exists`, it is a capability of another.
     """
     agent = await agents.require(session, decision.workspace_id, decision.binding["agent_id"], for_update=True)
     is_approved = decision.status == DecisionStatus.APPROVED
     if is_approved:
+        await agents.require_unlike(session, agent.workspace_id, agent.name, agent.capabilities)
         await principals.insert_principal(session, agent.workspace_id, agent.name, Kind.AGENT, None, actor)
     values: dict[str, Any] = {
         "registration": (Registration.APPROVED if is_approved else Registration.REJECTED).value,

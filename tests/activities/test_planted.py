@@ -102,6 +102,8 @@ PROGRAMS = [
     ("filter.keys.smudge", '"/usr/bin/python3" -m nbstripout'),
     ("filter.a=b 'c'.clean", "make -s clean"),
     ("filter.keys.process", "git-lfs filter-process; tools/run"),
+    ("filter.keys.smudge", 'git-lfs smudge -- "%f"'),
+    ("filter.keys.clean", "'git-crypt' clean '%f'"),
     ("core.fsmonitor", "tools/run"),
     ("core.alternateRefsCommand", "tools/run"),
 ]

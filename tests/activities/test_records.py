@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import col
 
+from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import Conclusion, ControlRecord
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
@@ -81,6 +82,27 @@ class TestMetrics:
             await metrics.observe(session, case.workspace_id, zeros, Actor("bot", "request-1"))
         answer = await case.settle()
         assert answer.failed_stage is (METRICS if theirs else None)
+
+    async def test_a_metric_of_several_targets_counts_each_sample_once(self, shop: Shop) -> None:
+        target = TARGET["metric_targets"][0]
+        criteria = {"metric_targets": [target | {"rolling_window_minutes": minutes} for minutes in (1, 60)]}
+        case = await (await shop.mission(acceptance_criteria=criteria)).begun()
+        await measured(case, 5)
+        async with case.db.workspace(case.workspace_id) as session:
+            mission, now = await case.row(), await metric_windows.now(session)
+            targets = AcceptanceCriteria.model_validate(criteria).metric_targets
+            assert len((await metric_windows.samples(session, mission, targets, now)).samples) == 1
+
+    async def test_who_is_only_said_to_have_a_mission_may_speak_against_it(self, shop: Shop) -> None:
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        await measured(case, 5)
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "prom")
+            given = update(Mission).where(col(Mission.mission_id) == case.mission_id).values(assigned_to="prom")
+            await session.execute(given)
+            bad = (ObservationCreate(metric_id="search.p95", value=1_000),)
+            await metrics.observe(session, case.workspace_id, bad, Actor("prom", "request-1"))
+        assert (await case.settle()).failed_stage is METRICS
 
     async def test_no_sample_is_not_met(self, shop: Shop) -> None:
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()

@@ -13,7 +13,7 @@ from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.access import make_key, make_workspace
 from tests.fixtures.agents import PROBE, WHY, add_many, admitted, events_of, registered
-from tests.fixtures.api import Caller, Team
+from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import clock_moved
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.missions import filed, refusal, repo
@@ -159,6 +159,25 @@ class TestRegister:
         for name, code in [("probe", "agent_exists"), ("\uff50robe", "agent_exists"), ("operator", "principal_exists")]:
             answer = await client(None).post("/api/v1/agents", json=PROBE | here | {"name": name})
             assert refusal(answer) == (409, code)
+
+    async def test_none_is_called_like_what_another_can_do(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
+    ) -> None:
+        here = {"workspace": team.workspace_id}
+        early = await client(None).post("/api/v1/agents", json=PROBE | here | {"name": "python"})
+        async with db.system() as session:
+            await add_agents(session, team.workspace_id, "w", capabilities=["python"])
+        for said in ({"name": "python"}, {"name": "z", "capabilities": ["w"]}):
+            refused = await client(None).post("/api/v1/agents", json=PROBE | here | said)
+            assert refusal(refused) == (409, "agent_exists")
+        place = f"/api/v1/agents/{early.json()['data']['agent_id']}"
+        assert refusal(await api.post(f"{place}/approve", json=WHY)) == (409, "agent_exists")
+        changed = await api.patch("/api/v1/agents/w", json={"capabilities": ["python", "go"]})
+        assert changed.status_code == 200
+        await registered(client(None), team)
+        await api.post("/api/v1/agents/probe/approve", json=WHY)
+        changed = await api.patch("/api/v1/agents/w", json={"capabilities": ["probe"]})
+        assert refusal(changed) == (409, "agent_exists")
 
     @pytest.mark.parametrize(
         "change",

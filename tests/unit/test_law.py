@@ -105,6 +105,11 @@ class TestNamedByACommand:
     def test_others_do_not(self, line: str, path: str) -> None:
         assert not judges(path, line)
 
+    @pytest.mark.parametrize("line", ["sh d/e.sh", "sh c/d/e.sh", "sh e.sh", "sh a/b/c/d/e.sh"])
+    def test_a_word_may_be_any_end_of_a_path(self, line: str) -> None:
+        assert judges("a/b/c/d/e.sh", line)
+        assert not judges("a/b/c/d/e.sh", line.replace("e.sh", "xe.sh"), line.replace("sh ", "sh z/"))
+
     def test_a_new_test_that_a_pattern_of_the_shell_takes_in_does_not(self) -> None:
         assert not judges("tests/test_b.py", "pytest tests/test_*.py", kind=ChangeKind.ADDED)
 

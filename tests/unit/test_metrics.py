@@ -69,6 +69,17 @@ class TestTargets:
         [found] = unmet_targets([target(metric_id="latency_p95")], seen, NOW)
         assert found.observed == 150
 
+    @pytest.mark.parametrize(
+        ("doubted", "others", "seen"),
+        [([150], [], 150), ([20], [], None), ([20], [150], 150), ([150], [20], None), ([150, 150], [20], 320 / 3)],
+    )
+    def test_what_is_doubted_speaks_against_a_target_and_not_for_it(
+        self, doubted: list[float], others: list[float], seen: float | None
+    ) -> None:
+        samples = [sample(value).model_copy(update={"source": "bot"}) for value in doubted] + list(map(sample, others))
+        found = unmet_targets([target()], samples, NOW, {"bot"})
+        assert [one.observed for one in found] == ([] if doubted == [150] and others else [seen])
+
     def test_no_data_is_not_met(self) -> None:
         [found] = unmet_targets([target()], [], NOW)
         assert found.observed is None
@@ -166,7 +177,7 @@ class TestMissingProof:
     def test_without_a_probe_it_says_both_ways_to_bring_samples(self) -> None:
         *said, way = missing_proof([self.missed, self.unseen], None).split("; ")
         assert said == [str(self.missed), str(self.unseen)]
-        assert way.startswith("post an observation first (`POST /api/v1/metrics/observations`), then retry")
+        assert way.startswith("post an observation first (`POST /api/v1/metrics/observations`, by nobody whose own")
         assert way.endswith("or give the repository a `probe` that measures it")
 
     def test_a_probe_that_printed_no_such_metric_is_to_print_it(self) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from models.domain.errors import InvalidInput
 from models.domain.patches import (
     MAX_PATCH_BYTES,
+    MAX_PATH,
     ChangeKind,
     FileChange,
     PatchSummary,
@@ -115,6 +116,12 @@ class TestRefusals:
 
     def test_too_large(self) -> None:
         assert code_of(b"x" * (MAX_PATCH_BYTES + 1)) == "patch_too_large"
+
+    @pytest.mark.parametrize(("letters", "code"), [(MAX_PATH, ""), (MAX_PATH + 1, "patch_bad_path")])
+    def test_a_path_longer_than_any_is(self, letters: int, code: str) -> None:
+        path = ("a/" * letters)[: letters - 1] + "f"
+        diff = f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-a\n+b\n"
+        assert outcome(diff)[1] == code
 
     @pytest.mark.parametrize(
         "patch",
