@@ -1,7 +1,9 @@
 """Stages 2 and 3, and giving the workbench back."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import accumulate
 
 from temporalio import activity
 
@@ -16,7 +18,8 @@ from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
 MAX_FILES_SHOWN = 500
-MAX_PATHS = 2_000
+MAX_PATHS, MAX_PATH_LETTERS = 2_000, 100_000
+"""What of a change's paths is kept for the policy, whose patterns are held against each: of more, it knows that."""
 """Of a change, kept for the policy; where there are more, any of them may hold secrets."""
 
 
@@ -65,11 +68,12 @@ class CodeActivities:
         head_sha = await self._benches.commit(job, task.ref, applied)
         diff = await job.mirror.diff(task.base_sha, head_sha)
         law = await asyncio.to_thread(touches, applied.summary, job.commands.test_paths, job.commands.lines, diff)
+        paths = _kept(applied.summary.paths)
         details = {
             "touched": law.model_dump(mode="json"),
             "files": [asdict(file) for file in applied.summary.files[:MAX_FILES_SHOWN]],
-            "paths": applied.summary.paths[:MAX_PATHS],
-            "more_paths": len(applied.summary.paths) > MAX_PATHS,
+            "paths": paths,
+            "more_paths": len(applied.summary.paths) > len(paths),
             "diff": NewEvidence("log", diff).digest,
             "patch_id": applied.patch_id,
             "source": applied.source,
@@ -79,3 +83,9 @@ class CodeActivities:
         reason = f"{count} file(s), +{added} -{removed} as {head_sha[:12]}"
         evidence = (NewEvidence("log", diff),)
         return Verdict(answer, StageStatus.PASSED, reason, details, git_sha=head_sha, evidence=evidence)
+
+
+def _kept(paths: Sequence[str]) -> tuple[str, ...]:
+    """Take as many of a change's paths as a policy is shown."""
+    ends = accumulate(map(len, paths[:MAX_PATHS]))
+    return tuple(path for path, end in zip(paths, ends, strict=False) if end <= MAX_PATH_LETTERS)

@@ -155,13 +155,16 @@ def _hold_to_bounds(policy: Policy, acts: int, where: str = "") -> None:
 
 
 @routes.post("/policy/explain")
-async def explain_policy(asked: PolicyExplain, call: Reader, db: Db, book: Policies) -> Success[Explained]:
+async def explain_policy(
+    request: Request, asked: PolicyExplain, call: Reader, db: Db, book: Policies
+) -> Success[Explained]:
     """Say what the policy in force makes of an act, and why. Nothing is done, asked or kept."""
     async with db.workspace(call.workspace_id) as session:
         law = await book.in_force(session, call.workspace_id)
     require_known(asked.facts, law.policy)
     act = asked.act
     # Many globs over many long paths take a while: the loop serves others meanwhile.
-    verdict = await asyncio.to_thread(assess, act.action, act.principal, act.context, law.policy)
+    async with services(request).long_work.turn(call.principal.lineage):
+        verdict = await asyncio.to_thread(assess, act.action, act.principal, act.context, law.policy)
     who = verdict.ask if verdict.asks else None
     return Success(data=Explained(policy_version=law.version, **(dict(verdict) | {"ask": who})))

@@ -41,19 +41,21 @@ async def log_tool_call(
 
 
 @routes.get("/runs/{run_id}/tool-calls")
-async def list_tool_calls(run_id: str, call: Reader, db: Db, page: InOrder) -> Success[Page[ToolCallView]]:
+async def list_tool_calls(
+    run_id: str, call: Reader, db: Db, page: InOrder, book: Policies
+) -> Success[Page[ToolCallView]]:
     """List a run's tool calls in their order, each with the cost that it names."""
     async with db.workspace(call.workspace_id) as session:
         await runs.find(session, call.workspace_id, run_id)
-        return page_of(ToolCallView, await tool_calls.list_page(session, call.workspace_id, run_id, page))
+        return page_of(ToolCallView, await tool_calls.list_page(session, book, call.workspace_id, run_id, page))
 
 
 @routes.get("/runs/{run_id}/tool-calls/{number}")
-async def get_tool_call(run_id: str, number: Number, call: Reader, db: Db) -> Success[ToolCallView]:
+async def get_tool_call(run_id: str, number: Number, call: Reader, db: Db, book: Policies) -> Success[ToolCallView]:
     """Show a tool call as it stands now: whether it may be made, must wait, or how it went."""
     async with db.workspace(call.workspace_id) as session:
         await runs.find(session, call.workspace_id, run_id)
-        found = await tool_calls.find(session, call.workspace_id, run_id, number)
+        found = await tool_calls.find(session, book, call.workspace_id, run_id, number)
     return Success(data=ToolCallView.model_validate(found))
 
 

@@ -35,6 +35,7 @@ _TYPES: dict[str, type] = {
     "touches_config": bool,
 }
 FACTS = frozenset(_TYPES)
+MAX_SECRET_LETTERS = 2_000
 KINDS = frozenset(DecisionKind)
 _BRACED = re.compile(r"\{(\w+)\}")
 _TRUTHS = {"true": True, "false": False}
@@ -52,7 +53,7 @@ def parse_new_policy(source: str) -> Policy:
     """
     policy = parse_policy(source)
     require_typed(source.encode(), FILE, "policy_invalid", Policy)
-    finders = (_unsaid, _empty, _blank, _impossible, _idle, _unanswerable, _unknown, _open_braces)
+    finders = (_unsaid, _too_long, _empty, _blank, _impossible, _idle, _unanswerable, _unknown, _open_braces)
     faults = chain.from_iterable(find(policy) for find in finders)
     if fault := next(faults, None):
         where, told = fault
@@ -68,6 +69,14 @@ def _unsaid(policy: Policy) -> Iterator[_Fault]:
         yield (), f"{told}; what is to name nothing is said as `rules: []`"
     elif "*" not in policy.resolve:
         yield ("resolve",), 'it does not say who answers all other kinds: add `"*": {role: operator}`'
+
+
+def _too_long(policy: Policy) -> Iterator[_Fault]:
+    """Find what would take too long to be held against the many paths that one act may touch."""
+    letters = sum(map(len, policy.secret_paths))
+    if letters > MAX_SECRET_LETTERS:
+        told = f"the patterns under `secret_paths` have {letters} letters together; {MAX_SECRET_LETTERS} are allowed"
+        yield ("secret_paths",), told
 
 
 def _empty(policy: Policy) -> Iterator[_Fault]:

@@ -82,12 +82,19 @@ def _is_secret(word: str, patterns: re.Pattern[str]) -> bool:
 
 
 def standing(
-    said: Said, *, ended: bool, error: str | None, over: str | None = None, held: str | None = None
+    said: Said,
+    *,
+    ended: bool,
+    error: str | None,
+    over: str | None = None,
+    barred: str | None = None,
+    held: str | None = None,
 ) -> tuple[CallStatus, str | None]:
     """Tell how a call stands and, where it may not be made, why. `over`: its `run` or `mission`, if that has ended.
 
-    `held` says what keeps its run from beginning anything: one that waited for an answer then waits on. One that had
-    ended before it was allowed was made without asking: what is said of it says so.
+    `barred` says why one that was approved may no more be made, `held` what keeps its run from beginning anything: one
+    that waited for an answer then waits on. One that had ended before it was allowed was made without asking: what is
+    said of it says so.
     """
     made = f"{MADE}; " if ended else ""
     if (why := _denial(said, over)) is not None:
@@ -96,6 +103,8 @@ def standing(
         return CallStatus.PENDING, f"pending: {made}{'; '.join(said.reasons)}"
     if not ended and over is not None:
         return CallStatus.DENIED, f"denied: its {over} has ended, and nobody had told that it was made"
+    if not ended and barred is not None:
+        return CallStatus.DENIED, f"denied: {barred}"
     if not ended and held is not None and said.outcome is Outcome.ASK:
         return CallStatus.PENDING, f"pending: {held}"
     if not ended:

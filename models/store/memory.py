@@ -28,7 +28,7 @@ from models.domain.refusals import missing
 from models.domain.states import DecisionKind, DecisionStatus, require_transition, sources
 from models.schemas.memory import MemoryCreate
 from models.schemas.pagination import PageRequest
-from models.store import agents, events, governance, lists, pagination, principals, questions
+from models.store import agents, events, governance, lists, missions, pagination, questions
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.store.policies import InForce, PolicyBook
@@ -55,7 +55,7 @@ async def judge(
     if mission is None:
         act = Act(action=WRITE_MEMORY, principal=who, context=Context())
         return await book.judge(session, by.workspace_id, act, name)
-    is_own = await principals.is_agent(session, by.workspace_id, mission.created_by)
+    is_own = await agents.among(session, by.workspace_id, await missions.filers(session, mission))
     action = WRITE_MEMORY if is_own else WRITE_MISSION_MEMORY  # what an agent filed lets none do more than on its own
     facts: dict[str, Fact] = {"mission_id": mission.mission_id, "filed_by": mission.created_by}
     place = Context(env=mission.env, protected=mission.protected, facts=facts)

@@ -29,6 +29,7 @@ from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
 
 FIRST = 1
 MAX_KEPT = 1_000
+FEW_PATHS = 20
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class PolicyBook:
         known = self._known.get(workspace_id) or await self.in_force(session, workspace_id)
         while True:
             act = wanted(known.policy) if callable(wanted) else wanted
-            verdict = assess(act.action, act.principal, act.context, known.policy)
+            verdict = await _assessed(act, known.policy)
             if await _keep_verdict(session, workspace_id, act, verdict, known.version, verdict_id, mission_id):
                 return verdict, known
             known = await self.in_force(session, workspace_id)
@@ -90,9 +91,13 @@ class PolicyBook:
         if not found["is_older"]:
             return False
         async with db.workspace(workspace_id) as session:
-            kept = await session.get_one(VerdictRow, (workspace_id, verdict_id))
-            before = await require(session, workspace_id, kept.policy_version)
-            now = (await self.in_force(session, workspace_id)).policy
+            return await self.differs(session, workspace_id, verdict_id, kind)
+
+    async def differs(self, session: AsyncSession, workspace_id: str, verdict_id: str, kind: DecisionKind) -> bool:
+        """The same, where it is known that another version is in force."""
+        kept = await session.get_one(VerdictRow, (workspace_id, verdict_id))
+        before = await require(session, workspace_id, kept.policy_version)
+        now = (await self.in_force(session, workspace_id)).policy
         law = await asyncio.to_thread(parse_policy, before.source)
         return not judges_alike(Act.model_validate(kept.input), kind, law, now)
 
@@ -103,6 +108,12 @@ class PolicyBook:
             self._known.clear()
         self._known[row.workspace_id] = found
         return found
+
+
+async def _assessed(act: Act, policy: Policy) -> Verdict:
+    """Judge an act; the loop serves others while many paths are held against many patterns."""
+    judged = (act.action, act.principal, act.context, policy)
+    return assess(*judged) if len(act.context.paths) <= FEW_PATHS else await asyncio.to_thread(assess, *judged)
 
 
 async def active(session: AsyncSession, workspace_id: str) -> PolicyVersion | None:

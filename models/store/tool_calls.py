@@ -46,6 +46,7 @@ from models.tables.budgets import Run, ToolCall
 from models.tables.missions import Decision, Mission
 
 UNLISTED = "the tool is not on the list of those that the agent may call; an admin may add it"
+_OTHER_LAW = "the policy in force judges it otherwise than the one by which it was approved: ask for it anew"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ async def end(
     """
     run = await runs.lock_open(session, workspace_id, run_id, actor, also_blocked=True)
     call = await _read(session, workspace_id, run_id, number)
-    if _standing(call | {"over": None, "held": None})[0] is not CallStatus.ALLOWED:
+    if _standing(call | {"over": None, "held": None})[0] is not CallStatus.ALLOWED:  # it may have been made before
         raise _not_to_be_ended(_shown(call))
     if not await within(session)(_END, _key(run, number) | told.model_dump()):
         raise _no_cost(run, told.cost_id)
@@ -117,9 +118,10 @@ _END = f"""
 """  # noqa: S608  # a constant of this module, no input
 
 
-async def find(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
+async def find(session: AsyncSession, book: PolicyBook, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
     """Read a call as it stands now: with the verdict, the answer where somebody was asked, and its cost."""
-    return _shown(await _read(session, workspace_id, run_id, number))
+    call = await _read(session, workspace_id, run_id, number)
+    return _shown(call | {"barred": await _barred(session, book, call)})
 
 
 async def _read(session: AsyncSession, workspace_id: str, run_id: str, number: int) -> dict[str, Any]:
@@ -130,18 +132,32 @@ async def _read(session: AsyncSession, workspace_id: str, run_id: str, number: i
     return dict(found[0])
 
 
-async def list_page(session: AsyncSession, workspace_id: str, run_id: str, page: PageRequest) -> Rows[dict[str, Any]]:
+async def list_page(
+    session: AsyncSession, book: PolicyBook, workspace_id: str, run_id: str, page: PageRequest
+) -> Rows[dict[str, Any]]:
     """Read one page of a run's calls, each as it stands now."""
     found = await lists.fetch(session, ToolCall, workspace_id, {"run_id": run_id}, (col(ToolCall.number),), page)
     numbers = [call.number for call in found.rows]
     values = {"workspace_id": workspace_id, "run_id": run_id, "numbers": numbers}
-    rows = {row["number"]: _shown(row) for row in await within(session)(_FIND, values)}
-    return pagination.Rows([rows[number] for number in numbers], found.next_cursor)
+    read = {row["number"]: row for row in await within(session)(_FIND, values)}
+    calls = [{**read[number], "barred": await _barred(session, book, read[number])} for number in numbers]
+    return pagination.Rows([_shown(call) for call in calls], found.next_cursor)
+
+
+async def _barred(session: AsyncSession, book: PolicyBook, call: Mapping[str, Any]) -> str | None:
+    """Say why a call that was approved, and not told of yet, may not be made any more."""
+    if call["answer"] != DecisionStatus.APPROVED or call["ended_at"] is not None:
+        return None
+    if call["tools"] is not None and not is_listed(call["tool"], call["tools"]):
+        return UNLISTED
+    key = (call["workspace_id"], call["verdict_id"], DecisionKind.TOOL_ACTION)
+    return _OTHER_LAW if call["is_older"] and await book.differs(session, *key) else None
 
 
 # An answer that did not come in time is none, also where nobody has looked yet; so is one about what is over.
 _FIND = """
-    SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd,
+    SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd, a.tools,
+    v.policy_version <> p.version AS is_older,
     CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer,
     CASE WHEN r.ended_at IS NOT NULL THEN 'run' WHEN m.ended_at IS NOT NULL THEN 'mission' END AS over,
     CASE WHEN r.status = 'blocked' THEN concat('its run is blocked: ', r.reason)
@@ -151,6 +167,7 @@ _FIND = """
     LEFT JOIN mission m ON m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
     LEFT JOIN agent a ON a.workspace_id = r.workspace_id AND a.name = r.agent_id AND a.registration <> 'rejected'
     LEFT JOIN verdict v ON v.workspace_id = c.workspace_id AND v.verdict_id = c.verdict_id
+    LEFT JOIN policy_active p ON p.workspace_id = c.workspace_id
     LEFT JOIN decision d ON d.workspace_id = c.workspace_id AND d.decision_id = c.decision_id
     LEFT JOIN ledger l ON l.workspace_id = c.workspace_id AND l.run_id = c.run_id AND l.cost_id = c.cost_id
     AND l.kind = 'settle'
@@ -171,7 +188,8 @@ def _standing(row: Mapping[str, Any]) -> tuple[CallStatus, str | None]:
         answer=row["answer"] and DecisionStatus(row["answer"]),
         words=f"{row['resolved_by']}: {row['explanation']}",
     )
-    return standing(said, ended=row["ended_at"] is not None, error=row["error"], over=row["over"], held=row["held"])
+    given = {name: row.get(name) for name in ("error", "over", "barred", "held")}
+    return standing(said, ended=row["ended_at"] is not None, **given)
 
 
 @dataclass(frozen=True)
@@ -273,7 +291,7 @@ async def _told(session: AsyncSession, run: Run, number: int, actor: Actor) -> d
 
     People are told, once for a run until they resolve it, of one that was made though it was not allowed.
     """
-    call = await find(session, run.workspace_id, run.run_id, number)
+    call = _shown(await _read(session, run.workspace_id, run.run_id, number))
     data = {name: call[name] for name in ("number", "tool", "digest", "risk", "reason", "decision_id", "duration_ms")}
     data |= {"agent_id": run.agent_id, "mission_id": run.mission_id, "error": (call["error"] or "")[:SAME_ERROR_CHARS]}
     about = Subject(kind="run", id=run.run_id)

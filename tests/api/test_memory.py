@@ -95,10 +95,14 @@ class TestScopeOfAMission:
     async def test_what_an_agent_filed_lets_it_do_no_more_than_on_its_own(
         self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, repo: Repo
     ) -> None:
-        """An intern proposes, whatever its own mission says."""
+        """An intern proposes, whatever its own mission says, also once somebody else has filed it again."""
         await filed(api, repo)  # which registers the repository
-        note = await written(agent, mission_id=await mission_of(agent, repo, "persist"))
+        mission = await mission_of(agent, repo, "persist")
+        note = await written(agent, mission_id=mission)
         assert (await written(agent))["state"] == note["state"] == "proposed"
+        await api.post(f"/api/v1/missions/{mission}/cancel", json={})
+        again = (await api.post(f"/api/v1/missions/{mission}/retry", json={})).json()["data"]
+        assert (await written(agent, mission_id=again["mission_id"]))["state"] == "proposed"
 
     async def test_propose_puts_a_question_and_shows_the_note_to_nobody_else(
         self, api: httpx2.AsyncClient, agent: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo, db: Database

@@ -31,6 +31,46 @@ async def in_force(api: httpx2.AsyncClient, source: str) -> None:
     assert (await api.post(f"/api/v1/policy/versions/{version}/activate", json={})).status_code == 200
 
 
+NO_SHELL = """rules:
+  - {rule: freeze, because: not today, when: {action: shell}, deny: true}
+"""
+
+
+class TestAfterTheApproval:
+    """What somebody approved stands under the law by which it was asked, and no other."""
+
+    async def approved(self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str) -> dict[str, Any]:
+        asked = await call(agent, run, "shell")
+        assert (await answer(api, asked, YES)).status_code == 200
+        assert (await now(agent, run, asked))["status"] == "allowed"
+        return asked
+
+    async def test_another_law_holds_until_it_is_switched_back(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        asked = await self.approved(agent, api, run)
+        first = (await api.get("/api/v1/policy")).json()["data"]
+        await in_force(api, first["source"] + "# the same\n")
+        assert (await now(agent, run, asked))["status"] == "allowed"
+        await in_force(api, NO_SHELL)
+        frozen = await now(agent, run, asked)
+        assert (frozen["status"], "ask for it anew" in frozen["reason"]) == ("denied", True)
+        calls = (await agent.get(f"{run}/tool-calls")).json()["data"]["items"]
+        assert [one["status"] for one in calls] == ["denied"]
+        back = f"/api/v1/policy/versions/{first['version']}/activate"
+        assert (await api.post(back, json={})).status_code == 200
+        assert (await now(agent, run, asked))["status"] == "allowed"
+
+    async def test_a_tool_that_is_taken_away_is_not_called(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        asked = await self.approved(agent, api, run)
+        assert (await api.patch("/api/v1/agents/agent", json={"tools": ["read_db"]})).status_code == 200
+        barred = await now(agent, run, asked)
+        assert (barred["status"], "not on the list" in barred["reason"]) == ("denied", True)
+        assert (await end(agent, run, asked)).status_code == 200, "it may have been made before"
+
+
 class TestTheVerdict:
     @pytest.mark.parametrize(
         ("level", "tool", "status"),

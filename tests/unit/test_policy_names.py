@@ -231,3 +231,15 @@ class TestConditions:
             parse_new_policy(source)
         assert (refused.value.code, refused.value.details["line"]) == ("policy_invalid", line)
         assert parse_policy(source), "a version that is kept already is still read"
+
+
+@pytest.mark.parametrize("letters", [2_000, 2_001])
+def test_patterns_of_secrets_are_short_together(letters: int) -> None:
+    lines = ["x" * 200] * 9 + ["x" * (letters - 1_800 - 100), "y" * 100]
+    source = whole("secret_paths:\n" + "".join(f"  - {json.dumps(line)}\n" for line in lines))
+    if letters <= 2_000:
+        assert parse_new_policy(source)
+        return
+    with pytest.raises(InvalidInput, match="2001 letters together; 2000 are allowed"):
+        parse_new_policy(source)
+    assert parse_policy(source), "a version that is kept already is still read"
