@@ -249,9 +249,9 @@ async def test_a_long_judgement_holds_up_nobody(api: httpx2.AsyncClient) -> None
     body = {"action": "read", "as": {"name": "olga"}, "paths": ["a" * 1000] * 200}
     shares = [await longest_gap(api, "/explain", body) for _ in range(5)]  # the machine may stop us, but not each time
     assert min(shares) < 0.5, "the loop stood still while the act was judged"
-    answers = await asyncio.gather(*(api.post(f"{PATH}/explain", json=body) for _ in range(3)))
-    codes = [answer.json().get("error", {}).get("code") for answer in answers]
-    assert sorted(codes, key=str) == [None, "one_at_a_time", "one_at_a_time"]
+    answers = await asyncio.gather(*(api.post(f"{PATH}/explain", json=body) for _ in range(10)))
+    codes = {answer.json().get("error", {}).get("code") for answer in answers}
+    assert codes == {None, "one_at_a_time"}
 
 
 async def test_reading_a_long_policy_holds_up_nobody(api: httpx2.AsyncClient) -> None:
