@@ -21,7 +21,7 @@ _RUN = re.compile(
 )
 """Settings whose values git runs where it receives a push and brings a checkout up to date."""
 _KNOWN = re.compile(
-    r"""(?P<q>["']?)git([- ]lfs|-crypt)(?P=q) (clean|smudge|filter-process)"""
+    r"""(?P<q>["']?)(?P<program>(/[\w.+-]+)*/?git([- ]lfs|-crypt))(?P=q) (clean|smudge|filter-process)"""
     r"""( --skip| --key-name=[\w-]+)?( (-- )?%f)?"""
 )
 """Filters that take nothing from the files of a checkout but the one that they are for.
@@ -101,14 +101,28 @@ def find(settings: Iterable[Setting], hooks: Path, place: Place) -> Iterator[str
     for file, name, value in settings:
         if _INCLUDED.match(name) and _is_from_checkout(file.parent / place.expand(value), place):
             yield f"its settings in {value!r}"
-        elif place.has_checkout and name == _ELSEWHERE:
+        elif place.has_checkout and name == _ELSEWHERE and not _is_its_own(place.git_dir / place.expand(value), place):
             yield f"its files in {value!r}, and perhaps its hooks,"
-        elif place.has_checkout and _RUN.match(name) and not (_KNOWN.fullmatch(value) or _SWITCH.fullmatch(value)):
+        elif _RUN.match(name) and not _is_harmless(value, place):
             yield f"the program of its setting {name!r}, perhaps,"
     if _is_from_checkout(hooks, place):
         yield "its folder of hooks"
     elif hooks.is_dir():
         yield from (f"its hook {hook.name!r}" for hook in sorted(hooks.iterdir()) if _is_from_checkout(hook, place))
+
+
+def _is_harmless(command: str, place: Place) -> bool:
+    """Whether what a setting runs is no file of a checkout; of an origin that has none, only a path can lead to one."""
+    known = _KNOWN.fullmatch(command)
+    words = [known["program"]] if known else [word.strip("\"'") for word in command.split()]
+    if any(_is_from_checkout(place.git_dir / place.expand(word), place) for word in words if "/" in word):
+        return False
+    return known is not None or not place.has_checkout or _SWITCH.fullmatch(command) is not None
+
+
+def _is_its_own(files: Path, place: Place) -> bool:
+    """Whether a folder of files is the one in which git looks without being told."""
+    return place.git_dir.name == ".git" and files.resolve() == place.git_dir.resolve().parent
 
 
 def _is_from_checkout(path: Path, place: Place) -> bool:

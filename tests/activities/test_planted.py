@@ -122,6 +122,19 @@ async def test_a_bare_repository_has_no_files_and_runs_none(bare: Bench, name: s
     assert await planted(bare.mirror) == ""
 
 
+async def test_unless_they_are_files_of_another_s_checkout(bare: Bench, tmp_path: Path) -> None:
+    program = tmp_path / "other/tools/run"
+    for folder in (tmp_path / "other/.git", program.parent):
+        folder.mkdir(parents=True)
+    bare.origin.git("config", "core.alternateRefsCommand", f"sh '{program}'")
+    assert (await planted(bare.mirror)).startswith("the program of its setting")
+
+
+async def test_a_known_program_that_is_a_file_of_the_checkout(checked_out: Bench) -> None:
+    checked_out.work.git("config", "filter.lfs.smudge", f"{checked_out.work.path}/git-lfs smudge -- %f")
+    assert (await planted(checked_out.mirror)).startswith("the program of its setting")
+
+
 async def test_nor_where_only_a_linked_worktree_does(checked_out: Bench, tmp_path: Path) -> None:
     work = checked_out.work
     work.git("config", "extensions.worktreeConfig", "true")
@@ -155,6 +168,8 @@ ITS_OWN = {
     "filter.lfs.process": "git-lfs filter-process",
     "filter.lfs.smudge": "git-lfs smudge -- %f",
     "filter.secrets.clean": '"git-crypt" clean',
+    "filter.other.clean": '"/usr/local/bin/git-crypt" clean',
+    "core.worktree": "..",
     "core.fsmonitor": "true",
     "core.excludesFile": "app.py",
     "include.path": "../../elsewhere.gitconfig",
