@@ -84,7 +84,7 @@ async def begin(mission: Mission, call: Call, db: Database, gateway: Gateway, *,
     )
     run_id = await gateway.start(package, Severity(mission.severity), is_repeated=is_repeated)
     async with db.workspace(call.workspace_id) as session:
-        await missions.note_start(session, call.workspace_id, mission.mission_id, run_id, call.actor.name)
+        await missions.note_start(session, call.workspace_id, mission.mission_id, run_id)
     return run_id
 
 

@@ -86,8 +86,7 @@ class Office:
             task_queue=control_queue(PREFIX),
         )
         async with self.db.workspace(self.workspace_id) as session:
-            started = handle.result_run_id or ""
-            await missions.note_start(session, self.workspace_id, mission_id, started, OPERATOR.name)
+            await missions.note_start(session, self.workspace_id, mission_id, handle.result_run_id or "")
         return handle.id
 
     async def see_through(self, mission_id: str) -> None:

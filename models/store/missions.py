@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from sqlalchemy import case, func, text, update
+from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, insert, select
 
@@ -201,20 +201,28 @@ _HAS_CANDIDATE = text(
 
 
 async def note_execute(session: AsyncSession, mission: Mission, actor: Actor) -> None:
-    """Tell who wants the mission started; that it has started is told by its first stage."""
+    """Tell who wants the mission started; that it has started is told by its first stage.
+
+    Whom the mission is for has taken it by that.
+    """
+    if mission.assigned_to == actor.name:
+        await within(session)(_TAKE, {"workspace_id": mission.workspace_id, "mission_id": mission.mission_id})
     kind = EventType.MISSION_EXECUTE_REQUESTED
     await tell(session, mission.workspace_id, mission.mission_id, kind, actor, {})
 
 
-async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, run_id: str, by: str) -> None:
-    """Remember the run that was started, so that a second start is refused before the first stage is recorded.
+_TAKE = """
+    UPDATE mission SET claimed_at = mc_now() WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
+    AND claimed_at IS NULL
+"""
 
-    Whom the mission is for and starts it has taken it.
+
+async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, run_id: str) -> None:
+    """Remember the run that was started, so that a second start is refused before the first stage is recorded.
 
     Raises:
         Conflict: `mission_ended`, by somebody who canceled it just before: the run will find so, too.
     """
-    is_taken = case((col(Mission.assigned_to) == by, func.mc_now()))
     noted = await session.execute(
         update(Mission)
         .where(
@@ -222,7 +230,7 @@ async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, 
             col(Mission.mission_id) == mission_id,
             col(Mission.run_id).is_(None),
         )
-        .values(run_id=run_id, claimed_at=func.coalesce(Mission.claimed_at, is_taken))
+        .values(run_id=run_id)
         .returning(col(Mission.started_at).is_(None) & col(Mission.ended_at).is_not(None))
     )
     if noted.scalar_one_or_none():

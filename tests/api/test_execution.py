@@ -71,6 +71,17 @@ class TestExecute:
         assert [refusal(answer)[1] for answer in answers if answer.status_code == 409] == ["already_running"]
         assert (await when(api, mission, ended))["outcome"] == "merged"
 
+    async def test_an_agent_takes_what_it_starts(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo, db: Database, ports: InstantPorts
+    ) -> None:
+        taken = text("SELECT claimed_at IS NOT NULL FROM mission WHERE mission_id = :id")
+        for key, is_taken in ((team.operator, False), (team.agent, True)):
+            mission = await ready(api, repo, assigned_to="agent")
+            assert (await say(client(key), mission, "execute")).status_code == 202
+            await when(api, mission, ended)
+            async with db.workspace(team.workspace_id) as session:
+                assert (await session.execute(taken, {"id": mission["mission_id"]})).scalar_one() is is_taken
+
     async def test_what_is_canceled_at_that_moment_is_not_said_to_have_started(
         self, api: httpx2.AsyncClient, mission: Mission, db: Database, team: Team, monkeypatch: pytest.MonkeyPatch
     ) -> None:
