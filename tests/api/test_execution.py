@@ -72,13 +72,12 @@ class TestExecute:
         assert (await when(api, mission, ended))["outcome"] == "merged"
 
     async def test_an_agent_takes_what_it_starts(
-        self, api: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo, db: Database, ports: InstantPorts
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, repo: Repo, db: Database
     ) -> None:
         taken = text("SELECT claimed_at IS NOT NULL FROM mission WHERE mission_id = :id")
         for key, is_taken in ((team.operator, False), (team.agent, True)):
             mission = await ready(api, repo, assigned_to="agent")
             assert (await say(client(key), mission, "execute")).status_code == 202
-            await when(api, mission, ended)
             async with db.workspace(team.workspace_id) as session:
                 assert (await session.execute(taken, {"id": mission["mission_id"]})).scalar_one() is is_taken
 
