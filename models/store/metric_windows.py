@@ -1,10 +1,10 @@
 """Samples of a metric in a window of time, and the snapshots a mission keeps of them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import func, or_, text
+from sqlalchemy import ColumnElement, func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -42,7 +42,7 @@ async def samples(
     `since`.
 
     Snapshots of missions are copies and do not count. Of those that were taken for one mission, such as by its probe,
-    only its own. Nor do samples count of the agents whose work is judged.
+    only its own. Nor do samples count of the agents whose work is judged; those that are doubted crowd out no others.
     """
     wanted = tuple(targets)
     if not wanted:
@@ -52,7 +52,9 @@ async def samples(
     for metric_id, minutes in _widest(wanted).items():
         begins = at - timedelta(minutes=minutes)
         begins = max(begins, since) if since else begins
-        found += await _of_metric(session, mission, metric_id, (begins, at), judged, most)
+        source = col(MetricSample.source)
+        for whose in (source.not_in(judged | doubted), source.in_(doubted)) if doubted else (source.not_in(judged),):
+            found += await _of_metric(session, mission, metric_id, (begins, at), whose, most)
     return Seen(found, doubted)
 
 
@@ -65,9 +67,11 @@ def _widest(targets: Iterable[MetricTarget]) -> dict[str, float]:
 
 
 async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[str], frozenset[str]]:
-    """Name the agents who filed a mission, took it or brought one of its candidates; then those of whom others say so.
+    """Name the agents who filed a mission, took it or brought one of its candidates; then those of whom others say so,
+    and the kin of the first.
 
-    A filer writes down whom a mission is for, and a person whose candidate one is: that takes nobody's word from them.
+    A filer writes down whom a mission is for, a person whose candidate one is, and one agent may have registered both
+    who works and who watches: that takes nobody's word from them.
     """
     theirs = select(Candidate.author, Candidate.added_by).where(
         Candidate.workspace_id == mission.workspace_id, Candidate.mission_id == mission.mission_id
@@ -78,7 +82,7 @@ async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[st
     named = {mission.assigned_to, *(row.author for row in candidates)}
     known = await agents.among(session, mission.workspace_id, sorted(map(str, (did | named) - {None})))
     acted = known & did
-    return acted | await agents.kin(session, mission.workspace_id, acted), known - acted
+    return acted, (known | await agents.kin(session, mission.workspace_id, acted)) - acted
 
 
 async def _of_metric(
@@ -86,7 +90,7 @@ async def _of_metric(
     mission: Mission,
     metric_id: str,
     window: tuple[datetime, datetime],
-    judged: Collection[str],
+    whose: ColumnElement[bool],
     most: int,
 ) -> list[Sample]:
     taken_for = col(MetricSample.mission_id)
@@ -98,7 +102,7 @@ async def _of_metric(
             MetricSample.metric_id == metric_id,
             MetricSample.at > window[0],
             MetricSample.at <= window[1],
-            col(MetricSample.source).not_in(judged),
+            whose,
             col(MetricSample.phase).is_(None),
             scope,
         )

@@ -15,6 +15,7 @@ from models.domain.states import MissionOutcome
 from models.schemas.metrics import ObservationCreate
 from models.store import metric_windows, metrics, stages
 from models.store.events import Actor
+from models.tables.agents import AgentRow
 from models.tables.missions import Capa, MetricSample, Mission, RemediationRow
 from tests.fixtures.api import add_agents
 from tests.fixtures.stage_hosts import Case, Shop, do
@@ -82,6 +83,23 @@ class TestMetrics:
             await metrics.observe(session, case.workspace_id, zeros, Actor("bot", "request-1"))
         answer = await case.settle()
         assert answer.failed_stage is (METRICS if theirs else None)
+
+    @pytest.mark.parametrize(("value", "failed"), [(0, METRICS), (1_000, METRICS)])
+    async def test_what_its_kin_report_speaks_against_it_only(
+        self, shop: Shop, value: float, failed: StageName
+    ) -> None:
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        if value:
+            await measured(case, 5)
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "bot", "watcher")
+            kin = update(AgentRow).where(col(AgentRow.name) == "watcher").values(requested_by="bot")
+            await session.execute(kin)
+            own = update(Mission).where(col(Mission.mission_id) == case.mission_id).values(created_by="bot")
+            await session.execute(own)
+            reported = (ObservationCreate(metric_id="search.p95", value=value),)
+            await metrics.observe(session, case.workspace_id, reported, Actor("watcher", "request-1"))
+        assert (await case.settle()).failed_stage is failed
 
     async def test_a_metric_of_several_targets_counts_each_sample_once(self, shop: Shop) -> None:
         target = TARGET["metric_targets"][0]

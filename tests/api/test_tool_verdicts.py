@@ -61,6 +61,15 @@ class TestAfterTheApproval:
         assert (await api.post(back, json={})).status_code == 200
         assert (await now(agent, run, asked))["status"] == "allowed"
 
+    async def test_what_is_a_secret_by_another_law_is_asked_about_anew(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        asked = await call(agent, run, "shell", arguments={"cmd": "cat /srv/payroll.xlsx"})
+        assert (await answer(api, asked, YES)).status_code == 200
+        source = (await api.get("/api/v1/policy")).json()["data"]["source"]
+        await in_force(api, source.replace("secret_paths:\n", 'secret_paths:\n  - "*payroll*"\n', 1))
+        assert (await now(agent, run, asked))["status"] == "denied"
+
     async def test_a_tool_that_is_taken_away_is_not_called(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
     ) -> None:
