@@ -331,3 +331,32 @@ async def test_one_pass_ends_so_many_alerts_and_the_next_ones_the_others(shop: S
                 await alerts.turn_windows(session, BOT, limit=2)
             assert (await states(shop))[1].count("resolved") == ended
     assert len(await told(shop.db, shop.workspace_id, "alert.resolved")) == 3
+
+
+async def test_a_pass_looks_for_silent_agents(shop: Shop, reconciler: ReconcileActivities) -> None:
+    """AGENT-11."""
+    case = await shop.mission()
+    async with shop.db.system() as session:
+        await add_agents(session, case.workspace_id, "bot")
+    silent = "UPDATE agent SET last_heartbeat_at = mc_now() - make_interval(secs => %(s)s) RETURNING name"
+    for seconds, event in ((100, "agent.stale"), (400, "agent.lost")):
+        await shop.db.alone(case.workspace_id, silent, {"s": seconds})
+        await ActivityEnvironment().run(reconciler.keep_house)
+        assert len(await told(shop.db, case.workspace_id, event)) == 1
+    [alert] = await shop.db.alone(case.workspace_id, "SELECT kind, status FROM alert", {})
+    assert alert["kind"] == "agent_stale"
+
+
+async def test_a_pass_drops_events_of_more_than_thirty_days(shop: Shop, reconciler: ReconcileActivities) -> None:
+    case = await (await shop.mission()).begun()
+    events, its = "SELECT count(*) AS number FROM event WHERE subject_id = %(id)s", {"id": case.mission_id}
+    [before] = await shop.db.alone(case.workspace_id, events, its)
+    try:
+        for later, left in (("29 days", before["number"]), ("70 days", 0)):
+            async with clock_moved(shop.owner_url, later):
+                await ActivityEnvironment().run(reconciler.keep_house)
+            [now] = await shop.db.alone(case.workspace_id, events, its)
+            assert now["number"] == left
+    finally:
+        async with shop.db.system() as session:
+            await session.execute(text("SELECT mc_event_partitions(3)"))

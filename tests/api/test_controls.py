@@ -36,6 +36,19 @@ async def question(api: httpx2.AsyncClient, mission: Mission) -> dict[str, Any]:
 
 
 class TestSteer:
+    async def test_an_operator_may(
+        self, client: Caller, team: Team, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts
+    ) -> None:
+        """WORKSPACE-08."""
+        gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
+        operator = client(team.operator)
+        assert (await say(operator, mission, "execute")).status_code == 202
+        await when(operator, mission, in_tests)
+        for verb, more in (("pause", {}), ("inject", {"text": "look"}), ("resume", {}), ("cancel", {})):
+            assert (await say(operator, mission, verb, **more)).status_code == 200, verb
+        gate.set()
+        assert (await when(operator, mission, ended))["outcome"] == "canceled"
+
     async def test_pause_note_and_resume(self, api: httpx2.AsyncClient, mission: Mission, ports: InstantPorts) -> None:
         gate = ports.script(mission["mission_id"]).blocks[StageName.RUN_TESTS] = asyncio.Event()
         await say(api, mission, "execute")

@@ -1,6 +1,8 @@
 """How often a key, and an address without one, may ask (API-08, V-41)."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -199,13 +201,16 @@ async def test_who_guesses_too_often_asks_postgres_no_more_and_takes_nothing_fro
             return answer.status_code
 
         assert (await known.get("/api/v1/missions")).status_code == 200
+        begun = time.monotonic()
         guesses = asyncio.gather(*(guess(number) for number in range(300)))
         async with client(team.operator) as fresh:
             answers = await asyncio.gather(*(one.get("/api/v1/missions") for one in (known, fresh) * 5))
         statuses = await guesses
+    come_back = math.ceil((time.monotonic() - begun) * 30 / 60)
     assert {answer.status_code for answer in answers} == {200}
-    assert (statuses.count(401), statuses.count(429)) == (30, 270)
-    assert len(asked) < 30 + 1 + 10 + 20, "those beyond the limit are asked together"
+    assert 30 <= statuses.count(401) <= 30 + come_back
+    assert statuses.count(401) + statuses.count(429) == 300
+    assert len(asked) < 30 + come_back + 1 + 10 + 20, "those beyond the limit are asked together"
     assert sum(asked) >= 300
 
 

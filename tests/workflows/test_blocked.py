@@ -3,6 +3,8 @@
 import asyncio
 from decimal import Decimal
 
+import pytest
+
 from models.domain.budgets import Cap, Key, Owner, RunStatus, Scope
 from models.domain.principals import Role
 from models.domain.stages import StageName
@@ -49,18 +51,21 @@ async def test_it_holds_the_mission_and_a_raised_cap_lets_it_go_on(world: World)
     assert (await run.row()).blocked is None
 
 
-async def test_the_next_day_lets_it_go_on(world: World) -> None:
+@pytest.mark.parametrize(
+    ("limit", "later"), [(Key(Scope.AGENT_DAY, Owner.AGENT, "bert"), "1 day"), (MONTH, "32 days")], ids=["day", "month"]
+)
+async def test_the_next_window_lets_it_go_on(world: World, limit: Key, later: str) -> None:
     run, gate = await in_tests(world)
-    await capped(world, Key(Scope.AGENT_DAY, Owner.AGENT, "bert"), Cap(Decimal("0.1")))
+    await capped(world, limit, Cap(Decimal("0.1")))
     await crossed(world, run, "0.11", "bert")
     await world.crew.reconcile()
     await until(lambda: run.script.stopped == [StageName.RUN_TESTS])
     gate.set()
     await world.crew.reconcile()
-    assert (await run.snapshot()).paused, "it is the same day"
+    assert (await run.snapshot()).paused, "it is the same window"
     url = world.settings.database_url
     assert url
-    async with clock_moved(url.get_secret_value(), "1 day"):
+    async with clock_moved(url.get_secret_value(), later):
         await world.crew.reconcile()
     assert await run.outcome() is MissionOutcome.MERGED
     unresolved = "SELECT 1 FROM alert WHERE status <> 'resolved'"
