@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, text, update
+from sqlalchemy import ColumnElement, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -76,7 +76,9 @@ async def rotate(
     kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at", "lineage")}
     made, secret = await insert_key(session, workspace_id, kept, actor)
     ends = func.least(col(ApiKey.expires_at), func.mc_now() + grace)  # which passes over a NULL
-    ending = await rows.set_columns(session, old, rotated_to=made.key_id, expires_at=ends)
+    # What has no grace is over for good: a clock that goes back must not open it again.
+    over = {} if grace else {"revoked_at": func.mc_now()}
+    ending = await rows.set_columns(session, old, rotated_to=made.key_id, expires_at=ends, **over)
     await _tell(session, old, EventType.API_KEY_ROTATED, actor, {"successor": made.key_id, **_ending(ending)})
     return made, secret
 
@@ -101,16 +103,25 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
 
 
 async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, actor: Actor) -> None:
-    """End whatever keys a principal has, now. It is locked, so that none is just being made."""
+    """End whatever keys a principal has, now. It is locked, so that none is just being made.
+
+    Those that have expired end with them, or a clock that goes back would open them; only of those that opened it is
+    told.
+    """
     await lock_principal(session, workspace_id, principal)
-    statement = (
-        update(ApiKey)
-        .where(col(ApiKey.workspace_id) == workspace_id, col(ApiKey.principal) == principal, *keys.valid())
-        .values(revoked_at=func.mc_now())
-        .returning(ApiKey)
-    )
-    for key in await session.scalars(statement, execution_options={"populate_existing": True}):
+    for key in await _revoked(session, workspace_id, principal, *keys.valid()):
         await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
+    await _revoked(session, workspace_id, principal)
+
+
+async def _revoked(
+    session: AsyncSession, workspace_id: str, principal: str, *which: ColumnElement[bool]
+) -> Sequence[ApiKey]:
+    """Revoke those of a principal's keys that are not yet, and of which this is so."""
+    place = (col(ApiKey.workspace_id) == workspace_id, col(ApiKey.principal) == principal)
+    statement = update(ApiKey).where(*place, col(ApiKey.revoked_at).is_(None), *which)
+    ending = statement.values(revoked_at=func.mc_now()).returning(ApiKey)
+    return (await session.scalars(ending, execution_options={"populate_existing": True})).all()
 
 
 async def states(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyState]:

@@ -66,11 +66,12 @@ async def _found(db: Database, statement: str, digests: Sequence[str]) -> dict[s
 
 
 _OWNED = """
+    JOIN principal AS p ON p.workspace_id = k.workspace_id AND p.name = k.principal AND p.deactivated_at IS NULL
     LEFT JOIN agent AS a ON k.kind = 'agent' AND a.workspace_id = k.workspace_id AND a.name = k.principal
         AND a.registration <> 'rejected'
     WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > mc_now())
 """
-"""Keys that open, each with what its agent is, where an agent owns it."""
+"""Keys that open, each with what its agent is, where an agent owns it. None does of whoever was deactivated."""
 _OPENS = f"""
     SELECT k.*, k.digest AS asked, a.status AS agent_status FROM api_key AS k {_OWNED} AND k.digest = ANY(%(digests)s)
 """  # noqa: S608  # a constant of this module, no input

@@ -23,18 +23,15 @@ from models.store.database import Database, Rows, Step, mark_events, within
 from models.store.events import Actor
 from models.store.ledger_statements import (
     FINISH,
-    HELD,
     LOCK,
-    LOCK_ALL,
     LOCK_HELD,
     LOCK_RUN,
-    OVERDUE,
-    RELEASE_ALL,
     RESERVE,
     RESERVED,
     SETTLED,
     TOGETHER,
 )
+from models.store.reservation_statements import HELD, LOCK_ALL, LOCK_OPEN, OVERDUE, RELEASE_ALL
 
 LASTS = timedelta(minutes=15)
 """How long a call may take before its reservation counts as forgotten by a holder that died."""
@@ -163,12 +160,14 @@ async def require_held(db: Database, place: Place, wanted: Charge) -> None:
 async def release_all(session: AsyncSession, workspace_id: str, run_id: str, actor: Actor) -> None:
     """Give back what a run that ends still holds; nothing can be reserved beside it until the transaction ends."""
     run = {"workspace_id": workspace_id, "run_id": run_id}
-    await lock_all(session, run)
-    await within(session)(RELEASE_ALL, run | {"holder": actor.name})
+    ask = within(session)
+    await ask(LOCK_RUN, run)
+    await ask(LOCK_OPEN, run)
+    await ask(RELEASE_ALL, run | {"holder": actor.name})
 
 
 async def lock_all(session: AsyncSession, run: Mapping[str, str]) -> None:
-    """Take all counters that a run ever spent from: its own first, after which it spends from no other."""
+    """Take all counters that a run can have spent from: its own first, after which it spends from no other."""
     await within(session)(LOCK_RUN, run)
     await within(session)(LOCK_ALL, run)
 

@@ -8,17 +8,17 @@ circle. Whoever holds a run's counter knows that nobody who spends for the run h
 from models.domain.budgets import LOOP, Scope
 from models.store.questions import TOLD, inserted
 
-_RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
+RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
 DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 MONTH = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM')"
 _BUDGETS = "(hashtextextended('budget/' || %(workspace_id)s, 0))"
 ALONE = f"SELECT pg_advisory_xact_lock{_BUDGETS}"
 TOGETHER = f"SELECT pg_advisory_xact_lock_shared{_BUDGETS}"
 """Caps that are being set and counters that are being made must not miss each other."""
-_COUNTER = "b.workspace_id = %(workspace_id)s AND b.scope = k.scope AND b.subject = k.subject AND b.period = k.period"
+COUNTER = "b.workspace_id = %(workspace_id)s AND b.scope = k.scope AND b.subject = k.subject AND b.period = k.period"
 
 
-def _keys(of: str, day: str, month: str) -> str:
+def keys(of: str, day: str, month: str) -> str:
     """Name the counters of a run or of a row of the ledger, in the order of their limits."""
     named = {
         Scope.RUN: f"{of}.run_id, ''",
@@ -30,59 +30,51 @@ def _keys(of: str, day: str, month: str) -> str:
     return f"(VALUES {rows}) AS k (place, scope, subject, period)"
 
 
-_OF_RUN = f"FROM run r, LATERAL {_keys('r', DAY, MONTH)}"
+_OF_RUN = f"FROM run r, LATERAL {keys('r', DAY, MONTH)}"
 _SUBJECT = "workspace_id = %(workspace_id)s AND subject = %(run_id)s"
-_THE_RUN = "r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s"
+OF_THE_RUN = "r.workspace_id = %(workspace_id)s AND r.run_id = %(run_id)s"
 # A loop that is found meanwhile takes the run without its counter: what was read before says nothing of it.
 _NO_LOOP = f"blocked_by IS DISTINCT FROM '{LOOP}'"
-_RESERVED = f"FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'reserve'"
+_RESERVED = f"FROM ledger WHERE {RUN} AND cost_id = %(cost_id)s AND kind = 'reserve'"
 
 
 def _locked(keys: str) -> str:
     """Lock counters one by one in the order of their limits."""
     return f"""
         SELECT b.scope FROM (SELECT k.* {keys} ORDER BY k.place OFFSET 0) k,
-        LATERAL (SELECT b.scope FROM budget b WHERE {_COUNTER} FOR NO KEY UPDATE) b
+        LATERAL (SELECT b.scope FROM budget b WHERE {COUNTER} FOR NO KEY UPDATE) b
     """  # noqa: S608  # constants of this module, no input
 
 
 RESERVED = f"SELECT model, day, ticket_id {_RESERVED}"
-LOCK = _locked(f"{_OF_RUN} WHERE {_THE_RUN}")
-LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {_keys('l', 'l.day', 'l.month')}")
+LOCK = _locked(f"{_OF_RUN} WHERE {OF_THE_RUN}")
+LOCK_HELD = _locked(f"FROM (SELECT * {_RESERVED}) l, LATERAL {keys('l', 'l.day', 'l.month')}")
 LOCK_RUN = f"""
     SELECT 1 FROM budget WHERE {_SUBJECT} AND scope = 'run' AND period = '' FOR NO KEY UPDATE
 """  # noqa: S608  # as above
-LOCK_ALL = f"""
-    SELECT b.scope FROM run r, budget b WHERE {_THE_RUN} AND b.workspace_id = r.workspace_id AND (
-        (b.scope = 'run' AND b.subject = r.run_id) OR (b.scope = 'ticket' AND b.subject = r.ticket_id)
-        OR (b.scope = 'agent_day' AND b.subject = r.agent_id AND b.period IN (SELECT day FROM ledger WHERE {_RUN}))
-        OR (b.scope = 'workspace_month' AND b.period IN (SELECT month FROM ledger WHERE {_RUN}))
-    ) ORDER BY array_position(ARRAY{[scope.value for scope in Scope]}, b.scope), b.period FOR NO KEY UPDATE OF b
-"""  # noqa: S608  # as above
-"""All counters that a run ever spent from. Only who holds the run's own knows which: until then it may spend."""
 
 WANTED = f"""
     SELECT k.scope, k.subject, k.period, r.agent_id, CASE k.scope WHEN 'run' THEN r.level WHEN 'ticket' THEN r.category
     WHEN 'agent_day' THEN COALESCE((SELECT a.level FROM agent a WHERE a.workspace_id = r.workspace_id
     AND a.name = r.agent_id AND a.registration <> 'rejected'), r.level) END AS kind {_OF_RUN}
-    WHERE {_THE_RUN} AND k.subject IS NOT NULL ORDER BY k.place
+    WHERE {OF_THE_RUN} AND k.subject IS NOT NULL ORDER BY k.place
 """  # noqa: S608  # as above
 """The counters that a run needs. A run keeps its level; a day is that of the level which its agent has now."""
 
 SPENT_UP = f"""
-    SELECT b.* {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
+    SELECT b.* {_OF_RUN}, budget b WHERE {OF_THE_RUN} AND {COUNTER}
     AND (b.crossed OR b.settled_usd >= b.cap_usd OR b.settled_tokens >= b.cap_tokens) ORDER BY k.place LIMIT 1
 """  # as above
 """The limit that leaves a new run nothing at all."""
 
 LEFT = f"""
     SELECT min(CASE WHEN b.crossed THEN 0 ELSE b.cap_usd - b.settled_usd - b.reserved_usd END) AS usd
-    {_OF_RUN}, budget b WHERE {_THE_RUN} AND {_COUNTER}
+    {_OF_RUN}, budget b WHERE {OF_THE_RUN} AND {COUNTER}
 """  # as above
 """What the tightest of a run's limits leaves, a closed one nothing; no number where none has a cap."""
 
 # A young table has no statistics, and the planner would rather read all counters of a workspace than look four up.
-_FOUND = f"LATERAL (SELECT * FROM budget b WHERE {_COUNTER} OFFSET 0) b"  # noqa: S608  # as above
+_FOUND = f"LATERAL (SELECT * FROM budget b WHERE {COUNTER} OFFSET 0) b"  # noqa: S608  # as above
 
 
 def _question(limit: str) -> str:
@@ -104,14 +96,14 @@ def _is_told(limit: str) -> str:
 
 
 NEXT_CLOSED = f"""LATERAL (
-        SELECT b.scope, b.subject, b.period, b.cap_usd, b.cap_tokens, b.denied FROM {_keys("r", DAY, MONTH)}, LATERAL (
+        SELECT b.scope, b.subject, b.period, b.cap_usd, b.cap_tokens, b.denied FROM {keys("r", DAY, MONTH)}, LATERAL (
             SELECT * FROM budget b WHERE b.workspace_id = r.workspace_id AND b.scope = k.scope
             AND b.subject = k.subject AND b.period = k.period AND b.crossed AND {_is_told("b")} OFFSET 0
         ) b ORDER BY k.place LIMIT 1
     )"""  # noqa: S608  # as above
 """The first of a run's limits that is closed now. What a lower cap closed holds a run only once one has met it."""
 
-_ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, model, tokens_in, tokens_out, calls,
+ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, model, tokens_in, tokens_out, calls,
         usd, unpriced, overrun, holder, held_until, reason, day, month, at"""
 _SPENT = "%(tokens_in)s, %(tokens_out)s, %(calls)s, %(usd)s"
 
@@ -120,9 +112,9 @@ _SPENT = "%(tokens_in)s, %(tokens_out)s, %(calls)s, %(usd)s"
 # nor the end of its mission keeps it from being paid.
 RESERVE = f"""
     WITH r AS (
-        SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {_RUN}
+        SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {RUN}
     ), k AS (
-        SELECT k.* FROM r, LATERAL {_keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
+        SELECT k.* FROM r, LATERAL {keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
     ), looked AS (
         SELECT k.place, b.*, b.scope IS NULL AS is_missing,
         b.crossed OR COALESCE(b.settled_usd + %(usd)s > b.cap_usd, false)
@@ -151,16 +143,19 @@ RESERVE = f"""
             THEN 'crowded'
             ELSE 'granted' END AS verdict FROM r
     ), held AS (
-        INSERT INTO ledger ({_ROW})
+        INSERT INTO ledger ({ROW})
         SELECT %(workspace_id)s, run_id, %(cost_id)s, 'reserve', agent_id, ticket_id, mission_id, %(model)s, {_SPENT},
         %(unpriced)s, false, %(holder)s, mc_now() + CAST(%(lasts)s AS interval), NULL, day, month, mc_now()
-        FROM r, said WHERE verdict = 'granted' RETURNING 1
+        FROM r, said WHERE verdict = 'granted' RETURNING workspace_id, run_id, cost_id, held_until
+    ), opened AS (
+        INSERT INTO open_reservation (workspace_id, run_id, cost_id, held_until)
+        SELECT workspace_id, run_id, cost_id, held_until FROM held WHERE held_until IS NOT NULL
     ), promised AS (
         UPDATE budget b SET reserved_usd = b.reserved_usd + %(usd)s, reserved_tokens = b.reserved_tokens + %(tokens)s,
-        reservations = b.reservations + 1 FROM k, held WHERE {_COUNTER}
+        reservations = b.reservations + 1 FROM k, held WHERE {COUNTER}
     ), goes_on AS (
         UPDATE run SET status = NULL, reason = NULL, blocked_by = NULL, blocked_period = NULL
-        WHERE {_RUN} AND status IS NOT NULL AND {_NO_LOOP} AND EXISTS (SELECT FROM held) RETURNING 1
+        WHERE {RUN} AND status IS NOT NULL AND {_NO_LOOP} AND EXISTS (SELECT FROM held) RETURNING 1
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, 'run.unblocked', 'run', %(run_id)s, %(holder)s, %(correlation_id)s, '{{}}' FROM goes_on
@@ -176,37 +171,39 @@ RESERVE = f"""
 # is blocked, too. A run that has ended needs no cap of its own any more.
 FINISH = f"""
     WITH known AS (
-        SELECT kind FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind IN ('settle', 'release')
+        SELECT kind FROM ledger WHERE {RUN} AND cost_id = %(cost_id)s AND kind IN ('settle', 'release')
     ), l AS (
         SELECT r.*, CASE WHEN is_late THEN 0 ELSE usd END AS held_usd,
         CASE WHEN is_late THEN 0 ELSE tokens_in + tokens_out END AS held_tokens
         FROM (SELECT *, EXISTS (SELECT FROM known) AS is_late {_RESERVED}) r
     ), k AS (
-        SELECT k.* FROM l, LATERAL {_keys("l", "l.day", "l.month")} WHERE k.subject IS NOT NULL
+        SELECT k.* FROM l, LATERAL {keys("l", "l.day", "l.month")} WHERE k.subject IS NOT NULL
     ), looked AS (
         SELECT k.place, b.* FROM k, {_FOUND}
     ), crossing AS (
         SELECT looked.*, NOT crossed OR (settled_usd + %(usd)s > cap_usd AND %(usd)s > held_usd)
         OR (settled_tokens + %(tokens)s > cap_tokens AND %(tokens)s > held_tokens) AS is_met FROM looked, l
         WHERE (settled_usd + %(usd)s > cap_usd OR settled_tokens + %(tokens)s > cap_tokens)
-        AND (scope <> 'run' OR EXISTS (SELECT FROM run WHERE {_RUN} AND ended_at IS NULL))
+        AND (scope <> 'run' OR EXISTS (SELECT FROM run WHERE {RUN} AND ended_at IS NULL))
     ), said AS (
         SELECT CASE
             WHEN EXISTS (SELECT FROM known WHERE kind = 'settle' OR kind = %(kind)s) THEN 'known'
             WHEN EXISTS (SELECT FROM crossing) AND NOT %(ready)s THEN 'crosses'
             ELSE 'done' END AS verdict FROM l
     ), done AS (
-        INSERT INTO ledger ({_ROW})
+        INSERT INTO ledger ({ROW})
         SELECT %(workspace_id)s, run_id, cost_id, %(kind)s, agent_id, ticket_id, mission_id,
         COALESCE(%(model)s, model), {_SPENT}, %(unpriced)s,
         is_late OR %(usd)s > held_usd OR %(tokens)s > held_tokens, %(holder)s, NULL, %(reason)s, day, month, mc_now()
         FROM l, said WHERE verdict = 'done' RETURNING 1
+    ), closed AS (
+        DELETE FROM open_reservation WHERE {RUN} AND cost_id = %(cost_id)s AND EXISTS (SELECT FROM done)
     ), counted AS (
         UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s, settled_tokens = b.settled_tokens + %(tokens)s,
         reserved_usd = b.reserved_usd - held_usd, reserved_tokens = b.reserved_tokens - held_tokens,
         reservations = b.reservations - CASE WHEN is_late THEN 0 ELSE 1 END,
-        calls = b.calls + %(calls)s
-        FROM k, l, said, done WHERE {_COUNTER}
+        calls = b.calls + %(calls)s, finished_at = mc_now()
+        FROM k, l, said, done WHERE {COUNTER}
     )
     SELECT said.verdict, crossing.* FROM said LEFT JOIN crossing ON true ORDER BY place
 """  # noqa: S608  # as above
@@ -218,19 +215,19 @@ ADJUST = f"""
         SELECT run.*, w.day, w.month FROM run, LATERAL (
             SELECT {DAY} AS day, {MONTH} AS month WHERE %(usd)s >= 0
             UNION ALL (
-                SELECT day, month FROM ledger WHERE {_RUN} AND kind IN ('settle', 'adjust') AND %(usd)s < 0
+                SELECT day, month FROM ledger WHERE {RUN} AND kind IN ('settle', 'adjust') AND %(usd)s < 0
                 GROUP BY day, month HAVING sum(usd) + %(usd)s >= 0 ORDER BY day DESC LIMIT 1
             )
-        ) w WHERE {_RUN}
+        ) w WHERE {RUN}
     ), k AS (
-        SELECT k.* FROM r, LATERAL {_keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
+        SELECT k.* FROM r, LATERAL {keys("r", "r.day", "r.month")} WHERE k.subject IS NOT NULL
     ), done AS (
-        INSERT INTO ledger ({_ROW})
+        INSERT INTO ledger ({ROW})
         SELECT %(workspace_id)s, run_id, %(cost_id)s, 'adjust', agent_id, ticket_id, mission_id, %(model)s, {_SPENT},
         false, %(usd)s > 0, %(holder)s, NULL, %(reason)s, day, month, mc_now()
         FROM r ON CONFLICT DO NOTHING RETURNING 1
     ), counted AS (
-        UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s FROM k, done WHERE {_COUNTER}
+        UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s FROM k, done WHERE {COUNTER}
     ), told AS (
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, 'budget.adjusted', 'run', %(run_id)s, %(actor)s, %(correlation_id)s,
@@ -240,58 +237,20 @@ ADJUST = f"""
 """  # noqa: S608  # as above
 
 CROSSED = f"""
-    SELECT b.* FROM ledger l, LATERAL {_keys("l", "l.day", "l.month")}, budget b
+    SELECT b.* FROM ledger l, LATERAL {keys("l", "l.day", "l.month")}, budget b
     WHERE l.workspace_id = %(workspace_id)s AND l.run_id = %(run_id)s AND l.cost_id = %(cost_id)s AND l.kind = 'adjust'
-    AND {_COUNTER} AND b.crossed AND b.period IN ('', {DAY}, {MONTH})
+    AND {COUNTER} AND b.crossed AND b.period IN ('', {DAY}, {MONTH})
 """  # noqa: S608  # as above
 """The closed limits that a correction was about, and whose window is not over."""
 
-ADJUSTED = f"SELECT usd FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'adjust'"  # noqa: S608  # as above
+ADJUSTED = f"SELECT usd FROM ledger WHERE {RUN} AND cost_id = %(cost_id)s AND kind = 'adjust'"  # noqa: S608  # as above
 PAID = f"SELECT settled_usd AS usd FROM budget WHERE {_SUBJECT} AND scope = 'run' AND period = ''"  # noqa: S608  # as above
 
 SETTLED = f"""
-    SELECT usd, tokens_in + tokens_out AS tokens FROM ledger WHERE {_RUN} AND cost_id = %(cost_id)s AND kind = 'settle'
+    SELECT usd, tokens_in + tokens_out AS tokens FROM ledger WHERE {RUN} AND cost_id = %(cost_id)s AND kind = 'settle'
 """  # noqa: S608  # as above
 
-# Without statistics the planner would rather read, for each reservation of a run, the ends of all of them.
-_IS_OPEN = """l.kind = 'reserve' AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id
-    AND e.run_id = l.run_id AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release') OFFSET 0)"""
-
-HELD = f"""
-    SELECT l.usd, l.tokens_in + l.tokens_out AS tokens FROM ledger l WHERE l.workspace_id = %(workspace_id)s
-    AND l.run_id = %(run_id)s AND l.cost_id = %(cost_id)s AND {_IS_OPEN}
-"""  # noqa: S608  # as above
-"""What was reserved under a key, and is not over."""
-
-RELEASE_ALL = f"""
-    WITH l AS (
-        SELECT * FROM ledger l WHERE {_RUN} AND {_IS_OPEN}
-    ), done AS (
-        INSERT INTO ledger ({_ROW})
-        SELECT workspace_id, run_id, cost_id, 'release', agent_id, ticket_id, mission_id, model, 0, 0, 0, 0, false,
-        false, %(holder)s, NULL, NULL, day, month, mc_now() FROM l
-    ), k AS (
-        SELECT k.scope, k.subject, k.period, sum(l.usd) AS usd, sum(l.tokens_in + l.tokens_out) AS tokens,
-        count(*) AS number FROM l, LATERAL {_keys("l", "l.day", "l.month")} WHERE k.subject IS NOT NULL GROUP BY 1, 2, 3
-    )
-    UPDATE budget b SET reserved_usd = b.reserved_usd - k.usd, reserved_tokens = b.reserved_tokens - k.tokens,
-    reservations = b.reservations - k.number FROM k WHERE {_COUNTER}
-"""  # noqa: S608  # as above
-"""Gives back all that a run still holds, however much it is."""
-
-OVERDUE = f"""
-    SELECT l.workspace_id, l.run_id, l.cost_id FROM run r
-    JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
-    JOIN ledger l ON l.workspace_id = r.workspace_id AND l.run_id = r.run_id
-    WHERE r.ended_at IS NULL AND b.reservations > 0 AND l.held_until < mc_now() AND {_IS_OPEN}
-    ORDER BY random() LIMIT %(limit)s
-"""  # noqa: S608  # as above
-"""What was held for too long, so that its holder must have died: of all workspaces, and only of runs that go on.
-
-Which ones is left to chance: those that cannot be released must not stand before the others in every pass.
-"""
-
-THE_RUN = f"SELECT * FROM run WHERE {_RUN}"  # noqa: S608  # as above
+THE_RUN = f"SELECT * FROM run WHERE {RUN}"  # noqa: S608  # as above
 THOSE_HELD = """
     SELECT asked.name, held.agent_id, held.created_by
     FROM unnest(CAST(%(names)s AS text[]), CAST(%(scopes)s AS text[]), CAST(%(run_ids)s AS text[]),
@@ -354,7 +313,7 @@ PASSED = f"""
         OR (b.scope = 'ticket' AND b.subject = r.ticket_id))
     JOIN decision d ON d.workspace_id = b.workspace_id
     AND d.decision_id = {_question("b")} AND d.status = 'pending'
-    WHERE {_THE_RUN} AND (
+    WHERE {OF_THE_RUN} AND (
         b.settled_usd + b.reserved_usd >= CAST(d.binding->>'cap_usd' AS numeric)
         OR b.settled_tokens + b.reserved_tokens >= CAST(d.binding->>'cap_tokens' AS bigint)
     ) ORDER BY b.scope FOR UPDATE OF d SKIP LOCKED
@@ -372,7 +331,7 @@ CONTAIN = f"""
         OR ((crossings = 0 OR period IN ('', {DAY}, {MONTH})) AND NOT {_is_told("budget")})) RETURNING *
     ), stopped AS (
         UPDATE run SET status = 'blocked', reason = {_SAID}, blocked_by = %(scope)s, blocked_period = %(period)s
-        WHERE {_RUN} AND ended_at IS NULL AND (status IS NULL OR (%(instead)s AND {_NO_LOOP}
+        WHERE {RUN} AND ended_at IS NULL AND (status IS NULL OR (%(instead)s AND {_NO_LOOP}
         AND (blocked_by, blocked_period, reason) IS DISTINCT FROM (%(scope)s, %(period)s, {_SAID})))
         AND %(period)s IN ('', {DAY}, {MONTH}) RETURNING mission_id
     ), asked AS (

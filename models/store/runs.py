@@ -208,9 +208,7 @@ _ORPHANS = """
     LEFT JOIN budget b ON b.workspace_id = r.workspace_id AND b.scope = 'run' AND b.subject = r.run_id AND b.period = ''
     WHERE r.ended_at IS NULL AND (a.name IS NOT NULL OR CASE WHEN COALESCE(b.reservations, 0) > 0
     THEN m.ended_at < mc_now() - CAST(%(grace)s AS interval)
-    ELSE m.ended_at IS NOT NULL AND GREATEST(m.ended_at, (SELECT max(l.at) FROM ledger l
-    WHERE l.workspace_id = r.workspace_id AND l.run_id = r.run_id AND l.kind IN ('settle', 'release')))
-    < mc_now() - CAST(%(words)s AS interval) END)
+    ELSE m.ended_at IS NOT NULL AND GREATEST(m.ended_at, b.finished_at) < mc_now() - CAST(%(words)s AS interval) END)
     ORDER BY random() LIMIT %(limit)s
 """
 

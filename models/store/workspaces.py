@@ -60,8 +60,9 @@ async def _founder(session: AsyncSession, caller: Principal) -> str:
     await session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:founder, 0))"), {"founder": founder})
     made = select(func.count()).where(Workspace.founder == founder)
     if (await session.scalars(made)).one() >= MAX_FOUNDED:
-        message = f"{MAX_FOUNDED} workspaces come of {founder!r} already: ask a platform admin to make one"
-        raise Conflict("too_many_workspaces", message)
+        # Who is at home in another workspace than its founder must not learn of that one.
+        told = f"{MAX_FOUNDED} workspaces come of whoever made yours, or of you, already"
+        raise Conflict("too_many_workspaces", f"{told}: ask a platform admin to make one")
     return founder
 
 

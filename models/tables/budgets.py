@@ -84,8 +84,9 @@ class BudgetLimit(SQLModel, table=True):
 class Budget(SQLModel, table=True):
     """What one run, ticket, agent's day or workspace's month may spend, has spent and has promised to spend.
 
-    `reservations` are the open ones, also of free calls. Once `crossed`, nothing more is granted until the cap is
-    raised; a new window has a row of its own. `denied` says by whom and why it was not.
+    `reservations` are the open ones, also of free calls, and `finished_at` is when one was settled or released last.
+    Once `crossed`, nothing more is granted until the cap is raised; a new window has a row of its own. `denied` says by
+    whom and why it was not.
     """
 
     workspace_id: str = key(foreign_key="workspace.workspace_id")
@@ -105,6 +106,18 @@ class Budget(SQLModel, table=True):
     crossed: bool = no()
     crossings: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     denied: str | None = None
+    finished_at: Time | None = time()
+
+
+class OpenReservation(SQLModel, table=True):
+    """What a run has reserved until a time, for as long as that is neither settled nor released."""
+
+    __tablename__ = "open_reservation"
+
+    workspace_id: str = key()
+    run_id: str = key()
+    cost_id: str = key()
+    held_until: Time = time(nullable=False)
 
 
 class Entry(SQLModel, table=True):

@@ -346,6 +346,8 @@ class TestWorkspaces:
             assert made.status_code == 201, made.text
         body = {"slug": places[20], "name": "N"}
         for caller in (founder, inside, guest):
-            assert refusal(await caller.post("/api/v1/workspaces", json=body)) == (409, "too_many_workspaces")
+            answer = await caller.post("/api/v1/workspaces", json=body)
+            assert refusal(answer) == (409, "too_many_workspaces")
+            assert team.workspace_id not in answer.text, "the guest is not at home there"
         assert (await client(team.member).post("/api/v1/workspaces", json=body)).status_code == 201
         assert (await root.post("/api/v1/workspaces", json=body | {"slug": places[21]})).status_code == 201

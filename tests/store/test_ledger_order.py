@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models.domain.budgets import Key, Owner, RunStatus, Scope
 from models.domain.errors import Conflict
 from models.domain.policy import Level
-from models.store import agents, caps, corrections, ledger, runs
+from models.store import agents, budgets, caps, corrections, ledger, runs
 from models.store.connections import plain
 from models.store.database import Database, within
 from models.store.ledger import Place
-from models.store.ledger_statements import LOCK, LOCK_RUN
+from models.store.ledger_statements import LOCK, LOCK_RUN, RESERVE
 from tests.fixtures.api import Team
 from tests.fixtures.budgets import BOT, OLGA, at, cap, clock_moved, counters, place, usd
 from tests.fixtures.waiting import eventually
@@ -33,6 +34,15 @@ async def end(db: Database, where: Place) -> None:
 async def correct(db: Database, where: Place) -> None:
     async with db.workspace(where.workspace_id) as session:
         await corrections.adjust(session, at(where, "less"), Decimal("-0.01"), "billed twice", OLGA)
+
+
+async def reserved(session: AsyncSession, where: Place) -> str:
+    """Reserve for the first call of a window, as those do who spend: what became of it."""
+    await budgets.prepare(session, where.workspace_id, where.run_id)
+    await within(session)(LOCK, where.key)
+    asked = {"usd": Decimal("0.02"), "lasts": ledger.LASTS, "most": None, "holder": "bot", "correlation_id": "c"}
+    [said] = await within(session)(RESERVE, where.key | ledger.NOTHING | asked)
+    return str(said["verdict"])
 
 
 @asynccontextmanager
@@ -85,7 +95,7 @@ async def test_who_ends_or_corrects_a_run_beside_its_first_call_of_a_day_waits_i
         async with db.workspace(team.workspace_id) as session:
             await within(session)(LOCK, where.key)
             acting = await waiters.begin(act(db, where), 1)
-            assert await ledger.reserve_within(session, at(where, "first"), usd("0.02"), BOT) is None
+            assert await reserved(session, at(where, "first")) == "granted"
             await corrections.adjust(session, at(where, "more"), Decimal("0.02"), "billed too little", OLGA)
             # Between the counters that it takes and the row that it writes.
             holding = await waiters.begin(holder.execute("LOCK TABLE ledger IN SHARE MODE"), 2)

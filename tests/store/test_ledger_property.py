@@ -15,7 +15,7 @@ from models.store import budgets, corrections, ledger
 from models.store.database import Database
 from models.store.ledger import Place
 from tests.fixtures.access import make_workspace
-from tests.fixtures.budgets import BOT, OLGA, counters, entries, start, usd
+from tests.fixtures.budgets import BOT, OLGA, counters, entries, start, still_open, usd
 
 RUNS = (("ann", "T-1"), ("ann", None), ("bob", "T-1"))
 """Whose each run is, and of which ticket."""
@@ -242,6 +242,10 @@ class Real:
             for row in rows
         }
 
+    async def held(self) -> set[tuple[int, int]]:
+        rows = await still_open(self.db, self.workspace)
+        return {(self.runs.index(row["run_id"]), int(row["cost_id"])) for row in rows}
+
     async def blocked(self) -> dict[int, str]:
         found = "SELECT run_id, blocked_by FROM run WHERE status IS NOT NULL"
         rows = await self.db.alone(self.workspace, found, {})
@@ -274,6 +278,7 @@ async def test_it_is_what_the_model_says(db: Database, steps: list[tuple[Any, ..
             one: (model.caps[one], model.settled[one], model.reserved[one], model.open(one), one in model.crossed)
             for one in CAPPED
         }
+        assert await real.held() == {one for one, held in model.held.items() if held.kinds == {"reserve"}}
         assert await real.blocked() == {run: scope for run, (scope, _) in model.blocked.items()}
         assert await real.strangely_capped() == []
         if any(settled + reserved > most for most, settled, reserved, *_ in seen.values()):

@@ -32,12 +32,17 @@ async def fill(db: Database, where: Place, number: int) -> None:
         now() + interval '1 hour', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'),
         to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM') FROM run, generate_series(1, :number) n WHERE run_id = :run_id
     """
+    kept = """
+        INSERT INTO open_reservation SELECT workspace_id, run_id, cost_id, held_until FROM ledger
+        WHERE run_id = :run_id AND cost_id LIKE 'many-%'
+    """
     counted = """
         UPDATE budget SET reservations = reservations + :number, reserved_usd = reserved_usd + 0.00001 * :number,
         reserved_tokens = reserved_tokens + 3 * :number
     """
     async with db.workspace(where.workspace_id) as session:
         await session.execute(text(made), {"number": number, "run_id": where.run_id})
+        await session.execute(text(kept), {"run_id": where.run_id})
         await session.execute(text(counted), {"number": number})
 
 
