@@ -18,7 +18,7 @@ from models.store.stages import NewEvidence
 from models.tables.missions import Stage
 
 MAX_FILES_SHOWN = 500
-MAX_PATHS, MAX_PATH_LETTERS = 2_000, 100_000
+MAX_PATHS, MAX_PATH_LETTERS = 2_000, 400_000
 """What of a change's paths is kept for the policy, whose patterns are held against each: of more, it knows that."""
 """Of a change, kept for the policy; where there are more, any of them may hold secrets."""
 

@@ -6,7 +6,9 @@ name, from the files of a checkout, whoever writes a patch writes that law, too:
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +30,7 @@ _KNOWN = re.compile(
 
 Git quotes `%f` for the shell itself: between quotes of a setting's own, the file's name is commands.
 """
+_SIGNS = re.compile(r"[;&|<>=()`\"']")
 _SWITCH = re.compile(r"|true|false|yes|no|on|off|[01]", re.IGNORECASE)
 _HOOKS, _ELSEWHERE = "core.hookspath", "core.worktree"
 
@@ -52,7 +55,9 @@ class Place:
 
     def expand(self, value: str) -> Path:
         """Read a setting that is a path."""
-        return self.home / value[2:] if value.startswith("~/") else Path(value).expanduser()
+        with suppress(RuntimeError):  # there is no such user
+            return self.home / value[2:] if value.startswith("~/") else Path(value).expanduser()
+        return Path(value)
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,19 @@ def find(settings: Iterable[Setting], hooks: Path, place: Place) -> Iterator[str
 def _is_harmless(command: str, place: Place) -> bool:
     """Whether what a setting runs is no file of a checkout; of an origin that has none, only a path can lead to one."""
     known = _KNOWN.fullmatch(command)
-    words = [known["program"]] if known else [word.strip("\"'") for word in command.split()]
+    words = [known["program"]] if known else _words(command)
     if any(_is_from_checkout(place.git_dir / place.expand(word), place) for word in words if "/" in word):
         return False
     return known is not None or not place.has_checkout or _SWITCH.fullmatch(command) is not None
+
+
+def _words(command: str) -> list[str]:
+    """Tear a command line apart as a shell does, and at its signs."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that goes on
+        words = command.split()
+    return [part for word in words for part in _SIGNS.split(word)]
 
 
 def _is_its_own(files: Path, place: Place) -> bool:
@@ -127,7 +141,9 @@ def _is_its_own(files: Path, place: Place) -> bool:
 
 def _is_from_checkout(path: Path, place: Place) -> bool:
     """Whether a path leads among the files of any checkout. No commit holds a `.git`: what is in one is no patch's."""
-    real, own = path.resolve(), place.git_dir.resolve()
-    top = own if real.is_relative_to(own) else Path(real.anchor)
-    folders = (folder for folder in (real, *real.parents) if folder.is_relative_to(top))
-    return ".git" not in real.relative_to(top).parts and any((folder / ".git").exists() for folder in folders)
+    with suppress(OSError, RuntimeError):  # longer than a path may be, or links in a circle: nobody opens it
+        real, own = path.resolve(), place.git_dir.resolve()
+        top = own if real.is_relative_to(own) else Path(real.anchor)
+        folders = (folder for folder in (real, *real.parents) if folder.is_relative_to(top))
+        return ".git" not in real.relative_to(top).parts and any((folder / ".git").exists() for folder in folders)
+    return False

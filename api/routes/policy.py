@@ -1,6 +1,7 @@
 """The policy: its versions, which one is in force, and what it says or would have said (POL-09)."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
@@ -31,6 +32,7 @@ from models.schemas.policy import (
 )
 from models.store import policies
 from models.store.database import Database
+from models.store.policies import FEW_PATHS
 from models.tables.policies import PolicyVersion
 
 routes = router("policy")
@@ -164,7 +166,8 @@ async def explain_policy(
     require_known(asked.facts, law.policy)
     act = asked.act
     # Many globs over many long paths take a while: the loop serves others meanwhile.
-    async with services(request).long_work.turn(call.principal.lineage):
+    work, key = services(request).long_work, f"explain {call.principal.lineage}"
+    async with work.turn(key) if len(asked.paths) > FEW_PATHS else nullcontext():
         verdict = await asyncio.to_thread(assess, act.action, act.principal, act.context, law.policy)
     who = verdict.ask if verdict.asks else None
     return Success(data=Explained(policy_version=law.version, **(dict(verdict) | {"ask": who})))

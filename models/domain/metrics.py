@@ -139,7 +139,7 @@ def unmet_targets(
     """List the targets that the samples do not prove to be met; a window without samples proves nothing.
 
     Args:
-        doubted: sources whose samples may speak against a target, but not for it.
+        doubted: sources whose samples may speak against a target, each by itself, but not for it.
     """
     by_id: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -230,11 +230,13 @@ def parse_measurements(data: bytes, name: str) -> dict[str, float]:
 
 
 def _unmet(target: Target, samples: Sequence[Sample], now: datetime, doubted: Collection[str]) -> Shortfall | None:
-    """Hold all samples against a target, then those that nobody doubts."""
-    found = _shortfall(target, samples, now)
-    if found is None and doubted:
-        found = _shortfall(target, [sample for sample in samples if sample.source not in doubted], now)
-    return found
+    """Hold the samples that nobody doubts against a target, and those of each other source: none drowns another's."""
+    by_source: dict[str, list[Sample]] = {"": []}
+    for sample in samples:
+        by_source.setdefault(sample.source if sample.source in doubted else "", []).append(sample)
+    found = [_shortfall(target, own, now) for own in by_source.values()]
+    seen = [shortfall for shortfall in found if shortfall is not None]
+    return next((shortfall for shortfall in seen if shortfall.observed is not None), next(iter(seen[:1]), None))
 
 
 def _shortfall(target: Target, samples: Iterable[Sample], now: datetime) -> Shortfall | None:

@@ -94,11 +94,16 @@ class PolicyBook:
             return await self.differs(session, workspace_id, verdict_id, kind)
 
     async def differs(self, session: AsyncSession, workspace_id: str, verdict_id: str, kind: DecisionKind) -> bool:
-        """The same, where it is known that another version is in force."""
+        """The same, where it is known that another version is in force.
+
+        Of a tool call a verdict keeps only those words that were secrets then: other patterns may find others.
+        """
         kept = await session.get_one(VerdictRow, (workspace_id, verdict_id))
         before = await require(session, workspace_id, kept.policy_version)
         now = (await self.in_force(session, workspace_id)).policy
         law = await asyncio.to_thread(parse_policy, before.source)
+        if kind is DecisionKind.TOOL_ACTION and law.secret_paths != now.secret_paths:
+            return True
         return not judges_alike(Act.model_validate(kept.input), kind, law, now)
 
     async def _keep(self, row: PolicyVersion) -> InForce:

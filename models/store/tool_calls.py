@@ -150,25 +150,14 @@ async def _barred(session: AsyncSession, book: PolicyBook, call: Mapping[str, An
         return None
     if call["tools"] is not None and not is_listed(call["tool"], call["tools"]):
         return UNLISTED
-    return _OTHER_LAW if call["is_older"] and await _is_judged_otherwise(session, book, call) else None
-
-
-async def _is_judged_otherwise(session: AsyncSession, book: PolicyBook, call: Mapping[str, Any]) -> bool:
-    """Whether the law in force finds other secrets in a call's arguments, or judges it otherwise than the one before.
-
-    A verdict keeps only those of its words that were secrets then.
-    """
-    law = await book.in_force(session, call["workspace_id"])
-    if list(secrets_among(call["arguments"], law.policy.secrets)) != call["paths"]:
-        return True
-    return await book.differs(session, call["workspace_id"], call["verdict_id"], DecisionKind.TOOL_ACTION)
+    key = (call["workspace_id"], call["verdict_id"], DecisionKind.TOOL_ACTION)
+    return _OTHER_LAW if call["is_older"] and await book.differs(session, *key) else None
 
 
 # An answer that did not come in time is none, also where nobody has looked yet; so is one about what is over.
 _FIND = """
     SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd, a.tools,
-    v.policy_version <> p.version AS is_older, v.input -> 'context' -> 'paths' AS paths,
-    d.question -> 'arguments' AS arguments,
+    v.policy_version <> p.version AS is_older,
     CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer,
     CASE WHEN r.ended_at IS NOT NULL THEN 'run' WHEN m.ended_at IS NOT NULL THEN 'mission' END AS over,
     CASE WHEN r.status = 'blocked' THEN concat('its run is blocked: ', r.reason)

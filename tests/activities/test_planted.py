@@ -126,8 +126,15 @@ async def test_unless_they_are_files_of_another_s_checkout(bare: Bench, tmp_path
     program = tmp_path / "other/tools/run"
     for folder in (tmp_path / "other/.git", program.parent):
         folder.mkdir(parents=True)
-    bare.origin.git("config", "core.alternateRefsCommand", f"sh '{program}'")
-    assert (await planted(bare.mirror)).startswith("the program of its setting")
+    for command in (f"sh '{program}'", f"cd '{program.parent}'&&./run", f"A={program}; sh $A"):
+        bare.origin.git("config", "core.alternateRefsCommand", command)
+        assert (await planted(bare.mirror)).startswith("the program of its setting")
+
+
+@pytest.mark.parametrize("command", ["sh ~nosuch/x", f"echo {'/x' * 3_000}", "it's /x"])
+async def test_words_that_lead_nowhere(bare: Bench, command: str) -> None:
+    bare.origin.git("config", "core.alternateRefsCommand", command)
+    assert await planted(bare.mirror) == ""
 
 
 async def test_a_known_program_that_is_a_file_of_the_checkout(checked_out: Bench) -> None:

@@ -71,14 +71,19 @@ class TestTargets:
 
     @pytest.mark.parametrize(
         ("doubted", "others", "seen"),
-        [([150], [], 150), ([20], [], None), ([20], [150], 150), ([150], [20], None), ([150, 150], [20], 320 / 3)],
+        [([150], [], 150), ([20], [], None), ([20], [150], 150), ([150], [20], 150), ([20], [20], 0)],
     )
     def test_what_is_doubted_speaks_against_a_target_and_not_for_it(
         self, doubted: list[float], others: list[float], seen: float | None
     ) -> None:
         samples = [sample(value).model_copy(update={"source": "bot"}) for value in doubted] + list(map(sample, others))
         found = unmet_targets([target()], samples, NOW, {"bot"})
-        assert [one.observed for one in found] == ([] if doubted == [150] and others else [seen])
+        assert [one.observed for one in found] == ([] if seen == 0 else [seen])
+
+    def test_nobody_s_own_hand_drowns_who_is_doubted_too(self) -> None:
+        said = [("hand", 0.0)] * 99 + [("prom", 150.0)] + [("olga", 20.0)]
+        samples = [sample(value).model_copy(update={"source": source}) for source, value in said]
+        assert [one.observed for one in unmet_targets([target()], samples, NOW, {"hand", "prom"})] == [150]
 
     def test_no_data_is_not_met(self) -> None:
         [found] = unmet_targets([target()], [], NOW)
