@@ -91,6 +91,8 @@ _RUN_AS_MODULE = re.compile(r"(?:^|\s)-[mp]\s*([A-Za-z_][\w.]*)")
 _RUN_FOLDER = re.compile(r"\bgo\s+run\s+(?:-\S+\s+)*([^\s-]\S*)")
 _OF_TOOLS = {"inv": "tasks.py", "invoke": "tasks.py"}
 """Files with names that others have, too: only where the tool is run."""
+MAX_GLOB_LETTERS = 500
+"""Of the patterns in all command lines of a repository: each is held against each path of a patch."""
 _HOOKS = (
     (re.compile(rb"^\+\+\+ .*_test\.go\b", re.MULTILINE), re.compile(rb"^\+\s*func\s+TestMain\b", re.MULTILINE)),
     (re.compile(rb"^\+\+\+ .*\.py\b", re.MULTILINE), re.compile(rb"^\+\s*pytest_plugins\b", re.MULTILINE)),
@@ -171,7 +173,8 @@ class _Named:
         words = [normpath(word.removeprefix("/workspace/")).lstrip("/") for word in _words(text)]
         modules = [word.replace(".", "/") for word in _RUN_AS_MODULE.findall(text)]
         built = [f"{normpath(folder)}/*" for folder in _RUN_FOLDER.findall(text)]
-        self._globs = (*built, *(word for word in words if any(sign in word for sign in "*?[")))
+        self._globs = {*built, *(word for word in words if any(sign in word for sign in "*?["))}
+        self._letters = sum(map(len, self._globs))
         self._files = {*words, *(_OF_TOOLS[word] for word in words if word in _OF_TOOLS)}
         self._files |= {f"{word}/__main__.py" for word in (*words, *modules)} | {f"{word}.py" for word in modules}
         self._files |= {f"{above}/__init__.py" for word in modules for above in _folders(f"{word}/")}
@@ -184,7 +187,9 @@ class _Named:
         return any("/".join(steps[-count:]) in self._files for count in self._steps if count <= len(steps))
 
     def by_glob(self, path: str) -> bool:
-        """Whether a pattern of the shell may mean the path."""
+        """Whether a pattern of the shell may mean the path; of more than are compared, one may."""
+        if self._letters > MAX_GLOB_LETTERS:
+            return True
         return any(fnmatchcase(path, glob) or fnmatchcase(path, f"*/{glob}") for glob in self._globs)
 
 

@@ -5,7 +5,7 @@ from _pytest.config.findpaths import CONFIG_LOADERS_BY_NAME
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.law import split_test_files, touches
+from models.domain.law import MAX_GLOB_LETTERS, split_test_files, touches
 from models.domain.patches import ChangeKind, FileChange, PatchSummary
 
 
@@ -112,6 +112,10 @@ class TestNamedByACommand:
 
     def test_a_new_test_that_a_pattern_of_the_shell_takes_in_does_not(self) -> None:
         assert not judges("tests/test_b.py", "pytest tests/test_*.py", kind=ChangeKind.ADDED)
+
+    @pytest.mark.parametrize(("letters", "asks"), [(MAX_GLOB_LETTERS, False), (MAX_GLOB_LETTERS + 1, True)])
+    def test_of_more_patterns_than_are_compared_one_may_mean_any_file(self, letters: int, asks: bool) -> None:
+        assert judges("src/app.py", f"sh {'x' * (letters - 1)}*") is asks
 
     @given(st.lists(st.text(max_size=20), max_size=3), st.text(min_size=1, max_size=20))
     def test_any_line_can_be_read(self, lines: list[str], path: str) -> None:
