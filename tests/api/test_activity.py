@@ -287,6 +287,14 @@ async def test_history_survives_the_events_and_temporal(
     assert len(before[0]) == 8 == seen
 
 
+async def test_nobody_else_reads_them_by_sql(
+    two: dict[str, httpx2.AsyncClient], db: Database, team: Team, other_team: Team
+) -> None:
+    seen = "SELECT count(*) AS number FROM activity"
+    [ours], [theirs] = [await db.alone(one.workspace_id, seen, {}) for one in (team, other_team)]
+    assert (ours["number"] > 0, theirs["number"]) == (True, 0)
+
+
 async def test_redacted_words_are_gone_here_too(agent: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
     row = (await agent.post(ACTIVITY, json=THOUGHT)).json()["data"]
     await api.post(f"/api/v1/audit/{row['id']}/redact", json={"reason": "a password"})
