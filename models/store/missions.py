@@ -13,7 +13,7 @@ from models.domain.agents import MAX_OPEN_MISSIONS
 from models.domain.errors import Conflict, IllegalTransition, NotFound
 from models.domain.events import EventType, Subject
 from models.domain.names import is_agent_id
-from models.domain.refusals import missing
+from models.domain.refusals import missing, mission_ended
 from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
@@ -234,7 +234,7 @@ async def note_start(session: AsyncSession, workspace_id: str, mission_id: str, 
         .returning(col(Mission.started_at).is_(None) & col(Mission.ended_at).is_not(None))
     )
     if noted.scalar_one_or_none():
-        raise Conflict("mission_ended", "the mission was canceled at this moment: nothing was started")
+        raise mission_ended()
 
 
 async def cancel_open(session: AsyncSession, workspace_id: str, mission_id: str, reason: str, actor: Actor) -> None:
