@@ -30,7 +30,7 @@ _KNOWN = re.compile(
 
 Git quotes `%f` for the shell itself: between quotes of a setting's own, the file's name is commands.
 """
-_SIGNS = re.compile(r"[;&|<>=()`\"']")
+_SIGNS = re.compile(r"[\s;&|<>=()`\"']")
 _SWITCH = re.compile(r"|true|false|yes|no|on|off|[01]", re.IGNORECASE)
 _HOOKS, _ELSEWHERE = "core.hookspath", "core.worktree"
 
@@ -126,12 +126,12 @@ def _is_harmless(command: str, place: Place) -> bool:
 
 
 def _words(command: str) -> list[str]:
-    """Tear a command line apart as a shell does, and at its signs."""
+    """Tear a command line apart as a shell does, and each word as another shell would that it is for."""
     try:
         words = shlex.split(command)
     except ValueError:  # a quote that goes on
         words = command.split()
-    return [part for word in words for part in _SIGNS.split(word)]
+    return [part for word in words for part in (word, *_SIGNS.split(word))]
 
 
 def _is_its_own(files: Path, place: Place) -> bool:

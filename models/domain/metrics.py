@@ -234,9 +234,9 @@ def _unmet(target: Target, samples: Sequence[Sample], now: datetime, doubted: Co
     by_source: dict[str, list[Sample]] = {"": []}
     for sample in samples:
         by_source.setdefault(sample.source if sample.source in doubted else "", []).append(sample)
-    found = [_shortfall(target, own, now) for own in by_source.values()]
-    seen = [shortfall for shortfall in found if shortfall is not None]
-    return next((shortfall for shortfall in seen if shortfall.observed is not None), next(iter(seen[:1]), None))
+    proven = _shortfall(target, by_source.pop(""), now)
+    against = (_shortfall(target, own, now) for own in by_source.values())
+    return next((shortfall for shortfall in against if shortfall and shortfall.observed is not None), proven)
 
 
 def _shortfall(target: Target, samples: Iterable[Sample], now: datetime) -> Shortfall | None:

@@ -197,7 +197,8 @@ FINISH = f"""
         is_late OR %(usd)s > held_usd OR %(tokens)s > held_tokens, %(holder)s, NULL, %(reason)s, day, month, mc_now()
         FROM l, said WHERE verdict = 'done' RETURNING 1
     ), closed AS (
-        DELETE FROM open_reservation WHERE {RUN} AND cost_id = %(cost_id)s AND EXISTS (SELECT FROM done)
+        DELETE FROM open_reservation WHERE {RUN} AND cost_id = %(cost_id)s
+        AND EXISTS (SELECT FROM said WHERE verdict <> 'crosses')
     ), counted AS (
         UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s, settled_tokens = b.settled_tokens + %(tokens)s,
         reserved_usd = b.reserved_usd - held_usd, reserved_tokens = b.reserved_tokens - held_tokens,

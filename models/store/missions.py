@@ -206,14 +206,15 @@ async def note_execute(session: AsyncSession, mission: Mission, actor: Actor) ->
     Whom the mission is for has taken it by that.
     """
     if mission.assigned_to == actor.name:
-        await within(session)(_TAKE, {"workspace_id": mission.workspace_id, "mission_id": mission.mission_id})
+        key = {"workspace_id": mission.workspace_id, "mission_id": mission.mission_id, "name": actor.name}
+        await within(session)(_TAKE, key)
     kind = EventType.MISSION_EXECUTE_REQUESTED
     await tell(session, mission.workspace_id, mission.mission_id, kind, actor, {})
 
 
 _TAKE = """
     UPDATE mission SET claimed_at = mc_now() WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
-    AND claimed_at IS NULL
+    AND claimed_at IS NULL AND assigned_to = %(name)s
 """
 
 

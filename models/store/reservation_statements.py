@@ -17,7 +17,8 @@ HELD = """
 # Without statistics the planner would rather read all rows of a run than look up those that are open.
 _OPEN = """FROM open_reservation o, LATERAL (
         SELECT * FROM ledger l WHERE l.workspace_id = o.workspace_id AND l.run_id = o.run_id AND l.cost_id = o.cost_id
-        AND l.kind = 'reserve' OFFSET 0
+        AND l.kind = 'reserve' AND NOT EXISTS (SELECT FROM ledger e WHERE e.workspace_id = l.workspace_id
+        AND e.run_id = l.run_id AND e.cost_id = l.cost_id AND e.kind IN ('settle', 'release')) OFFSET 0
     ) l WHERE o.workspace_id = %(workspace_id)s AND o.run_id = %(run_id)s"""
 
 

@@ -126,7 +126,12 @@ async def test_unless_they_are_files_of_another_s_checkout(bare: Bench, tmp_path
     program = tmp_path / "other/tools/run"
     for folder in (tmp_path / "other/.git", program.parent):
         folder.mkdir(parents=True)
-    for command in (f"sh '{program}'", f"cd '{program.parent}'&&./run", f"A={program}; sh $A"):
+    for command in (
+        f"sh '{program}'",
+        f"cd '{program.parent}'&&./run",
+        f"A={program}; sh $A",
+        f"sh -c 'exec {program}'",
+    ):
         bare.origin.git("config", "core.alternateRefsCommand", command)
         assert (await planted(bare.mirror)).startswith("the program of its setting")
 

@@ -80,6 +80,10 @@ class TestTargets:
         found = unmet_targets([target()], samples, NOW, {"bot"})
         assert [one.observed for one in found] == ([] if seen == 0 else [seen])
 
+    def test_a_doubted_sample_outside_of_a_window_takes_no_proof_away(self) -> None:
+        samples = [sample(20), sample(20, minutes_ago=30).model_copy(update={"source": "bot"})]
+        assert unmet_targets([target(), target(window=60)], samples, NOW, {"bot"}) == []
+
     def test_nobody_s_own_hand_drowns_who_is_doubted_too(self) -> None:
         said = [("hand", 0.0)] * 99 + [("prom", 150.0)] + [("olga", 20.0)]
         samples = [sample(value).model_copy(update={"source": source}) for source, value in said]
