@@ -19,7 +19,7 @@ from models.tables.missions import Stage
 
 MAX_FILES_SHOWN = 500
 MAX_PATHS, MAX_PATH_LETTERS = 2_000, 400_000
-"""Of a change, kept for the policy, whose patterns are held against each; where there are more, any may hold secrets."""
+"""Of a change, kept for the policy, whose patterns are held against each; of more, any may hold secrets."""
 
 
 def failed(reason: str) -> StageResult:
