@@ -4,8 +4,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.fixtures.logs", "tests.fixtures.servers"]
+settings.register_profile("unhurried", deadline=None)  # how fast a thing is depends on what else the machine does
+settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
