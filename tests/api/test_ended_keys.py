@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx2
-import pytest
 from sqlalchemy import text
 
 from models.store import keys
@@ -12,25 +11,15 @@ from models.store.database import Database
 from models.store.migrate import migrate
 from tests.fixtures.api import Caller, Team
 from tests.fixtures.budgets import clock_moved, told
+from tests.fixtures.keys import admin, made
 from tests.fixtures.missions import refusal
 from tests.fixtures.servers import PostgresServer
 from tests.fixtures.sql import rows
 
+__all__ = ["admin"]
+
 BACK = ("-5 seconds", "-1 hour", "-1 day")
 EXPIRED = {"expires_in_days": 1e-12}
-
-
-@pytest.fixture
-def admin(client: Caller, team: Team) -> httpx2.AsyncClient:
-    """An admin of the team."""
-    return client(team.admin)
-
-
-async def made(admin: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
-    answer = await admin.post("/api/v1/keys", json={"principal": "olga", "role": "operator"} | body)
-    assert answer.status_code == 201, answer.text
-    data: dict[str, Any] = answer.json()["data"]
-    return data
 
 
 async def rotated(admin: httpx2.AsyncClient, key: dict[str, Any], hours: float = 0) -> dict[str, Any]:

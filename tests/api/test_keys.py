@@ -21,25 +21,14 @@ from models.store.database import Database
 from tests.fixtures.access import make_key, make_workspace
 from tests.fixtures.api import NO_TEMPORAL, Caller, Team
 from tests.fixtures.budgets import clock_moved
+from tests.fixtures.keys import admin, made
 from tests.fixtures.missions import refusal
 from tests.fixtures.waiting import eventually
 from worker.dev.ports import free_port
 
+__all__ = ["admin"]
+
 EVENT = {"type": "subsystem.report", "subject": {"kind": "subsystem", "id": "billing"}}
-
-
-@pytest.fixture
-def admin(client: Caller, team: Team) -> httpx2.AsyncClient:
-    """An admin of the team."""
-    return client(team.admin)
-
-
-async def made(admin: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
-    """Make a key; what was answered."""
-    answer = await admin.post("/api/v1/keys", json={"principal": "olga", "role": "operator"} | body)
-    assert answer.status_code == 201, answer.text
-    data: dict[str, Any] = answer.json()["data"]
-    return data
 
 
 def refused(answer: httpx2.Response) -> tuple[int, str]:
