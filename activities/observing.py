@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -97,7 +98,8 @@ class ObservationActivities:
             names = AcceptanceCriteria.model_validate(job.mission.acceptance_criteria).must_pass_tests
             report, failing = await self._retest(job, log, names)
             async with self._recorder.db.workspace(seen.ref.workspace_id) as session:
-                samples = (await _samples(session, job.mission)).samples
+                at = await metric_windows.now(session)
+                samples = (await _samples(session, job.mission, at)).samples
                 await metric_windows.snapshot(
                     session, seen.ref.workspace_id, seen.ref.mission_id, "after_merge", samples
                 )
@@ -173,8 +175,9 @@ class ObservationActivities:
         errors = await metric_windows.error_events(
             session, mission.workspace_id, mission.subsystem_id, mission.merged_at or seen.started_at
         )
-        samples, doubted = await _samples(session, mission)
-        unmet = unmet_targets(_targets(mission), samples, await metric_windows.now(session), doubted)
+        at = await metric_windows.now(session)
+        samples, doubted = await _samples(session, mission, at)
+        unmet = unmet_targets(_targets(mission), samples, at, doubted)
         now = (*breaches(unmet), *broken)
         outside = lasting(seen.breaches, now)
         anomaly = [_lasts(name, unmet) for name in outside]
@@ -201,10 +204,9 @@ def _lasts(name: str, unmet: Sequence[Shortfall]) -> str:
     return f"{name} was outside its target, or broken, twice in a row" + (f" ({seen})" if seen else "")
 
 
-async def _samples(session: AsyncSession, mission: Mission) -> Seen:
-    """Read what was measured since the merge."""
-    now = await metric_windows.now(session)
-    return await metric_windows.samples(session, mission, _targets(mission), now, since=mission.merged_at or now)
+async def _samples(session: AsyncSession, mission: Mission, at: datetime) -> Seen:
+    """Read what was measured from the merge until then."""
+    return await metric_windows.samples(session, mission, _targets(mission), at, since=mission.merged_at or at)
 
 
 def _targets(mission: Mission) -> tuple[MetricTarget, ...]:
