@@ -367,7 +367,7 @@ async def _held(session: AsyncSession, workspace_id: str, asked: Mapping[str, Ma
     places = {f"{name}s": [each[name] for each in asked.values()] for name in ("scope", "run_id", "since")}
     held = {name: _Held() for name in asked}
     for run in await within(session)(THOSE_HELD, {"workspace_id": workspace_id, "names": list(asked), **places}):
-        held[run["name"]].acted.add(run["created_by"])
+        held[run["name"]].acted.add(run["created_by"] or "")
         held[run["name"]].named.add(run["agent_id"] or "")
     return held
 

@@ -6,6 +6,7 @@ circle. Whoever holds a run's counter knows that nobody who spends for the run h
 """
 
 from models.domain.budgets import LOOP, Scope
+from models.store.asking_statements import filers_of, starters_of
 from models.store.questions import TOLD, inserted
 
 RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
@@ -252,7 +253,7 @@ SETTLED = f"""
 """  # noqa: S608  # as above
 
 THE_RUN = f"SELECT * FROM run WHERE {RUN}"  # noqa: S608  # as above
-THOSE_HELD = """
+THOSE_HELD = f"""
     SELECT asked.name, held.agent_id, held.created_by
     FROM unnest(CAST(%(names)s AS text[]), CAST(%(scopes)s AS text[]), CAST(%(run_ids)s AS text[]),
     CAST(%(sinces)s AS timestamptz[])) AS asked (name, scope, run_id, since), LATERAL (
@@ -260,15 +261,15 @@ THOSE_HELD = """
         UNION SELECT o.agent_id, o.created_by FROM run r JOIN run o ON o.workspace_id = r.workspace_id
         AND o.ticket_id = r.ticket_id AND (o.ended_at IS NULL OR o.started_at >= asked.since)
         WHERE asked.scope = 'ticket' AND r.workspace_id = %(workspace_id)s AND r.run_id = asked.run_id
-        UNION SELECT m.assigned_to, m.created_by FROM mission m
+        UNION SELECT m.assigned_to, NULL FROM mission m
         WHERE m.workspace_id = %(workspace_id)s AND m.mission_id = asked.run_id
-        UNION SELECT NULL, a.actor FROM audit a WHERE a.workspace_id = %(workspace_id)s AND a.subject_id = asked.run_id
-        AND a.subject_kind = 'mission' AND a.action = 'mission.execute_requested'
+        UNION SELECT NULL, filed.created_by FROM ({filers_of("asked.run_id")}) filed
+        UNION SELECT NULL, started.created_by FROM ({starters_of("asked.run_id")}) started
         LIMIT 1000
     ) held
-"""
+"""  # noqa: S608  # as above
 """Whose runs the limits hold that runs have met, or held since a question was put: a run's own limit, or its ticket's.
-A mission's own run is of who filed it, who has it and whoever had it started, which the audit log knows for good."""
+A mission's own run is of who filed it, also before it was tried again, who has it and whoever had it started."""
 THE_COUNTER = f"""
     SELECT *, {_question("budget")} AS question FROM budget WHERE workspace_id = %(workspace_id)s
     AND scope = %(scope)s AND subject = %(subject)s AND period = %(period)s FOR NO KEY UPDATE

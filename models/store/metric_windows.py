@@ -67,8 +67,8 @@ def _widest(targets: Iterable[MetricTarget]) -> dict[str, float]:
 
 
 async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[str], frozenset[str]]:
-    """Name the agents who filed a mission, took it or brought one of its candidates; then those of whom others say so,
-    and the kin of the first.
+    """Name the agents who filed a mission, started it, took it or brought one of its candidates; then those of whom
+    others say so, and the kin of the first.
 
     A filer writes down whom a mission is for, a person whose candidate one is, and one agent may have registered both
     who works and who watches: that takes nobody's word from them.
@@ -77,8 +77,9 @@ async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[st
         Candidate.workspace_id == mission.workspace_id, Candidate.mission_id == mission.mission_id
     )
     candidates = (await session.execute(theirs)).all()
+    began = [*await missions.filers(session, mission), *await missions.starters(session, mission)]
     took = [mission.assigned_to] if mission.claimed_at else []
-    did = {*await missions.filers(session, mission), *took, *(row.added_by for row in candidates)}
+    did = {*began, *took, *(row.added_by for row in candidates)}
     named = {mission.assigned_to, *(row.author for row in candidates)}
     known = await agents.among(session, mission.workspace_id, sorted(map(str, (did | named) - {None})))
     acted = known & did

@@ -18,6 +18,7 @@ from models.domain.states import MissionOutcome, MissionStatus
 from models.schemas.missions import MissionCreate, MissionSummary
 from models.schemas.pagination import PageRequest
 from models.store import agents, claims, events, lists, pagination, repositories
+from models.store.asking_statements import filers_of, starters_of
 from models.store.database import Database, within
 from models.store.events import Actor
 from models.store.ledger_statements import DAY
@@ -138,16 +139,13 @@ async def filers(session: AsyncSession, mission: Mission) -> list[str]:
     return [row["created_by"] for row in await within(session)(_FILERS, key)]
 
 
-_FILERS = """
-    WITH RECURSIVE again (mission_id, retry_of, created_by) AS (
-        SELECT mission_id, retry_of, created_by FROM mission
-        WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s
-        UNION
-        SELECT m.mission_id, m.retry_of, m.created_by FROM mission m JOIN again ON m.mission_id = again.retry_of
-        WHERE m.workspace_id = %(workspace_id)s
-    )
-    SELECT DISTINCT created_by FROM again ORDER BY created_by
-"""
+async def starters(session: AsyncSession, mission: Mission) -> list[str]:
+    """Name who had a mission started."""
+    key = {"workspace_id": mission.workspace_id, "mission_id": mission.mission_id}
+    return [row["created_by"] for row in await within(session)(_STARTERS, key)]
+
+
+_FILERS, _STARTERS = filers_of("%(mission_id)s"), starters_of("%(mission_id)s")
 
 
 async def list_page(

@@ -102,7 +102,7 @@ class PolicyBook:
         before = await require(session, workspace_id, kept.policy_version)
         now = (await self.in_force(session, workspace_id)).policy
         law = await asyncio.to_thread(parse_policy, before.source)
-        if kind is DecisionKind.TOOL_ACTION and law.secret_paths != now.secret_paths:
+        if kind is DecisionKind.TOOL_ACTION and {*law.secret_paths} != {*now.secret_paths}:
             return True
         return not judges_alike(Act.model_validate(kept.input), kind, law, now)
 

@@ -13,7 +13,7 @@ from models.contracts.pipeline import Conclusion, ControlRecord
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
 from models.schemas.metrics import ObservationCreate
-from models.store import metric_windows, metrics, stages
+from models.store import metric_windows, metrics, missions, stages
 from models.store.events import Actor
 from models.tables.agents import AgentRow
 from models.tables.missions import Capa, MetricSample, Mission, RemediationRow
@@ -121,6 +121,18 @@ class TestMetrics:
             bad = (ObservationCreate(metric_id="search.p95", value=1_000),)
             await metrics.observe(session, case.workspace_id, bad, Actor("prom", "request-1"))
         assert (await case.settle()).failed_stage is METRICS
+
+    async def test_who_started_a_mission_says_nothing_for_it(self, shop: Shop) -> None:
+        """Not even where it was given to nobody in the moment in which it was started."""
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "starter")
+            await missions.note_execute(session, await case.row(), Actor("starter", "request-1"))
+            good = (ObservationCreate(metric_id="search.p95", value=5),)
+            await metrics.observe(session, case.workspace_id, good, Actor("starter", "request-2"))
+        answer = await case.settle()
+        assert answer.failed_stage is METRICS
+        assert "no sample in the last 10 min" in answer.reason
 
     async def test_no_sample_is_not_met(self, shop: Shop) -> None:
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 from sqlalchemy import text
 
 from models.domain.tool_calls import MAX_ASKED
@@ -69,6 +70,19 @@ class TestAfterTheApproval:
         source = (await api.get("/api/v1/policy")).json()["data"]["source"]
         await in_force(api, source.replace("secret_paths:\n", 'secret_paths:\n  - "*payroll*"\n', 1))
         assert (await now(agent, run, asked))["status"] == "denied"
+
+    async def test_the_same_secrets_in_another_order_are_the_same(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
+    ) -> None:
+        await self.secrets(api, "*.gone", "*.done")
+        asked = await self.approved(agent, api, run)
+        await self.secrets(api, "*.done", "*.gone")
+        assert (await now(agent, run, asked))["status"] == "allowed"
+
+    async def secrets(self, api: httpx2.AsyncClient, *patterns: str) -> None:
+        source = (await api.get("/api/v1/policy")).json()["data"]["source"]
+        law = yaml.safe_load(source) | {"secret_paths": [*patterns]}
+        await in_force(api, yaml.safe_dump(law))
 
     async def test_a_tool_that_is_taken_away_is_not_called(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str
