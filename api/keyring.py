@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.batches import Batches
 from models.domain.errors import Unauthenticated
+from models.domain.keys import SESSION_PREFIX
 from models.domain.principals import Principal
 from models.store import keys
 from models.store.database import Database
@@ -71,7 +72,7 @@ class KeyRing:
         return known if until > now else None
 
     async def _ask(self, secret: str, digest: str, *, at_once: bool) -> Principal:
-        asked, kind = time.monotonic(), _SESSIONS if secret.startswith(keys.SESSION_PREFIX) else _KEYS
+        asked, kind = time.monotonic(), _SESSIONS if secret.startswith(SESSION_PREFIX) else _KEYS
         if at_once:
             [principal] = await self._find(kind, [digest])
         else:

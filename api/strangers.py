@@ -6,6 +6,7 @@ from api.auth import Call, Caller, bearer_of, secret_of
 from api.services import services
 from models.domain.agents import require_unspent
 from models.domain.errors import Unauthenticated
+from models.domain.keys import REGISTRATION_PREFIX
 from models.domain.principals import Kind, Principal
 from models.store import keys, registrations
 
@@ -34,7 +35,7 @@ class CallerOrRegistrant(Caller):
     async def identify(self, request: Request, noun: str) -> Call | None:
         """Find the caller, or the registration."""
         secret = bearer_of(request)
-        if not secret.startswith(keys.REGISTRATION_PREFIX):
+        if not secret.startswith(REGISTRATION_PREFIX):
             return await super().identify(request, noun)
         services(request).limiter.count_address(request)
         async with services(request).db.system() as session:

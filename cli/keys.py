@@ -70,10 +70,11 @@ def list_keys(client: Client, limit: Limit = 50, everything: All = False) -> Non
 @client_command(app, "rotate")
 def rotate(
     client: Client,
-    key: KeyId,
+    key: Annotated[str | None, in_path("KEY", "As `key list` shows it to admins. [default: the key that asks]")] = None,
     grace: Annotated[float, number("Hours that the old key still opens, at most 168.", least=0)] = 24,
 ) -> None:
     """Make a key's successor, which is shown once; the old key opens for the grace period yet."""
+    key = key or client.api.get("/status")["caller"]["key_id"]
     made = client.api.post(f"/keys/{key}/rotate", {"grace_hours": grace})
     client.answer(made, lambda: described(made))
 

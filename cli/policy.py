@@ -109,7 +109,7 @@ def explain(
     client: Client,
     action: Annotated[str, typer.Option(help="What would be done, as `mission.merge`.", show_default=False)],
     who: Annotated[str, typer.Option("--as", help="Who: human:operator, agent:intern, service.", metavar="WHO")],
-    env: Annotated[str, typer.Option(help="Where.")] = "dev",
+    env: Annotated[str | None, typer.Option(help="Where. [default: what the installation is]")] = None,
     protected: Annotated[bool, typer.Option("--protected", help="On a protected branch.")] = False,
     path: Annotated[list[str] | None, typer.Option(help="A path it touches; may be repeated.", metavar="PATH")] = None,
     fact: Annotated[

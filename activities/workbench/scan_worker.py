@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from models.domain.keys import SECRET
+
 MAX_MEMORY = 2 * 1024**3
 MAX_CPU_SECONDS = 300
 TASK, ANSWER = "task.json", "answer.json"
@@ -71,7 +73,7 @@ class Scan:
 
         self.scanners.append({"name": "detect-secrets", "version": version("detect-secrets")})
         known: dict[str, Any] = get_mapping_from_secret_type_to_class()
-        detectors = [detector() for kind, detector in known.items() if kind not in _NO_SECRET]
+        detectors = [detector() for kind, detector in known.items() if kind not in _NO_SECRET] + [_own_keys()]
         for path, lines in added.items():
             vague_too = not heuristic.is_lock_file(path)
             chosen = [one for one in detectors if vague_too or one.secret_type not in _VAGUE]
@@ -124,6 +126,17 @@ class Scan:
     def _digest(self, *parts: str) -> str:
         data = "\0".join(parts).encode("utf-8", "replace")
         return "hmac-sha256:" + hmac.digest(self._salt, data, "sha256").hex()
+
+
+def _own_keys() -> Any:
+    """Make a detector of this product's own keys: agents have one at hand."""
+    from detect_secrets.plugins.base import RegexBasedDetector
+
+    class ApiKey(RegexBasedDetector):
+        secret_type = "Mission Control API Key"  # noqa: S105  # what it is called
+        denylist = (SECRET,)
+
+    return ApiKey()
 
 
 def _unread(path: str, why: str) -> dict[str, Any]:

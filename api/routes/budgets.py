@@ -14,7 +14,8 @@ from api.views import page_of
 from models.contracts.missions import Named
 from models.domain.agents import require_not_rejected
 from models.domain.budgets import Key, Owner, Scope
-from models.domain.refusals import missing, require_order
+from models.domain.errors import NotFound
+from models.domain.refusals import require_order
 from models.schemas.budgets import Costs, CostSum, CounterView, GroupBy, LimitChange, LimitSet, LimitView, Sum
 from models.schemas.envelope import Page, Success
 from models.schemas.names import TicketName
@@ -100,7 +101,8 @@ async def sum_costs(
 ) -> Success[Costs]:
     """Sum up what was paid; every grouping comes to the same total."""
     if workspace_id not in (None, call.workspace_id):
-        raise missing("workspace", workspace_id)
+        told = f"costs are of the workspace of the key, or of the header `X-Workspace`: not of {workspace_id!r}"
+        raise NotFound("workspace_not_found", told)
     require_order(since, until)
     filters = {
         "agent_id": agent_id,

@@ -134,8 +134,10 @@ def _view(decision: Decision, terms: Terms, spent: Mapping[str, Any]) -> Decisio
         view.links["tool_call"] = links.tool_call(decision.binding["run_id"], decision.binding["number"])
     if memory.is_about(decision):
         view.links["memory"] = links.memory(decision.binding["memory_id"])
+    if mission_id := decision.mission_id or decision.question.get("mission_id"):
+        view.mission_id = mission_id
+        view.links["mission"] = links.mission(mission_id)
     if decision.mission_id:
-        view.links["mission"] = links.mission(decision.mission_id)
         view.links["diff"] = (
             f"{links.mission(decision.mission_id)}/diff?round={decision.round}&candidate={decision.candidate}"
         )

@@ -8,7 +8,7 @@ from fastapi import Depends, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
-from api.deps import Admin, Db, OnlyOnce, Operator, Pagination, Policies, Reader
+from api.deps import Admin, AppSettings, Db, OnlyOnce, Operator, Pagination, Policies, Reader
 from api.routing import router
 from api.services import services
 from api.views import page_of
@@ -158,13 +158,13 @@ def _hold_to_bounds(policy: Policy, acts: int, where: str = "") -> None:
 
 @routes.post("/policy/explain")
 async def explain_policy(
-    request: Request, asked: PolicyExplain, call: Reader, db: Db, book: Policies
+    request: Request, asked: PolicyExplain, call: Reader, db: Db, book: Policies, settings: AppSettings
 ) -> Success[Explained]:
     """Say what the policy in force makes of an act, and why. Nothing is done, asked or kept."""
     async with db.workspace(call.workspace_id) as session:
         law = await book.in_force(session, call.workspace_id)
     require_known(asked.facts, law.policy)
-    act = asked.act
+    act = asked.act(settings.env)
     # Many globs over many long paths take a while: the loop serves others meanwhile.
     work, key = services(request).long_work, f"explain {call.principal.lineage}"
     async with work.turn(key) if len(asked.paths) > FEW_PATHS else nullcontext():

@@ -10,6 +10,7 @@ from api.routing import router
 from api.services import services
 from models.domain.agents import Latitude, require_latitude
 from models.domain.errors import Unauthenticated
+from models.domain.keys import SESSION_PREFIX
 from models.schemas.envelope import Success
 from models.schemas.session import SessionOpen, SessionView
 from models.store import keys
@@ -21,7 +22,7 @@ routes = router("auth")
 @routes.post("/auth/session", dependencies=[PUBLIC])
 async def open_session(request: Request, response: Response, body: SessionOpen, db: Db) -> Success[SessionView]:
     """Exchange a key for a cookie that lasts 12 hours, or as long as the key; 409 where its agent may not look."""
-    if body.key.startswith(keys.SESSION_PREFIX):
+    if body.key.startswith(SESSION_PREFIX):
         raise Unauthenticated("invalid_api_key", "a session makes no further sessions; send the API key")
     principal = await services(request).keys.open(body.key)
     require_latitude(principal.name, principal.status, Latitude.LOOK)

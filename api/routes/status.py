@@ -11,7 +11,7 @@ from models.domain.errors import Unavailable
 from models.domain.health import overall
 from models.domain.states import MissionStatus
 from models.schemas.envelope import Success
-from models.schemas.status import SigningKeyView, SystemStatus
+from models.schemas.status import CallerView, SigningKeyView, SystemStatus
 from models.settings import Settings
 from models.store import policies, signing_keys, status
 
@@ -46,6 +46,7 @@ async def get_status(call: Reader, db: Db, settings: AppSettings, gateway: Workf
             observing_missions=counts[MissionStatus.OBSERVING],
             escalated_missions=counts[MissionStatus.ESCALATED],
             signing_keys=tuple(SigningKeyView.model_validate(key) for key in keys),
+            caller=CallerView.model_validate(call.principal, from_attributes=True),
         )
     )
 

@@ -1,7 +1,12 @@
-"""How an API key stands (requirements 4.14)."""
+"""What an API key looks like, and how it stands (requirements 4.14)."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
+
+PREFIX, SESSION_PREFIX, REGISTRATION_PREFIX = "mc_", "mcs_", "mcr_"
+SECRET = re.compile(r"(?<![A-Za-z0-9])mc[sr]?_(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
+"""A key, a browser's or a registrant's token: 256 bits in base64 have a capital letter, which long names do not."""
 
 
 class KeyState(StrEnum):

@@ -154,18 +154,17 @@ class PolicyExplain(Body):
 
     action: Annotated[str, Field(min_length=1, max_length=200)]
     principal: Annotated[As, Field(alias="as")]
-    env: Annotated[str, Field(max_length=100)] = "dev"
+    env: Annotated[str | None, Field(max_length=100, description="Left out, what the installation is.")] = None
     protected: bool = False
     paths: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=200)] = ()
     usd: Usd | None = None
     usd_left: Usd | None = None
     facts: Annotated[dict[str, Fact], Field(default_factory=dict, max_length=100)]
 
-    @property
-    def act(self) -> Act:
-        """The act as the policy sees it."""
-        said = Context.model_fields.keys() & type(self).model_fields.keys()
-        context = Context(**{name: getattr(self, name) for name in said})
+    def act(self, home: str) -> Act:
+        """Give the act as the policy sees it in an installation whose environment is `home`."""
+        said = (Context.model_fields.keys() & type(self).model_fields.keys()) - {"env"}
+        context = Context(env=self.env or home, **{name: getattr(self, name) for name in said})
         who = Who(**dict(self.principal))
         if who.kind is Kind.AGENT and who.level is None:
             who = who.model_copy(update={"level": Level.INTERN})

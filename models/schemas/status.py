@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.health import Health, Overall
+from models.domain.principals import Kind, Role
 
 
 class SubsystemStatus(BaseModel):
@@ -24,6 +25,15 @@ class SigningKeyView(BaseModel):
     key_id: str
     public_key: str
     created_at: datetime
+
+
+class CallerView(BaseModel):
+    """Whose key asked, and how its holder names it, to rotate it."""
+
+    name: str
+    kind: Kind
+    role: Role | None
+    key_id: str
 
 
 class SystemStatus(BaseModel):
@@ -46,3 +56,4 @@ class SystemStatus(BaseModel):
     observing_missions: int
     escalated_missions: int
     signing_keys: tuple[SigningKeyView, ...]
+    caller: CallerView

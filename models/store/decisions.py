@@ -21,6 +21,7 @@ from models.store.database import within
 from models.store.pagination import Rows
 from models.store.questions import FALLEN
 from models.tables.budgets import Run
+from models.tables.memory import MemoryNote
 from models.tables.missions import Decision, Mission
 from models.tables.policies import DecisionAnswer
 
@@ -58,13 +59,15 @@ async def list_page(
 
 
 def _of_mission(workspace_id: str, mission_id: object) -> CompoundSelect[tuple[str]]:
-    """Name what a mission asks, and what is asked about calls and limits of its runs; each part has an index."""
+    """Name what a mission asks, and what is asked about its runs' calls and limits and its notes; all by an index."""
     one, other = aliased(Decision), aliased(Decision)
     own = select(one.decision_id).where(one.workspace_id == workspace_id, one.mission_id == mission_id)
     names = func.unnest(array([col(Run.run_id), literal(f"{Scope.RUN.value}/") + col(Run.run_id)]))
     runs = select(names).where(Run.workspace_id == workspace_id, Run.mission_id == mission_id)
     theirs = select(other.decision_id).where(other.workspace_id == workspace_id, col(other.about).in_(runs))
-    return union(own, theirs)
+    asked, here = col(MemoryNote.decision_id), MemoryNote.workspace_id == workspace_id
+    notes = select(asked).where(here, MemoryNote.mission_id == mission_id, asked.is_not(None))
+    return union(own, theirs, notes)
 
 
 async def require(session: AsyncSession, workspace_id: str, decision_id: str, agent: str | None = None) -> Decision:

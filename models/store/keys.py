@@ -12,13 +12,13 @@ from sqlmodel import col, select
 
 from models.domain.agents import AgentStatus
 from models.domain.events import EventType, Subject
+from models.domain.keys import PREFIX, SESSION_PREFIX
 from models.domain.principals import ADMINS, Kind, Principal, Role
 from models.store import events
 from models.store.database import Database
 from models.store.events import Actor
 from models.tables.workspaces import ApiKey, BrowserSession
 
-PREFIX, SESSION_PREFIX, REGISTRATION_PREFIX = "mc_", "mcs_", "mcr_"
 HINT = len(PREFIX) + 4
 """Characters of a key that lists show: enough to tell a person's few keys apart, of no use to a guesser."""
 DEFAULT_WORKSPACE = "default"

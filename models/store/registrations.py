@@ -18,6 +18,7 @@ from models.domain.agents import (
 from models.domain.decisions import Terms
 from models.domain.errors import Conflict
 from models.domain.events import EventType
+from models.domain.keys import REGISTRATION_PREFIX
 from models.domain.names import STRANGERS
 from models.domain.policy import Resolvers, Risk
 from models.domain.principals import Kind, Principal
@@ -46,7 +47,7 @@ async def register(
     await _require_room(session, workspace_id, actor)
     if await session.get(PrincipalRow, (workspace_id, new.name)) is not None:
         raise Conflict("principal_exists", f"there is a principal {new.name!r} already; take another name")
-    token = keys.new_secret(keys.REGISTRATION_PREFIX)
+    token = keys.new_secret(REGISTRATION_PREFIX)
     values = {
         "name": new.name,
         "registration": Registration.PENDING.value,

@@ -15,9 +15,11 @@ from activities.workbench.mirrors import Mirror
 from activities.workbench.sandbox import Sandbox
 from activities.workbench.scanners import Change, read_change, scan_change, scan_sarif
 from activities.workbench.trials import Place
+from models.domain import keys
 from models.domain.errors import StageFailed
 from models.domain.repositories import RepositoryUrl
 from models.domain.scanning import Scan, gather
+from models.store.keys import new_secret
 from tests.fixtures.git_repos import Repo
 from tests.fixtures.waiting import eventually, until
 
@@ -136,6 +138,15 @@ class TestSecrets:
         line = f"# {KEY}  pragma: allowlist secret  nosec\n"
         found = await scan(git, repo, {"z": ""}, {name: line, ".secrets.baseline": "{}"})
         assert [one for one in shown(found) if one[1] == "high"] == [("AWS", "high", name, 1)]
+
+    @pytest.mark.parametrize("prefix", [keys.PREFIX, keys.SESSION_PREFIX, keys.REGISTRATION_PREFIX])
+    async def test_our_own_keys_are_found_however_they_stand(self, git: Git, repo: Repo, prefix: str) -> None:
+        secret = new_secret(prefix)
+        text = f"see {secret}\nexport MC_API_KEY={secret}\n-H 'X-API-Key: {secret}'\n{prefix}{'a_name_' * 9}\n"
+        found = shown(await scan(git, repo, {"z": ""}, {"a.md": text}))
+        assert [one for one in found if one[0] == "Mission"] == [
+            ("Mission", "high", "a.md", line) for line in (1, 2, 3)
+        ]
 
     async def test_in_another_encoding(self, git: Git, repo: Repo) -> None:
         found = await scan(git, repo, {"z": ""}, {"a.txt": f"key = {KEY}\r\n".encode("utf-16")})

@@ -319,6 +319,7 @@ class TestCosts:
         one = (await api.get(f"{COSTS}?group_by=model&agent_id=bot-2")).json()["data"]
         assert one["total"]["usd"] == "0.03"
         assert (await api.get(f"{COSTS}?until=2020-01-01")).json()["data"]["total"]["usd"] == "0"
-        assert refusal(await api.get(f"{COSTS}?workspace_id=other")) == (404, "workspace_not_found")
+        elsewhere = await api.get(f"{COSTS}?workspace_id=other")
+        assert (*refusal(elsewhere), "`X-Workspace`" in elsewhere.text) == (404, "workspace_not_found", True)
         own = await api.get(f"{COSTS}?workspaceId={team.workspace_id}")
         assert own.json()["data"]["items"][0]["calls"] == 3

@@ -112,7 +112,9 @@ class TestScopeOfAMission:
         note = await written(agent, mission_id=mission)
         assert note["state"] == "proposed"
         asked = (await api.get(f"/api/v1/decisions/{note['decision_id']}")).json()["data"]
-        assert (asked["kind"], asked["status"], asked["mission_id"]) == ("governance", "pending", None)
+        assert (asked["kind"], asked["status"], asked["mission_id"]) == ("governance", "pending", mission)
+        of_it = (await api.get(f"/api/v1/decisions?mission_id={mission}")).json()["data"]["items"]
+        assert [(one["decision_id"], one["mission_id"]) for one in of_it] == [(note["decision_id"], mission)]
         assert asked["reasons"] == ["the mission's memory_write_scope is propose"]
         assert asked["binding"] == {"memory_id": note["memory_id"], "digest": note["digest"]}
         assert asked["question"]["mission_id"] == mission

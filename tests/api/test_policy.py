@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from api.routes import policy
 from models.domain.policy import Context
+from models.settings import Settings
 from models.store.database import Database
-from tests.fixtures.api import Caller, Team
+from tests.fixtures.api import Caller, Team, make_app, running
 from tests.fixtures.missions import refusal
 from tests.fixtures.policies import SOURCE, judged, whole
 
@@ -125,6 +126,16 @@ class TestExplain:
         assert (found["outcome"], found["risk"], found["policy_version"]) == ("ask", "RED", 1)
         assert found["rules"] == ["secrets", "interns-ask"]
         assert found["ask"] == {"role": "operator", "people": 1, "four_eyes": "unless_alone"}
+
+    async def test_it_happens_where_the_installation_is(self, settings: Settings, team: Team) -> None:
+        application = make_app(settings.model_copy(update={"env": "prod"}))
+        body = {"action": "shell", "as": {"kind": "agent", "level": "specialist"}}
+        key, transport = {"X-API-Key": team.admin}, httpx2.ASGITransport(application)
+        caller = httpx2.AsyncClient(transport=transport, base_url="http://test", headers=key)
+        async with running(application), caller as api:
+            for named, risk in (({}, "RED"), ({"env": "dev"}, "YELLOW")):
+                found = (await api.post(f"{PATH}/explain", json=body | named)).json()["data"]
+                assert found["risk"] == risk
 
     @pytest.mark.parametrize(
         "change",

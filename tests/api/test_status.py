@@ -36,6 +36,9 @@ async def test_has_the_ten_keys_and_true_counts(api: httpx2.AsyncClient, repo: R
     found = (await api.get("/api/v1/status")).json()["data"]
     assert set(found) >= SEED_KEYS
     assert found["version"] == found["grace_version"]
+    assert (found["caller"]["name"], found["caller"]["role"]) == ("admin", "admin")
+    rotated = await api.post(f"/api/v1/keys/{found['caller']['key_id']}/rotate", json={})
+    assert rotated.status_code == 201
     async with db.workspace(team.workspace_id) as session:
         [row] = await session.execute(
             text(
