@@ -32,7 +32,7 @@ from models.schemas.policy import (
 )
 from models.store import policies
 from models.store.database import Database
-from models.store.policies import FEW_PATHS
+from models.store.policies import is_long
 from models.tables.policies import PolicyVersion
 
 routes = router("policy")
@@ -167,7 +167,7 @@ async def explain_policy(
     act = asked.act(settings.env)
     # Many globs over many long paths take a while: the loop serves others meanwhile.
     work, key = services(request).long_work, f"explain {call.principal.lineage}"
-    async with work.turn(key) if len(asked.paths) > FEW_PATHS else nullcontext():
+    async with work.turn(key) if is_long(asked.paths) else nullcontext():
         verdict = await asyncio.to_thread(assess, act.action, act.principal, act.context, law.policy)
     who = verdict.ask if verdict.asks else None
     return Success(data=Explained(policy_version=law.version, **(dict(verdict) | {"ask": who})))

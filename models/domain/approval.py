@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from models.domain.memory import WriteScope
-from models.domain.policy import Act, Policy, Verdict, assess
+from models.domain.policy import Act, Level, Policy, Verdict, assess
 from models.domain.states import DecisionKind
 
 BEFORE_VERSIONS = "builtin-1"
@@ -54,7 +54,12 @@ def demanded(verdict: Verdict, scope: WriteScope, requires_approval: bool, branc
     return verdict
 
 
-def judges_alike(act: Act, kind: DecisionKind, before: Policy, now: Policy) -> bool:
-    """Whether two versions say the same of an act, and let the same people answer: a mission may want it asked."""
-    one, other = (assess(act.action, act.principal, act.context, policy) for policy in (before, now))
+def judges_alike(act: Act, kind: DecisionKind, before: Policy, now: Policy, level: Level | None = None) -> bool:
+    """Whether two versions say the same of an act, and let the same people answer: a mission may want it asked.
+
+    `level` is that of the agent by now, where it is another.
+    """
+    doer = act.principal.model_copy(update={"level": level}) if level else act.principal
+    one = assess(act.action, act.principal, act.context, before)
+    other = assess(act.action, doer, act.context, now)
     return one == other and before.resolvers(kind) == now.resolvers(kind)

@@ -87,12 +87,13 @@ _ROOTS = frozenset(("", "src", "lib", "python"))
 _MODULE = re.compile(r"(?:(.*)/)?(?!__init__\b)(\w+)(?:/__init__)?\.(?:py|pyc|pyd|so|[\w-]+\.so)")
 _VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})/?")
 _WORD = re.compile(r"[^\s;&|()<>`\"'=:,${}]+")
+_GLOB, _BLANK = re.compile(r"[*?[]"), re.compile(r"\s")
 _RUN_AS_MODULE = re.compile(r"(?:^|\s)-[mp]\s*([A-Za-z_][\w.]*)")
 _RUN_FOLDER = re.compile(r"\bgo\s+run\s+(?:-\S+\s+)*([^\s-]\S*)")
 _OF_TOOLS = {"inv": "tasks.py", "invoke": "tasks.py"}
 """Files with names that others have, too: only where the tool is run."""
-MAX_GLOB_LETTERS = 500
-"""Of the patterns in all command lines of a repository: each is held against each path of a patch."""
+MAX_COMPARED = 2_000_000_000
+"""Letters of the patterns in all command lines, times those of a patch's paths: seconds, in a thread."""
 _HOOKS = (
     (re.compile(rb"^\+\+\+ .*_test\.go\b", re.MULTILINE), re.compile(rb"^\+\s*func\s+TestMain\b", re.MULTILINE)),
     (re.compile(rb"^\+\+\+ .*\.py\b", re.MULTILINE), re.compile(rb"^\+\s*pytest_plugins\b", re.MULTILINE)),
@@ -155,7 +156,7 @@ def split_test_files(summary: PatchSummary, test_paths: Iterable[str] = ()) -> t
 
 
 def _judges(summary: PatchSummary, tests: tuple[str, ...], lines: tuple[str, ...]) -> Iterator[str]:
-    named = _Named(lines)
+    named = _Named(lines, sum(len(path) for file in summary.files for path in file.paths))
     for file in summary.files:
         is_new_test = file.is_new and _matches(file.path, tests)
         for path in file.paths:
@@ -168,13 +169,13 @@ def _judges(summary: PatchSummary, tests: tuple[str, ...], lines: tuple[str, ...
 class _Named:
     """The files that command lines may mean. A command may change its folder first, so that endings of paths count."""
 
-    def __init__(self, lines: Iterable[str]) -> None:
+    def __init__(self, lines: Iterable[str], letters: int) -> None:
         text = _VARIABLE.sub(" ", "\n".join(lines))
         words = [normpath(word.removeprefix("/workspace/")).lstrip("/") for word in _words(text)]
         modules = [word.replace(".", "/") for word in _RUN_AS_MODULE.findall(text)]
         built = [f"{normpath(folder)}/*" for folder in _RUN_FOLDER.findall(text)]
-        self._globs = {*built, *(word for word in words if any(sign in word for sign in "*?["))}
-        self._letters = sum(map(len, self._globs))
+        self._globs = {*built, *(word for word in words if _GLOB.search(word) and not _BLANK.search(word))}
+        self._are_too_many = sum(map(len, self._globs)) * letters > MAX_COMPARED
         self._files = {*words, *(_OF_TOOLS[word] for word in words if word in _OF_TOOLS)}
         self._files |= {f"{word}/__main__.py" for word in (*words, *modules)} | {f"{word}.py" for word in modules}
         self._files |= {f"{above}/__init__.py" for word in modules for above in _folders(f"{word}/")}
@@ -188,9 +189,9 @@ class _Named:
 
     def by_glob(self, path: str) -> bool:
         """Whether a pattern of the shell may mean the path; of more than are compared, one may."""
-        if self._letters > MAX_GLOB_LETTERS:
-            return True
-        return any(fnmatchcase(path, glob) or fnmatchcase(path, f"*/{glob}") for glob in self._globs)
+        return self._are_too_many or any(
+            fnmatchcase(path, glob) or fnmatchcase(path, f"*/{glob}") for glob in self._globs
+        )
 
 
 def _shadows(path: str, tests: tuple[str, ...], roots: Iterable[str]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, func, or_, text
+from sqlalchemy import func, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -12,10 +12,13 @@ from sqlmodel import col, select
 from models.contracts.missions import MetricTarget
 from models.domain.metrics import Sample
 from models.store import agents, missions
+from models.store.database import within
 from models.tables.missions import Candidate, MetricSample, Mission
 
 MAX_SAMPLES = 10_000
 """All windows of a mission together hold at most so many: newest first, and the judge is told what it sees."""
+LEAST = 10
+"""Samples of a metric and one doubted source, however many there are: enough to speak against a target."""
 
 
 async def now(session: AsyncSession) -> datetime:
@@ -42,28 +45,28 @@ async def samples(
     `since`.
 
     Snapshots of missions are copies and do not count. Of those that were taken for one mission, such as by its probe,
-    only its own. Nor do samples count of the agents whose work is judged; those that are doubted crowd out no others.
+    only its own. Nor do samples count of the agents whose work is judged; no source that is doubted crowds out another.
     """
     wanted = tuple(targets)
     if not wanted:
         return Seen([], frozenset())
     found: list[Sample] = []
-    (judged, doubted), most = await _judged(session, mission), MAX_SAMPLES // len(wanted)
-    for metric_id, minutes in _widest(wanted).items():
-        begins = at - timedelta(minutes=minutes)
-        begins = max(begins, since) if since else begins
-        source = col(MetricSample.source)
-        for whose in (source.not_in(judged | doubted), source.in_(doubted)) if doubted else (source.not_in(judged),):
-            found += await _of_metric(session, mission, metric_id, (begins, at), whose, most)
+    (judged, doubted), begins = await _judged(session, mission), _begins(wanted, at, since)
+    most = MAX_SAMPLES // len(begins)
+    for metric_id, begin in begins.items():
+        found += await _of_metric(session, mission, metric_id, (begin, at), judged | doubted, most)
+    if doubted:
+        found += await _of_each(session, mission, begins, at, doubted, max(LEAST, most // len(doubted)))
     return Seen(found, doubted)
 
 
-def _widest(targets: Iterable[MetricTarget]) -> dict[str, float]:
-    """Give the widest window, in minutes, of each metric: it is read once, whatever number of targets it has."""
-    windows: dict[str, float] = {}
+def _begins(targets: Iterable[MetricTarget], at: datetime, since: datetime | None) -> dict[str, datetime]:
+    """Say when the widest window of each metric begins: it is read once, whatever number of targets it has."""
+    begins: dict[str, datetime] = {}
     for target in targets:
-        windows[target.metric_id] = max(target.rolling_window_minutes, windows.get(target.metric_id, 0))
-    return windows
+        begin = at - timedelta(minutes=target.rolling_window_minutes)
+        begins[target.metric_id] = min(begin, begins.get(target.metric_id, begin))
+    return {metric_id: max(begin, since or begin) for metric_id, begin in begins.items()}
 
 
 async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[str], frozenset[str]]:
@@ -91,7 +94,7 @@ async def _of_metric(
     mission: Mission,
     metric_id: str,
     window: tuple[datetime, datetime],
-    whose: ColumnElement[bool],
+    but: frozenset[str],
     most: int,
 ) -> list[Sample]:
     taken_for = col(MetricSample.mission_id)
@@ -103,7 +106,7 @@ async def _of_metric(
             MetricSample.metric_id == metric_id,
             MetricSample.at > window[0],
             MetricSample.at <= window[1],
-            whose,
+            col(MetricSample.source).not_in(but),
             col(MetricSample.phase).is_(None),
             scope,
         )
@@ -111,6 +114,38 @@ async def _of_metric(
         .limit(most)
     )
     return [Sample.model_validate(row._asdict()) for row in await session.execute(statement)]
+
+
+async def _of_each(
+    session: AsyncSession,
+    mission: Mission,
+    begins: Mapping[str, datetime],
+    at: datetime,
+    sources: Iterable[str],
+    most: int,
+) -> list[Sample]:
+    """Read the newest of each metric by each of these sources: the index `metric_observation_source` has them."""
+    values = {
+        "workspace_id": mission.workspace_id,
+        "mission_id": mission.mission_id,
+        "metric_ids": list(begins),
+        "begins": list(begins.values()),
+        "at": at,
+        "sources": sorted(sources),
+        "most": most,
+    }
+    return [Sample.model_validate(row) for row in await within(session)(_OF_EACH, values)]
+
+
+_OF_EACH = """
+    SELECT newest.* FROM unnest(CAST(%(metric_ids)s AS text[]), CAST(%(begins)s AS timestamptz[])) AS m (id, begin),
+    unnest(CAST(%(sources)s AS text[])) AS whose (name), LATERAL (
+        SELECT metric_id, value, at, source FROM metric_observation
+        WHERE workspace_id = %(workspace_id)s AND metric_id = m.id AND source = whose.name
+        AND at > m.begin AND at <= %(at)s AND phase IS NULL AND (mission_id IS NULL OR mission_id = %(mission_id)s)
+        ORDER BY at DESC LIMIT %(most)s
+    ) newest
+"""
 
 
 async def add(

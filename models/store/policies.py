@@ -17,7 +17,7 @@ from models.domain.approval import judges_alike
 from models.domain.canonical import canonical_json, sha256_digest
 from models.domain.events import EventType, Subject
 from models.domain.names import FIRST_START
-from models.domain.policy import Act, Policy, Verdict, assess, parse_policy
+from models.domain.policy import Act, Level, Policy, Verdict, assess, parse_policy
 from models.domain.refusals import missing
 from models.domain.states import DecisionKind
 from models.schemas.pagination import PageRequest
@@ -29,7 +29,7 @@ from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
 
 FIRST = 1
 MAX_KEPT = 1_000
-FEW_PATHS = 20
+FEW_LETTERS = 2_000
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,13 @@ class PolicyBook:
         async with db.workspace(workspace_id) as session:
             return await self.differs(session, workspace_id, verdict_id, kind)
 
-    async def differs(self, session: AsyncSession, workspace_id: str, verdict_id: str, kind: DecisionKind) -> bool:
-        """The same, where it is known that another version is in force.
+    async def differs(
+        self, session: AsyncSession, workspace_id: str, verdict_id: str, kind: DecisionKind, level: Level | None = None
+    ) -> bool:
+        """Whether the policy in force makes something else of an act than its verdict says, whatever version was asked.
 
-        Of a tool call a verdict keeps only those words that were secrets then: other patterns may find others.
+        `level` is that of its agent by now, where it is another. Of a tool call a verdict keeps only those words that
+        were secrets then: other patterns may find others.
         """
         kept = await session.get_one(VerdictRow, (workspace_id, verdict_id))
         before = await require(session, workspace_id, kept.policy_version)
@@ -104,7 +107,7 @@ class PolicyBook:
         law = await asyncio.to_thread(parse_policy, before.source)
         if kind is DecisionKind.TOOL_ACTION and {*law.secret_paths} != {*now.secret_paths}:
             return True
-        return not judges_alike(Act.model_validate(kept.input), kind, law, now)
+        return not judges_alike(Act.model_validate(kept.input), kind, law, now, level)
 
     async def _keep(self, row: PolicyVersion) -> InForce:
         """Read a version in a thread: a long one takes most of a second."""
@@ -118,7 +121,12 @@ class PolicyBook:
 async def _assessed(act: Act, policy: Policy) -> Verdict:
     """Judge an act; the loop serves others while many paths are held against many patterns."""
     judged = (act.action, act.principal, act.context, policy)
-    return assess(*judged) if len(act.context.paths) <= FEW_PATHS else await asyncio.to_thread(assess, *judged)
+    return await asyncio.to_thread(assess, *judged) if is_long(act.context.paths) else assess(*judged)
+
+
+def is_long(paths: Collection[str]) -> bool:
+    """Whether it takes noticeable time to hold paths against the patterns of a policy."""
+    return sum(map(len, paths)) > FEW_LETTERS
 
 
 async def active(session: AsyncSession, workspace_id: str) -> PolicyVersion | None:

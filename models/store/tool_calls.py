@@ -46,7 +46,7 @@ from models.tables.budgets import Run, ToolCall
 from models.tables.missions import Decision, Mission
 
 UNLISTED = "the tool is not on the list of those that the agent may call; an admin may add it"
-_OTHER_LAW = "the policy in force judges it otherwise than the one by which it was approved: ask for it anew"
+_OTHER_LAW = "the policy judges it otherwise than when it was approved: ask for it anew"
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,17 @@ async def _barred(session: AsyncSession, book: PolicyBook, call: Mapping[str, An
         return None
     if call["tools"] is not None and not is_listed(call["tool"], call["tools"]):
         return UNLISTED
+    if not (call["is_older"] or call["other_level"]):
+        return None
     key = (call["workspace_id"], call["verdict_id"], DecisionKind.TOOL_ACTION)
-    return _OTHER_LAW if call["is_older"] and await book.differs(session, *key) else None
+    return _OTHER_LAW if await book.differs(session, *key, level=call["other_level"]) else None
 
 
 # An answer that did not come in time is none, also where nobody has looked yet; so is one about what is over.
 _FIND = """
     SELECT c.*, v.risk, v.outcome, v.reasons, d.resolved_by, d.explanation, l.usd, a.tools,
     v.policy_version <> p.version AS is_older,
+    CASE WHEN a.level <> v.input -> 'principal' ->> 'level' THEN a.level END AS other_level,
     CASE WHEN d.status = 'pending' AND d.expires_at <= mc_now() THEN 'expired' ELSE d.status END AS answer,
     CASE WHEN r.ended_at IS NOT NULL THEN 'run' WHEN m.ended_at IS NOT NULL THEN 'mission' END AS over,
     CASE WHEN r.status = 'blocked' THEN concat('its run is blocked: ', r.reason)

@@ -1,11 +1,12 @@
 """What only touches Postgres: skipped stages, the report, metrics, commands, the end."""
 
 import json
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlmodel import col
 
 from models.contracts.missions import AcceptanceCriteria
@@ -22,6 +23,12 @@ from tests.fixtures.stage_hosts import Case, Shop, do
 
 STRESS, REPORT, METRICS = StageName.STRESS_TESTS, StageName.PUBLISH_DIAGNOSTICS, StageName.COLLECT_METRICS
 TARGET = {"metric_targets": [{"metric_id": "search.p95", "comparator": "<", "target": 10}]}
+
+
+FLOOD = """
+    INSERT INTO metric_observation (workspace_id, observation_id, metric_id, value, source)
+    SELECT :place, 'flood-' || n, 'search.p95', 0, 'hand' FROM generate_series(1, 10_000) AS n
+"""
 
 
 async def measured(case: Case, value: float) -> None:
@@ -121,6 +128,22 @@ class TestMetrics:
             bad = (ObservationCreate(metric_id="search.p95", value=1_000),)
             await metrics.observe(session, case.workspace_id, bad, Actor("prom", "request-1"))
         assert (await case.settle()).failed_stage is METRICS
+
+    async def test_whom_it_names_is_heard_however_much_the_filers_kin_say(self, shop: Shop) -> None:
+        target = TARGET["metric_targets"][0]
+        case = await (await shop.mission(acceptance_criteria={"metric_targets": [target] * 100})).begun()
+        await measured(case, 5)
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "prom", "eva", "hand")
+            for change in ("mission SET created_by = 'eva', assigned_to = 'prom'", "agent SET requested_by = name"):
+                await session.execute(text(f"UPDATE {change}"))  # two texts of ours
+            await session.execute(text("UPDATE agent SET requested_by = 'eva' WHERE name = 'hand'"))
+            before = await metric_windows.now(session) - timedelta(minutes=1)
+            bad = (ObservationCreate(metric_id="search.p95", value=1_000, at=before),)
+            await metrics.observe(session, case.workspace_id, bad, Actor("prom", "request-1"))
+            await session.execute(text(FLOOD), {"place": case.workspace_id})
+        answer = await case.settle()
+        assert (answer.failed_stage, "observed 1000" in answer.reason) == (METRICS, True), answer.reason
 
     async def test_who_started_a_mission_says_nothing_for_it(self, shop: Shop) -> None:
         """Not even where it was given to nobody in the moment in which it was started."""

@@ -32,6 +32,10 @@ async def in_force(api: httpx2.AsyncClient, source: str) -> None:
     assert (await api.post(f"/api/v1/policy/versions/{version}/activate", json={})).status_code == 200
 
 
+NO_SHELL_FOR_INTERNS = """rules:
+  - {rule: interns, because: not yet, when: {action: shell, kind: agent, level: intern}, deny: true}
+  - {rule: others, because: it may do much, when: {action: shell}, ask: {role: operator}}
+"""
 NO_SHELL = """rules:
   - {rule: freeze, because: not today, when: {action: shell}, deny: true}
 """
@@ -70,6 +74,20 @@ class TestAfterTheApproval:
         source = (await api.get("/api/v1/policy")).json()["data"]["source"]
         await in_force(api, source.replace("secret_paths:\n", 'secret_paths:\n  - "*payroll*"\n', 1))
         assert (await now(agent, run, asked))["status"] == "denied"
+
+    async def test_a_demoted_agent_asks_anew(
+        self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str, db: Database
+    ) -> None:
+        assert (await api.patch("/api/v1/agents/agent", json={"level": "specialist"})).status_code == 200
+        await in_force(api, NO_SHELL_FOR_INTERNS)
+        asked, later = await self.approved(agent, api, run), await call(agent, run, "shell")
+        assert (await api.patch("/api/v1/agents/agent", json={"level": "intern"})).status_code == 200
+        assert (await answer(api, later, YES)).status_code == 200
+        for made in (asked, later):
+            found = await now(agent, run, made)
+            assert (found["status"], "ask for it anew" in found["reason"]) == ("denied", True)
+        assert (await api.patch("/api/v1/agents/agent", json={"level": "specialist"})).status_code == 200
+        assert (await now(agent, run, asked))["status"] == "allowed"
 
     async def test_the_same_secrets_in_another_order_are_the_same(
         self, agent: httpx2.AsyncClient, api: httpx2.AsyncClient, run: str

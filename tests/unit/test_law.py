@@ -5,7 +5,8 @@ from _pytest.config.findpaths import CONFIG_LOADERS_BY_NAME
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.domain.law import MAX_GLOB_LETTERS, split_test_files, touches
+from models.domain import law
+from models.domain.law import split_test_files, touches
 from models.domain.patches import ChangeKind, FileChange, PatchSummary
 
 
@@ -113,9 +114,22 @@ class TestNamedByACommand:
     def test_a_new_test_that_a_pattern_of_the_shell_takes_in_does_not(self) -> None:
         assert not judges("tests/test_b.py", "pytest tests/test_*.py", kind=ChangeKind.ADDED)
 
-    @pytest.mark.parametrize(("letters", "asks"), [(MAX_GLOB_LETTERS, False), (MAX_GLOB_LETTERS + 1, True)])
-    def test_of_more_patterns_than_are_compared_one_may_mean_any_file(self, letters: int, asks: bool) -> None:
-        assert judges("src/app.py", f"sh {'x' * (letters - 1)}*") is asks
+    @pytest.mark.parametrize(("most", "asks"), [(10 * 200, False), (10 * 200 - 1, True)])
+    def test_of_more_patterns_than_are_compared_one_may_mean_any_file(
+        self, most: int, asks: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(law, "MAX_COMPARED", most)
+        assert judges("src/app.py", f"sh {'x' * 199}*") is asks
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            f"""bash -c 'echo {"long " * 200}; if [ -n "$CI" ]; then pytest; fi'""",
+            " ".join(f"tests/unit/{name}/test_*.py" for name in range(100)),
+        ],
+    )
+    def test_scripts_and_many_patterns_mean_no_other_file(self, line: str) -> None:
+        assert not judges("app/report.py", line)
 
     @given(st.lists(st.text(max_size=20), max_size=3), st.text(min_size=1, max_size=20))
     def test_any_line_can_be_read(self, lines: list[str], path: str) -> None:
