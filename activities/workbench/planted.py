@@ -126,7 +126,7 @@ def _is_harmless(command: str, place: Place) -> bool:
 
 
 def _words(command: str) -> list[str]:
-    """Tear a command line apart as a shell does, and each word as another shell would that it is for."""
+    """Give the words of a command line, and their parts: one may be a command line of its own, for another shell."""
     try:
         words = shlex.split(command)
     except ValueError:  # a quote that goes on

@@ -47,5 +47,5 @@ def run_blocked(reason: str | None, by: str | None) -> Conflict:
 
 def mission_ended() -> Conflict:
     """Refuse to begin anything more for a mission that is over."""
-    told = "the mission has ended, and nothing more is begun for it: tell and settle what was begun, and end its runs"
+    told = "the mission has ended, and nothing more is begun for it: settle what was begun, and end its runs, if any"
     return Conflict("mission_ended", told)

@@ -16,7 +16,7 @@ from models.store.database import within
 from models.tables.missions import Candidate, MetricSample, Mission
 
 MAX_SAMPLES = 10_000
-"""All windows of a mission together hold at most so many: newest first, and the judge is told what it sees."""
+"""Of all metrics together, newest first, and of each that is doubted as many again: the judge is told what it sees."""
 LEAST = 10
 """Samples of a metric and one doubted source, however many there are: enough to speak against a target."""
 
@@ -45,16 +45,16 @@ async def samples(
     `since`.
 
     Snapshots of missions are copies and do not count. Of those that were taken for one mission, such as by its probe,
-    only its own. Nor do samples count of the agents whose work is judged; no source that is doubted crowds out another.
+    only its own. No source that is doubted crowds out another.
     """
     wanted = tuple(targets)
     if not wanted:
         return Seen([], frozenset())
     found: list[Sample] = []
-    (judged, doubted), begins = await _judged(session, mission), _begins(wanted, at, since)
+    doubted, begins = await _doubted(session, mission), _begins(wanted, at, since)
     most = MAX_SAMPLES // len(begins)
     for metric_id, begin in begins.items():
-        found += await _of_metric(session, mission, metric_id, (begin, at), judged | doubted, most)
+        found += await _of_metric(session, mission, metric_id, (begin, at), doubted, most)
     if doubted:
         found += await _of_each(session, mission, begins, at, doubted, max(LEAST, most // len(doubted)))
     return Seen(found, doubted)
@@ -69,12 +69,12 @@ def _begins(targets: Iterable[MetricTarget], at: datetime, since: datetime | Non
     return {metric_id: max(begin, since or begin) for metric_id, begin in begins.items()}
 
 
-async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[str], frozenset[str]]:
-    """Name the agents who filed a mission, started it, took it or brought one of its candidates; then those of whom
-    others say so, and the kin of the first.
+async def _doubted(session: AsyncSession, mission: Mission) -> frozenset[str]:
+    """Name the agents whose word for a mission is not taken: who filed it, started it, took it or brought one of its
+    candidates, their kin, and of whom others say so.
 
     A filer writes down whom a mission is for, a person whose candidate one is, and one agent may have registered both
-    who works and who watches: that takes nobody's word from them.
+    who works and who watches: against it, each of them is heard.
     """
     theirs = select(Candidate.author, Candidate.added_by).where(
         Candidate.workspace_id == mission.workspace_id, Candidate.mission_id == mission.mission_id
@@ -85,8 +85,7 @@ async def _judged(session: AsyncSession, mission: Mission) -> tuple[frozenset[st
     did = {*began, *took, *(row.added_by for row in candidates)}
     named = {mission.assigned_to, *(row.author for row in candidates)}
     known = await agents.among(session, mission.workspace_id, sorted(map(str, (did | named) - {None})))
-    acted = known & did
-    return acted, (known | await agents.kin(session, mission.workspace_id, acted)) - acted
+    return known | await agents.kin(session, mission.workspace_id, known & did)
 
 
 async def _of_metric(
