@@ -87,7 +87,9 @@ async def read_law(mirror: Mirror) -> OriginLaw:
     hooks = git_dir / (place.expand(said[-1]) if said else "hooks")
     is_relative = bool(said) and not place.expand(said[-1]).is_absolute()
     may_look_elsewhere = place.has_checkout and (is_relative or any(one.name == _HOOKS for one in others))
-    return OriginLaw(next(find([*own, *others], hooks, place), ""), hooks if may_look_elsewhere else None)
+    settings = [*own, *others]
+    planted = next(find(settings, hooks, place), "") or await _committed(mirror, elsewhere(settings, hooks, place))
+    return OriginLaw(planted, hooks if may_look_elsewhere else None)
 
 
 def read_settings(listed: bytes) -> Iterator[Setting]:
@@ -114,6 +116,29 @@ def find(settings: Iterable[Setting], hooks: Path, place: Place) -> Iterator[str
         yield "its folder of hooks"
     elif hooks.is_dir():
         yield from (f"its hook {hook.name!r}" for hook in sorted(hooks.iterdir()) if _is_from_checkout(hook, place))
+
+
+def elsewhere(settings: Iterable[Setting], hooks: Path, place: Place) -> Iterator[Path]:
+    """List the files that git runs or reads which lie in no folder of git's: a hook may have put them there."""
+    named = [file.parent / place.expand(value) for file, name, value in settings if _INCLUDED.match(name)]
+    programs = (_words(value) for _, name, value in settings if _RUN.match(name))
+    named += [place.git_dir / place.expand(word) for words in programs for word in words if "/" in word]
+    for path in (*named, *(sorted(hooks.iterdir()) if hooks.is_dir() else ())):
+        with suppress(OSError, RuntimeError):  # as in `_is_from_checkout`
+            real = path.resolve()
+            if real.is_file() and real.stat().st_size and not real.is_relative_to(place.git_dir.resolve()):
+                yield real
+
+
+async def _committed(mirror: Mirror, files: Iterable[Path]) -> str:
+    """Find one that is a file of some commit: a tree into which commits are deployed need have no `.git`."""
+    paths = list(dict.fromkeys(files))
+    if not paths:
+        return ""
+    names = (await mirror.git("hash-object", "--no-filters", "--", *map(str, paths))).out
+    kinds = (await mirror.git("cat-file", "--batch-check=%(objecttype)", stdin=names)).out.decode().splitlines()
+    found = (path for path, kind in zip(paths, kinds, strict=True) if kind == "blob")
+    return next((f"{str(path)!r}, a file of a commit," for path in found), "")
 
 
 def _is_harmless(command: str, place: Place) -> bool:

@@ -118,6 +118,7 @@ async def test_where_its_settings_name_a_program_nothing_is_pushed(checked_out: 
 
 @pytest.mark.parametrize(("name", "command"), PROGRAMS)
 async def test_a_bare_repository_has_no_files_and_runs_none(bare: Bench, name: str, command: str) -> None:
+    await bare.mirror.fetch()
     bare.origin.git("config", name, command)
     assert await planted(bare.mirror) == ""
 
@@ -209,3 +210,16 @@ async def test_a_bare_origin_may_take_none_from_a_checkout_either(bare: Bench, t
     make_repo(tmp_path / "elsewhere")
     bare.origin.git("config", "core.hooksPath", str(tmp_path / "elsewhere/hooks"))
     assert await planted(bare.mirror) == "its folder of hooks"
+
+
+async def test_nor_from_where_its_commits_are_deployed(bare: Bench, tmp_path: Path) -> None:
+    """Whose tree has no `.git`: what runs there is known by what a commit says."""
+    hooks = tmp_path / "site/hooks"
+    hooks.mkdir(parents=True)
+    bare.origin.git("config", "core.hooksPath", str(hooks))
+    await bare.mirror.fetch()
+    (hooks / "post-receive").write_text("#!/bin/sh\nexit 0\n")
+    assert await planted(bare.mirror) == ""
+    name = bare.origin.git("ls-tree", "-r", "--name-only", "main").decode().splitlines()[-1]
+    (hooks / "post-receive").write_bytes(bare.origin.git("show", f"main:{name}"))
+    assert await planted(bare.mirror) == f"{str(hooks / 'post-receive')!r}, a file of a commit,"
