@@ -155,18 +155,20 @@ async def doer(session: AsyncSession, caller: Principal, agent: str | None) -> D
 async def require_unlike(session: AsyncSession, workspace_id: str, name: str, capabilities: Iterable[str]) -> None:
     """Refuse a name that is a capability of another agent, and the other way round: missions are for either.
 
+    Nor may it be another's but for the case of letters.
+
     Raises:
         Conflict: `agent_exists`.
     """
     values = {"workspace_id": workspace_id, "name": name, "capabilities": list(capabilities)}
     if found := await within(session)(_ALIKE, values):
         told = f"{name!r} or one of its capabilities is a capability or the name of {found[0]['name']!r}"
-        raise Conflict("agent_exists", f"{told}: missions for the one would be for the other; take another word")
+        raise Conflict("agent_exists", f"{told}: the one would be taken for the other; take another word")
 
 
 _ALIKE = """
     SELECT name FROM agent WHERE workspace_id = %(workspace_id)s AND registration = 'approved' AND name <> %(name)s
-    AND (capabilities ? %(name)s OR name = ANY(%(capabilities)s)) ORDER BY name LIMIT 1
+    AND (capabilities ? %(name)s OR name = ANY(%(capabilities)s) OR lower(name) = lower(%(name)s)) ORDER BY name LIMIT 1
 """
 
 

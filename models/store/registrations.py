@@ -45,8 +45,7 @@ async def register(
         Conflict: `agent_exists`, `principal_exists` or `too_many_pending`.
     """
     await _require_room(session, workspace_id, actor)
-    if await session.get(PrincipalRow, (workspace_id, new.name)) is not None:
-        raise Conflict("principal_exists", f"there is a principal {new.name!r} already; take another name")
+    await _require_unlike(session, workspace_id, new.name)
     token = keys.new_secret(REGISTRATION_PREFIX)
     values = {
         "name": new.name,
@@ -60,6 +59,13 @@ async def register(
     await agents.tell(session, agent, EventType.AGENT_REGISTERED, actor, {"endpoint": new.endpoint})
     await _ask(session, agent, resolvers, actor)
     return agent, token
+
+
+async def _require_unlike(session: AsyncSession, workspace_id: str, name: str) -> None:
+    """Refuse the name of somebody whom there is, also in other letters' cases: people read it in questions."""
+    names = (PrincipalRow.workspace_id == workspace_id, func.lower(PrincipalRow.name) == func.lower(name))
+    if known := (await session.scalars(select(PrincipalRow.name).where(*names).limit(1))).first():
+        raise Conflict("principal_exists", f"there is a principal {known!r} already; take another name")
 
 
 async def _require_room(session: AsyncSession, workspace_id: str, actor: Actor) -> None:

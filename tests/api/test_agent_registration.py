@@ -44,6 +44,13 @@ class TestRegister:
         got = await agent.get("/api/v1/queue/next?agent_id=worker-1&agent_role=coding")
         assert got.json()["data"]["mission_id"] == mission["mission_id"]
 
+    @pytest.mark.parametrize("name", ["Admin", "AGENT"])
+    async def test_nor_like_somebody_but_for_the_case(
+        self, stranger: httpx2.AsyncClient, team: Team, name: str
+    ) -> None:
+        body = PROBE | {"workspace": team.workspace_id, "name": name}
+        assert refusal(await stranger.post("/api/v1/agents", json=body)) == (409, "principal_exists")
+
     @pytest.mark.parametrize("name", ["coding", "elite_coding_agent"])
     async def test_none_is_called_like_a_role(self, stranger: httpx2.AsyncClient, team: Team, name: str) -> None:
         """It would pass for whoever has it."""
