@@ -7,6 +7,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.heads import BoundedHeads
 from api.services import Services
 from models.domain.errors import MissionControlError
 from models.leaving import leave_after
@@ -67,7 +68,7 @@ def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeads,
         log_config=None,
         access_log=False,
         server_header=False,
