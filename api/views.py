@@ -46,7 +46,7 @@ async def agent_views(session: AsyncSession, workspace_id: str, found: Sequence[
 
 
 async def agent_view(session: AsyncSession, agent: AgentRow) -> AgentView:
-    """Show one."""
+    """Show an agent with the caps that hold for it."""
     [view] = await agent_views(session, agent.workspace_id, [agent])
     return view
 
@@ -58,13 +58,13 @@ async def key_views(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyV
 
 
 async def key_view(session: AsyncSession, key: ApiKey) -> KeyView:
-    """Show one."""
+    """Show a key, and how it stands."""
     [view] = await key_views(session, [key])
     return view
 
 
 async def key_made(session: AsyncSession, key: ApiKey, secret: str) -> KeyMade:
-    """Show a new one with its secret."""
+    """Show a new key with its secret."""
     return KeyMade(**(await key_view(session, key)).model_dump(), secret=secret)
 
 

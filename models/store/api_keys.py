@@ -1,8 +1,8 @@
 """A workspace's API keys as its admins see them: made, listed, rotated, revoked. Which key opens what: `keys`.
 
 Whoever locks several things takes their turn first (`take_turn`), then a decision, an agent, principals, and keys, so
-that nobody waits in a ring. It takes the turn: a change of somebody's role changes all of their keys, in no order, and
-keeps what others have waited for.
+that nobody waits in a ring. The order would not do without the turn: a changed role cascades to all keys of its
+principal in no order, and each is held until the transaction ends.
 """
 
 from collections.abc import Mapping, Sequence

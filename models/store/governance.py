@@ -1,4 +1,7 @@
-"""The workflow's side of decisions: asking, expiring, withdrawing, and acknowledging an answer."""
+"""Decisions on the side of whoever asked: put, expired, withdrawn, and their answers acknowledged.
+
+So do a mission's workflow, whoever ends a run or opens a limit, and the reconciler for those that cannot any more.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -76,20 +79,19 @@ async def ask(session: AsyncSession, matter: Matter, actor: Actor) -> Decision:
 
 @dataclass(frozen=True)
 class Grounds:
-    """What a verdict about a mission depends on.
-
-    `filers`: who filed it, and what it files again. `found`: what stages found with a run's candidate in its round, {}
-    for one that was not run. `agent`: who filed the
-    mission, is assigned it, wrote the candidate or brought it in, of several agents the one that is trusted least, as
-    one that was set apart or ended is; None where only people did. `seconds`: what hosts have worked on it by now.
-    `usd_left`: the least that its limits leave for that; None where none is set.
-    """
+    """What a verdict about a mission depends on."""
 
     filers: list[str]
+    """Who filed the mission, and what it files again."""
     found: list[dict[str, Any]]
+    """What each stage found that was asked for, with the candidate in its round; {} for one that was not run."""
     agent: Who | None
+    """Of the agents that filed the mission, are assigned it, wrote the candidate or brought it in, the one that is
+    trusted least, as one that was set apart or ended is; None where only people did."""
     seconds: Decimal
+    """How long hosts have worked on the mission by now."""
     usd_left: Decimal | None
+    """The least that its limits leave for the work of hosts; None where none is set."""
 
 
 async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names: StageName) -> Grounds:

@@ -86,7 +86,7 @@ class PolicyBook:
             known = await self.in_force(session, workspace_id)
 
     async def judges_otherwise(self, db: Database, workspace_id: str, verdict_id: str, kind: DecisionKind) -> bool:
-        """Whether the policy in force makes something else of an act than the version by which it was judged."""
+        """Whether another policy than that by which an act was judged is in force, and makes something else of it."""
         [found] = await db.alone(workspace_id, _IS_OLDER, {"workspace_id": workspace_id, "verdict_id": verdict_id})
         if not found["is_older"]:
             return False

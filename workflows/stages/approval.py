@@ -87,7 +87,7 @@ async def _final(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) 
 
 
 async def _answered(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) -> GovernanceAnswer:
-    """Wait until it is; whoever answers tells us, and where that is lost we find it when we look.
+    """Wait until a question is answered; whoever answers tells us, and where that is lost we find it when we look.
 
     Whether a limit blocks a run of ours we look for, too: that is told ever more rarely, and what follows is a merge.
     """
