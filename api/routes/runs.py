@@ -60,7 +60,7 @@ async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: To
             require_level(Level(known.level), own.level)
         by_agent = call.principal.own_agent is not None
         run_id = await runs.start(session, call.workspace_id, own, call.actor, by_agent=by_agent)
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+        return await _view(session, call, run_id)
 
     return told(await once.commit(start), missions)
 
@@ -85,7 +85,7 @@ async def list_runs(
 async def get_run(run_id: str, call: Reader, db: Db) -> Success[RunView]:
     """Show an execution: its start, end, duration and status, and what it took."""
     async with db.workspace(call.workspace_id) as session:
-        return Success(data=RunView.model_validate(await runs.find(session, call.workspace_id, run_id)))
+        return Success(data=await _view(session, call, run_id))
 
 
 @routes.post("/runs/{run_id}/end", response_model=Success[RunView])
@@ -96,7 +96,7 @@ async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce, missi
     async def finish(session: AsyncSession) -> RunView:
         await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
         await runs.end(session, call.workspace_id, run_id, end.status, end.reason, call.actor)
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+        return await _view(session, call, run_id)
 
     return told(await once.commit(finish), missions)
 
@@ -215,7 +215,7 @@ async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOn
         await runs.find(session, call.workspace_id, run_id)
         place = Place(call.workspace_id, run_id, once.key)
         await corrections.adjust(session, place, change.usd, change.reason, call.actor)
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+        return await _view(session, call, run_id)
 
     return told(await once.commit(adjust), missions)
 
@@ -230,9 +230,13 @@ def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:
     return new.model_copy(update={"agent_id": agent})
 
 
+async def _view(session: AsyncSession, call: Call, run_id: str, agent: str | None = None) -> RunView:
+    return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, agent))
+
+
 async def _find(db: Database, call: Call, run_id: str) -> RunView:
     async with db.workspace(call.workspace_id) as session:
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, call.principal.own_agent))
+        return await _view(session, call, run_id, call.principal.own_agent)
 
 
 async def _open_run(db: Database, call: Call, run_id: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ async def rotate(
     if old.rotated_to is not None:
         told = f"this key has a successor, {old.rotated_to}: use that; where it was lost, an admin rotates it"
         raise Conflict("key_rotated", told, successor=old.rotated_to)
-    if not await _is_valid(session, old):
+    if await states(session, [old]) != [KeyState.ACTIVE]:
         raise Conflict("key_ended", "this key has expired or was revoked; an admin makes a new one")
     kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at", "lineage")}
     made, secret = await insert_key(session, workspace_id, kept, actor)
@@ -109,7 +109,7 @@ async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, a
     told.
     """
     await lock_principal(session, workspace_id, principal)
-    for key in await _revoked(session, workspace_id, principal, *keys.valid()):
+    for key in await _revoked(session, workspace_id, principal, keys.valid()):
         await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
     await _revoked(session, workspace_id, principal)
 
@@ -136,7 +136,7 @@ async def newest(session: AsyncSession, workspace_id: str, principal: str) -> Ap
         ApiKey.workspace_id == workspace_id,
         ApiKey.principal == principal,
         col(ApiKey.rotated_to).is_(None),
-        *keys.valid(),
+        keys.valid(),
     )
     return (await session.scalars(statement.order_by(col(ApiKey.created_at).desc()).limit(1))).first()
 
@@ -184,13 +184,6 @@ async def lock_principal(session: AsyncSession, workspace_id: str, name: str) ->
     """Take a principal, in turn, before any of its keys: all that is told of a key is told by who holds its owner."""
     await take_turn(session, workspace_id)
     return await session.get(PrincipalRow, (workspace_id, name), with_for_update=True, populate_existing=True)
-
-
-async def _is_valid(session: AsyncSession, key: ApiKey) -> bool:
-    statement = select(ApiKey.key_id).where(
-        ApiKey.workspace_id == key.workspace_id, ApiKey.key_id == key.key_id, *keys.valid()
-    )
-    return (await session.scalars(statement)).first() is not None
 
 
 async def lock_admins(session: AsyncSession, workspace_id: str) -> Sequence[ApiKey]:

@@ -23,6 +23,7 @@ from models.domain.principals import Kind
 from models.domain.stages import StageName
 from models.domain.states import DecisionKind, DecisionStatus
 from models.store import missions
+from models.store.agents import LET_IN
 from models.store.compute_statements import COMPUTING
 from models.store.database import within
 from models.store.events import Actor
@@ -115,9 +116,8 @@ async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names
     return Grounds(filers, told, least_trusted(agents), spent["took"], spent["usd_left"])
 
 
-# That none is rejected is said once more, because the index by name is one of those that are not. What the mission
-# reserved itself is left for it.
-_GROUNDS = """
+# What the mission reserved itself is left for it.
+_GROUNDS = f"""
     SELECT 'stage' AS kind, stage, result AS found, CAST(NULL AS numeric) AS took,
     CAST(NULL AS numeric) AS usd_left FROM stage
     WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND round = %(round)s
@@ -128,7 +128,7 @@ _GROUNDS = """
     WHERE workspace_id = %(workspace_id)s AND name = ANY(%(whose)s || ARRAY(
         SELECT unnest(ARRAY[author, added_by]) FROM candidate WHERE workspace_id = %(workspace_id)s
         AND mission_id = %(mission_id)s AND number = %(candidate)s
-    )) AND registration IN ('approved', 'deactivated') AND registration <> 'rejected'
+    )) AND {LET_IN}
     UNION ALL
     SELECT 'spent', NULL, NULL, (
         SELECT COALESCE(sum(extract(epoch FROM GREATEST(ended_at - started_at, interval '0'))), 0) FROM stage
@@ -141,7 +141,7 @@ _GROUNDS = """
         WHERE l.workspace_id = %(workspace_id)s AND l.run_id = %(mission_id)s AND l.cost_id = 'compute'
         AND l.kind = 'reserve'
     )
-"""
+"""  # noqa: S608  # a constant, no input
 
 
 async def candidate(session: AsyncSession, ref: StageRef) -> Candidate | None:
