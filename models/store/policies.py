@@ -29,7 +29,10 @@ from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
 
 FIRST = 1
 MAX_KEPT = 1_000
+"""Workspaces whose policies are kept, at some 50 kB each, a long one at a megabyte. Of more all are let go, and read
+again when they judge: nobody writes down which did last."""
 FEW_LETTERS = 2_000
+"""Held against the patterns of the first policy they take half a millisecond: no more than a thread is worth."""
 
 
 @dataclass(frozen=True)

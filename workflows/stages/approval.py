@@ -24,6 +24,8 @@ _ENDINGS = {
 }
 
 _SOON, _SELDOM = timedelta(seconds=1), timedelta(minutes=15)
+"""How soon we look again where by our clock the time is over: those of two machines differ by less than a second, and
+for as long as the database's is behind, each look adds to the history."""
 
 
 async def approve(mission: Pipeline) -> None:
