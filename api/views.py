@@ -1,4 +1,4 @@
-"""How stored things are shown: rows, an agent with its caps, a key as it stands, a mission with its addresses."""
+"""How stored things are shown: rows, runs, an agent with its caps, a key as it stands, a mission with its addresses."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,8 +13,9 @@ from models.schemas.agents import CAPS, AgentView
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyView
 from models.schemas.missions import MissionView
+from models.schemas.runs import RunView
 from models.settings import Settings
-from models.store import api_keys, budgets, packages
+from models.store import api_keys, budgets, packages, runs
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
 from models.tables.missions import Mission
@@ -66,6 +67,11 @@ async def key_view(session: AsyncSession, key: ApiKey) -> KeyView:
 async def key_made(session: AsyncSession, key: ApiKey, secret: str) -> KeyMade:
     """Show a new key with its secret."""
     return KeyMade(**(await key_view(session, key)).model_dump(), secret=secret)
+
+
+async def run_view(session: AsyncSession, workspace_id: str, run_id: str, agent: str | None = None) -> RunView:
+    """Show an execution with what it took; only `agent`'s own, where one is given."""
+    return RunView.model_validate(await runs.find(session, workspace_id, run_id, agent))
 
 
 async def mission_view(session: AsyncSession, mission: Mission, settings: Settings) -> MissionView:
