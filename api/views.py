@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.contracts.missions import Evidence
 from models.domain.budgets import Owner, cap_of
 from models.schemas import links
 from models.schemas.agents import CAPS, AgentView
@@ -82,10 +83,15 @@ async def mission_view(session: AsyncSession, mission: Mission, settings: Settin
 def view_of(row: Mapping[str, Any], settings: Settings) -> MissionView:
     """Show a package that was read; once it has run, its links lead to Temporal's UI and to its report, too."""
     view = packages.shown(row)
-    reports = [item.uri for item in view.evidence if item.kind == "diagnostics"]
     view.links.update(mission_links(row["workspace_id"], view.mission_id, row["run_id"], settings))
-    view.links.update({"diagnostics": reports[-1]} if reports else {})
+    view.links.update(diagnostics_link(view.evidence))
     return view
+
+
+def diagnostics_link(stored: Sequence[Evidence]) -> dict[str, str]:
+    """Lead to the newest report of a mission, where it has one."""
+    reports = [item.uri for item in stored if item.kind == "diagnostics"]
+    return {"diagnostics": reports[-1]} if reports else {}
 
 
 def mission_links(workspace_id: str, mission_id: str, run_id: str | None, settings: Settings) -> dict[str, str]:
