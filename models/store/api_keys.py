@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, text, update
+from sqlalchemy import func, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -109,19 +109,12 @@ async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, a
     told.
     """
     await lock_principal(session, workspace_id, principal)
-    for key in await _revoked(session, workspace_id, principal, keys.valid()):
-        await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
-    await _revoked(session, workspace_id, principal)
-
-
-async def _revoked(
-    session: AsyncSession, workspace_id: str, principal: str, *which: ColumnElement[bool]
-) -> Sequence[ApiKey]:
-    """Revoke those of a principal's keys that are not yet, and of which this is so."""
     place = (col(ApiKey.workspace_id) == workspace_id, col(ApiKey.principal) == principal)
-    statement = update(ApiKey).where(*place, col(ApiKey.revoked_at).is_(None), *which)
-    ending = statement.values(revoked_at=func.mc_now()).returning(ApiKey)
-    return (await session.scalars(ending, execution_options={"populate_existing": True})).all()
+    ending = update(ApiKey).where(*place, col(ApiKey.revoked_at).is_(None)).values(revoked_at=func.mc_now())
+    for key in (await session.scalars(ending.returning(ApiKey), execution_options={"populate_existing": True})).all():
+        assert key.revoked_at is not None  # noqa: S101  # set just now
+        if key_state(None, key.expires_at, key.rotated_to, key.revoked_at) is not KeyState.EXPIRED:
+            await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
 
 
 async def states(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyState]:
