@@ -1,4 +1,7 @@
-"""Stage 8: puts the question whether to merge, and reads the answer. Local activities: Postgres only."""
+"""Ends a round by its verdict, puts what a human must answer of merges and rollbacks, and reads the answers.
+
+Local activities: they touch Postgres only.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -15,6 +18,7 @@ from models.contracts.merge_queue import QueueRef, SlotRelease
 from models.contracts.missions import TrustRequirements
 from models.contracts.pipeline import DecisionRef, GovernanceAnswer, GovernanceInput, RoundAnswer, StageInput, StageRef
 from models.domain.actions import FORCE_ROLLBACK, MERGE
+from models.domain.answers import Given, asked_again, reason, stands
 from models.domain.approval import Binding, demanded
 from models.domain.decisions import Terms
 from models.domain.errors import MissionControlError
@@ -26,10 +30,8 @@ from models.domain.policy import Verdict as Judged
 from models.domain.principals import Kind
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionKind, DecisionStatus
-from models.domain.wording import shortened
 from models.store import decisions, governance, merge_slots, running, stages
 from models.store.database import clock
-from models.store.decisions import Given
 from models.store.events import Actor
 from models.store.governance import Grounds, Matter
 from models.store.policies import InForce, PolicyBook
@@ -38,8 +40,6 @@ from models.tables.missions import Decision, Mission
 GOVERNANCE, ROLLBACK = DecisionKind.GOVERNANCE, DecisionKind.ROLLBACK
 _WORKER = Who(name=stages.WORKER, kind=Kind.SERVICE)
 """Who acts where no agent has filed the mission or is assigned it: people answer for what they file."""
-MAX_REASON = 1_000
-"""Characters: a thousand rules of 300 characters each may have fired."""
 _TELLING = (StageName.BRANCH_AND_PATCH, StageName.RUN_TESTS, StageName.SECURITY_SCAN)
 _RECORDED = {DecisionStatus.APPROVED: StageStatus.PASSED}
 
@@ -218,10 +218,10 @@ async def _rest(
         return judged
     given = await decisions.given(session, earlier)
     if differences := approved.differences(binding):
-        shown["asked_again"] = _asked_again(earlier.decision_id, given, differences)
+        shown["asked_again"] = asked_again(earlier.decision_id, given, differences)
         return judged
     shown["rests_on"] = {"decision_id": earlier.decision_id, "resolved_by": earlier.resolved_by, "answers": given}
-    reasons = (*judged.reasons, _stands(shown["rests_on"]))
+    reasons = (*judged.reasons, stands(shown["rests_on"]))
     return judged.model_copy(update={"outcome": Outcome.ALLOW, "reasons": reasons})
 
 
@@ -271,7 +271,7 @@ async def _read(session: AsyncSession, decision: Decision) -> tuple[GovernanceAn
     answer = GovernanceAnswer(
         decision_id=decision.decision_id,
         status=status,
-        reason=_reason(decision, status, given),
+        reason=reason(decision, given),
         expires_at=decision.expires_at if status is DecisionStatus.PENDING else None,
         binding=Binding.model_validate(decision.binding) if _binds(decision) else None,
     )
@@ -281,67 +281,6 @@ async def _read(session: AsyncSession, decision: Decision) -> tuple[GovernanceAn
 def _binds(decision: Decision) -> bool:
     """Whether a later round may rest on it: only on what a human saw, never on what the policy let pass."""
     return bool(decision.binding) and decision.resolved_by not in (None, POLICY)
-
-
-def _reason(decision: Decision, status: DecisionStatus, given: Given) -> str:
-    if earlier := decision.question.get("rests_on"):
-        return _stands(earlier)
-    match status:
-        case DecisionStatus.PENDING:
-            return ""
-        case DecisionStatus.EXPIRED:
-            return _in_vain(decision, given)
-        case DecisionStatus.CANCELED:
-            return f"canceled by {decision.resolved_by}" + (f", {_counted(decision, given)}" if given else "")
-    said = f": {words}" if (words := decision.explanation or _rules(decision, status)) else ""
-    alone = " (who asked for it: nobody else of the workspace could)" if decision.single_operator else ""
-    last = (decision.resolved_by, decision.status)
-    before = _told([one for one in given if (one["by"], one["decision"]) != last])
-    return f"{status.value} by {decision.resolved_by}{alone}{said}" + (f" (after {before})" if before else "")
-
-
-def _rules(decision: Decision, status: DecisionStatus) -> str:
-    """Give the sentences of the rules by which the policy denied; whoever filed a mission may see nothing else."""
-    is_denied = status is DecisionStatus.DENIED and decision.resolved_by == POLICY
-    return shortened("; ".join(decision.reasons), MAX_REASON) if is_denied else ""
-
-
-def _in_vain(decision: Decision, given: Given) -> str:
-    """Say that time was over before all had approved who must; one who denies would have ended it."""
-    minutes = (decision.expires_at - decision.requested_at).total_seconds() / 60 if decision.expires_at else 0
-    who = _counted(decision, given) if given else "nobody answered"
-    return f"{who} within {round(minutes, 4):g} min (the mission's `approval_timeout_minutes`)"
-
-
-def _counted(decision: Decision, given: Given) -> str:
-    return f"{len(_counting(given))} of {decision.terms['people']} approved ({_told(given)})"
-
-
-def _counting(given: Given) -> Given:
-    """Leave out who was removed or lowered before the question closed."""
-    return [one for one in given if _counts(one)]
-
-
-def _told(given: Given) -> str:
-    return "; ".join(f"{one['by']}{'' if _counts(one) else ' (counts no more)'}: {one['explanation']}" for one in given)
-
-
-def _counts(one: Mapping[str, Any]) -> bool:
-    return bool(one.get("counts", True))
-
-
-def _stands(earlier: dict[str, Any]) -> str:
-    who = _approvers(earlier["answers"])
-    return f"approved by {who} in {earlier['decision_id']}, which stands: same files, configuration and policy"
-
-
-def _asked_again(decision_id: str, given: Given, differences: tuple[str, ...]) -> str:
-    other = ", ".join(differences)
-    return f"approved by {_approvers(given)} in {decision_id}, which stands no more; what differs by now: {other}"
-
-
-def _approvers(given: Given) -> str:
-    return " and ".join(one["by"] for one in _counting(given))
 
 
 def _verdict(decision: Decision, answer: GovernanceAnswer, given: Given) -> Verdict:

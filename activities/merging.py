@@ -19,6 +19,7 @@ from models.store.policies import PolicyBook
 from models.tables.missions import Stage
 
 MAX_REASON = 200
+"""Characters of a line of a commit message: what is longer is in the mission's record."""
 
 
 class SlotLost(MissionControlError):

@@ -26,7 +26,9 @@ from models.tables.audit import AuditCheckpoint
 BRANCH = "refs/heads/main"
 FILE = "checkpoint"
 EVERY_SECONDS = 1.0
+"""As often as the sealer signs: what somebody rewrites before it is mirrored, no other machine has."""
 AGAIN_SECONDS = 30.0
+"""The mirror is another machine's: one that is away, or refuses, is asked no more often, and sealing never waits."""
 AT_ONCE = 200
 """Commits of one push: what they are proven with is read in one transaction, well within the time it has."""
 _LEFT_BEHIND = ("*.lock", "refs/**/*.lock", "objects/*.lock", "objects/info/**/*.lock", "objects/pack/tmp_*")

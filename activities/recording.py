@@ -33,6 +33,7 @@ from models.tables.missions import Stage
 PATIENCE = 300.0
 """Seconds for which a stage that is done waits for Postgres, before all its work is thrown away and done again."""
 MAX_REASON = 20_000
+"""Characters: a stage names each test that it holds against a patch, and its log is stored besides."""
 
 T = TypeVar("T")
 log = structlog.get_logger()

@@ -17,7 +17,9 @@ from models.store.database import Database
 from models.store.events import Actor
 
 EVERY_SECONDS = 1.0
+"""What is changed before it is sealed leaves no trace: this long is the moment in which somebody can."""
 AGAIN_SECONDS = 5.0
+"""A database that is away comes back within seconds, and nothing is sealed meanwhile."""
 MEMORY = "signed-checkpoint"
 """Of a worker's data folder: the newest checkpoint of its key that was signed or seen there."""
 SEALER = Actor("worker", "sealer")

@@ -7,8 +7,9 @@ from fastapi import Request
 
 from api.services import services
 from models.domain.agents import Latitude, require_latitude
-from models.domain.errors import Conflict, NotFound, NotPermitted, Unauthenticated
+from models.domain.errors import Conflict, NotPermitted, Unauthenticated
 from models.domain.principals import Callers, Principal, within
+from models.domain.refusals import no_workspace
 from models.store import workspaces
 from models.store.events import Actor
 
@@ -111,7 +112,7 @@ async def _entering(request: Request, principal: Principal, wanted: str) -> Prin
     if principal.opens(wanted):
         await workspaces.require_known(services(request).db, wanted)
         return principal.visiting(wanted)
-    raise NotFound("workspace_not_found", f"there is no workspace {wanted!r} that this key opens")
+    raise no_workspace(wanted)
 
 
 def bearer_of(request: Request) -> str:

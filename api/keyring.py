@@ -19,6 +19,7 @@ KEEP_SECONDS = 1.0
 """How long a revoked key may still open the door of other processes than the one that revoked it, and a new one be
 unknown that was tried before it was made."""
 MAX_KEPT = 10_000
+"""Good ones, and as many unknown: some megabytes, and more than one process serves within a second."""
 GATHER_SECONDS, MAX_GATHERED = 0.05, 1_000
 """How long, and how many, keys gather that come from addresses which have guessed too often: so often is Postgres asked
 at most, however many there are, and a good key among them is not refused."""

@@ -15,7 +15,9 @@ from models.domain.rates import HOUR, MINUTE, SECOND, Allowance, spend
 from models.settings import Settings
 
 MAX_COUNTED = 100_000
+"""Keys and addresses that have not all of their requests: some 15 MB, however many addresses somebody comes from."""
 REGISTRATIONS_PER_HOUR = 5
+"""Of one address: a host has few agents, and an admin reads each (requirements 5.2)."""
 
 
 class Limiter:

@@ -42,7 +42,7 @@ def require_assigned(mission: Mission, call: Call) -> None:
 
 
 async def require_own(session: AsyncSession, mission_id: str, call: Call) -> None:
-    """The same, of a mission that a body names; raises `NotFound` where there is none."""
+    """Let an agent name only a mission that is assigned to it; raises `NotFound` where there is none."""
     require_assigned(await missions.require(session, call.workspace_id, mission_id), call)
 
 

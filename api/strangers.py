@@ -12,7 +12,7 @@ from models.store import keys, registrations
 
 
 class CallerOrStranger(Caller):
-    """The same, of a route that also serves who has no key; there, `call` is None."""
+    """Declares a route that serves who has a key, as `Caller` does, and who has none: then `call` is None."""
 
     async def identify(self, request: Request, noun: str) -> Call | None:
         """Find the caller, if a key was sent."""
@@ -30,7 +30,7 @@ class CallerOrStranger(Caller):
 
 
 class CallerOrRegistrant(Caller):
-    """The same, of a route that also serves who registered an agent, and shows the token of that (V-47)."""
+    """Declares a route that serves who has a key, as `Caller` does, and a registration by its token (V-47)."""
 
     async def identify(self, request: Request, noun: str) -> Call | None:
         """Find the caller, or the registration."""

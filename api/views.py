@@ -1,4 +1,4 @@
-"""How stored things are shown: rows, an agent with its caps, a key as it stands, a mission with its addresses."""
+"""How stored things are shown: rows, runs, an agent with its caps, a key as it stands, a mission with its addresses."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -7,14 +7,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from models.contracts.missions import Evidence
 from models.domain.budgets import Owner, cap_of
 from models.schemas import links
 from models.schemas.agents import CAPS, AgentView
 from models.schemas.envelope import Page, Success
 from models.schemas.keys import KeyMade, KeyView
 from models.schemas.missions import MissionView
+from models.schemas.runs import RunView
 from models.settings import Settings
-from models.store import api_keys, budgets, packages
+from models.store import api_keys, budgets, packages, runs
 from models.store.pagination import Rows
 from models.tables.agents import AgentRow
 from models.tables.missions import Mission
@@ -46,7 +48,7 @@ async def agent_views(session: AsyncSession, workspace_id: str, found: Sequence[
 
 
 async def agent_view(session: AsyncSession, agent: AgentRow) -> AgentView:
-    """Show one."""
+    """Show an agent with the caps that hold for it."""
     [view] = await agent_views(session, agent.workspace_id, [agent])
     return view
 
@@ -58,14 +60,19 @@ async def key_views(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyV
 
 
 async def key_view(session: AsyncSession, key: ApiKey) -> KeyView:
-    """Show one."""
+    """Show a key, and how it stands."""
     [view] = await key_views(session, [key])
     return view
 
 
 async def key_made(session: AsyncSession, key: ApiKey, secret: str) -> KeyMade:
-    """Show a new one with its secret."""
+    """Show a new key with its secret."""
     return KeyMade(**(await key_view(session, key)).model_dump(), secret=secret)
+
+
+async def run_view(session: AsyncSession, workspace_id: str, run_id: str, agent: str | None = None) -> RunView:
+    """Show an execution with what it took; only `agent`'s own, where one is given."""
+    return RunView.model_validate(await runs.find(session, workspace_id, run_id, agent))
 
 
 async def mission_view(session: AsyncSession, mission: Mission, settings: Settings) -> MissionView:
@@ -76,10 +83,15 @@ async def mission_view(session: AsyncSession, mission: Mission, settings: Settin
 def view_of(row: Mapping[str, Any], settings: Settings) -> MissionView:
     """Show a package that was read; once it has run, its links lead to Temporal's UI and to its report, too."""
     view = packages.shown(row)
-    reports = [item.uri for item in view.evidence if item.kind == "diagnostics"]
     view.links.update(mission_links(row["workspace_id"], view.mission_id, row["run_id"], settings))
-    view.links.update({"diagnostics": reports[-1]} if reports else {})
+    view.links.update(diagnostics_link(view.evidence))
     return view
+
+
+def diagnostics_link(stored: Sequence[Evidence]) -> dict[str, str]:
+    """Lead to the newest report of a mission, where it has one."""
+    reports = [item.uri for item in stored if item.kind == "diagnostics"]
+    return {"diagnostics": reports[-1]} if reports else {}
 
 
 def mission_links(workspace_id: str, mission_id: str, run_id: str | None, settings: Settings) -> dict[str, str]:

@@ -30,6 +30,7 @@ from models.domain.agents import AgentStatus, Registration, Verb, require_may_ch
 from models.domain.errors import NotFound
 from models.domain.names import STRANGERS
 from models.domain.principals import Kind
+from models.domain.refusals import no_workspace
 from models.domain.states import DecisionStatus
 from models.schemas.agents import (
     CAPS,
@@ -59,8 +60,8 @@ async def register_agent(
     """Ask to be let in, with or without a key. The token in this answer gets the key, once an admin has approved."""
     if call is None:
         services(request).limiter.count_registration(request)
-    elif new.workspace not in (None, call.workspace_id):
-        raise NotFound("workspace_not_found", f"there is no workspace {new.workspace!r} that this key opens")
+    elif new.workspace is not None and new.workspace != call.workspace_id:
+        raise no_workspace(new.workspace)
     workspace_id = call.workspace_id if call else await _meant(request, new.workspace)
     actor = call.actor if call else Actor(f"{STRANGERS}{new.name}", request.state.request_id)
     if key and not call:

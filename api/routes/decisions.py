@@ -1,6 +1,6 @@
 """The inbox: questions put to humans, and their answers (APPR-01..05)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.background import BackgroundTask
 
-from api.blocks import ToMissions, told
+from api.blocks import Blocks, ToMissions, told
 from api.deps import AgentOrOperator, Db, OnlyOnce, Pagination, Reader, Workflows
 from api.gateway import Gateway
 from api.routing import router
@@ -67,9 +67,7 @@ async def get_decision(decision_id: str, call: Reader, db: Db) -> Success[Decisi
     """Show a question: what exactly is to be approved, why a human is asked, and what the answer binds."""
     async with db.workspace(call.workspace_id) as session:
         decision = await decisions.require(session, call.workspace_id, decision_id, call.principal.own_agent)
-        [view] = await _views(session, call.workspace_id, [decision])
-        view.answers = await _answers(session, decision)
-    return Success(data=view)
+        return Success(data=await _with_answers(session, decision))
 
 
 @routes.post("/decisions/{decision_id}/resolve", response_model=Success[DecisionView])
@@ -85,23 +83,24 @@ async def resolve_decision(
 
     Where several people must approve, the decision stays pending until the last of them has.
     """
-    resolved: list[Decision] = []
+    answered: list[Decision] = []
 
     async def resolve(session: AsyncSession) -> DecisionView:
         if agent := call.principal.own_agent:
             await decisions.require(session, call.workspace_id, decision_id, agent)
         given = (answer.status, answer.explanation)
-        decision = await answers.give(session, call.principal, decision_id, *given, call.request_id)
-        if decision.status != DecisionStatus.PENDING:
-            resolved.append(decision)
-        [view] = await _views(session, call.workspace_id, [decision])
-        view.answers = await _answers(session, decision)
-        return view
+        answered.append(await answers.give(session, call.principal, decision_id, *given, call.request_id))
+        return await _with_answers(session, answered[-1])
 
     response = await once.commit(resolve)
-    if resolved and resolved[0].mission_id:
-        response.background = BackgroundTask(_tell, gateway, resolved[0])
-    elif resolved and resolved[0].kind == budgets.KIND:
+    return _heard(response, answered[-1], gateway, missions) if answered else response  # else it is the first one again
+
+
+def _heard(response: Response, decision: Decision, gateway: Gateway, missions: Blocks) -> Response:
+    """Let those hear of an answer, once it has left, who wait for it: a mission, or those whose limit is raised."""
+    if decision.status != DecisionStatus.PENDING and decision.mission_id:
+        response.background = BackgroundTask(_tell, gateway, decision)
+    elif decision.status != DecisionStatus.PENDING and decision.kind == budgets.KIND:
         told(response, missions)
     return response
 
@@ -112,8 +111,10 @@ async def _tell(gateway: Gateway, decision: Decision) -> None:
         await gateway.decision_resolved(decisions.reference(decision))
 
 
-async def _answers(session: AsyncSession, decision: Decision) -> tuple[AnswerView, ...]:
-    return tuple(AnswerView.model_validate(answer) for answer in await decisions.answers(session, decision))
+async def _with_answers(session: AsyncSession, decision: Decision) -> DecisionView:
+    [view] = await _views(session, decision.workspace_id, [decision])
+    given = [AnswerView.model_validate(answer) for answer in await decisions.answers(session, decision)]
+    return view.model_copy(update={"answers": tuple(given)})
 
 
 async def _views(session: AsyncSession, workspace_id: str, found: Sequence[Decision]) -> list[DecisionView]:
@@ -125,20 +126,25 @@ async def _views(session: AsyncSession, workspace_id: str, found: Sequence[Decis
 
 
 def _view(decision: Decision, terms: Terms, spent: Mapping[str, Any]) -> DecisionView:
-    view = DecisionView.model_validate(decision)
-    view.terms = terms
-    view.digest = digest_of({"question": decision.question, "binding": decision.binding})
-    view.cost_so_far = CostSoFar.model_validate(cost_so_far(decision.question, spent))
-    view.links["self"] = links.decision(decision.decision_id)
+    mission_id = decision.mission_id or decision.question.get("mission_id")
+    found = {
+        "terms": terms,
+        "digest": digest_of({"question": decision.question, "binding": decision.binding}),
+        "cost_so_far": CostSoFar.model_validate(cost_so_far(decision.question, spent)),
+        "mission_id": mission_id,
+        "links": dict(_links(decision, mission_id)),
+    }
+    return DecisionView.model_validate(decision).model_copy(update=found)
+
+
+def _links(decision: Decision, mission_id: str | None) -> Iterable[tuple[str, str]]:
+    yield "self", links.decision(decision.decision_id)
     if decision.kind == DecisionKind.TOOL_ACTION:
-        view.links["tool_call"] = links.tool_call(decision.binding["run_id"], decision.binding["number"])
+        yield "tool_call", links.tool_call(decision.binding["run_id"], decision.binding["number"])
     if memory.is_about(decision):
-        view.links["memory"] = links.memory(decision.binding["memory_id"])
-    if mission_id := decision.mission_id or decision.question.get("mission_id"):
-        view.mission_id = mission_id
-        view.links["mission"] = links.mission(mission_id)
+        yield "memory", links.memory(decision.binding["memory_id"])
+    if mission_id:
+        yield "mission", links.mission(mission_id)
     if decision.mission_id:
-        view.links["diff"] = (
-            f"{links.mission(decision.mission_id)}/diff?round={decision.round}&candidate={decision.candidate}"
-        )
-    return view
+        place = links.mission(decision.mission_id)
+        yield "diff", f"{place}/diff?round={decision.round}&candidate={decision.candidate}"

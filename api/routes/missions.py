@@ -12,14 +12,16 @@ from api.routing import router
 from api.views import mission_view, page_of
 from models.configuration import load_catalog
 from models.contracts.missions import Named
-from models.domain.errors import NotPermitted
+from models.domain.errors import InvalidInput, NotPermitted
 from models.domain.principals import Kind
+from models.domain.repositories import RepositoryUrl
 from models.domain.states import MissionOutcome, MissionStatus, Severity
 from models.repositories import look
 from models.schemas.envelope import Page, Success
 from models.schemas.missions import MissionCreate, MissionSummary, MissionView
 from models.schemas.pagination import PageRequest
 from models.store import candidates, missions, repositories
+from models.tables.missions import Mission
 
 routes = router("missions")
 Order = Annotated[PageRequest, Depends(Pagination("created_at", "severity", default="-created_at"))]
@@ -37,15 +39,9 @@ async def create_mission(new: MissionCreate, call: AnyActor, once: OnlyOnce, set
     place = await look(new.place, settings.repository_roots)
 
     async def create(session: AsyncSession) -> MissionView:
-        chooses = _is_operator(call)
         if agent := call.principal.own_agent:
             await missions.require_room(session, call.workspace_id, agent)
-        repository = await repositories.resolve(
-            session, call.workspace_id, new.place, place, settings.env, call.actor, may_register=chooses
-        )
-        mission = await missions.create(
-            session, call.workspace_id, package, repository, call.actor, may_choose_branch=chooses
-        )
+        mission = await _create(session, package, place, settings.env, call)
         await candidates.keep(session, call.workspace_id, mission.mission_id, tried, call.actor.name)
         return await mission_view(session, mission, settings)
 
@@ -97,6 +93,17 @@ async def retry_mission(call: Operator, mission: ThisMission, once: OnlyOnce, se
         return await mission_view(session, again, settings)
 
     return await once.commit(retry)
+
+
+async def _create(
+    session: AsyncSession, new: MissionCreate, place: RepositoryUrl | InvalidInput, env: str, call: Call
+) -> Mission:
+    """File a mission on the repository that it names; operators may name one that is not registered, or its branch."""
+    chooses = _is_operator(call)
+    repository = await repositories.resolve(
+        session, call.workspace_id, new.place, place, env, call.actor, may_register=chooses
+    )
+    return await missions.create(session, call.workspace_id, new, repository, call.actor, may_choose_branch=chooses)
 
 
 def _is_operator(call: Call) -> bool:

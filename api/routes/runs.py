@@ -1,25 +1,22 @@
 """Runs: executions that cost something, what they reserve and what they pay (BUDG-10, ACTIVITY-02)."""
 
-from datetime import date
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import Call
 from api.blocks import ToMissions, told
-from api.deps import Admin, AppSettings, Db, OnlyOnce, Pagination, Reader, Reporter, Settler, Spender
+from api.costs import ToLedger
+from api.deps import Admin, Db, OnlyOnce, Pagination, Reader, Reporter, Settler, Spender
 from api.missions import require_own
 from api.routing import router
-from api.unpriced import UnpricedModels
-from api.views import page_of
-from models.configuration import load_prices
+from api.views import page_of, run_view
 from models.contracts.missions import Named
 from models.domain.agents import Latitude
 from models.domain.budgets import require_level
 from models.domain.errors import NotPermitted
 from models.domain.policy import Level
-from models.domain.prices import Charge, charge
 from models.schemas.envelope import Page, Success
 from models.schemas.names import TicketName
 from models.schemas.pagination import PageRequest
@@ -34,9 +31,7 @@ from models.schemas.runs import (
     RunView,
     Settlement,
 )
-from models.settings import Settings
-from models.store import agents, corrections, ledger, runs
-from models.store.database import Database
+from models.store import agents, corrections, runs
 from models.store.ledger import Place
 
 routes = router("runs")
@@ -60,7 +55,7 @@ async def start_run(new: RunCreate, call: Reporter, once: OnlyOnce, missions: To
             require_level(Level(known.level), own.level)
         by_agent = call.principal.own_agent is not None
         run_id = await runs.start(session, call.workspace_id, own, call.actor, by_agent=by_agent)
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+        return await run_view(session, call.workspace_id, run_id)
 
     return told(await once.commit(start), missions)
 
@@ -85,7 +80,7 @@ async def list_runs(
 async def get_run(run_id: str, call: Reader, db: Db) -> Success[RunView]:
     """Show an execution: its start, end, duration and status, and what it took."""
     async with db.workspace(call.workspace_id) as session:
-        return Success(data=RunView.model_validate(await runs.find(session, call.workspace_id, run_id)))
+        return Success(data=await run_view(session, call.workspace_id, run_id))
 
 
 @routes.post("/runs/{run_id}/end", response_model=Success[RunView])
@@ -96,112 +91,45 @@ async def end_run(run_id: str, end: RunEnd, call: Settler, once: OnlyOnce, missi
     async def finish(session: AsyncSession) -> RunView:
         await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
         await runs.end(session, call.workspace_id, run_id, end.status, end.reason, call.actor)
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+        return await run_view(session, call.workspace_id, run_id)
 
     return told(await once.commit(finish), missions)
 
 
 @routes.post("/runs/{run_id}/costs", status_code=201, response_model=Success[CostView])
 async def report_cost(
-    run_id: str,
-    report: CostReport,
-    call: Settler,
-    db: Db,
-    once: OnlyOnce,
-    settings: AppSettings,
-    missions: ToMissions,
-    unpriced: UnpricedModels,
+    run_id: str, report: CostReport, call: Settler, once: OnlyOnce, missions: ToMissions, costs: ToLedger
 ) -> Response:
     """Pay for a call that was made. Where that goes beyond a limit, nothing is paid and the run is blocked."""
-
-    async def pay(key: str) -> CostView:
-        run = await _open_run(db, call, run_id)
-        priced = _price(report, run["now"].date(), settings)
-        await unpriced.note(run, priced, key)
-        async with missions.hear_of_refusal():
-            is_news = await ledger.spend(db, Place(call.workspace_id, run_id, key), priced, call.actor)
-        if not is_news:
-            await ledger.require_paid(db, Place(call.workspace_id, run_id, key), priced)
-        return await _cost(db, call, run_id, key, priced)
-
-    return told(await once.command(pay), missions)
+    return told(await once.command(lambda key: costs.pay(run_id, key, report)), missions)
 
 
 @routes.post("/runs/{run_id}/reservations", status_code=201, response_model=Success[CostView])
 async def reserve_cost(
-    run_id: str,
-    wanted: Reservation,
-    call: Spender,
-    db: Db,
-    once: OnlyOnce,
-    settings: AppSettings,
-    missions: ToMissions,
-    unpriced: UnpricedModels,
+    run_id: str, wanted: Reservation, call: Spender, once: OnlyOnce, missions: ToMissions, costs: ToLedger
 ) -> Response:
     """Reserve what a call may cost before it is made; settle or release it by its `cost_id`.
 
     Where the model has no price, the dearest stands in for it, and the policy may deny the call.
     """
-
-    async def hold(key: str) -> CostView:
-        async with db.workspace(call.workspace_id) as session:
-            run = await runs.require_going_on(session, call.workspace_id, run_id, call.principal.own_agent)
-        priced = _price(wanted, run["now"].date(), settings)
-        await unpriced.require(run, priced)
-        async with missions.hear_of_refusal():
-            place = Place(call.workspace_id, run_id, key)
-            is_news = await ledger.reserve(db, place, priced, call.actor, wanted.lasts)
-        if not is_news:
-            await ledger.require_held(db, place, priced)
-        return await _cost(db, call, run_id, key, priced)
-
-    return told(await once.command(hold), missions)
+    return told(await once.command(lambda key: costs.reserve(run_id, key, wanted)), missions)
 
 
 @routes.post("/runs/{run_id}/reservations/{cost_id}/settle", response_model=Success[CostView])
 async def settle_cost(
-    run_id: str,
-    cost_id: str,
-    report: Settlement,
-    call: Settler,
-    db: Db,
-    once: OnlyOnce,
-    settings: AppSettings,
-    missions: ToMissions,
-    unpriced: UnpricedModels,
+    run_id: str, cost_id: str, report: Settlement, call: Settler, once: OnlyOnce, missions: ToMissions, costs: ToLedger
 ) -> Response:
     """Pay what a reserved call did cost, also where it is more than was reserved.
 
     It is charged by the price of the day when it was reserved; of the model it was reserved for, where none is named.
     """
-
-    async def pay(_: str) -> CostView:
-        run = await _open_run(db, call, run_id)
-        place = Place(call.workspace_id, run_id, cost_id)
-        model, day = await ledger.reserved(db, place)
-        named = report.model_copy(update={"model": report.model or model})
-        priced = _price(named, day, settings)
-        if not await ledger.settle(db, place, priced, call.actor):
-            await ledger.require_paid(db, place, priced)
-        await unpriced.note(run, priced, cost_id)
-        return await _cost(db, call, run_id, cost_id, priced)
-
-    return told(await once.command(pay), missions)
+    return told(await once.command(lambda _: costs.settle(run_id, cost_id, report)), missions)
 
 
 @routes.post("/runs/{run_id}/reservations/{cost_id}/release", response_model=Success[RunView])
-async def release_cost(run_id: str, cost_id: str, call: Settler, db: Db, once: OnlyOnce) -> Response:
+async def release_cost(run_id: str, cost_id: str, call: Settler, once: OnlyOnce, costs: ToLedger) -> Response:
     """Give back what was reserved for a call that was not made."""
-
-    async def give_back(_: str) -> RunView:
-        async with db.workspace(call.workspace_id) as session:
-            await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
-        place = Place(call.workspace_id, run_id, cost_id)
-        if not await ledger.release(db, place, call.actor):
-            await ledger.require_paid(db, place, None)
-        return await _find(db, call, run_id)
-
-    return await once.command(give_back)
+    return await once.command(lambda _: costs.release(run_id, cost_id))
 
 
 @routes.post("/runs/{run_id}/adjustments", status_code=201, response_model=Success[RunView])
@@ -215,7 +143,7 @@ async def adjust_cost(run_id: str, change: Adjustment, call: Admin, once: OnlyOn
         await runs.find(session, call.workspace_id, run_id)
         place = Place(call.workspace_id, run_id, once.key)
         await corrections.adjust(session, place, change.usd, change.reason, call.actor)
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id))
+        return await run_view(session, call.workspace_id, run_id)
 
     return told(await once.commit(adjust), missions)
 
@@ -228,23 +156,3 @@ def _own(new: RunCreate, named: str | None, call: Call) -> RunCreate:
     if named not in (None, agent) or new.level is not None:
         raise NotPermitted("own_runs_only", "an agent starts runs of its own, and does not choose its level")
     return new.model_copy(update={"agent_id": agent})
-
-
-async def _find(db: Database, call: Call, run_id: str) -> RunView:
-    async with db.workspace(call.workspace_id) as session:
-        return RunView.model_validate(await runs.find(session, call.workspace_id, run_id, call.principal.own_agent))
-
-
-async def _open_run(db: Database, call: Call, run_id: str) -> dict[str, Any]:
-    async with db.workspace(call.workspace_id) as session:
-        return await runs.require_open_to(session, call.workspace_id, run_id, call.principal.own_agent)
-
-
-def _price(report: CostReport, day: date, settings: Settings) -> Charge:
-    """Price a call by the day when it was made, as the database has it."""
-    return charge(load_prices(settings.config_dir), report.usage, day)
-
-
-async def _cost(db: Database, call: Call, run_id: str, cost_id: str, priced: Charge) -> CostView:
-    run = await _find(db, call, run_id)
-    return CostView(cost_id=cost_id, usd=priced.usd, unpriced=priced.unpriced, run=run)

@@ -5,11 +5,13 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.deps import Db, Pagination, Reader
 from api.missions import ThisMission
 from api.routing import router, unwrapped
 from api.streams import HeldStream, guarded
+from api.views import diagnostics_link
 from models.domain import spellings
 from models.domain.errors import NotFound
 from models.domain.stages import StageName, stage_by_number
@@ -19,7 +21,7 @@ from models.schemas.metrics import ObservationView
 from models.schemas.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, PageRequest
 from models.schemas.stages import EvidenceView, StageView, TestResultPage, TestResultView
 from models.store import blobs, candidates, packages, records
-from models.tables.missions import Stage
+from models.tables.missions import Mission, Stage
 
 routes = router("stages")
 
@@ -96,21 +98,17 @@ async def get_evidence(
     async with db.workspace(call.workspace_id) as session:
         stages = await records.of_mission(session, mission)
         stored = await packages.evidence(session, mission)
-        tests, total = await packages.test_results(session, mission, limit, offset)
+        tests = await _test_results(session, mission, limit, offset)
         samples = await packages.samples(session, mission, SAMPLES)
     view = EvidenceView(
         workspace_id=mission.workspace_id,
         mission_id=mission.mission_id,
         stages=tuple(_view(stage) for stage in stages),
         evidence=tuple(stored),
-        test_results=TestResultPage(
-            items=tuple(TestResultView.model_validate(test) for test in tests), total=total, limit=limit, offset=offset
-        ),
+        test_results=tests,
         metric_observations=tuple(ObservationView.model_validate(sample) for sample in samples),
-        links={"mission": links.mission(mission.mission_id)},
+        links={"mission": links.mission(mission.mission_id)} | diagnostics_link(stored),
     )
-    reports = [item.uri for item in stored if item.kind == "diagnostics"]
-    view.links.update({"diagnostics": reports[-1]} if reports else {})
     return Success(data=view)
 
 
@@ -142,6 +140,12 @@ async def get_blob(call: Reader, mission: ThisMission, db: Db, digest: Digest) -
     if content is None:
         raise NotFound("blob_not_found", "nothing of that digest is stored for this mission")
     return Response(content, media_type=_media_type(content), headers=_UNSNIFFED)
+
+
+async def _test_results(session: AsyncSession, mission: Mission, limit: int, offset: int) -> TestResultPage:
+    found, total = await packages.test_results(session, mission, limit, offset)
+    cases = tuple(TestResultView.model_validate(test) for test in found)
+    return TestResultPage(items=cases, total=total, limit=limit, offset=offset)
 
 
 def _media_type(content: bytes) -> str:

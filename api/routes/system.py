@@ -8,12 +8,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from api.deps import INSIDE, Db, Workflows
 from api.routing import Route
 from api.sdk_metrics import sdk_metrics
-from api.services import services
+from api.services import Services, services
 from models.domain.errors import Unavailable
 from models.schemas.envelope import Success
 from models.schemas.system import Alive, Ready
 from models.store import audit_tree, system
 from models.store.migrate import expected_revision
+from models.store.system import Schema
 
 routes = APIRouter(route_class=Route, tags=["system"], dependencies=[INSIDE])
 _EXPECTED = expected_revision()
@@ -36,22 +37,8 @@ async def healthz() -> Success[Alive]:
 async def readyz(request: Request, db: Db, gateway: Workflows) -> Success[Ready]:
     """Tell whether requests can be served now; 503 with the reason if not."""
     async with db.system() as session:
-        found = await system.schema(session)
-    if found.revision != _EXPECTED:
-        raise Unavailable(
-            "migrations_pending",
-            f"the database has schema {found.revision}, this version needs {_EXPECTED}: run `mission-control migrate`",
-        )
-    if found.restored:
-        raise Unavailable("restored_dump", "the database was restored from a dump: run `mission-control migrate` once")
-    first_start = services(request).first_start
-    if not first_start.done() or first_start.exception():
-        raise Unavailable("no_admin_key", "the first admin key is not made yet; the log says what it waits for")
-    if not services(request).feed.is_following:
-        raise Unavailable(
-            "events_stalled",
-            "this process does not follow the events; its log says why: look for event_tail_interrupted, or restart it",
-        )
+        _require_schema(await system.schema(session))
+    _require_begun(services(request))
     temporal: Literal["ok", "unavailable"] = "ok" if await gateway.answers() else "unavailable"
     return Success(data=Ready(migrations=_EXPECTED, temporal=temporal))
 
@@ -70,3 +57,24 @@ async def metrics(request: Request, db: Db) -> Response:
     MIRRORED.set(audit.mirrored)
     UNSEALED.set(audit.unsealed_seconds)
     return Response(generate_latest() + await sdk_metrics().text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _require_schema(found: Schema) -> None:
+    if found.revision != _EXPECTED:
+        raise Unavailable(
+            "migrations_pending",
+            f"the database has schema {found.revision}, this version needs {_EXPECTED}: run `mission-control migrate`",
+        )
+    if found.restored:
+        raise Unavailable("restored_dump", "the database was restored from a dump: run `mission-control migrate` once")
+
+
+def _require_begun(process: Services) -> None:
+    first_start = process.first_start
+    if not first_start.done() or first_start.exception():
+        raise Unavailable("no_admin_key", "the first admin key is not made yet; the log says what it waits for")
+    if not process.feed.is_following:
+        raise Unavailable(
+            "events_stalled",
+            "this process does not follow the events; its log says why: look for event_tail_interrupted, or restart it",
+        )

@@ -20,6 +20,11 @@ def missing(noun: str, name: str | int) -> NotFound:
     return NotFound(code, f"there is no {noun} {name!r}; `GET {place}` lists what there is")
 
 
+def no_workspace(name: str) -> NotFound:
+    """Say of a workspace that a key does not open what is said of one that is not there."""
+    return NotFound("workspace_not_found", f"there is no workspace {name!r} that this key opens")
+
+
 def require_order(since: date | None, until: date | None, names: tuple[str, str] = ("since", "until")) -> None:
     """Refuse a time that ends before it begins: that nothing was in it would say nothing.
 

@@ -60,10 +60,11 @@ async def give(
 async def _resolve(
     session: AsyncSession, by: Principal, decision_id: str, answer: DecisionStatus, explanation: str, actor: Actor
 ) -> Decision:
-    if registrations.is_about(decision_id):
+    lets_in = registrations.is_about(decision_id)
+    if lets_in:
         await api_keys.take_turn(session, by.workspace_id)
     decision = await _lock(session, by.workspace_id, decision_id)
-    if decision.kind == registrations.KIND and answer is DecisionStatus.APPROVED:
+    if lets_in and answer is DecisionStatus.APPROVED:
         by.require_scopes_over(())
     terms = await budgets.terms_of_answer(session, decision)
     by = await _hold(session, decision, by)
@@ -74,9 +75,8 @@ async def _resolve(
     again = by.known_as in standing and len(standing) >= terms.people and answer is DecisionStatus.APPROVED
     before = {each.principal for each in given} if answer is DecisionStatus.APPROVED and not again else ()
     own = by.name in terms.asking
-    wide = registrations.is_about(decision_id)
     besides = terms.besides(by)
-    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, besides, wide=wide)
+    others = not own or await keys.other_resolvers(session, by.workspace_id, terms.role, besides, wide=lets_in)
     if refusal := terms.refusal(by, before, others=others):
         raise refusal
     if not again:

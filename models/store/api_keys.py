@@ -1,15 +1,15 @@
 """A workspace's API keys as its admins see them: made, listed, rotated, revoked. Which key opens what: `keys`.
 
 Whoever locks several things takes their turn first (`take_turn`), then a decision, an agent, principals, and keys, so
-that nobody waits in a ring. It takes the turn: a change of somebody's role changes all of their keys, in no order, and
-keeps what others have waited for.
+that nobody waits in a ring. The order would not do without the turn: a changed role cascades to all keys of its
+principal in no order, and each is held until the transaction ends.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, text, update
+from sqlalchemy import func, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -71,7 +71,7 @@ async def rotate(
     if old.rotated_to is not None:
         told = f"this key has a successor, {old.rotated_to}: use that; where it was lost, an admin rotates it"
         raise Conflict("key_rotated", told, successor=old.rotated_to)
-    if not await _is_valid(session, old):
+    if await states(session, [old]) != [KeyState.ACTIVE]:
         raise Conflict("key_ended", "this key has expired or was revoked; an admin makes a new one")
     kept = {name: getattr(old, name) for name in ("principal", "scopes", "rate_per_minute", "expires_at", "lineage")}
     made, secret = await insert_key(session, workspace_id, kept, actor)
@@ -109,19 +109,12 @@ async def revoke_all(session: AsyncSession, workspace_id: str, principal: str, a
     told.
     """
     await lock_principal(session, workspace_id, principal)
-    for key in await _revoked(session, workspace_id, principal, *keys.valid()):
-        await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
-    await _revoked(session, workspace_id, principal)
-
-
-async def _revoked(
-    session: AsyncSession, workspace_id: str, principal: str, *which: ColumnElement[bool]
-) -> Sequence[ApiKey]:
-    """Revoke those of a principal's keys that are not yet, and of which this is so."""
     place = (col(ApiKey.workspace_id) == workspace_id, col(ApiKey.principal) == principal)
-    statement = update(ApiKey).where(*place, col(ApiKey.revoked_at).is_(None), *which)
-    ending = statement.values(revoked_at=func.mc_now()).returning(ApiKey)
-    return (await session.scalars(ending, execution_options={"populate_existing": True})).all()
+    ending = update(ApiKey).where(*place, col(ApiKey.revoked_at).is_(None)).values(revoked_at=func.mc_now())
+    for key in (await session.scalars(ending.returning(ApiKey), execution_options={"populate_existing": True})).all():
+        assert key.revoked_at is not None  # noqa: S101  # set just now
+        if key_state(None, key.expires_at, key.rotated_to, key.revoked_at) is not KeyState.EXPIRED:
+            await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
 
 
 async def states(session: AsyncSession, found: Sequence[ApiKey]) -> list[KeyState]:
@@ -136,7 +129,7 @@ async def newest(session: AsyncSession, workspace_id: str, principal: str) -> Ap
         ApiKey.workspace_id == workspace_id,
         ApiKey.principal == principal,
         col(ApiKey.rotated_to).is_(None),
-        *keys.valid(),
+        keys.valid(),
     )
     return (await session.scalars(statement.order_by(col(ApiKey.created_at).desc()).limit(1))).first()
 
@@ -184,13 +177,6 @@ async def lock_principal(session: AsyncSession, workspace_id: str, name: str) ->
     """Take a principal, in turn, before any of its keys: all that is told of a key is told by who holds its owner."""
     await take_turn(session, workspace_id)
     return await session.get(PrincipalRow, (workspace_id, name), with_for_update=True, populate_existing=True)
-
-
-async def _is_valid(session: AsyncSession, key: ApiKey) -> bool:
-    statement = select(ApiKey.key_id).where(
-        ApiKey.workspace_id == key.workspace_id, ApiKey.key_id == key.key_id, *keys.valid()
-    )
-    return (await session.scalars(statement)).first() is not None
 
 
 async def lock_admins(session: AsyncSession, workspace_id: str) -> Sequence[ApiKey]:

@@ -82,14 +82,14 @@ async def views(session: AsyncSession, workspace_id: str) -> list[LimitView]:
 
 
 async def views_page(session: AsyncSession, workspace_id: str, page: PageRequest) -> Rows[LimitView]:
-    """Read one page of them, in the order of the limits."""
+    """Read one page of the caps that hold, in the order of the limits."""
     order = list(Scope)
     known = await views(session, workspace_id)
     return pagination.cut(known, lambda view: (order.index(view.scope), view.owner, view.name), page)
 
 
 async def view(session: AsyncSession, workspace_id: str, key: Key) -> LimitView:
-    """Show one of them."""
+    """Show the cap of one key: what an admin set, or the default."""
     row = await session.get(BudgetLimit, (workspace_id, key.scope.value, key.owner.value, key.name))
     cap = _cap(row) if row else DEFAULTS.get(key, Cap())
     return _view(key, cap, row)
@@ -250,7 +250,10 @@ async def contain(session: AsyncSession, hit: Hit, actor: Actor, *, instead: boo
 async def _contain(
     session: AsyncSession, hit: Hit, actor: Actor, *, instead: bool = False, again: bool = False
 ) -> bool:
-    """Do all of it but the alert; whether it is news. `again`: the limit is closed, only the question is new."""
+    """Close a limit that a run met, block the run and put the question; whether the limit was open until now.
+
+    `instead`: of what blocked the run in a window that is over. `again`: the limit is closed, only its question is new.
+    """
     question = await _question(session, hit, actor)
     values = question.values(actor) | hit.values | {"instead": instead, "again": again}
     closed = await within(session)(CONTAIN, values)

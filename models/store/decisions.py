@@ -1,6 +1,6 @@
 """Decisions as those find them who may answer: listed, counted, and with what was answered by now."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, func, literal, or_, union
@@ -11,6 +11,7 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models.contracts.pipeline import DecisionRef, StageRef
+from models.domain.answers import Given
 from models.domain.budgets import Scope
 from models.domain.refusals import missing
 from models.domain.stages import StageName
@@ -24,9 +25,6 @@ from models.tables.budgets import Run
 from models.tables.memory import MemoryNote
 from models.tables.missions import Decision, Mission
 from models.tables.policies import DecisionAnswer
-
-Given = Sequence[dict[str, Any]]
-"""What people answered, the first first: `by` whom, the `decision` of each, its `explanation`, whether it `counts`."""
 
 SORTS: Mapping[str, tuple[Any, ...]] = {
     "requested_at": (col(Decision.requested_at), col(Decision.decision_id)),

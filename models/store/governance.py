@@ -1,4 +1,7 @@
-"""The workflow's side of decisions: asking, expiring, withdrawing, and acknowledging an answer."""
+"""Decisions on the side of whoever asked: put, expired, withdrawn, and their answers acknowledged.
+
+So do a mission's workflow, whoever ends a run or opens a limit, and the reconciler for those that cannot any more.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from models.domain.principals import Kind
 from models.domain.stages import StageName
 from models.domain.states import DecisionKind, DecisionStatus
 from models.store import missions
+from models.store.agents import LET_IN
 from models.store.compute_statements import COMPUTING
 from models.store.database import within
 from models.store.events import Actor
@@ -76,20 +80,19 @@ async def ask(session: AsyncSession, matter: Matter, actor: Actor) -> Decision:
 
 @dataclass(frozen=True)
 class Grounds:
-    """What a verdict about a mission depends on.
-
-    `filers`: who filed it, and what it files again. `found`: what stages found with a run's candidate in its round, {}
-    for one that was not run. `agent`: who filed the
-    mission, is assigned it, wrote the candidate or brought it in, of several agents the one that is trusted least, as
-    one that was set apart or ended is; None where only people did. `seconds`: what hosts have worked on it by now.
-    `usd_left`: the least that its limits leave for that; None where none is set.
-    """
+    """What a verdict about a mission depends on."""
 
     filers: list[str]
+    """Who filed the mission, and what it files again."""
     found: list[dict[str, Any]]
+    """What each stage found that was asked for, with the candidate in its round; {} for one that was not run."""
     agent: Who | None
+    """Of the agents that filed the mission, are assigned it, wrote the candidate or brought it in, the one that is
+    trusted least, as one that was set apart or ended is; None where only people did."""
     seconds: Decimal
+    """How long hosts have worked on the mission by now."""
     usd_left: Decimal | None
+    """The least that its limits leave for the work of hosts; None where none is set."""
 
 
 async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names: StageName) -> Grounds:
@@ -113,9 +116,8 @@ async def grounds(session: AsyncSession, ref: StageRef, mission: Mission, *names
     return Grounds(filers, told, least_trusted(agents), spent["took"], spent["usd_left"])
 
 
-# That none is rejected is said once more, because the index by name is one of those that are not. What the mission
-# reserved itself is left for it.
-_GROUNDS = """
+# What the mission reserved itself is left for it.
+_GROUNDS = f"""
     SELECT 'stage' AS kind, stage, result AS found, CAST(NULL AS numeric) AS took,
     CAST(NULL AS numeric) AS usd_left FROM stage
     WHERE workspace_id = %(workspace_id)s AND mission_id = %(mission_id)s AND round = %(round)s
@@ -126,7 +128,7 @@ _GROUNDS = """
     WHERE workspace_id = %(workspace_id)s AND name = ANY(%(whose)s || ARRAY(
         SELECT unnest(ARRAY[author, added_by]) FROM candidate WHERE workspace_id = %(workspace_id)s
         AND mission_id = %(mission_id)s AND number = %(candidate)s
-    )) AND registration IN ('approved', 'deactivated') AND registration <> 'rejected'
+    )) AND {LET_IN}
     UNION ALL
     SELECT 'spent', NULL, NULL, (
         SELECT COALESCE(sum(extract(epoch FROM GREATEST(ended_at - started_at, interval '0'))), 0) FROM stage
@@ -139,7 +141,7 @@ _GROUNDS = """
         WHERE l.workspace_id = %(workspace_id)s AND l.run_id = %(mission_id)s AND l.cost_id = 'compute'
         AND l.kind = 'reserve'
     )
-"""
+"""  # noqa: S608  # a constant, no input
 
 
 async def candidate(session: AsyncSession, ref: StageRef) -> Candidate | None:

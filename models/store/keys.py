@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, false, func, or_, text
+from sqlalchemy import Boolean, ColumnElement, delete, false, func, literal_column, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -65,12 +65,17 @@ async def _found(db: Database, statement: str, digests: Sequence[str]) -> dict[s
     return found
 
 
-_OWNED = """
+def _validity(key: str, now: str = "mc_now()") -> str:
+    """Write that a key opens, as `key_state` has it."""
+    return f"{key}.revoked_at IS NULL AND ({key}.expires_at IS NULL OR {key}.expires_at > {now})"
+
+
+_OWNED = f"""
     JOIN principal AS p ON p.workspace_id = k.workspace_id AND p.name = k.principal AND p.deactivated_at IS NULL
     LEFT JOIN agent AS a ON k.kind = 'agent' AND a.workspace_id = k.workspace_id AND a.name = k.principal
         AND a.registration <> 'rejected'
-    WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > mc_now())
-"""
+    WHERE {_validity("k")}
+"""  # constants of this module, no input
 """Keys that open, each with what its agent is, where an agent owns it. None does of whoever was deactivated."""
 _OPENS = f"""
     SELECT k.*, k.digest AS asked, a.status AS agent_status FROM api_key AS k {_OWNED} AND k.digest = ANY(%(digests)s)
@@ -118,9 +123,9 @@ async def has_ended(session: AsyncSession, principal: Principal) -> bool:
 
     That of a visitor is in another workspace, and not seen.
     """
-    now = func.mc_now() + (func.clock_timestamp() - func.now())  # the transaction may have waited since it began
-    ended = or_(col(ApiKey.revoked_at).is_not(None), func.coalesce(col(ApiKey.expires_at) <= now, false()))
-    statement = select(ended).where(ApiKey.workspace_id == principal.workspace_id, ApiKey.key_id == principal.key_id)
+    now = "mc_now() + (clock_timestamp() - now())"  # the transaction may have waited since it began
+    own = (ApiKey.workspace_id == principal.workspace_id, ApiKey.key_id == principal.key_id)
+    statement = select(~valid(now)).where(*own)
     return (await session.scalars(statement.with_for_update(read=True))).one_or_none() is True
 
 
@@ -139,7 +144,7 @@ async def other_resolvers(
         col(ApiKey.role).in_(high_enough),
         col(ApiKey.principal).not_in(names),
         or_(col(ApiKey.scopes) == [], narrowed if not wide else false()),
-        *valid(),
+        valid(),
     )
     return (await session.scalars(statement.limit(1))).first() is not None
 
@@ -169,10 +174,9 @@ async def lock_first_start(session: AsyncSession) -> None:
     await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FIRST_START_LOCK})
 
 
-def valid() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def valid(now: str = "mc_now()") -> ColumnElement[bool]:
     """Pick the keys that are neither revoked nor expired by the database's clock."""
-    unexpired = or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > func.mc_now())
-    return col(ApiKey.revoked_at).is_(None), unexpired
+    return literal_column(f"({_validity(ApiKey.__tablename__, now)})", Boolean())
 
 
 def lasting_admin(workspace_id: str) -> tuple[ColumnElement[bool], ...]:

@@ -30,6 +30,7 @@ from models.store.ledger_statements import (
     RESERVED,
     SETTLED,
     TOGETHER,
+    Reply,
 )
 from models.store.reservation_statements import HELD, LOCK_ALL, LOCK_OPEN, OVERDUE, RELEASE_ALL
 
@@ -64,7 +65,7 @@ async def reserve(db: Database, place: Place, wanted: Charge, actor: Actor, last
         NotFound: `run_not_found`.
     """
     found = await _spend(db, place, _amounts(wanted, actor) | {"lasts": lasts}, actor)
-    return bool(found[0]["verdict"] == "granted")
+    return bool(found[0]["reply"] == Reply.GRANTED)
 
 
 async def reserve_within(
@@ -79,11 +80,11 @@ async def reserve_within(
         await _contain(session, place, limit, values, actor)
         return exceeded(limit)
     [found] = await ask(RESERVE, values)
-    if found["verdict"] == "over":
+    if found["reply"] == Reply.OVER:
         await _contain(session, place, found, values, actor)
     if found["goes_on"]:
         mark_events(session)
-    return None if found["verdict"] in ("granted", "known") else _refusal(place, found)
+    return None if found["reply"] in (Reply.GRANTED, Reply.KNOWN) else _refusal(place, found)
 
 
 async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> bool:
@@ -95,10 +96,7 @@ async def spend(db: Database, place: Place, paid: Charge, actor: Actor) -> bool:
     """
     values = place.key | _amounts(paid, actor) | {"lasts": LASTS, "most": None, "kind": "settle", "ready": False}
     found = await _spend(db, place, values, actor, (FINISH, values))
-    if found and found[0]["verdict"] == "crosses":  # what was reserved and released before is not reserved again
-        async with db.workspace(place.workspace_id) as session:
-            found = await _settle_and_contain(session, place, values, actor)
-    return _finished(found, place)
+    return await _paid(db, place, values, actor, found)  # what was reserved and released before is not reserved again
 
 
 async def settle(db: Database, place: Place, paid: Charge, actor: Actor) -> bool:
@@ -109,10 +107,7 @@ async def settle(db: Database, place: Place, paid: Charge, actor: Actor) -> bool
     """
     values = place.key | _amounts(paid, actor) | {"kind": "settle", "ready": False}
     _, found = await db.together(place.workspace_id, (LOCK_HELD, place.key), (FINISH, values))
-    if found and found[0]["verdict"] == "crosses":
-        async with db.workspace(place.workspace_id) as session:
-            found = await _settle_and_contain(session, place, values, actor)
-    return _finished(found, place)
+    return await _paid(db, place, values, actor, found)
 
 
 async def reserved(db: Database, place: Place) -> tuple[str | None, date]:
@@ -184,14 +179,14 @@ async def _spend(db: Database, place: Place, values: dict[str, Any], actor: Acto
     """
     steps = ((LOCK, place.key), (RESERVE, place.key | values), *then)
     _, found, *rest = await db.together(place.workspace_id, *steps)
-    if found and found[0]["verdict"] in ("unprepared", "over"):
+    if found and found[0]["reply"] in (Reply.UNPREPARED, Reply.OVER):
         async with db.workspace(place.workspace_id) as session:
             _, found, *rest = await _prepare_and_spend(session, place, values, actor, steps)
     if not found:
         raise missing("run", place.run_id)
     if found[0]["goes_on"]:
         db.announce()
-    if found[0]["verdict"] not in ("granted", "known"):
+    if found[0]["reply"] not in (Reply.GRANTED, Reply.KNOWN):
         raise _refusal(place, found[0])
     return rest[-1] if rest else found
 
@@ -202,7 +197,7 @@ async def _prepare_and_spend(
     """Do the steps where a counter was missing; a refusal commits what follows of it."""
     await budgets.prepare(session, place.workspace_id, place.run_id)
     rows = [await within(session)(*step) for step in steps]
-    if rows[1] and rows[1][0]["verdict"] == "over":
+    if rows[1] and rows[1][0]["reply"] == Reply.OVER:
         await _contain(session, place, rows[1][0], values, actor)
     return rows
 
@@ -216,6 +211,14 @@ async def _contain(
         limit["denied"] = None  # somebody is asked anew
 
 
+async def _paid(db: Database, place: Place, values: dict[str, Any], actor: Actor, found: Rows) -> bool:
+    """Tell whether a call is paid with this; where that goes beyond a cap, pay together with what follows of it."""
+    if found and found[0]["reply"] == Reply.CROSSES:
+        async with db.workspace(place.workspace_id) as session:
+            found = await _settle_and_contain(session, place, values, actor)
+    return _finished(found, place)
+
+
 async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[str, Any], actor: Actor) -> Rows:
     """Pay what goes beyond caps, close each that it meets, block the run, and ask anew, in the same transaction."""
     ask = within(session)
@@ -223,7 +226,7 @@ async def _settle_and_contain(session: AsyncSession, place: Place, values: dict[
     await ask(LOCK_HELD, place.key)
     await _renew_ticket(session, place, actor)
     found = await ask(FINISH, values | {"ready": True})
-    if found[0]["scope"] is not None and found[0]["verdict"] == "done":
+    if found[0]["scope"] is not None and found[0]["reply"] == Reply.DONE:
         for limit in (each for each in found if each["is_met"]):
             await budgets.contain(session, Hit(place.run_id, await budgets.read(session, limit)), actor)
         await budgets.renew_questions(session, place.workspace_id, place.run_id, actor)
@@ -239,7 +242,7 @@ async def _renew_ticket(session: AsyncSession, place: Place, actor: Actor) -> No
 
 def _finished(found: Rows, place: Place) -> bool:
     _require_reserved(found, place)
-    return bool(found[0]["verdict"] == "done")
+    return bool(found[0]["reply"] == Reply.DONE)
 
 
 def _require_reserved(found: Rows, place: Place) -> None:
@@ -249,19 +252,19 @@ def _require_reserved(found: Rows, place: Place) -> None:
 
 def _refusal(place: Place, found: Mapping[str, Any]) -> MissionControlError:
     """Say why nothing was reserved, and what would help."""
-    verdict = found["verdict"]
-    if verdict == "ended":
+    reply = found["reply"]
+    if reply == Reply.ENDED:
         return run_ended()
-    if verdict == "mission_ended":
+    if reply == Reply.MISSION_ENDED:
         return mission_ended()
-    if verdict == "blocked":
+    if reply == Reply.BLOCKED:
         return run_blocked(found["run_reason"], found["blocked_by"])
-    if verdict == "unprepared":
+    if reply == Reply.UNPREPARED:
         return Unavailable("budget_unprepared", "a new window began while this was asked; try again")
-    if verdict == "full":
+    if reply == Reply.FULL:
         wait = "what is left is promised to calls that have begun: settle or release them, or ask for less"
         return Conflict("budget_reserved", f"{described(found)}; {wait}", **named(found))
-    if verdict == "crowded":
+    if reply == Reply.CROWDED:
         why = f"the run has {MAX_RESERVATIONS} open reservations; settle or release those whose calls are over"
         return Conflict("too_many_reservations", why)
     return exceeded(found)

@@ -5,9 +5,34 @@ does all the rest in one statement: it sees them as they are now, and no two tra
 circle. Whoever holds a run's counter knows that nobody who spends for the run holds any other.
 """
 
+from enum import StrEnum
+
 from models.domain.budgets import LOOP, Scope
 from models.store.asking_statements import filers_of, starters_of
 from models.store.questions import TOLD, inserted
+
+
+class Reply(StrEnum):
+    """What the ledger answers to who reserves, settles or releases."""
+
+    GRANTED = "granted"
+    DONE = "done"
+    KNOWN = "known"
+    """It was granted, or done, before."""
+    ENDED = "ended"
+    MISSION_ENDED = "mission_ended"
+    BLOCKED = "blocked"
+    UNPREPARED = "unprepared"
+    """A counter is missing: a window has begun, or the run has."""
+    OVER = "over"
+    """It would not fit even if all that is promised came to nothing."""
+    FULL = "full"
+    """It fits once begun calls cost less."""
+    CROWDED = "crowded"
+    """Its run has more begun calls than it may have."""
+    CROSSES = "crosses"
+    """It would go beyond a cap, and the caller is not ready for what follows of that in the same transaction."""
+
 
 RUN = "workspace_id = %(workspace_id)s AND run_id = %(run_id)s"
 DAY = "to_char(mc_now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
@@ -108,9 +133,8 @@ ROW = """workspace_id, run_id, cost_id, kind, agent_id, ticket_id, mission_id, m
         usd, unpriced, overrun, holder, held_until, reason, day, month, at"""
 _SPENT = "%(tokens_in)s, %(tokens_out)s, %(calls)s, %(usd)s"
 
-# `over`: it would not fit even if all that is promised came to nothing. `full`: it fits once begun calls cost less.
-# `crowded`: its run has more begun calls than it may have. What was made already is told with no `most`: neither this
-# nor the end of its mission keeps it from being paid.
+# What was made already is told with no `most`: neither the number of calls nor the end of its mission keeps it from
+# being paid.
 RESERVE = f"""
     WITH r AS (
         SELECT *, {DAY} AS day, {MONTH} AS month FROM run WHERE {RUN}
@@ -127,27 +151,27 @@ RESERVE = f"""
         SELECT * FROM looked WHERE is_over OR is_full ORDER BY is_over DESC, place LIMIT 1
     ), said AS (
         SELECT CASE
-            WHEN EXISTS (SELECT {_RESERVED}) THEN 'known'
-            WHEN r.ended_at IS NOT NULL THEN 'ended'
+            WHEN EXISTS (SELECT {_RESERVED}) THEN '{Reply.KNOWN}'
+            WHEN r.ended_at IS NOT NULL THEN '{Reply.ENDED}'
             WHEN CAST(%(most)s AS integer) IS NOT NULL AND EXISTS (
                 SELECT FROM mission m WHERE m.workspace_id = r.workspace_id AND m.mission_id = r.mission_id
                 AND m.mission_id <> r.run_id AND m.ended_at IS NOT NULL
-            ) THEN 'mission_ended'
+            ) THEN '{Reply.MISSION_ENDED}'
             WHEN r.status IS NOT NULL AND (r.blocked_by = '{LOOP}' OR EXISTS (
                 SELECT FROM looked WHERE scope = r.blocked_by AND period = r.blocked_period AND crossed
                 AND (denied IS NOT NULL OR {_is_told("looked")})
-            )) THEN 'blocked'
-            WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN 'unprepared'
-            WHEN (SELECT is_over FROM hit) THEN 'over'
-            WHEN EXISTS (SELECT FROM hit) THEN 'full'
+            )) THEN '{Reply.BLOCKED}'
+            WHEN EXISTS (SELECT FROM looked WHERE is_missing) THEN '{Reply.UNPREPARED}'
+            WHEN (SELECT is_over FROM hit) THEN '{Reply.OVER}'
+            WHEN EXISTS (SELECT FROM hit) THEN '{Reply.FULL}'
             WHEN EXISTS (SELECT FROM looked WHERE scope = 'run' AND reservations >= CAST(%(most)s AS integer))
-            THEN 'crowded'
-            ELSE 'granted' END AS verdict FROM r
+            THEN '{Reply.CROWDED}'
+            ELSE '{Reply.GRANTED}' END AS reply FROM r
     ), held AS (
         INSERT INTO ledger ({ROW})
         SELECT %(workspace_id)s, run_id, %(cost_id)s, 'reserve', agent_id, ticket_id, mission_id, %(model)s, {_SPENT},
         %(unpriced)s, false, %(holder)s, mc_now() + CAST(%(lasts)s AS interval), NULL, day, month, mc_now()
-        FROM r, said WHERE verdict = 'granted' RETURNING workspace_id, run_id, cost_id, held_until
+        FROM r, said WHERE reply = '{Reply.GRANTED}' RETURNING workspace_id, run_id, cost_id, held_until
     ), opened AS (
         INSERT INTO open_reservation (workspace_id, run_id, cost_id, held_until)
         SELECT workspace_id, run_id, cost_id, held_until FROM held WHERE held_until IS NOT NULL
@@ -161,15 +185,15 @@ RESERVE = f"""
         INSERT INTO event (workspace_id, type, subject_kind, subject_id, actor, correlation_id, data)
         SELECT %(workspace_id)s, 'run.unblocked', 'run', %(run_id)s, %(holder)s, %(correlation_id)s, '{{}}' FROM goes_on
     )
-    SELECT said.verdict, r.reason AS run_reason, r.blocked_by, EXISTS (SELECT FROM goes_on) AS goes_on, hit.*
+    SELECT said.reply, r.reason AS run_reason, r.blocked_by, EXISTS (SELECT FROM goes_on) AS goes_on, hit.*
     FROM said, r LEFT JOIN hit ON true
 """  # noqa: S608  # as above
 
 # Settles or releases what was reserved, once; what was released may still be settled, for it was spent all the same.
-# `crosses`: it would go beyond a cap, and the caller is not ready to contain the run in the same transaction, or to ask
-# anew where the cap was crossed before. There is a row for each limit that it goes beyond, in their order. It meets
-# (`is_met`) those that were open, and those of which it took more than it had reserved: whoever closed these, the run
-# is blocked, too. A run that has ended needs no cap of its own any more.
+# Who is `ready` contains the run in the same transaction, or asks anew where the cap was crossed before. There is a row
+# for each limit that it goes beyond, in their order. It meets (`is_met`) those that were open, and those of which it
+# took more than it had reserved: whoever closed these, the run is blocked, too. A run that has ended needs no cap of
+# its own any more.
 FINISH = f"""
     WITH known AS (
         SELECT kind FROM ledger WHERE {RUN} AND cost_id = %(cost_id)s AND kind IN ('settle', 'release')
@@ -188,18 +212,18 @@ FINISH = f"""
         AND (scope <> 'run' OR EXISTS (SELECT FROM run WHERE {RUN} AND ended_at IS NULL))
     ), said AS (
         SELECT CASE
-            WHEN EXISTS (SELECT FROM known WHERE kind = 'settle' OR kind = %(kind)s) THEN 'known'
-            WHEN EXISTS (SELECT FROM crossing) AND NOT %(ready)s THEN 'crosses'
-            ELSE 'done' END AS verdict FROM l
+            WHEN EXISTS (SELECT FROM known WHERE kind = 'settle' OR kind = %(kind)s) THEN '{Reply.KNOWN}'
+            WHEN EXISTS (SELECT FROM crossing) AND NOT %(ready)s THEN '{Reply.CROSSES}'
+            ELSE '{Reply.DONE}' END AS reply FROM l
     ), done AS (
         INSERT INTO ledger ({ROW})
         SELECT %(workspace_id)s, run_id, cost_id, %(kind)s, agent_id, ticket_id, mission_id,
         COALESCE(%(model)s, model), {_SPENT}, %(unpriced)s,
         is_late OR %(usd)s > held_usd OR %(tokens)s > held_tokens, %(holder)s, NULL, %(reason)s, day, month, mc_now()
-        FROM l, said WHERE verdict = 'done' RETURNING 1
+        FROM l, said WHERE reply = '{Reply.DONE}' RETURNING 1
     ), closed AS (
         DELETE FROM open_reservation WHERE {RUN} AND cost_id = %(cost_id)s
-        AND EXISTS (SELECT FROM said WHERE verdict <> 'crosses')
+        AND EXISTS (SELECT FROM said WHERE reply <> '{Reply.CROSSES}')
     ), counted AS (
         UPDATE budget b SET settled_usd = b.settled_usd + %(usd)s, settled_tokens = b.settled_tokens + %(tokens)s,
         reserved_usd = b.reserved_usd - held_usd, reserved_tokens = b.reserved_tokens - held_tokens,
@@ -207,7 +231,7 @@ FINISH = f"""
         calls = b.calls + %(calls)s, finished_at = mc_now()
         FROM k, l, said, done WHERE {COUNTER}
     )
-    SELECT said.verdict, crossing.* FROM said LEFT JOIN crossing ON true ORDER BY place
+    SELECT said.reply, crossing.* FROM said LEFT JOIN crossing ON true ORDER BY place
 """  # noqa: S608  # as above
 
 # Corrects what a run paid, by more or less. More is charged to the windows of today, and no limit keeps it from being

@@ -29,7 +29,10 @@ from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
 
 FIRST = 1
 MAX_KEPT = 1_000
+"""Workspaces whose policies are kept, at some 50 kB each, a long one at a megabyte. Of more all are let go, and read
+again when they judge: nobody writes down which did last."""
 FEW_LETTERS = 2_000
+"""Held against the patterns of the first policy they take half a millisecond: no more than a thread is worth."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class PolicyBook:
             known = await self.in_force(session, workspace_id)
 
     async def judges_otherwise(self, db: Database, workspace_id: str, verdict_id: str, kind: DecisionKind) -> bool:
-        """Whether the policy in force makes something else of an act than the version by which it was judged."""
+        """Whether another policy than that by which an act was judged is in force, and makes something else of it."""
         [found] = await db.alone(workspace_id, _IS_OLDER, {"workspace_id": workspace_id, "verdict_id": verdict_id})
         if not found["is_older"]:
             return False

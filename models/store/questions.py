@@ -58,7 +58,7 @@ class Question:
     outcome: Outcome = Outcome.ASK
 
     def values(self, actor: Actor) -> dict[str, Any]:
-        """Give what `inserted` and `told` need."""
+        """Give all that a statement with `inserted` and its event takes."""
         status = _STATUS[self.outcome]
         names = ("workspace_id", "decision_id", "requested_by", "mission_id", "round", "candidate")
         return {name: getattr(self, name) for name in names} | {

@@ -231,7 +231,10 @@ async def require_open_to(session: AsyncSession, workspace_id: str, run_id: str,
 
 
 async def require_going_on(session: AsyncSession, workspace_id: str, run_id: str, agent: str | None) -> dict[str, Any]:
-    """The same for what is still to be done: others go on with an agent's run only as far as the agent itself might."""
+    """Read an execution that its caller may go on with: with an agent's, others only as far as the agent itself might.
+
+    Raises `Conflict` (`run_of_mission`) for a mission's own.
+    """
     run = await require_open_to(session, workspace_id, run_id, agent)
     if agent is None and run["agent_id"] is not None:
         await agents.require_going(session, workspace_id, run["agent_id"], Latitude.FINISH)

@@ -16,7 +16,7 @@ from activities.workbench.origins import refusal
 from activities.workbench.worktrees import Workbench
 from models.domain.errors import StageFailed, WorkbenchLost
 from tests.fixtures.git_repos import Repo
-from tests.fixtures.workbenches import FILES, FIX, Bench, make_bench
+from tests.fixtures.workbenches import FILES, FIX, Bench, fetched, make_bench
 
 OPEN = """
 import asyncio, sys
@@ -35,9 +35,7 @@ asyncio.run(bench.open("base", sys.argv[6]) if sys.argv[5] == "open" else bench.
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> Bench:
-    bench = make_bench(tmp_path)
-    await bench.mirror.fetch()
-    return bench
+    return await fetched(tmp_path)
 
 
 def files_of(path: Path) -> dict[str, str]:

@@ -42,7 +42,7 @@ async def reserved(session: AsyncSession, where: Place) -> str:
     await within(session)(LOCK, where.key)
     asked = {"usd": Decimal("0.02"), "lasts": ledger.LASTS, "most": None, "holder": "bot", "correlation_id": "c"}
     [said] = await within(session)(RESERVE, where.key | ledger.NOTHING | asked)
-    return str(said["verdict"])
+    return str(said["reply"])
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.domain.errors import InvalidInput
-from models.domain.refusals import missing, mission_ended, require_order, run_blocked, run_ended
+from models.domain.refusals import missing, mission_ended, no_workspace, require_order, run_blocked, run_ended
 
 ROOT = Path(__file__).parents[2]
 ONCE = {"run_ended", "run_blocked", "mission_ended", "agent_not_approved"}
@@ -25,6 +25,11 @@ ONCE = {"run_ended", "run_blocked", "mission_ended", "agent_not_approved"}
 def test_what_is_missing_is_listed_somewhere(noun: str, code: str, listed: str) -> None:
     told = missing(noun, "x")
     assert (told.code, told.message) == (code, f"there is no {noun} 'x'; {listed} lists what there is")
+
+
+def test_a_workspace_that_a_key_does_not_open_is_none() -> None:
+    told = no_workspace("x")
+    assert (told.code, told.message) == ("workspace_not_found", "there is no workspace 'x' that this key opens")
 
 
 @pytest.mark.parametrize("first", [date(2026, 12, 1), datetime(2026, 12, 1, tzinfo=UTC)])

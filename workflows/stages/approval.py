@@ -24,6 +24,8 @@ _ENDINGS = {
 }
 
 _SOON, _SELDOM = timedelta(seconds=1), timedelta(minutes=15)
+"""How soon we look again where by our clock the time is over: those of two machines differ by less than a second, and
+for as long as the database's is behind, each look adds to the history."""
 
 
 async def approve(mission: Pipeline) -> None:
@@ -87,7 +89,7 @@ async def _final(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) 
 
 
 async def _answered(mission: Pipeline, answer: GovernanceAnswer, stage: StageName) -> GovernanceAnswer:
-    """Wait until it is; whoever answers tells us, and where that is lost we find it when we look.
+    """Wait until a question is answered; whoever answers tells us, and where that is lost we find it when we look.
 
     Whether a limit blocks a run of ours we look for, too: that is told ever more rarely, and what follows is a merge.
     """

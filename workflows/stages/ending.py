@@ -21,6 +21,7 @@ from workflows.stages.merge_slot import merge_slot
 from workflows.stages.merging import merge_input, slot_was_lost
 
 MAX_REASON = 2_000
+"""Characters: an exception may quote a whole log, and people read this in lists of missions."""
 
 
 async def close(mission: Pipeline, end: MissionEnds) -> MissionOutcome:
