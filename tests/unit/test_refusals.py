@@ -19,12 +19,17 @@ ONCE = {"run_ended", "run_blocked", "mission_ended", "agent_not_approved"}
         ("run", "run_not_found", "`GET /runs`"),
         ("audit row", "audit_not_found", "`GET /audit`"),
         ("note", "memory_not_found", "`GET /memory`"),
-        ("version of the policy", "policy_version_not_found", "`GET /policy/versions`"),
     ],
 )
 def test_what_is_missing_is_listed_somewhere(noun: str, code: str, listed: str) -> None:
     told = missing(noun, "x")
     assert (told.code, told.message) == (code, f"there is no {noun} 'x'; {listed} lists what there is")
+
+
+def test_a_version_has_its_number_before_that_of_which_it_is_one() -> None:
+    told = missing("version {} of the policy", 9)
+    assert told.code == "policy_version_not_found"
+    assert told.message == "there is no version 9 of the policy; `GET /policy/versions` lists what there is"
 
 
 @pytest.mark.parametrize("first", [date(2026, 12, 1), datetime(2026, 12, 1, tzinfo=UTC)])
