@@ -16,7 +16,7 @@ def progress(*, beside: object = True) -> Iterator[Callable[[str], None]]:
     from cli.text import console
 
     shown = console(stderr=True)
-    if not shown.is_terminal or not (beside or not sys.stdout.isatty()):
+    if not shown.is_terminal or (sys.stdout.isatty() and not beside):
         yield lambda _: None
         return
     with shown.status(Text("")) as status:

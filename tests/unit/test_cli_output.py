@@ -71,6 +71,21 @@ class TestExport:
         ended = Export(content).run("audit", "export", "-o", str(tmp_path / "a"))
         assert ended.stderr == f"{tmp_path / 'a'}: 40,000 rows, {len(content):,} bytes\n"
 
+    @pytest.mark.parametrize("is_told", [True, False])
+    def test_how_far_it_is_is_told_on_a_terminal_beside_a_file(self, is_told: bool, tmp_path: Path) -> None:
+        """And not where the rows themselves are shown there."""
+        outer, inner = os.openpty()
+        with SHORT.serving() as url:
+            words = [PROGRAM, "audit", "export", *(["-o", str(tmp_path / "a")] if is_told else [])]
+            to = subprocess.DEVNULL if is_told else inner
+            where = ["--url", url, "--api-key", "k"]
+            env = os.environ | {"TERM": "xterm"}
+            subprocess.run([*words, *where], stdin=subprocess.DEVNULL, stdout=to, stderr=inner, env=env, check=True)
+        os.close(inner)
+        printed = os.read(outer, 100_000)
+        os.close(outer)
+        assert (b"\x1b[" in printed, b"rows, " in printed) == (is_told, is_told)
+
     @pytest.mark.parametrize("linked", [False, True])
     def test_a_pipe_stays_one_and_is_written_to(self, linked: bool, tmp_path: Path) -> None:
         pipe, link, heard = tmp_path / "pipe", tmp_path / "link", []
