@@ -32,6 +32,8 @@ _LISTS = re.compile(
 _NAMED = (
     (re.compile("`GET /policy/versions`"), "`mission-control policy versions`"),
     (re.compile(r"`POST /agents/([^/`]+)/(approve|rotate-key)`"), r"`mission-control agent \2 \1`"),
+    (re.compile("`POST /agents`"), "`mission-control agent register`"),
+    (re.compile("`PUT /budgets`"), "`mission-control budget set`"),
     (re.compile(r"send `POST /agents/[^/`]+/heartbeat`"), "let the agent send heartbeats"),
     (
         re.compile(r"`GET /missions\?assigned_to=…&status=open`"),

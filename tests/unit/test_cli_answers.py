@@ -161,6 +161,8 @@ def test_what_is_refused_is_named_as_it_was_typed(words: tuple[str, ...], said: 
         ("GET /memory", "mission-control memory list"),
         ("GET /policy/versions", "mission-control policy versions"),
         ("POST /agents/probe/approve", "mission-control agent approve probe"),
+        ("POST /agents", "mission-control agent register"),
+        ("PUT /budgets", "mission-control budget set"),
         ("POST /agents/probe/rotate-key", "mission-control agent rotate-key probe"),
         ("GET /alerts?status=open", "mission-control alert list --status open"),
         (
