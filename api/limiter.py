@@ -116,7 +116,8 @@ class Limiter:
 
 def _refusal(left: Allowance, window: int) -> RateLimited:
     seconds, per = -(-left.wait // SECOND), "a minute" if window == MINUTE else "an hour"
-    message = f"{left.limit} requests {per} are used up; try again in {seconds} s"
+    used = "1 request {} is" if left.limit == 1 else f"{left.limit} requests {{}} are"
+    message = f"{used.format(per)} used up; try again in {seconds} s"
     return RateLimited("rate_limited", message, limit=left.limit, wait_seconds=seconds)
 
 

@@ -126,7 +126,10 @@ def level(
     agent: AgentName,
     level: Annotated[str, typer.Argument(help="intern, specialist or lead.", show_default=False)],
 ) -> None:
-    """Say how far an agent is trusted: what it is asked about, and what its runs and days may cost.
+    """Set an agent's level, the autonomy that an admin gives it: what it is asked about, and what its work may cost.
+
+    An intern is asked about more and may spend less than a specialist, and that one than a lead. Its trust score, which
+    moves with the outcomes of its missions, is another thing: `agent trust` shows it.
 
     \b
     Example:
@@ -154,7 +157,11 @@ def tools(
 
 @client_command(app, "trust")
 def trust(client: Client, agent: AgentName, limit: Limit = 50, everything: All = False) -> None:
-    """Show how far an agent is trusted, from 0 to 1, and which missions moved that."""
+    """Show an agent's trust score, from 0 to 1, which moves with the outcomes of its missions, and which moved it.
+
+    A mission may require a score of who takes it. What the agent may do without asking is another thing: its level,
+    which `agent level` sets.
+    """
     from rich.console import Group
     from rich.text import Text
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ import typer
 
 from cli.command import All, Client, From, Limit, To, Yes, client_command
 from cli.errors import REFUSED, Refused, told
+from cli.progress import progress
 from models.domain.errors import InvalidInput, Misconfigured
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ Read = TypeVar("Read")
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="[default: standard output]", show_default=False)]
 _END = b'\n{"kind": "end"}\n'
 """The last line of an export, behind another one."""
+_TOLD_LINES = 10_000
+"""A terminal hears of so many at once, some times a second."""
+_ROW = re.compile(rb'\n\{"kind" ?: "row"')
 app = typer.Typer(no_args_is_help=True, help="List, export and verify the log of all acts.")
 
 
@@ -42,7 +47,7 @@ def list_audit(
 
     \b
     Example:
-      mission-control audit list --actor olga --from 2025-01-10T00:00:00Z
+      mission-control audit list --actor olga --from 2025-01-10
     """
     from cli.text import moment, table
 
@@ -104,15 +109,45 @@ def keys(client: Client, output: Output = None) -> None:
 
 
 @client_command(app, "export")
-def export(client: Client, output: Output = None) -> None:
+def export(
+    client: Client,
+    output: Output = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
+) -> None:
     """Export the workspace's log as JSON lines, for `audit verify`.
+
+    A file that is there already is not replaced without --force: it may be what proves that the log was changed.
 
     \b
     Example:
       mission-control audit export -o export.jsonl
     """
-    with client.api.stream("/audit/export") as pieces:
-        _deliver(_whole(pieces), output)
+    if output and not force and output.is_file():
+        told = f"{output} is there already: give another name, or say --force to replace it"
+        raise Misconfigured("file_exists", told)
+    tally = _Tally()
+    with client.api.stream("/audit/export") as pieces, progress(beside=output) as tell:
+        _deliver(_whole(tally.counting(pieces, tell)), output)
+    if output:
+        typer.echo(f"{output}: {tally}", err=True)
+
+
+class _Tally:
+    """Counts the rows and bytes of an export as it passes."""
+
+    rows = size = 0
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows, {self.size:,} bytes"
+
+    def counting(self, pieces: Iterable[bytes], tell: Callable[[str], None]) -> Iterator[bytes]:
+        """Pass the pieces on, and tell how far it is; they are cut anywhere, and so counted up to their last line."""
+        rest = b"\n"
+        for piece in pieces:
+            lines, feed, begun = (rest + piece).rpartition(b"\n")
+            self.rows, self.size, rest = self.rows + len(_ROW.findall(lines)), self.size + len(piece), feed + begun
+            tell(str(self))
+            yield piece
 
 
 @app.command("verify")
@@ -147,6 +182,7 @@ def verify(
         from cli.text import console
 
         console().print(_described(verdict))
+        typer.echo("the log verifies")
     else:
         from cli.text import safe
 
@@ -212,10 +248,12 @@ def _verified(export: Path, keys: list[Path], checkpoint: Path | None) -> "Verdi
     public = [raw for file in keys for raw in _held_to(file, raw_keys)]
     verifier = Verifier(public, _held_to(checkpoint, _note) if checkpoint else None)
     try:
-        with export.open(encoding="utf-8", newline="\n") as lines:
-            for line in lines:
+        with export.open(encoding="utf-8", newline="\n") as lines, progress() as tell:
+            for number, line in enumerate(lines, 1):
                 if not verifier.take(line):
                     break
+                if number % _TOLD_LINES == 0:
+                    tell(f"{number:,} lines verified")
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(export) from error
     return verifier.verdict()

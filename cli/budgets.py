@@ -40,7 +40,7 @@ def spending(
     from cli.text import table
 
     rows = client.api.rows("/budgets/spending", None if everything else limit, scope=scope, subject=subject)
-    columns = ("limit", "of", "period", "USD spent", "promised", "cap", "tokens", "cap", "")
+    columns = ("limit", "of", "period", "USD spent", "promised", "USD cap", "tokens", "token cap", "")
     cells = [
         (
             r["scope"],

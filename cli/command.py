@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeAlias
@@ -21,10 +22,23 @@ P = ParamSpec("P")
 Limit = Annotated[int, typer.Option(help="Show at most so many rows.", min=1, max=100_000)]
 All = Annotated[bool, typer.Option("--all", help="Show all rows, however many.")]
 
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _begun(given: str | None) -> str | None:
+    """Take a UTC day for the moment that it begins at."""
+    return f"{given}T00:00:00Z" if given and _DAY.fullmatch(given) else given
+
+
+def _moment(name: str, text: str) -> Any:
+    """An option that is a moment, or a day."""
+    return typer.Option(name, help=text, metavar="DAY|MOMENT", show_default=False, callback=_begun)
+
+
 From = Annotated[
-    str | None, typer.Option("--from", help="From this moment on, as in 2025-01-10T00:00:00Z.", show_default=False)
+    str | None, _moment("--from", "From this UTC day or moment on, as in 2025-01-10 or 2025-01-10T00:00:00Z.")
 ]
-To = Annotated[str | None, typer.Option("--to", help="Before this moment.", show_default=False)]
+To = Annotated[str | None, _moment("--to", "Before this UTC day or moment.")]
 
 
 def in_path(metavar: str, text: str) -> Any:

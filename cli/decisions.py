@@ -18,6 +18,14 @@ PROOF = ("run_tests", "security_scan", "stress_tests", "collect_metrics")
 
 _TOLD_ELSEWHERE = ("diff", "facts", "proposed", "rests_on", "settled_usd", "settled_tokens")
 
+_ORDER = (
+    *("kind", "title", "tags", "tool", "arguments", "made", "name", "endpoint", "capabilities", "filed_by"),
+    *("agent_id", "memory_id", "mission_id", "run_id", "scope", "subject", "period", "cap_usd", "cap_tokens"),
+    *("asked_usd", "asked_tokens", "env", "usd", "merge_sha", "base_sha", "head_sha", "files", "overrides"),
+    *("asked_again", "approve", "deny"),
+)
+"""What a question is about, then where it belongs, what it would cost or change, and what each answer does."""
+
 SHOWN_FINDINGS = 20
 """A scan keeps up to a thousand; the route of the stage has them all."""
 
@@ -132,10 +140,10 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
             *_asked(decision["question"], decision["binding"]),
             ("asked by", _asking(decision["terms"])),
             ("takes", _takes(decision["terms"])),
-            *(("approved by", _approval(answer)) for answer in _earlier(decision)),
             ("digest", decision["digest"]),
             ("cost so far", "{usd} USD, {tokens} tokens".format_map(decision["cost_so_far"])),
             ("expires", _expiry(decision)),
+            ("answers", [_answer(answer) for answer in sorted(decision["answers"], key=lambda each: each["at"])]),
             ("answered", _answered(decision)),
         ]
     )
@@ -143,9 +151,13 @@ def question(api: "Api", decision: dict[str, Any]) -> "RenderableType":
 
 
 def _answered(decision: dict[str, Any]) -> str | None:
-    """Say who answered it and what, or why nobody did."""
+    """Say what the answers came to, or why nobody gave any."""
+    from cli.text import moment
+
     if decision["explanation"]:
-        return f"{decision['resolved_by']}: {decision['explanation']}{_alone(decision)}"
+        why = "" if decision["answers"] else f": {decision['explanation']}"
+        by = f"{decision['status']} by {decision['resolved_by']}{why}{_alone(decision)}"
+        return f"{moment(decision['resolved_at'])}  {by}"
     if earlier := decision["question"].get("rests_on"):
         who = " and ".join(answer["by"] for answer in earlier["answers"] if answer.get("counts", True))
         return f"{who}, in {earlier['decision_id']}, which stands: same files, configuration and policy"
@@ -170,15 +182,11 @@ def _expiry(decision: dict[str, Any]) -> str:
     return moment(decision["expires_at"]) + then
 
 
-def _earlier(decision: dict[str, Any]) -> list[dict[str, Any]]:
-    """The approvals besides the answer that decided."""
-    last = (decision["resolved_by"], decision["status"])
-    return [answer for answer in decision["answers"] if (answer["principal"], answer["answer"]) != last]
+def _answer(answer: dict[str, Any]) -> str:
+    from cli.text import moment
 
-
-def _approval(answer: dict[str, Any]) -> str:
     left = "" if answer["counts"] else " (counts no more)"
-    return f"{answer['principal']}{left}: {answer['explanation']}"
+    return f"{moment(answer['at'])}  {answer['principal']} {answer['answer']}{left}: {answer['explanation']}"
 
 
 def _asking(terms: dict[str, Any]) -> str:
@@ -241,7 +249,7 @@ def _asked(question: dict[str, Any], binding: dict[str, Any]) -> Iterator[tuple[
     """
     from cli.text import plainly
 
-    for name, value in question.items():
+    for name, value in sorted(question.items(), key=_place):
         if name == "files":
             yield "files", [f"{f['path']} {f['kind']} +{f['added']} -{f['removed']}" for f in value]
         elif name == "filed_by" and value.startswith(STRANGERS):
@@ -252,11 +260,17 @@ def _asked(question: dict[str, Any], binding: dict[str, Any]) -> Iterator[tuple[
             bound = binding.get(name, value)
             now = "none" if value is None else plainly(value)
             yield name.replace("_", " "), value if bound == value else f"{now}; proposed: {plainly(bound)}"
-    for name, value in binding.items():
+    for name, value in sorted(binding.items(), key=_place):
         if name == "digest":
             yield f"{'note' if 'memory_id' in binding else 'call'} digest", value
         elif name not in (*question, "reasons"):
             yield name.replace("_", " "), value
+
+
+def _place(field: tuple[str, object]) -> tuple[int, str]:
+    """Where a field stands among the others: the database keeps them in no order that would mean anything."""
+    name, _ = field
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER), name
 
 
 def diff(patch: str) -> "RenderableType":

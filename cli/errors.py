@@ -27,10 +27,19 @@ OPTIONS = {
 """What a command calls otherwise than the API does; a mission's file speaks as the API."""
 _LISTS = re.compile(
     r"`GET /(?:workspaces/[^/`]+/)?(agent|alert|audit|decision|key|member|memory|mission|principal|run|workspace)s?"
-    r"(?:\?status=pending)?`"
+    r"(?:\?status=(\w+))?`"
 )
-_VERSIONS = "`GET /policy/versions`"
-_LET_IN = re.compile(r"`POST /agents/([^/`]+)/approve`")
+_NAMED = (
+    (re.compile("`GET /policy/versions`"), "`mission-control policy versions`"),
+    (re.compile(r"`POST /agents/([^/`]+)/(approve|rotate-key)`"), r"`mission-control agent \2 \1`"),
+    (re.compile("`POST /agents`"), "`mission-control agent register`"),
+    (re.compile("`PUT /budgets`"), "`mission-control budget set`"),
+    (re.compile(r"send `POST /agents/[^/`]+/heartbeat`"), "let the agent send heartbeats"),
+    (
+        re.compile(r"`GET /missions\?assigned_to=…&status=open`"),
+        "`mission-control mission list --assigned-to NAME --status open`",
+    ),
+)
 _PLACE = re.compile(r"(^|; )(?:body|query)(?:: |\.(\w+))")
 
 
@@ -70,9 +79,17 @@ def _as_typed(message: str) -> str:
 
 def _as_commands(message: str) -> str:
     """Name the command, where the API names its route to what helps."""
-    listed = _LISTS.sub(r"`mission-control \1 list`", message)
-    listed = listed.replace(_VERSIONS, "`mission-control policy versions`")
-    return _LET_IN.sub(r"`mission-control agent approve \1`", listed)
+    message = _LISTS.sub(_listing, message)
+    for route, command in _NAMED:
+        message = route.sub(command, message)
+    return message
+
+
+def _listing(found: re.Match[str]) -> str:
+    """Name the command that lists the same; decisions that wait are what it lists without options."""
+    noun, status = found.groups()
+    option = f" --status {status}" if status and (noun, status) != ("decision", "pending") else ""
+    return f"`mission-control {noun} list{option}`"
 
 
 def _tell(code: str, message: str, request_id: str, as_json: bool) -> None:

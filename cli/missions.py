@@ -74,15 +74,18 @@ def list_missions(
     status: Annotated[Status | None, typer.Option(help="Only those that stand there.", show_default=False)] = None,
     severity: Annotated[Severity | None, typer.Option(help="Only these.", show_default=False)] = None,
     by: Annotated[str | None, typer.Option(help="Only those that this one filed.", show_default=False)] = None,
+    assigned_to: Annotated[
+        str | None, typer.Option(help="Only those that are for this one.", metavar="NAME", show_default=False)
+    ] = None,
     limit: Limit = 50,
     everything: All = False,
 ) -> None:
     """List missions, the newest first."""
     from cli.text import moment, table, word
 
-    filters = {"status": status, "severity": severity, "created_by": by, "sort": "-created_at"}
-    rows = client.api.rows("/missions", None if everything else limit, **filters)
-    columns = ("mission", "severity", "status", "outcome", "stage", "filed", "subsystem")
+    filters = {"status": status, "severity": severity, "created_by": by, "assigned_to": assigned_to}
+    rows = client.api.rows("/missions", None if everything else limit, sort="-created_at", **filters)
+    columns = ("mission", "severity", "status", "outcome", "stage", "assigned to", "filed", "subsystem")
     cells = [
         (
             m["mission_id"],
@@ -90,6 +93,7 @@ def list_missions(
             word(m["status"]),
             word(m.get("outcome") or ""),
             "blocked" if m.get("blocked") else "paused" if m.get("paused") else m.get("stage"),
+            m["assigned_to"],
             moment(m.get("created_at")),
             m["subsystem_id"],
         )
@@ -304,10 +308,21 @@ def _last_pause(mission: dict[str, Any]) -> str | None:
     return f"{said(pauses[-1]).removeprefix('paused ')}, {moment(pauses[-1]['at'])}" if pauses else None
 
 
+def _asked_of(trust: dict[str, Any]) -> list[tuple[str, object]]:
+    """What is asked of whoever takes the mission, what it may write, and whether its merge waits for a human."""
+    return [
+        ("trust score required", trust["required_trust_score"] or None),
+        ("roles", ", ".join(trust["allowed_roles"])),
+        ("memory write scope", trust["memory_write_scope"]),
+        ("requires governance approval", "yes" if trust["requires_governance_approval"] else None),
+    ]
+
+
 def _described(mission: dict[str, Any]) -> "RenderableType":
     from cli.text import facts, moment, word
 
     workspace, criteria = mission["workspace"], mission["acceptance_criteria"]
+    filer = [moment(mission.get("created_at")), f"by {mission['created_by']}" if mission["created_by"] else ""]
     notes = [event for event in mission["remediation_history"] if event["action"] == "note"]
     return facts(
         [
@@ -318,6 +333,8 @@ def _described(mission: dict[str, Any]) -> "RenderableType":
             ("outcome", word(mission["outcome"]) if mission.get("outcome") else None),
             ("reason", mission.get("reason")),
             ("severity", mission["severity"]),
+            ("assigned to", mission["assigned_to"]),
+            *_asked_of(mission["trust_requirements"]),
             (
                 "repository",
                 f"{workspace['repo_path']} ({mission['context'].get('branch') or workspace['working_branch']})",
@@ -327,7 +344,7 @@ def _described(mission: dict[str, Any]) -> "RenderableType":
             ("merge", mission.get("merge_sha")),
             ("revert", mission.get("revert_sha")),
             ("notes", [f"{note['actor']}: {note['result']}" for note in notes]),
-            ("filed", moment(mission.get("created_at"))),
+            ("filed", ", ".join(filter(None, filer))),
             ("ended", moment(mission.get("ended_at"))),
             ("evidence", mission["links"]["evidence"]),
             ("Temporal", mission["links"].get("temporal")),

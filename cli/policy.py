@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.command import All, Client, Limit, Yes, client_command, number
+from cli.errors import Refused
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,7 +79,8 @@ def try_policy(
       mission-control policy try stricter.yaml
       mission-control policy try 2
     """
-    tried = client.api.post("/policy/try", _tried(policy) | {"limit": limit})
+    with _named(policy):
+        tried = client.api.post("/policy/try", _tried(policy) | {"limit": limit})
     client.answer(tried, lambda: told(tried))
 
 
@@ -88,7 +91,8 @@ def create(
     note: Annotated[str, typer.Option(help="What it changes, and why.", show_default=False)] = "",
 ) -> None:
     """Keep a file as a new version. It changes nothing until it is activated."""
-    made = client.api.post("/policy/versions", {"source": _text(file), "note": note})
+    with _named(file):
+        made = client.api.post("/policy/versions", {"source": _text(file), "note": note})
     client.answer(made, f"version {made['version']}; put it in force with: policy activate {made['version']}")
 
 
@@ -161,10 +165,19 @@ def verdicts(
     filters = {"action": action, "outcome": outcome, "risk": risk, "mission_id": mission}
     rows = client.api.rows("/policy/verdicts", None if everything else limit, **filters)
     cells = [
-        (moment(r["at"]), r["action"], r["mission_id"], r["risk"], word(r["outcome"]), "; ".join(r["reasons"]))
+        (
+            moment(r["at"]),
+            r["input"]["principal"]["name"],
+            r["action"],
+            r["mission_id"] or r["input"]["context"]["facts"].get("run_id"),
+            r["risk"],
+            word(r["outcome"]),
+            "; ".join(r["reasons"]),
+        )
         for r in rows
     ]
-    client.answer(rows, lambda: table(("when", "action", "mission", "risk", "outcome", "because"), cells))
+    columns = ("when", "who", "action", "mission or run", "risk", "outcome", "because")
+    client.answer(rows, lambda: table(columns, cells))
 
 
 def _tried(given: str) -> dict[str, Any]:
@@ -172,6 +185,20 @@ def _tried(given: str) -> dict[str, Any]:
     if re.fullmatch("[0-9]{1,9}", given) and not Path(given).exists():
         return {"version": int(given)}
     return {"source": _text(Path(given))}
+
+
+@contextmanager
+def _named(file: Path | str) -> Iterator[None]:
+    """Name the file that was given, where the API, which has but its text, calls it by a name of its own."""
+    from models.domain.policy import FILE
+
+    try:
+        yield
+    except Refused as refusal:
+        if not refusal.message.startswith(f"{FILE}: "):
+            raise
+        told = f"{file}{refusal.message.removeprefix(FILE)}"
+        raise Refused(refusal.code, told, refusal.request_id) from None
 
 
 def _text(file: Path) -> str:

@@ -15,7 +15,7 @@ from models.domain.errors import Unavailable
 from models.store.connections import plain
 from worker.dev.programs import environment
 
-EXPORT = "audit export --output log.jsonl"
+EXPORT = "audit export --output log.jsonl --force"
 VERIFY = "audit verify log.jsonl --key keys.pub"
 TRIGGERS_OFF = "SET session_replication_role = replica"
 REWRITE = "UPDATE audit SET actor = '{}' WHERE id = {}"

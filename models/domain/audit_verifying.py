@@ -33,6 +33,18 @@ _HIGHEST = 63
 _AGAIN = "export again; if that says so, too, the log itself was changed (docs/audit.md)"
 
 
+def _wrong(error: Exception) -> str:
+    """Say what is wrong with such a line, to who knows nothing of our Python."""
+    match error:
+        case json.JSONDecodeError() | RecursionError():
+            return "it is no JSON"
+        case KeyError():
+            return f"it has no {error}"
+        case ValueError():
+            return str(error)
+    return "its values are none of such a line"
+
+
 class _Found(Exception):
     def __init__(self, code: str, message: str, **where: Any) -> None:
         super().__init__(message)
@@ -149,8 +161,9 @@ class Verifier:
             told = f"line {self._taken}, after {self._verdict.rows} rows, {extended}: nothing proves what was added"
             self._verdict.problem = Problem("line_extended", told)
         except _NONSENSE as error:
-            why = f"none of an export ({type(error).__name__}: {error})" if line.strip() else "empty"
-            told = f"line {self._taken}, after {self._verdict.rows} rows, is {why}"
+            why = f"none of an export ({_wrong(error)})" if line.strip() else "empty"
+            hint = ": give a file that `audit export` wrote" if self._taken == 1 else ""
+            told = f"line {self._taken}, after {self._verdict.rows} rows, is {why}{hint}"
             self._verdict.problem = Problem("malformed", told)
         return self._verdict.is_good
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 from unicodedata import category
@@ -16,6 +16,8 @@ from models.domain.wording import plain
 
 MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 12
+_SHOWN = 5
+"""So many problems of a file are said at once."""
 _NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What PyYAML raises of values that are not what their tags say."""
 
@@ -132,13 +134,18 @@ def require_typed(data: bytes, name: str, code: str, model: type[BaseModel]) -> 
 
 
 def _misfit(error: ValidationError, data: bytes, name: str, code: str, model: type[BaseModel]) -> InvalidInput:
-    line = line_of(data, error.errors()[0]["loc"])
-    return InvalidInput(code, f"{name}: line {line}: {problems(error, model)}", line=line)
+    node = _PlainLoader(data.decode()).get_single_node()
+    found = [(_line(node, part["loc"]), _problem_of(part, model)) for part in error.errors()[:_SHOWN]]
+    told = "; ".join(f"line {line}: {problem}" for line, problem in found)
+    return InvalidInput(code, f"{name}: {told}", line=found[0][0])
 
 
 def line_of(data: bytes, where: tuple[int | str, ...]) -> int:
     """Find the line of a value in what was read; of the closest thing around it where it is missing."""
-    node: Any = _PlainLoader(data.decode()).get_single_node()
+    return _line(_PlainLoader(data.decode()).get_single_node(), where)
+
+
+def _line(node: Any, where: tuple[int | str, ...]) -> int:
     line = node.start_mark.line if node else 0
     for step in where:
         found = _within(node, step)
@@ -160,13 +167,14 @@ def _within(node: Any, step: int | str) -> tuple[Any, Any] | None:
 
 def problems(error: ValidationError, model: type[BaseModel]) -> str:
     """Say what is wrong with each key, and which key was probably meant by an unknown one."""
-    return "; ".join(_problem(part["loc"], part["type"], part["msg"], model) for part in error.errors()[:5])
+    return "; ".join(_problem_of(part, model) for part in error.errors()[:_SHOWN])
 
 
-def _problem(where: tuple[int | str, ...], kind: str, message: str, model: type[BaseModel]) -> str:
+def _problem_of(part: Mapping[str, Any], model: type[BaseModel]) -> str:
+    where = part["loc"]
     place = ".".join(map(str, where)) or "the file"
-    if kind != "extra_forbidden":
-        return f"`{place}`: {plain(message)}"
+    if part["type"] != "extra_forbidden":
+        return f"`{place}`: {plain(part['msg'])}"
     known = _model_at(model, where[:-1]).model_fields
     near = get_close_matches(str(where[-1]), known, n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"

@@ -379,7 +379,10 @@ def _any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _spelt(value: Any) -> str:
-    return some(value) if isinstance(value, tuple) else str(value)
+    """Spell a fact within a sentence; of one that is only said to hold nobody knows what it is."""
+    if isinstance(value, tuple):
+        return some(value)
+    return "some" if value is True else str(value)
 
 
 _NAMED = re.compile(r"\{([a-z_]+)\}")

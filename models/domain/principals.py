@@ -51,7 +51,13 @@ def require_admins_left(keys: Sequence[tuple[str, str]], name: str, role: Role |
     others = [known for owner, known in keys if owner != name]
     own = [role.value for owner, _ in keys if owner == name and role in ADMINS and role]
     if not leaves_admins([known for _, known in keys], others + own):
-        raise Conflict("last_admin", f"{name!r} is the last with such a key; give another one the role and a key first")
+        told = f"{name!r} is the last {last_of(others + own)} with a key that may do everything and never expires"
+        raise Conflict("last_admin", f"{told}; give another one that role and such a key first")
+
+
+def last_of(left: Sequence[str]) -> str:
+    """Name the kind of admin that is gone where these roles of keys are left."""
+    return "platform admin" if Role.ADMIN in left else "admin of the workspace"
 
 
 NOUNS = (

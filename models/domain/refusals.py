@@ -9,15 +9,16 @@ _LISTED = {
     "audit row": ("audit_not_found", "/audit"),
     "CAPA": ("capa_not_found", "/capa"),
     "note": ("memory_not_found", "/memory"),
-    "version of the policy": ("policy_version_not_found", "/policy/versions"),
+    "version {} of the policy": ("policy_version_not_found", "/policy/versions"),
 }
-"""Codes and lists of what is not called in them as in a sentence."""
+"""Codes and lists of what is not called in them as in a sentence; braces are the place of a name within its noun."""
 
 
 def missing(noun: str, name: str | int) -> NotFound:
     """Say that the caller's workspace has no such thing, and where what it has is listed."""
     code, place = _LISTED.get(noun, (f"{noun}_not_found", f"/{noun}s"))
-    return NotFound(code, f"there is no {noun} {name!r}; `GET {place}` lists what there is")
+    called = noun.format(name) if "{}" in noun else f"{noun} {name!r}"
+    return NotFound(code, f"there is no {called}; `GET {place}` lists what there is")
 
 
 def no_workspace(name: str) -> NotFound:

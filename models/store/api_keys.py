@@ -18,7 +18,7 @@ from models.domain.agents import AgentStatus
 from models.domain.errors import Conflict
 from models.domain.events import EventType, Subject
 from models.domain.keys import KeyState, key_state
-from models.domain.principals import Kind, leaves_admins
+from models.domain.principals import Kind, last_of, leaves_admins
 from models.domain.refusals import missing
 from models.schemas.keys import KeyCreate
 from models.schemas.pagination import PageRequest
@@ -96,7 +96,8 @@ async def revoke(session: AsyncSession, workspace_id: str, key_id: str, actor: A
         return key
     others = [admin.role for admin in admins if admin.key_id != key_id]
     if not leaves_admins([admin.role for admin in admins], others):
-        raise Conflict("last_admin_key", "this is the last admin key of the workspace; make another one first")
+        told = f"this is the last key of any {last_of(others)} that may do everything and never expires"
+        raise Conflict("last_admin_key", f"{told}; make another one first")
     key = await rows.set_columns(session, key, revoked_at=func.mc_now())
     await _tell(session, key, EventType.API_KEY_REVOKED, actor, {})
     return key

@@ -150,7 +150,7 @@ async def require(session: AsyncSession, workspace_id: str, version: int) -> Pol
     """Read a version that must be there."""
     found = await session.get(PolicyVersion, (workspace_id, version))
     if found is None:
-        raise missing("version of the policy", version)
+        raise missing("version {} of the policy", version)
     return found
 
 

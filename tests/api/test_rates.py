@@ -358,3 +358,11 @@ def test_a_refusal_says_when(settings: Settings) -> None:
     with pytest.raises(RateLimited) as refused:
         limiter.count(connection(), principal)
     assert refused.value.details == {"limit": 3, "wait_seconds": 20}
+    assert refused.value.message == "3 requests a minute are used up; try again in 20 s"
+
+
+def test_one_request_is_one(settings: Settings) -> None:
+    limiter, principal = Limiter(settings), Principal("w", "p", Kind.HUMAN, None, "key", rate=1)
+    limiter.count(connection(), principal)
+    with pytest.raises(RateLimited, match=r"^1 request a minute is used up; "):
+        limiter.count(connection(), principal)

@@ -201,7 +201,7 @@ class TestCommandLine:
             assert (listed.exit_code, len(json.loads(listed.stdout))) == (0, 300)
             assert (await command("audit", "list", *client)).exit_code == 0
             exports = await command("audit", "export", "-o", str(export), *client)
-            assert (exports.exit_code, exports.stdout) == (0, "")
+            assert (exports.exit_code, exports.stdout, " rows, " in exports.stderr) == (0, "", True)
             printed = await command("audit", "export", *client)
             assert printed.stdout == export.read_text()
             rows = printed.stdout.count('"kind" : "row"')
@@ -213,7 +213,11 @@ class TestCommandLine:
         good = await command(*verify, "--checkpoint", str(kept), "--json")
         assert (good.exit_code, json.loads(good.stdout)["rows"]) == (0, rows)
         shown = await command(*verify)
-        assert (shown.exit_code, str(rows) in shown.stdout) == (0, True)
+        assert (shown.exit_code, str(rows) in shown.stdout, shown.stdout.endswith("\nthe log verifies\n")) == (
+            0,
+            True,
+            True,
+        )
         bad = await command("audit", "verify", str(changed), "--key", str(public))
         assert (bad.exit_code, f"row {row} is not what was sealed" in bad.stderr) == (1, True)
         told = await command("audit", "verify", str(changed), "--key", str(public), "--json")

@@ -47,7 +47,7 @@ class TestPeople:
         assert "operator" in cli("principal", "show", "anna").stdout
         assert "anna" in cli("member", "list").stdout
         refused = cli("member", "remove", "admin", "--yes")
-        assert (refused.returncode, "last with such a key" in refused.stderr) == (1, True)
+        assert (refused.returncode, "is the last admin of the workspace with a key" in refused.stderr) == (1, True)
         assert cli("member", "remove", "anna", "--yes").returncode == 0
         assert "anna" not in cli("member", "list").stdout
         assert "anna" in cli("principal", "list", "--kind", "human").stdout

@@ -18,6 +18,14 @@ MISSION: Json = {
     "acceptance_criteria": {},
     "remediation_history": [],
     "symptoms": [],
+    "assigned_to": None,
+    "created_by": "olga",
+    "trust_requirements": {
+        "required_trust_score": 0,
+        "allowed_roles": [],
+        "memory_write_scope": "persist",
+        "requires_governance_approval": False,
+    },
     "created_at": "2026-01-10T10:00:00Z",
     "links": {"evidence": "/e"},
 }
@@ -56,6 +64,38 @@ def test_what_a_mission_was_filed_with_has_a_row_each() -> None:
     rows = [" ".join(row.split()) for row in printed.splitlines()]
     assert {"symptoms VAT\\nstatus resolved", "slow", "must pass a.py::t\\noutcome merged"} <= set(rows)
     assert "notes bot: seen\\nreason none" in rows
+
+
+def test_whose_a_mission_is_and_what_is_asked_of_them_is_shown() -> None:
+    trust = {"required_trust_score": 0.7, "allowed_roles": ["a1", "lead"], "requires_governance_approval": True}
+    asked = MISSION | {"assigned_to": "a1", "trust_requirements": MISSION["trust_requirements"] | trust}
+    shown = _shown(asked)
+    assert {
+        "assigned to a1",
+        "trust score required 0.7",
+        "roles a1, lead",
+        "memory write scope persist",
+        "requires governance approval yes",
+    } <= set(shown)
+    assert [row for row in shown if row.startswith("filed 2026-01-10 ") and row.endswith(", by olga")]
+
+
+def test_of_a_mission_that_asks_nothing_nothing_is_shown() -> None:
+    assert not [row for row in _shown(MISSION) if row.startswith(("assigned", "trust", "roles", "requires"))]
+
+
+def _shown(mission: Json) -> list[str]:
+    printed = Api(mission, {"items": []}).run("mission", "show", "m1").stdout
+    return [" ".join(row.split()) for row in printed.splitlines()]
+
+
+def test_missions_are_listed_with_whom_they_are_for() -> None:
+    listed = MISSION | {"assigned_to": "a1", "stage": None, "subsystem_id": "vat"}
+    api = Api({"items": [listed]})
+    head, row = api.run("mission", "list", "--assigned-to", "a1").stdout.splitlines()
+    assert "stage  assigned to  filed" in head
+    assert "a1" in row.split()
+    assert "assigned_to=a1" in api.asked[0][0]
 
 
 class TestStarting:
@@ -121,6 +161,14 @@ def test_what_is_refused_is_named_as_it_was_typed(words: tuple[str, ...], said: 
         ("GET /memory", "mission-control memory list"),
         ("GET /policy/versions", "mission-control policy versions"),
         ("POST /agents/probe/approve", "mission-control agent approve probe"),
+        ("POST /agents", "mission-control agent register"),
+        ("PUT /budgets", "mission-control budget set"),
+        ("POST /agents/probe/rotate-key", "mission-control agent rotate-key probe"),
+        ("GET /alerts?status=open", "mission-control alert list --status open"),
+        (
+            "GET /missions?assigned_to=…&status=open",
+            "mission-control mission list --assigned-to NAME --status open",
+        ),
         ("GET /queue/next", "GET /queue/next"),
         ("POST /runs", "POST /runs"),
     ],
@@ -130,9 +178,18 @@ def test_what_helps_is_named_as_a_command_where_there_is_one(route: str, command
     assert refused.stderr.splitlines()[0] == f"no: there is none; `{command}` helps"
 
 
-def test_acts_are_listed_of_a_time() -> None:
+def test_what_only_an_agent_sends_is_said_in_words() -> None:
+    said = "it is silent: send `POST /agents/agent_1/heartbeat` more often than every 90 seconds"
+    refused = Api({"code": "agent_stale", "message": said, "requestId": "r"}).run("run", "list")
+    told = "agent_stale: it is silent: let the agent send heartbeats more often than every 90 seconds"
+    assert refused.stderr.splitlines()[0] == told
+
+
+@pytest.mark.parametrize("noun", ["audit", "activity"])
+@pytest.mark.parametrize("behind", ["", "T00:00:00Z"])
+def test_acts_are_listed_of_a_time(noun: str, behind: str) -> None:
     api = Api({"items": []})
-    assert api.run("audit", "list", "--from", "2026-01-10T00:00:00Z", "--to", "2026-01-11T00:00:00Z").exit_code == 0
+    assert api.run(noun, "list", "--from", f"2026-01-10{behind}", "--to", f"2026-01-11{behind}").exit_code == 0
     assert api.asked[0][0].endswith("&from=2026-01-10T00%3A00%3A00Z&to=2026-01-11T00%3A00%3A00Z")
 
 
@@ -146,8 +203,25 @@ def test_an_id_is_printed_as_it_is() -> None:
     assert Api({"alert_id": "a?b", "status": "resolved"}).run("alert", "resolve", "a?b").stdout == "resolved a?b\n"
 
 
+@pytest.mark.parametrize(("mission", "shown"), [("m1", "m1"), (None, "run-1")])
+def test_a_verdict_says_who_acted_and_in_what(mission: str | None, shown: str) -> None:
+    told = {"action": "shell", "principal": {"name": "coder"}, "context": {"facts": {"run_id": "run-1"}}}
+    said = {"action": "shell", "risk": "RED", "outcome": "ask", "reasons": ["so"], "at": "2026-01-10T10:00:00Z"}
+    printed = Api({"items": [said | {"mission_id": mission, "input": told}]}).run("policy", "verdicts").stdout
+    head, row = printed.splitlines()
+    assert head.split() == ["when", "who", "action", "mission", "or", "run", "risk", "outcome", "because"]
+    assert row.split()[2:] == ["coder", "shell", shown, "RED", "ask", "so"]
+
+
 class TestPolicy:
     """The text of the policy."""
+
+    @pytest.mark.parametrize("verb", ["create", "try"])
+    def test_its_file_is_named_as_it_was_given(self, verb: str, tmp_path: Path) -> None:
+        (tmp_path / "mine.yaml").write_text("rules: 1\n")
+        said = {"code": "policy_invalid", "message": "policy.yaml: line 1: `rules`: no list", "requestId": "r"}
+        refused = Api(said).run("policy", verb, str(tmp_path / "mine.yaml"))
+        assert refused.stderr.splitlines()[0] == f"policy_invalid: {tmp_path}/mine.yaml: line 1: `rules`: no list"
 
     def test_shown_is_the_file_as_it_stands(self) -> None:
         shown = Api({"version": 3, "created_by": "olga", "source": "rules: []"}).run("policy", "show")

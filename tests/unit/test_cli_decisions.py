@@ -8,14 +8,20 @@ import pytest
 from cli.client import Api
 from cli.decisions import diff, question
 from cli.runs import listed
-from cli.text import console, facts, quoted
+from cli.text import console, facts, moment, quoted
 from tests.unit.test_cli_text import asked, shown
 
 LIMIT = {"scope": "run", "subject": "run-1"}
 CAPS = {"cap_usd": "0.50", "cap_tokens": None}
 SPENT = {"settled_usd": "0.40", "settled_tokens": 7}
 FILE = {"path": "a", "kind": "changed", "added": 1, "removed": 0}
-GIVEN = {"principal": "maria", "answer": "approved", "explanation": "fine", "counts": True}
+GIVEN: dict[str, Any] = {
+    "principal": "maria",
+    "answer": "approved",
+    "explanation": "fine",
+    "counts": True,
+    "at": "2026-01-10T10:00:00Z",
+}
 LONG = "x" * 300 + " dry_run: true"
 MORE = {"cap_usd": "1.00", "cap_tokens": None}
 
@@ -113,7 +119,8 @@ FORGED = "fine\nrisk  GREEN\x0banswered  maria: read it"
     [
         {"reasons": [FORGED]},
         {"question": {"title": FORGED, "capabilities": [FORGED], "files": [FILE | {"path": FORGED}]}},
-        {"resolved_by": "bot", "explanation": FORGED, "single_operator": False},
+        {"resolved_by": "bot", "resolved_at": None, "explanation": FORGED, "single_operator": False},
+        {"answers": [GIVEN | {"principal": "bot", "explanation": FORGED}]},
     ],
 )
 def test_what_somebody_wrote_begins_no_row_of_its_own(changed: dict[str, Any]) -> None:
@@ -137,6 +144,33 @@ def test_a_registration_is_nobodys_whose_sender_has_no_key() -> None:
     with Api("http://127.0.0.1:1", "key") as api:
         told = [" ".join(row.split()) for row in rows(question(api, asked() | about))]
     assert {"asked by nobody with a key", "filed by somebody without a key"} <= set(told)
+
+
+def test_answers_stand_together_in_their_order_with_their_times() -> None:
+    last = GIVEN | {"principal": "paul", "explanation": "ok too", "at": "2026-01-10T10:05:00Z"}
+    first = GIVEN | {"principal": "olga", "counts": False, "at": "2026-01-10T09:00:00Z"}
+    ended = {"status": "approved", "resolved_by": "paul", "explanation": "ok too", "resolved_at": last["at"]}
+    with Api("http://127.0.0.1:1", "key") as api:
+        found = question(api, asked() | ended | {"answers": [last, GIVEN, first], "single_operator": False})
+    printed = rows(found)
+    begin = next(number for number, row in enumerate(printed) if row.startswith("answers"))
+    told = [row.removeprefix("answers").strip() for row in printed[begin : begin + 4]]
+    times = [moment(each["at"]) for each in (first, GIVEN, last)]
+    assert told[:3] == [
+        f"{times[0]}  olga approved (counts no more): fine",
+        f"{times[1]}  maria approved: fine",
+        f"{times[2]}  paul approved: ok too",
+    ]
+    assert told[3].split(maxsplit=1) == ["answered", f"{times[2]}  approved by paul"]
+
+
+def test_a_questions_fields_stand_in_the_same_order_whatever_the_databases_is() -> None:
+    said = {"deny": "refuse it", "tags": ["a"], "kind": "lesson", "zeal": 1, "approve": "keep it", "title": "t"}
+    with Api("http://127.0.0.1:1", "key") as api:
+        printed = rows(question(api, asked() | {"question": said, "binding": {}}))
+    assert [name for row in printed if row and (name := row.split()[0]) in said] == [
+        *("kind", "title", "tags", "approve", "deny", "zeal")
+    ]
 
 
 STANDS = {"decision_id": "earlier", "answers": [{"by": "maria"}, {"by": "olga", "counts": False}, {"by": "paul"}]}

@@ -38,8 +38,8 @@ SHORT, LONG = Export(EXPORTED), Export(b'{"kind": "' + b"x" * 2_000_000 + b'"}\n
 
 
 def exported(to: Path) -> None:
-    ended = SHORT.run("audit", "export", "-o", str(to))
-    assert (ended.exit_code, ended.output) == (0, "")
+    ended = SHORT.run("audit", "export", "--force", "-o", str(to))
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", f"{to}: 0 rows, {len(EXPORTED)} bytes\n")
 
 
 class TestExport:
@@ -55,6 +55,36 @@ class TestExport:
         exported(link)
         assert (link.is_symlink(), target.is_symlink(), target.read_bytes()) == (True, False, EXPORTED)
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "link", "log.jsonl"]
+
+    @pytest.mark.parametrize("linked", [False, True])
+    def test_a_file_that_is_there_is_kept(self, linked: bool, tmp_path: Path) -> None:
+        kept, link = tmp_path / "log.jsonl", tmp_path / "link"
+        kept.write_bytes(b"evidence")
+        link.symlink_to(kept)
+        ended = SHORT.run("audit", "export", "-o", str(link if linked else kept))
+        assert (ended.exit_code, kept.read_bytes()) == (2, b"evidence")
+        assert ended.stderr.startswith("file_exists: ")
+        assert "--force" in ended.stderr
+
+    def test_its_rows_and_bytes_are_told(self, tmp_path: Path) -> None:
+        content = b'{"kind": "log"}\n' + 40_000 * b'{"kind" : "row", "content" : {"kind" : "row"}}\n' + END
+        ended = Export(content).run("audit", "export", "-o", str(tmp_path / "a"))
+        assert ended.stderr == f"{tmp_path / 'a'}: 40,000 rows, {len(content):,} bytes\n"
+
+    @pytest.mark.parametrize("is_told", [True, False])
+    def test_how_far_it_is_is_told_on_a_terminal_beside_a_file(self, is_told: bool, tmp_path: Path) -> None:
+        """And not where the rows themselves are shown there."""
+        outer, inner = os.openpty()
+        with SHORT.serving() as url:
+            words = [PROGRAM, "audit", "export", *(["-o", str(tmp_path / "a")] if is_told else [])]
+            to = subprocess.DEVNULL if is_told else inner
+            where = ["--url", url, "--api-key", "k"]
+            env = os.environ | {"TERM": "xterm"}
+            subprocess.run([*words, *where], stdin=subprocess.DEVNULL, stdout=to, stderr=inner, env=env, check=True)
+        os.close(inner)
+        printed = os.read(outer, 100_000)
+        os.close(outer)
+        assert (b"\x1b[" in printed, b"rows, " in printed) == (is_told, is_told)
 
     @pytest.mark.parametrize("linked", [False, True])
     def test_a_pipe_stays_one_and_is_written_to(self, linked: bool, tmp_path: Path) -> None:
@@ -73,7 +103,7 @@ class TestExport:
     )
     def test_one_that_broke_off_takes_no_place(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(EXPORTED)
-        ended = Export(content).run("audit", "export", "-o", str(tmp_path / "a"))
+        ended = Export(content).run("audit", "export", "--force", "-o", str(tmp_path / "a"))
         assert (ended.exit_code, ended.stderr.startswith("cut_off: the export broke off")) == (1, True), ended.output
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": EXPORTED}
 
@@ -177,6 +207,14 @@ class TestVerify:
         kept.write_text(note, encoding="utf-8")
         code, told = self.verify(tmp_path, key, kept)
         assert (code, told.startswith(said)) == (1, True), told
+
+    @pytest.mark.parametrize("text", ["ssh-ed25519 AAAA", "{}", "[]", '{"kind": "log"}', 99 * "["])
+    def test_a_file_that_is_no_export(self, text: str, tmp_path: Path, key: Path) -> None:
+        (tmp_path / "log.jsonl").write_text(text)
+        ended = CliRunner().invoke(app, ["audit", "verify", str(tmp_path / "log.jsonl"), "--key", str(key)])
+        assert (ended.exit_code, ended.stderr.startswith("malformed: line 1, ")) == (1, True), ended.stderr
+        assert "give a file that `audit export` wrote" in ended.stderr
+        assert "Error" not in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ class TestTheFirstPolicy:
             ({"env": "prod"}, Risk.RED, "the environment is production"),
             ({"touches_config": True}, Risk.RED, "the patch changes the repository's mission-control file"),
             ({"ci_files": ("ci.yml",)}, Risk.RED, "the patch changes CI files: ci.yml"),
+            ({"ci_files": True}, Risk.RED, "the patch changes CI files: some"),
             ({"requires_governance_approval": True}, Risk.YELLOW, "the mission requires governance approval"),
             ({"existing_tests": ("a.py", "b.py")}, Risk.YELLOW, "the patch changes existing tests: a.py, b.py"),
             ({"judges": ("run.sh",)}, Risk.YELLOW, "the patch changes what it is judged by: run.sh"),
@@ -187,6 +188,17 @@ class TestFile:
         assert refused.value.code == "policy_invalid"
         assert f"line {line}: " in refused.value.message
         assert said in refused.value.message
+
+    def test_each_fault_has_its_line(self) -> None:
+        wrong = "rules:\n  - rule: a\n    because: b\n    ask: {people: 0}\n  - rule: c\n    risky: RED\n"
+        with pytest.raises(InvalidInput) as refused:
+            parse_policy(wrong)
+        told = refused.value.message.removeprefix("policy.yaml: ").split("; ")
+        assert [fault.split("`")[:2] for fault in told] == [
+            ["line 4: ", "rules.0.ask.people"],
+            ["line 5: ", "rules.1.because"],
+            ["line 6: ", "rules.1.risky"],
+        ]
 
     def test_unknown_keys_are_refused_at_every_depth(self) -> None:
         for source in (

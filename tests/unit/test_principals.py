@@ -38,9 +38,22 @@ def test_the_last_admin_stays_one(keys: list[tuple[str, str]], role: Role | None
     if may:
         require_admins_left(keys, "anna", role)
         return
-    with pytest.raises(Conflict, match="give another one the role and a key first") as told:
+    with pytest.raises(Conflict, match="give another one that role and such a key first") as told:
         require_admins_left(keys, "anna", role)
     assert told.value.code == "last_admin"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ([("anna", PLATFORM), ("bert", ADMIN)], "'anna' is the last platform admin with a key"),
+        ([("anna", PLATFORM)], "'anna' is the last admin of the workspace with a key"),
+        ([("anna", ADMIN)], "'anna' is the last admin of the workspace with a key"),
+    ],
+)
+def test_which_admin_is_the_last_is_said(keys: list[tuple[str, str]], said: str) -> None:
+    with pytest.raises(Conflict, match=said):
+        require_admins_left(keys, "anna", None)
 
 
 @pytest.mark.parametrize(("role", "opens"), [(Role.ADMIN, False), (None, False), (Role.PLATFORM_ADMIN, True)])

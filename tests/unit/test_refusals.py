@@ -19,7 +19,6 @@ ONCE = {"run_ended", "run_blocked", "mission_ended", "agent_not_approved"}
         ("run", "run_not_found", "`GET /runs`"),
         ("audit row", "audit_not_found", "`GET /audit`"),
         ("note", "memory_not_found", "`GET /memory`"),
-        ("version of the policy", "policy_version_not_found", "`GET /policy/versions`"),
     ],
 )
 def test_what_is_missing_is_listed_somewhere(noun: str, code: str, listed: str) -> None:
@@ -30,6 +29,12 @@ def test_what_is_missing_is_listed_somewhere(noun: str, code: str, listed: str) 
 def test_a_workspace_that_a_key_does_not_open_is_none() -> None:
     told = no_workspace("x")
     assert (told.code, told.message) == ("workspace_not_found", "there is no workspace 'x' that this key opens")
+
+
+def test_a_version_has_its_number_before_that_of_which_it_is_one() -> None:
+    told = missing("version {} of the policy", 9)
+    assert told.code == "policy_version_not_found"
+    assert told.message == "there is no version 9 of the policy; `GET /policy/versions` lists what there is"
 
 
 @pytest.mark.parametrize("first", [date(2026, 12, 1), datetime(2026, 12, 1, tzinfo=UTC)])
