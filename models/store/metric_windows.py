@@ -45,7 +45,8 @@ async def samples(
     `since`.
 
     Snapshots of missions are copies and do not count. Of those that were taken for one mission, such as by its probe,
-    only its own. No source that is doubted crowds out another.
+    only its own. Before a merge nobody who is doubted is asked: what they saw was not the patch. No source that is
+    doubted crowds out another.
     """
     wanted = tuple(targets)
     if not wanted:
@@ -55,7 +56,7 @@ async def samples(
     most = MAX_SAMPLES // len(begins)
     for metric_id, begin in begins.items():
         found += await _of_metric(session, mission, metric_id, (begin, at), doubted, most)
-    if doubted:
+    if doubted and since:
         found += await _of_each(session, mission, begins, at, doubted, max(LEAST, most // len(doubted)))
     return Seen(found, doubted)
 

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from activities.logs import LOOKS_KEPT
 from models.contracts.pipeline import Conclusion, ObserveResult, RollbackCheck
@@ -17,16 +18,21 @@ from models.store.events import Actor
 from models.store.stages import signed_content
 from models.tables.missions import MetricSample
 from tests.fixtures.product import CHECK
+from tests.fixtures.reporting import filed_by_kin, reported
 from tests.fixtures.stage_hosts import Case, Shop, do, sandbox
 
 OBSERVE, RESOLVE = StageName.OBSERVE, StageName.RESOLVE
 RULES = "test: sh check.sh\njunit: /out/junit.xml\nprobe: sh probe.sh\n"
 PROBED = {".mission-control.yaml": RULES, "probe.sh": "echo search.p95 50\n"}
 BROKEN = PROBED | {"probe.sh": "i=0; while [ $i -lt 999 ]; do echo $i; i=$((i+1)); done; echo no gauge >&2; exit 3\n"}
-CRITERIA = {
-    "must_pass_tests": ["calc::adds"],
-    "metric_targets": [{"metric_id": "search.p95", "comparator": "<", "target": 10}],
-}
+TARGETS = [{"metric_id": "search.p95", "comparator": "<", "target": 10}]
+CRITERIA = {"must_pass_tests": ["calc::adds"], "metric_targets": TARGETS}
+
+
+FLOOD = """
+    INSERT INTO metric_observation (workspace_id, observation_id, metric_id, value, source)
+    SELECT :place, 'flood-' || n, 'search.p95', 0, 'watcher' FROM generate_series(1, 10_000) AS n
+"""
 
 
 async def error_in(case: Case, subsystem: str, message: str) -> None:
@@ -68,6 +74,27 @@ class TestProbe:
             "[mission-control] look 2",
         ]
         assert await case.pieces() == 0
+
+    @pytest.mark.parametrize(("value", "measured"), [(0, 50), (1_000, 5)], ids=["for it", "against it"])
+    @pytest.mark.parametrize("reporter", ["watcher", "bot", "prom"], ids=["kin", "filer", "whom it names"])
+    async def test_whose_work_it_may_be_speaks_against_it_only(
+        self, shop: Shop, value: float, measured: float, reporter: str
+    ) -> None:
+        files = PROBED | {"probe.sh": f"echo search.p95 {measured}\n"}
+        case = await (await shop.mission(files, acceptance_criteria=CRITERIA)).merged()
+        await filed_by_kin(case, assigned_to="prom")
+        await reported(case, reporter, value)
+        assert (await probed(case, 1)).breaches == ("search.p95",)
+
+    async def test_whom_it_names_is_heard_however_much_the_filers_kin_say(self, shop: Shop) -> None:
+        targets = {"metric_targets": TARGETS * 100}
+        good = PROBED | {"probe.sh": "echo search.p95 5\n"}
+        case = await (await shop.mission(good, acceptance_criteria=targets)).merged()
+        await filed_by_kin(case, assigned_to="prom")
+        await reported(case, "prom", 1_000)
+        async with case.db.workspace(case.workspace_id) as session:
+            await session.execute(text(FLOOD), {"place": case.workspace_id})
+        assert set((await probed(case, 1)).breaches) == {"search.p95"}
 
     async def test_of_a_probe_that_fails_the_last_words_are_kept(self, shop: Shop) -> None:
         case = await (await shop.mission(BROKEN)).merged()

@@ -1,34 +1,26 @@
 """What only touches Postgres: skipped stages, the report, metrics, commands, the end."""
 
 import json
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 from sqlmodel import col
 
 from models.contracts.missions import AcceptanceCriteria
 from models.contracts.pipeline import Conclusion, ControlRecord
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import MissionOutcome
-from models.schemas.metrics import ObservationCreate
-from models.store import metric_windows, metrics, missions, stages
+from models.store import metric_windows, missions, stages
 from models.store.events import Actor
-from models.tables.agents import AgentRow
 from models.tables.missions import Capa, MetricSample, Mission, RemediationRow
 from tests.fixtures.api import add_agents
+from tests.fixtures.reporting import filed_by_kin, reported
 from tests.fixtures.stage_hosts import Case, Shop, do
 
 STRESS, REPORT, METRICS = StageName.STRESS_TESTS, StageName.PUBLISH_DIAGNOSTICS, StageName.COLLECT_METRICS
 TARGET = {"metric_targets": [{"metric_id": "search.p95", "comparator": "<", "target": 10}]}
-
-
-FLOOD = """
-    INSERT INTO metric_observation (workspace_id, observation_id, metric_id, value, source)
-    SELECT :place, 'flood-' || n, 'search.p95', 0, 'hand' FROM generate_series(1, 10_000) AS n
-"""
 
 
 async def measured(case: Case, value: float) -> None:
@@ -86,28 +78,22 @@ class TestMetrics:
             await add_agents(session, case.workspace_id, "bot")
             own = update(Mission).where(col(Mission.mission_id) == case.mission_id)
             await session.execute(own.values(**{"correlation_id": "c"} | theirs))
-            zeros = (ObservationCreate(metric_id="search.p95", value=0),) * 9
-            await metrics.observe(session, case.workspace_id, zeros, Actor("bot", "request-1"))
+        for _ in range(9):
+            await reported(case, "bot", 0)
         answer = await case.settle()
         assert answer.failed_stage is (METRICS if theirs else None)
 
-    @pytest.mark.parametrize("value", [0, 1_000], ids=["alone", "against it"])
+    @pytest.mark.parametrize(("value", "failed"), [(0, METRICS), (1_000, None)], ids=["alone", "against it"])
     @pytest.mark.parametrize("reporter", ["watcher", "bot"], ids=["kin", "filer"])
-    async def test_what_it_and_its_kin_report_speaks_against_it_only(
-        self, shop: Shop, value: float, reporter: str
+    async def test_what_it_and_its_kin_saw_before_the_merge_is_not_the_patch(
+        self, shop: Shop, value: float, failed: StageName | None, reporter: str
     ) -> None:
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
         if value:
             await measured(case, 5)
-        async with case.db.workspace(case.workspace_id) as session:
-            await add_agents(session, case.workspace_id, "bot", "watcher")
-            kin = update(AgentRow).where(col(AgentRow.name) == "watcher").values(requested_by="bot")
-            await session.execute(kin)
-            own = update(Mission).where(col(Mission.mission_id) == case.mission_id).values(created_by="bot")
-            await session.execute(own)
-            reported = (ObservationCreate(metric_id="search.p95", value=value),)
-            await metrics.observe(session, case.workspace_id, reported, Actor(reporter, "request-1"))
-        assert (await case.settle()).failed_stage is METRICS
+        await filed_by_kin(case)
+        await reported(case, reporter, value)
+        assert (await case.settle()).failed_stage is failed
 
     async def test_a_metric_of_several_targets_counts_each_sample_once(self, shop: Shop) -> None:
         target = TARGET["metric_targets"][0]
@@ -119,41 +105,13 @@ class TestMetrics:
             targets = AcceptanceCriteria.model_validate(criteria).metric_targets
             assert len((await metric_windows.samples(session, mission, targets, now)).samples) == 1
 
-    async def test_who_is_only_said_to_have_a_mission_may_speak_against_it(self, shop: Shop) -> None:
-        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
-        await measured(case, 5)
-        async with case.db.workspace(case.workspace_id) as session:
-            await add_agents(session, case.workspace_id, "prom")
-            given = update(Mission).where(col(Mission.mission_id) == case.mission_id).values(assigned_to="prom")
-            await session.execute(given)
-            bad = (ObservationCreate(metric_id="search.p95", value=1_000),)
-            await metrics.observe(session, case.workspace_id, bad, Actor("prom", "request-1"))
-        assert (await case.settle()).failed_stage is METRICS
-
-    async def test_whom_it_names_is_heard_however_much_the_filers_kin_say(self, shop: Shop) -> None:
-        target = TARGET["metric_targets"][0]
-        case = await (await shop.mission(acceptance_criteria={"metric_targets": [target] * 100})).begun()
-        await measured(case, 5)
-        async with case.db.workspace(case.workspace_id) as session:
-            await add_agents(session, case.workspace_id, "prom", "eva", "hand")
-            for change in ("mission SET created_by = 'eva', assigned_to = 'prom'", "agent SET requested_by = name"):
-                await session.execute(text(f"UPDATE {change}"))  # two texts of ours
-            await session.execute(text("UPDATE agent SET requested_by = 'eva' WHERE name = 'hand'"))
-            before = await metric_windows.now(session) - timedelta(minutes=1)
-            bad = (ObservationCreate(metric_id="search.p95", value=1_000, at=before),)
-            await metrics.observe(session, case.workspace_id, bad, Actor("prom", "request-1"))
-            await session.execute(text(FLOOD), {"place": case.workspace_id})
-        answer = await case.settle()
-        assert (answer.failed_stage, "observed 1000" in answer.reason) == (METRICS, True), answer.reason
-
     async def test_who_started_a_mission_says_nothing_for_it(self, shop: Shop) -> None:
         """Not even where it was given to nobody in the moment in which it was started."""
         case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
         async with case.db.workspace(case.workspace_id) as session:
             await add_agents(session, case.workspace_id, "starter")
             await missions.note_execute(session, await case.row(), Actor("starter", "request-1"))
-            good = (ObservationCreate(metric_id="search.p95", value=5),)
-            await metrics.observe(session, case.workspace_id, good, Actor("starter", "request-2"))
+        await reported(case, "starter", 5)
         answer = await case.settle()
         assert answer.failed_stage is METRICS
         assert "no sample in the last 10 min" in answer.reason
