@@ -87,7 +87,7 @@ _ROOTS = frozenset(("", "src", "lib", "python"))
 _MODULE = re.compile(r"(?:(.*)/)?(?!__init__\b)(\w+)(?:/__init__)?\.(?:py|pyc|pyd|so|[\w-]+\.so)")
 _VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})/?")
 _WORD = re.compile(r"[^\s;&|()<>`\"'=:,${}]+")
-_GLOB, _BLANK = re.compile(r"[*?[]"), re.compile(r"\s")
+_GLOB = re.compile(r"[*?[]")
 _RUN_AS_MODULE = re.compile(r"(?:^|\s)-[mp]\s*([A-Za-z_][\w.]*)")
 _RUN_FOLDER = re.compile(r"\bgo\s+run\s+(?:-\S+\s+)*([^\s-]\S*)")
 _OF_TOOLS = {"inv": "tasks.py", "invoke": "tasks.py"}
@@ -174,7 +174,7 @@ class _Named:
         words = [normpath(word.removeprefix("/workspace/")).lstrip("/") for word in _words(text)]
         modules = [word.replace(".", "/") for word in _RUN_AS_MODULE.findall(text)]
         built = [f"{normpath(folder)}/*" for folder in _RUN_FOLDER.findall(text)]
-        self._globs = {*built, *(word for word in words if _GLOB.search(word) and not _BLANK.search(word))}
+        self._globs = {*built, *(word for word in words if _GLOB.search(word))}
         self._are_too_many = sum(map(len, self._globs)) * letters > MAX_COMPARED
         self._files = {*words, *(_OF_TOOLS[word] for word in words if word in _OF_TOOLS)}
         self._files |= {f"{word}/__main__.py" for word in (*words, *modules)} | {f"{word}.py" for word in modules}

@@ -111,6 +111,10 @@ class TestNamedByACommand:
         assert judges("a/b/c/d/e.sh", line)
         assert not judges("a/b/c/d/e.sh", line.replace("e.sh", "xe.sh"), line.replace("sh ", "sh z/"))
 
+    @pytest.mark.parametrize("line", [r"sh ci\ checks/run_*.sh", '"ci checks"/run_*.sh', r"sh ci?checks/run_[a\ b].sh"])
+    def test_a_pattern_may_hold_a_blank(self, line: str) -> None:
+        assert judges("ci checks/run_a.sh", line)
+
     def test_a_new_test_that_a_pattern_of_the_shell_takes_in_does_not(self) -> None:
         assert not judges("tests/test_b.py", "pytest tests/test_*.py", kind=ChangeKind.ADDED)
 
