@@ -16,7 +16,7 @@ from models.domain.stages import StageStatus
 from models.domain.states import DecisionKind
 from models.store import governance, merge_slots, running, stages
 from models.store.policies import PolicyBook
-from models.tables.missions import Stage
+from models.tables.missions import Mission, Stage
 
 MAX_REASON = 200
 """Characters of a line of a commit message: what is longer is in the mission's record."""
@@ -81,7 +81,7 @@ class MergeActivities:
         except TargetMoved as moved:
             return _anew(f"{job.mission.branch} has moved to {moved.head[:12]}", moved.head)
         except LawChanged:
-            return _anew("the policy in force judges it otherwise than the one that let it pass", task.base_sha)
+            return _anew("the policy in force judges it otherwise than when it passed", task.base_sha)
         answer = MergeResult(status=StageStatus.PASSED, merge_sha=merged.sha)
         found = " (found: an earlier try made it)" if merged.already_there else ""
 
@@ -111,7 +111,7 @@ class MergeActivities:
     async def _push(self, job: Job, task: MergeInput, record: Stage, evidence: str) -> Merged:
         async def allow() -> None:
             if activity.info().attempt == 1:  # what an earlier try sent was let pass, and may arrive yet
-                await self._require_same_law(task.ref)
+                await self._require_same_law(task.ref, job.mission)
 
         try:
             return await merge(
@@ -135,10 +135,14 @@ class MergeActivities:
             done = await stages.of_round(session, ref.workspace_id, ref.mission_id, ref.round)
         return digest_of([stage["digest"] for stage in done if stage["digest"] is not None])
 
-    async def _require_same_law(self, ref: StageRef) -> None:
-        verdict_id = governance.decision_id(ref, DecisionKind.GOVERNANCE)
-        if await self._book.judges_otherwise(self._benches.db, ref.workspace_id, verdict_id, DecisionKind.GOVERNANCE):
-            raise LawChanged
+    async def _require_same_law(self, ref: StageRef, mission: Mission) -> None:
+        kind, workspace = DecisionKind.GOVERNANCE, ref.workspace_id
+        verdict_id = governance.decision_id(ref, kind)
+        async with self._benches.db.workspace(workspace) as session:
+            agent = (await governance.grounds(session, ref, mission)).agent
+            level = agent.level if agent else None
+            if await self._book.judges_otherwise(session, workspace, verdict_id, kind, level):
+                raise LawChanged
 
     async def _pass_fence(self, job: Job, token: int) -> None:
         mission = job.mission

@@ -22,7 +22,7 @@ from models.domain.refusals import missing
 from models.domain.states import DecisionKind
 from models.schemas.pagination import PageRequest
 from models.store import events, lists
-from models.store.database import Database, within
+from models.store.database import within
 from models.store.events import Actor
 from models.store.pagination import Rows
 from models.tables.policies import PolicyActive, PolicyVersion, VerdictRow
@@ -88,13 +88,15 @@ class PolicyBook:
                 return verdict, known
             known = await self.in_force(session, workspace_id)
 
-    async def judges_otherwise(self, db: Database, workspace_id: str, verdict_id: str, kind: DecisionKind) -> bool:
-        """Whether another policy than that by which an act was judged is in force, and makes something else of it."""
-        [found] = await db.alone(workspace_id, _IS_OLDER, {"workspace_id": workspace_id, "verdict_id": verdict_id})
-        if not found["is_older"]:
+    async def judges_otherwise(
+        self, session: AsyncSession, workspace_id: str, verdict_id: str, kind: DecisionKind, level: Level | None
+    ) -> bool:
+        """Whether the policy in force makes something else of an act than was made of it; its agent has a `level`."""
+        place = {"workspace_id": workspace_id, "verdict_id": verdict_id}
+        found = await within(session)(_JUDGED, place)
+        if not found or (not found[0]["is_older"] and level in (None, found[0]["level"])):
             return False
-        async with db.workspace(workspace_id) as session:
-            return await self.differs(session, workspace_id, verdict_id, kind)
+        return await self.differs(session, workspace_id, verdict_id, kind, level)
 
     async def differs(
         self, session: AsyncSession, workspace_id: str, verdict_id: str, kind: DecisionKind, level: Level | None = None
@@ -275,9 +277,8 @@ _KEEP = """
     )
     SELECT EXISTS (SELECT FROM active) AS in_force
 """
-_IS_OLDER = """
-    SELECT EXISTS (
-        SELECT FROM verdict JOIN policy_active AS active USING (workspace_id)
-        WHERE workspace_id = %(workspace_id)s AND verdict_id = %(verdict_id)s AND policy_version <> active.version
-    ) AS is_older
+_JUDGED = """
+    SELECT policy_version <> active.version AS is_older, input -> 'principal' ->> 'level' AS level
+    FROM verdict JOIN policy_active AS active USING (workspace_id)
+    WHERE workspace_id = %(workspace_id)s AND verdict_id = %(verdict_id)s
 """

@@ -1,15 +1,18 @@
 """Stage 9 and the rollback, on a real repository: one merge, at most one revert, whatever dies."""
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlmodel import col
 
 from models.contracts.pipeline import Conclusion, MergeResult
 from models.domain.errors import MissionControlError
+from models.domain.policy import Outcome
 from models.domain.stages import StageName, StageStatus
 from models.domain.states import DecisionStatus, MissionOutcome, MissionStatus
 from models.store import policies, running
 from models.tables.missions import Mission
+from models.tables.policies import VerdictRow
+from tests.fixtures.api import add_agents
 from tests.fixtures.policies import SOURCE
 from tests.fixtures.stage_hosts import OPERATOR, Case, Shop, do
 
@@ -91,6 +94,19 @@ class TestMerge:
         answer = await merged(case)
         assert (answer.status, answer.moved_to, commits(case)) == (StageStatus.SKIPPED, case.base_sha, 1)
         assert "the policy in force judges it otherwise" in answer.reason
+
+    async def test_so_has_an_agent_that_is_demoted(self, shop: Shop) -> None:
+        case = await (await shop.mission()).patched()
+        async with case.db.workspace(case.workspace_id) as session:
+            await add_agents(session, case.workspace_id, "bot")
+            await session.execute(text("UPDATE agent SET level = 'lead' WHERE name = 'bot'"))
+            await session.execute(text("UPDATE mission SET created_by = 'bot'"))
+        await case.settle()
+        assert (await case.rows(VerdictRow))[-1].outcome == Outcome.ALLOW
+        async with case.db.workspace(case.workspace_id) as session:
+            await session.execute(text("UPDATE agent SET level = 'intern' WHERE name = 'bot'"))
+        answer = await merged(case)
+        assert (answer.status, answer.moved_to, commits(case)) == (StageStatus.SKIPPED, case.base_sha, 1)
 
     async def test_one_that_says_the_same_of_it_lets_it_pass(self, shop: Shop) -> None:
         case = await (await shop.mission(registered={"protected": True})).patched()
