@@ -177,7 +177,7 @@ class ObservationActivities:
         )
         at = await metric_windows.now(session)
         samples, doubted = await _samples(session, mission, at)
-        unmet = unmet_targets(_targets(mission), samples, at, doubted)
+        unmet = await asyncio.to_thread(unmet_targets, _targets(mission), samples, at, doubted)
         now = (*breaches(unmet), *broken)
         outside = lasting(seen.breaches, now)
         anomaly = [_lasts(name, unmet) for name in outside]

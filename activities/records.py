@@ -1,5 +1,6 @@
 """What only touches Postgres: skipped stress, diagnostics, metrics, controls, the end. Local activities."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -157,7 +158,7 @@ async def _measured(session: AsyncSession, mission: Mission) -> _Measured:
         return _Measured((), [], [])
     now = await metric_windows.now(session)
     samples, doubted = await metric_windows.samples(session, mission, targets, now)
-    unmet = unmet_targets(targets, samples, now, doubted)
+    unmet = await asyncio.to_thread(unmet_targets, targets, samples, now, doubted)
     return _Measured(targets, samples, unmet, "" if unmet else met_in_words(targets, samples, now))
 
 

@@ -5,8 +5,12 @@ from datetime import datetime
 from enum import StrEnum
 
 PREFIX, SESSION_PREFIX, REGISTRATION_PREFIX = "mc_", "mcs_", "mcr_"
-SECRET = re.compile(r"(?<![A-Za-z0-9])mc[sr]?_(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
-"""A key, a browser's or a registrant's token: 256 bits in base64 have a capital letter, which long names do not."""
+_LETTER = "[A-Za-z0-9_-]"
+_BEGINS = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))"
+_MIXED = "".join(f"(?={_LETTER}{{0,42}}{kind})" for kind in ("[A-Z]", "[a-z]", "[0-9]"))
+SECRET = re.compile(rf"{_BEGINS}mc[sr]?_{_MIXED}{_LETTER}{{43}}")
+"""A key, a browser's or a registrant's token, also behind an escape: 256 bits in base64 are mixed, which names are not.
+"""
 
 
 class KeyState(StrEnum):

@@ -131,6 +131,7 @@ async def conclude(session: AsyncSession, decision: Decision, actor: Actor) -> N
     agent = await agents.require(session, decision.workspace_id, decision.binding["agent_id"], for_update=True)
     is_approved = decision.status == DecisionStatus.APPROVED
     if is_approved:
+        await _require_unlike(session, agent.workspace_id, agent.name)
         await agents.require_unlike(session, agent.workspace_id, agent.name, agent.capabilities)
         await principals.insert_principal(session, agent.workspace_id, agent.name, Kind.AGENT, None, actor)
     values: dict[str, Any] = {

@@ -86,6 +86,15 @@ class TestProbe:
         await reported(case, reporter, value)
         assert (await probed(case, 1)).breaches == ("search.p95",)
 
+    async def test_what_the_filer_saw_before_the_merge_is_no_anomaly(self, shop: Shop) -> None:
+        good = PROBED | {"probe.sh": "echo search.p95 5\n"}
+        case = await (await shop.mission(good, acceptance_criteria=CRITERIA)).merged()
+        await filed_by_kin(case)
+        merged_at = (await case.row()).merged_at
+        assert merged_at
+        await reported(case, "bot", 1_000, merged_at - timedelta(minutes=1))
+        assert (await probed(case, 1)).breaches == ()
+
     async def test_whom_it_names_is_heard_however_much_the_filers_kin_say(self, shop: Shop) -> None:
         targets = {"metric_targets": TARGETS * 100}
         good = PROBED | {"probe.sh": "echo search.p95 5\n"}

@@ -12,7 +12,7 @@ from models.store import governance
 from models.store.database import Database
 from models.store.events import Actor
 from tests.fixtures.access import make_key, make_workspace
-from tests.fixtures.agents import PROBE, WHY, add_many, admitted, events_of, registered
+from tests.fixtures.agents import PROBE, WHY, add_many, admitted, events_of, let_in, registered
 from tests.fixtures.api import Caller, Team, add_agents
 from tests.fixtures.budgets import clock_moved
 from tests.fixtures.git_repos import Repo
@@ -50,6 +50,17 @@ class TestRegister:
     ) -> None:
         body = PROBE | {"workspace": team.workspace_id, "name": name}
         assert refusal(await stranger.post("/api/v1/agents", json=body)) == (409, "principal_exists")
+
+    async def test_nor_is_one_let_in_who_is_by_now(
+        self, api: httpx2.AsyncClient, client: Caller, team: Team, db: Database
+    ) -> None:
+        first, twin, other = [await registered(client(None), team, name=name) for name in ("olga", "OLGA", "Paul")]
+        await let_in(api, client, first)
+        async with db.system() as session:
+            await make_key(session, team.workspace_id, "paul", role=Role.MEMBER)
+        for late in (twin, other):
+            answer = await api.post(f"/api/v1/agents/{late['agent_id']}/approve", json=WHY)
+            assert refusal(answer) == (409, "principal_exists")
 
     @pytest.mark.parametrize("name", ["coding", "elite_coding_agent"])
     async def test_none_is_called_like_a_role(self, stranger: httpx2.AsyncClient, team: Team, name: str) -> None:

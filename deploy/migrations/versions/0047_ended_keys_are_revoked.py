@@ -13,9 +13,6 @@ AND k.expires_at <= s.created_at;
 UPDATE api_key k SET revoked_at = p.deactivated_at FROM principal p
 WHERE k.revoked_at IS NULL AND p.workspace_id = k.workspace_id AND p.name = k.principal
 AND p.deactivated_at IS NOT NULL;
-UPDATE api_key k SET revoked_at = k.expires_at FROM agent a
-WHERE k.revoked_at IS NULL AND a.workspace_id = k.workspace_id AND a.name = k.principal
-AND a.status = 'stopped' AND k.expires_at <= mc_now();
 """
 
 
