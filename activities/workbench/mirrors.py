@@ -128,10 +128,6 @@ class Mirror:
                 await self._shared("ls-remote", "--quiet", *self._origin(), "HEAD", timeout=TRANSFER_SECONDS)
                 await self._fetch_again(lock)
 
-    async def heads(self) -> list[str]:
-        """The commits of all branches of the origin, as of the last fetch."""
-        return (await self.git("for-each-ref", "--format=%(objectname)", _BRANCHES)).text.split()
-
     async def mend(self) -> bool:
         """Look for damage after an unexplained failure; True when the mirror had to be made anew.
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from activities.workbench.mirrors import Mirror
-from models.domain.patches import MAX_PATH
 
 _FILE = "file:"
 _INCLUDED = re.compile(r"include(if\..*)?\.path$", re.DOTALL)
@@ -33,10 +32,6 @@ Git quotes `%f` for the shell itself: between quotes of a setting's own, the fil
 """
 _SIGNS = re.compile(r"[\s;&|<>=()`\"']")
 _SWITCH = re.compile(r"|true|false|yes|no|on|off|[01]", re.IGNORECASE)
-_RUN_BY_PUSHES = (
-    *("pre-receive", "update", "post-receive", "post-update", "reference-transaction", "proc-receive"),
-    *("push-to-checkout", "pre-auto-gc"),
-)
 _HOOKS, _ELSEWHERE = "core.hookspath", "core.worktree"
 
 
@@ -76,8 +71,8 @@ class OriginLaw:
     hooks: Path | None
 
 
-async def read_law(mirror: Mirror, commit: str) -> OriginLaw:
-    """Read the settings and hooks of a local origin that is to get a commit, also what only a linked worktree has.
+async def read_law(mirror: Mirror) -> OriginLaw:
+    """Read the settings and hooks of a local origin, also those that only a linked worktree has.
 
     What a hook itself starts nobody can see here.
     """
@@ -92,10 +87,7 @@ async def read_law(mirror: Mirror, commit: str) -> OriginLaw:
     hooks = git_dir / (place.expand(said[-1]) if said else "hooks")
     is_relative = bool(said) and not place.expand(said[-1]).is_absolute()
     may_look_elsewhere = place.has_checkout and (is_relative or any(one.name == _HOOKS for one in others))
-    settings = [*own, *others]
-    planted = next(find(settings, hooks, place), "")
-    planted = planted or await _deployed(mirror, commit, elsewhere(settings, hooks, place))
-    return OriginLaw(planted, hooks if may_look_elsewhere else None)
+    return OriginLaw(next(find([*own, *others], hooks, place), ""), hooks if may_look_elsewhere else None)
 
 
 def read_settings(listed: bytes) -> Iterator[Setting]:
@@ -122,35 +114,6 @@ def find(settings: Iterable[Setting], hooks: Path, place: Place) -> Iterator[str
         yield "its folder of hooks"
     elif hooks.is_dir():
         yield from (f"its hook {hook.name!r}" for hook in sorted(hooks.iterdir()) if _is_from_checkout(hook, place))
-
-
-def elsewhere(settings: Iterable[Setting], hooks: Path, place: Place) -> Iterator[Path]:
-    """Name the files that git reads or runs, if they are there, in no folder of its own: a hook may put them there."""
-    named = [file.parent / place.expand(value) for file, name, value in settings if _INCLUDED.match(name)]
-    programs = (_words(value) for _, name, value in settings if _RUN.match(name))
-    named += [place.git_dir / place.expand(word) for words in programs for word in words if "/" in word]
-    for path in (*named, *(hooks / name for name in _RUN_BY_PUSHES)):
-        with suppress(OSError, RuntimeError):  # as in `_is_from_checkout`
-            real = path.resolve()
-            if not real.is_relative_to(place.git_dir.resolve()):
-                yield from (real, Path(os.path.normpath(path)))
-
-
-async def _deployed(mirror: Mirror, commit: str, files: Iterable[Path]) -> str:
-    """Find one that a commit has by the end of its path: a tree into which commits are deployed need have no `.git`.
-
-    What it says by now may be other than in the commit: a patch chooses how git writes its files.
-    """
-    parts = {"/".join(path.parts[-many:]) for path in files for many in range(1, len(path.parts))}
-    ends = sorted(end for end in parts if len(end) <= MAX_PATH and "\n" not in end)
-    if not ends:
-        return ""
-    heads = await mirror.heads()
-    asked = [(head, end) for head in dict.fromkeys([commit, *heads]) if head for end in ends]
-    stdin = "".join(f"{head}:{end}\n" for head, end in asked).encode("utf-8", "surrogateescape")
-    kinds = (await mirror.git("cat-file", "--batch-check=%(objecttype)", stdin=stdin)).out.split(b"\n")
-    found = (end for (_, end), kind in zip(asked, kinds, strict=False) if kind == b"blob")
-    return next((f"{end!r}, perhaps," for end in found), "")
 
 
 def _is_harmless(command: str, place: Place) -> bool:

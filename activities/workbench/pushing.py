@@ -109,7 +109,7 @@ async def _head(mirror: Mirror, branch: str) -> str:
 async def _push(mirror: Mirror, branch: str, old: str, new: str, allow: Allow) -> GitResult:
     ref = f"refs/heads/{branch}"
     async with _alone(mirror) as lock:
-        receiver = await _receiver(mirror, new)
+        receiver = await _receiver(mirror)
         await _put_back(mirror, ref, new, lock)
         await allow()
         pushed = await mirror.git(
@@ -127,11 +127,11 @@ async def _push(mirror: Mirror, branch: str, old: str, new: str, allow: Allow) -
     return pushed
 
 
-async def _receiver(mirror: Mirror, new: str) -> tuple[str, ...]:
+async def _receiver(mirror: Mirror) -> tuple[str, ...]:
     """Say by which command a local origin receives, where that runs nothing that a patch may have written."""
     if mirror.url.path is None:
         return ()
-    law = await read_law(mirror, new)
+    law = await read_law(mirror)
     if law.planted:
         raise PushRefused("origin_runs_its_files", _PLANTED.format(what=law.planted))
     hooks = f"-c core.hooksPath={shlex.quote(str(law.hooks))} " if law.hooks else ""

@@ -9,8 +9,10 @@ _LETTER = "[A-Za-z0-9_-]"
 _BEGINS = r"(?:(?<![A-Za-z0-9])(?<![A-Za-z0-9][_-])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))"
 _MIXED = "".join(f"(?={_LETTER}{{0,42}}{kind})" for kind in ("[A-Z]", "[a-z]", "[0-9]"))
 SECRET = re.compile(rf"{_BEGINS}mc[sr]?_{_MIXED}{_LETTER}{{43}}")
-"""A key, a browser's or a registrant's token, also behind an escape, but not amid more base64: 256 bits are mixed, which
-names are not."""
+"""A key, a browser's or a registrant's token, also behind an escape, but not amid more base64.
+
+256 bits in it are mixed, which names are not.
+"""
 
 
 class KeyState(StrEnum):

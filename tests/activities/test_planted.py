@@ -1,6 +1,5 @@
 """An origin's git runs nothing that a patch has written: neither hooks nor programs among the files of a checkout."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,8 +189,7 @@ ITS_OWN = {
 
 
 async def planted(mirror: Mirror) -> str:
-    await mirror.fetch()
-    return (await read_law(mirror, "")).planted
+    return (await read_law(mirror)).planted
 
 
 @pytest.mark.parametrize(("name", "value"), ITS_OWN.items())
@@ -211,31 +209,3 @@ async def test_a_bare_origin_may_take_none_from_a_checkout_either(bare: Bench, t
     make_repo(tmp_path / "elsewhere")
     bare.origin.git("config", "core.hooksPath", str(tmp_path / "elsewhere/hooks"))
     assert await planted(bare.mirror) == "its folder of hooks"
-
-
-@pytest.mark.parametrize("name", ["core.hooksPath", "hook.site.command", "include.path"])
-async def test_nor_from_where_its_commits_are_deployed(bare: Bench, tmp_path: Path, name: str) -> None:
-    """Whose tree has no `.git`, and need not be there yet; how git writes a file there a patch may choose."""
-    bare.origin.git("config", name, str(tmp_path / "site/ops/hooks" / ("" if "hooks" in name else "update")))
-    assert await planted(bare.mirror) == ""
-    bare.work.commit({"ops/hooks/update": "#!/bin/sh\n# $Id$\n", ".gitattributes": "* ident\n"})
-    bare.work.git("push", "-q", str(bare.origin.path), "HEAD:refs/heads/release")
-    assert await planted(bare.mirror) == "'ops/hooks/update', perhaps,"
-
-
-async def test_nor_by_a_link(bare: Bench, tmp_path: Path) -> None:
-    (bare.origin.path / "hooks").mkdir(exist_ok=True)
-    (bare.origin.path / "hooks/update").symlink_to(tmp_path / "site/ops/check.sh")
-    bare.work.commit({"ops/check.sh": "exit 0\n"})
-    bare.work.git("push", "-q", str(bare.origin.path), "HEAD:refs/heads/release")
-    assert await planted(bare.mirror) == "'ops/check.sh', perhaps,"
-
-
-async def test_files_that_nobody_may_read_hold(bare: Bench, tmp_path: Path) -> None:
-    hooks = tmp_path / "hooks"
-    hooks.mkdir()
-    for number in range(3_000):
-        (hooks / f"{number:03}{'x' * 200}").touch(mode=0)
-    os.mkfifo(hooks / "update")
-    bare.origin.git("config", "core.hooksPath", str(hooks))
-    assert await planted(bare.mirror) == ""
