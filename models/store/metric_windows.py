@@ -45,20 +45,21 @@ async def samples(
     `since`.
 
     Snapshots of missions are copies and do not count. Of those that were taken for one mission, such as by its probe,
-    only its own. Before a merge nobody who is doubted is asked: what they saw was not the patch. No source that is
-    doubted crowds out another.
+    only its own. Before a merge who did it, and their kin, are not asked: what they saw was not the patch. No source
+    that is doubted crowds out another.
     """
     wanted = tuple(targets)
     if not wanted:
         return Seen([], frozenset())
     found: list[Sample] = []
-    doubted, begins = await _doubted(session, mission), _begins(wanted, at, since)
+    (own, named), begins = await _doubted(session, mission), _begins(wanted, at, since)
+    heard = own | named if since else named
     most = MAX_SAMPLES // len(begins)
     for metric_id, begin in begins.items():
-        found += await _of_metric(session, mission, metric_id, (begin, at), doubted, most)
-    if doubted and since:
-        found += await _of_each(session, mission, begins, at, doubted, max(LEAST, most // len(doubted)))
-    return Seen(found, doubted)
+        found += await _of_metric(session, mission, metric_id, (begin, at), own | named, most)
+    if heard:
+        found += await _of_each(session, mission, begins, at, heard, max(LEAST, most // len(heard)))
+    return Seen(found, heard)
 
 
 def _begins(targets: Iterable[MetricTarget], at: datetime, since: datetime | None) -> dict[str, datetime]:
@@ -70,9 +71,9 @@ def _begins(targets: Iterable[MetricTarget], at: datetime, since: datetime | Non
     return {metric_id: max(begin, since or begin) for metric_id, begin in begins.items()}
 
 
-async def _doubted(session: AsyncSession, mission: Mission) -> frozenset[str]:
+async def _doubted(session: AsyncSession, mission: Mission) -> tuple[frozenset[str], frozenset[str]]:
     """Name the agents whose word for a mission is not taken: who filed it, started it, took it or brought one of its
-    candidates, their kin, and of whom others say so.
+    candidates, and their kin; then those of whom others only say so.
 
     A filer writes down whom a mission is for, a person whose candidate one is, and one agent may have registered both
     who works and who watches: against it, each of them is heard.
@@ -86,7 +87,8 @@ async def _doubted(session: AsyncSession, mission: Mission) -> frozenset[str]:
     did = {*began, *took, *(row.added_by for row in candidates)}
     named = {mission.assigned_to, *(row.author for row in candidates)}
     known = await agents.among(session, mission.workspace_id, sorted(map(str, (did | named) - {None})))
-    return known | await agents.kin(session, mission.workspace_id, known & did)
+    own = (known & did) | await agents.kin(session, mission.workspace_id, known & did)
+    return own, known - own
 
 
 async def _of_metric(

@@ -95,6 +95,13 @@ class TestMetrics:
         await reported(case, reporter, value)
         assert (await case.settle()).failed_stage is failed
 
+    async def test_whom_a_filer_only_names_is_heard(self, shop: Shop) -> None:
+        case = await (await shop.mission(acceptance_criteria=TARGET)).begun()
+        await measured(case, 5)
+        await filed_by_kin(case, assigned_to="prom")
+        await reported(case, "prom", 1_000)
+        assert (await case.settle()).failed_stage is METRICS
+
     async def test_a_metric_of_several_targets_counts_each_sample_once(self, shop: Shop) -> None:
         target = TARGET["metric_targets"][0]
         criteria = {"metric_targets": [target | {"rolling_window_minutes": minutes} for minutes in (1, 60)]}
