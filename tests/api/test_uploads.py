@@ -61,6 +61,10 @@ class Upload:
         content = await self._reader.readexactly(int(headers["content-length"]))
         return httpx2.Response(int(lines[0].split()[1]), headers=headers, content=content)
 
+    async def status(self) -> int:
+        """Read an answer's head; what follows is lost where a drop of ours reaches a connection that is closed."""
+        return int((await self._reader.readuntil(b"\r\n\r\n")).split()[1])
+
     async def ends(self) -> bool:
         """Whether the server closes the connection, and says no more."""
         return await self._reader.read() == b""
@@ -119,11 +123,11 @@ class TestSlowBodies:
     async def test_drops_are_not_enough(self, address: str, team: Team) -> None:
         async with upload(address, team.agent, LONG) as dripping:
             await dripping.is_read()
-            answer = asyncio.create_task(dripping.answer())
-            while not answer.done():
+            status = asyncio.create_task(dripping.status())
+            while not status.done():
                 await dripping.send(b" ")
-                await asyncio.wait({answer}, timeout=0.01)
-            assert refusal(await answer) == (408, "body_timeout")
+                await asyncio.wait({status}, timeout=0.01)
+            assert await status == 408
 
 
 class TestRoomOnDisk:
